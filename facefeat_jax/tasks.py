@@ -1,0 +1,67 @@
+"""The attributes that the system detects: one table, read by models, data, training, evaluation and prediction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from facefeat_jax.errors import UserError, unknown
+
+
+@dataclass(frozen=True)
+class Task:
+    """One attribute, predicted by one head.
+
+    Attributes:
+      name: what the head is called in the model, in logs and in `results.json`.
+      classes: class names in label order. Two classes make a binary task with a single logit, for which
+        `classes[1]` is the positive class; more make a multiclass task with a logit per class.
+      source: the data set (a name in `facefeat_jax.data.sources`) that the baseline labels this task with.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    source: str
+
+    def __post_init__(self) -> None:
+        if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
+            raise UserError(f"task {self.name!r}: needs two or more different class names, got {self.classes}")
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether the head has one logit, trained with binary cross-entropy."""
+        return len(self.classes) == 2
+
+    @property
+    def num_outputs(self) -> int:
+        """Width of the head's last layer: 1 for a binary task, else the number of classes."""
+        return 1 if self.is_binary else len(self.classes)
+
+
+# Colours in the order in which our data sets number them (sorted names). The notebook numbered them in the order that
+# its folders happened to be listed; a run converted from its file carries NOTEBOOK_SHIRT_CLASSES instead, which is why
+# class names travel with the weights and are never looked up here after training.
+SHIRT_CLASSES = ("black", "blue", "brown", "green", "pink", "red", "white", "yellow")
+NOTEBOOK_SHIRT_CLASSES = ("white", "pink", "blue", "black", "red", "yellow", "green", "brown")
+
+# In the order in which the baseline trains them.
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        Task("gender", ("female", "male"), source="fairface"),
+        Task("glasses", ("no_glasses", "glasses"), source="glasses"),
+        Task("shirt", SHIRT_CLASSES, source="apparel"),
+    )
+}
+
+
+def get_task(task: str | Task) -> Task:
+    """Returns the task of that name from `TASKS` (a `Task` is passed through).
+
+    Raises:
+      UserError: the name is not in the table.
+    """
+    if isinstance(task, Task):
+        return task
+    if task not in TASKS:
+        raise unknown("task", task, TASKS)
+    return TASKS[task]
