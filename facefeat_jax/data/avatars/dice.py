@@ -1,0 +1,71 @@
+"""Random draws whose stream is frozen: the same (seed, index, name) gives the same numbers on any machine, for ever."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+
+T = TypeVar("T")
+
+
+class Dice:
+    """A named stream of random numbers for one picture.
+
+    Each part of a picture throws dice of its own name, so a part that learns to throw once more does not change the
+    others. Only `random_sample` and `bytes` of numpy's `RandomState` are used: that stream is frozen, `Generator`'s
+    is not.
+
+    Args:
+      seed: the data set's seed; any integer.
+      index: the picture's number; any integer.
+      name: the part that throws.
+    """
+
+    def __init__(self, seed: int, index: int, name: str) -> None:
+        digest = hashlib.sha256(f"facefeat avatars/{int(seed)}/{int(index)}/{name}".encode()).digest()
+        self._stream = np.random.RandomState(np.frombuffer(digest, dtype="<u4"))
+
+    def unit(self) -> float:
+        """Returns a number in [0, 1)."""
+        return float(self._stream.random_sample())
+
+    def uniform(self, low: float, high: float) -> float:
+        """Returns a number in [low, high)."""
+        return low + (high - low) * self.unit()
+
+    def around(self, centre: float, reach: float) -> float:
+        """Returns a number within `reach` of `centre`, the middle more often than the ends."""
+        return centre + reach * (self.unit() + self.unit() - 1.0)
+
+    def chance(self, probability: float) -> bool:
+        """Returns True with this probability."""
+        return self.unit() < probability
+
+    def whole(self, low: int, high: int) -> int:
+        """Returns a whole number from low to high, both included."""
+        return low + int(self.unit() * (high - low + 1))
+
+    def pick(self, options: Sequence[T]) -> T:
+        """Returns one of the options, each as likely."""
+        return options[int(self.unit() * len(options))]
+
+    def weighted(self, options: dict[T, float]) -> T:
+        """Returns one of the keys, as likely as its weight says."""
+        left = self.unit() * sum(options.values())
+        for option, weight in options.items():
+            left -= weight
+            if left < 0:
+                return option
+        return option
+
+    def order(self, count: int) -> list[int]:
+        """Returns 0 ... count-1, shuffled."""
+        return [int(i) for i in np.argsort(self._stream.random_sample(count), kind="stable")]
+
+    def grain(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Returns film grain: float32 of mean 0 and standard deviation 1 (triangular, a sum of two bytes)."""
+        raw = np.frombuffer(self._stream.bytes(2 * int(np.prod(shape))), dtype=np.uint8).reshape((2, *shape))
+        return (raw[0].astype(np.float32) + raw[1] - 255.0) / np.float32(104.5)
