@@ -1,0 +1,21 @@
+"""torch weight files to Flax modules and back, without torch.
+
+model = to_flax(read("resnet18-f37072fd.pth"), resnet18(rngs=nnx.Rngs(0)))
+write("model.safetensors", to_torch(model))
+"""
+
+from weights_conversion.convert import WeightsMismatchError, to_flax, to_torch
+from weights_conversion.download import WEIGHTS, fetch
+from weights_conversion.files import WeightsFileError, check_finite, read, write
+
+__all__ = [
+    "WEIGHTS",
+    "WeightsFileError",
+    "WeightsMismatchError",
+    "check_finite",
+    "fetch",
+    "read",
+    "to_flax",
+    "to_torch",
+    "write",
+]

@@ -1,0 +1,26 @@
+"""The quick start: all three heads on the drawn data set, from random weights.
+
+    facefeat train avatars
+
+About three minutes on two CPU cores; each head should end at 97% or better on pictures not trained on. The pictures are
+drawn by this project's own code: a good score here says that the system works, and nothing about people.
+"""
+
+from pathlib import Path
+
+from facefeat_jax.config import TrainConfig
+
+
+def config() -> TrainConfig:
+    return TrainConfig(
+        run=Path("runs/avatars"),
+        sources=("avatars",),
+        image_size=64,
+        weights="random",
+        schedule="mixed",
+        batch_size=32,
+        epochs=5,
+        learning_rate=1e-3,
+        learning_rate_schedule="cosine",
+        warmup_steps=50,
+    )

@@ -1,0 +1,178 @@
+"""What a training run is told: one frozen dataclass, and how a recipe becomes one."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from facefeat_jax.errors import UserError, unknown
+from facefeat_jax.tasks import TASKS
+
+DType = Literal["float32", "bfloat16", "float64"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides what a training run does. Recipes in `configs/` set it; `--field value` overrides it."""
+
+    # --- Where
+    run: Path = Path("runs/run")
+    """Folder of the run: configuration, logs, checkpoints, results and report."""
+    data_dir: Path | None = None
+    """Folder of the prepared data sets; the default is $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+
+    # --- Data
+    sources: tuple[str, ...] = ("fairface", "glasses", "apparel")
+    """Prepared data sets to train on."""
+    tasks: tuple[str, ...] = tuple(TASKS)
+    """Heads, in the order in which `sequential` trains them."""
+    image_size: int = 224
+    """Side in pixels to which pictures are resized; the aspect ratio is not kept."""
+    decode: Literal["as_notebook", "upright"] = "upright"
+    """How files become RGB: `upright` applies EXIF rotation, scales 16 bit and composites transparency; `as_notebook`
+    does none of these."""
+    limit: int | None = None
+    """Use only this many pictures of each split (spread evenly); for smoke runs."""
+
+    # --- Model
+    trunk: str = "resnet18"
+    """Name of the trunk (`facefeat models` lists them)."""
+    weights: str = "imagenet"
+    """`imagenet` (downloaded once), `random`, or the path of a .pth or .safetensors file."""
+    dtype: DType = "float32"
+    """Of the computation."""
+    param_dtype: DType = "float32"
+    """Of parameters, statistics and optimizer moments."""
+    matmul_precision: Literal["default", "tensorfloat32", "highest"] = "default"
+    """Of float32 products; JAX's default on recent GPUs is TF32."""
+
+    # --- Training
+    schedule: Literal["sequential", "mixed"] = "mixed"
+    """`sequential`: in each epoch one task after the other, each validated after its own pass. `mixed`: pictures of all
+    sources in one stream, each loss taken over the pictures that carry its label."""
+    trainable: tuple[str, ...] = ("all",)
+    """Stages of the trunk that are trained (`stem`, `layer1` to `layer4`, `all`, `none`); heads always are."""
+    batch_norm: Literal["batch", "frozen"] = "batch"
+    """`batch`: all layers normalise with batch statistics and move their running ones, also in stages that are not
+    trained (the notebook's rule). `frozen`: stages that are not trained use their running statistics."""
+    batch_size: int = 32
+    """Pictures per step. The last batch of a pass may be smaller."""
+    epochs: int = 5
+    """Passes over the training data."""
+    learning_rate: float = 1e-4
+    """Of Adam; the peak where there is a schedule."""
+    learning_rate_schedule: Literal["constant", "cosine"] = "constant"
+    """`cosine` rises linearly for `warmup_steps` and decays to zero at the last step."""
+    warmup_steps: int = 0
+    """Steps of linear warm-up of the `cosine` schedule."""
+    seed: int = 0
+    """Of initial weights and of shuffling."""
+
+    # --- Feed
+    feed_threads: int = 4
+    """Threads that read and decode batches ahead."""
+    feed_prefetch: int = 8
+    """Batches decoded ahead."""
+
+    # --- Logs and checkpoints
+    log_every: int = 20
+    """Steps between transfers of losses from the device; every step is logged."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints; one is also written at the end of each epoch."""
+    keep_checkpoints: int = 2
+    """How many of the newest checkpoints to keep."""
+    resume: bool = False
+    """Go on from the run folder's newest checkpoint."""
+    overwrite: bool = False
+    """Delete what an earlier run left in the run folder."""
+    smoke: bool = False
+    """Shrink everything so that the whole path runs in about a minute; the result means nothing."""
+
+    # --- Set by the recipe, not on the command line
+    recipe: str = field(default="", metadata={"fixed": True})
+
+    def __post_init__(self) -> None:
+        for name in ("image_size", "batch_size", "epochs", "feed_threads", "feed_prefetch", "log_every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name.replace('_', '-')} must be 1 or more, got {getattr(self, name)}")
+        for name in ("checkpoint_every", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name.replace('_', '-')} must be 1 or more, got {getattr(self, name)}")
+        if not self.learning_rate > 0:
+            raise UserError(f"--learning-rate must be positive, got {self.learning_rate}")
+        if self.limit is not None and self.limit < 1:
+            raise UserError(f"--limit must be 1 or more, got {self.limit}")
+        for kind, names in (("tasks", self.tasks), ("sources", self.sources)):
+            if not names or len(set(names)) != len(names):
+                raise UserError(f"--{kind} must name one or more different {kind}, got {list(names)}")
+        for task in self.tasks:
+            if task not in TASKS:
+                raise unknown("task", task, TASKS)
+        if self.resume and self.overwrite:
+            raise UserError("--resume goes on with a run and --overwrite deletes it; give one of them")
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields as JSON values."""
+        return json.loads(json.dumps(dataclasses.asdict(self), default=str))
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any], *, where: str) -> TrainConfig:
+        """Reads what `to_json` wrote.
+
+        Raises:
+          UserError: there is a field that this version doesn't know; `where` names the file.
+        """
+        known = {f.name for f in dataclasses.fields(cls)}
+        if surplus := sorted(set(values) - known):
+            raise UserError(
+                f"{where} has fields that this version does not know: {', '.join(surplus)}. Use the version it was written with."
+            )
+        listed = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        paths = {name: Path(values[name]) for name in ("run", "data_dir") if values.get(name) is not None}
+        return cls(**{**values, **listed, **paths})
+
+
+def apply_smoke(config: TrainConfig) -> TrainConfig:
+    """Returns the config shrunk to about a minute on two CPU cores, where `smoke` is set."""
+    if not config.smoke:
+        return config
+    return dataclasses.replace(
+        config,
+        image_size=min(config.image_size, 32),
+        batch_size=min(config.batch_size, 8),
+        epochs=min(config.epochs, 2),
+        limit=min(config.limit or 48, 48),
+        warmup_steps=min(config.warmup_steps, 2),
+    )
+
+
+def _recipe_folder() -> Path:
+    # In a wheel the recipes are installed inside the package; in a checkout they lie beside it.
+    package = Path(__file__).resolve().parent
+    installed = package / "recipes"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+def list_recipes() -> list[str]:
+    """Returns the names of the recipes."""
+    return sorted(path.stem for path in _recipe_folder().glob("[!_]*.py"))
+
+
+def load_recipe(name: str) -> TrainConfig:
+    """Returns the config that the recipe of that name makes.
+
+    Raises:
+      UserError: there is no such recipe.
+    """
+    if name not in list_recipes():
+        raise unknown("recipe", name, list_recipes())
+    path = _recipe_folder() / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"facefeat_jax_recipe_{name}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return dataclasses.replace(module.config(), recipe=name)

@@ -1,0 +1,103 @@
+"""The splits of one or more data sets, seen as one list of labelled pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from facefeat_jax.data.dataset import Split, open_split
+from facefeat_jax.errors import UserError
+
+UNKNOWN = -1
+
+
+class Examples:
+    """Labelled pictures under one running number.
+
+    Attributes:
+      splits: what the list is made of, in order.
+      labels: per task `[n]`, int32, in the numbering of `classes`; `UNKNOWN` where a picture has no label for it.
+
+    Args:
+      splits: prepared splits.
+      classes: the class names of each task, in the order of the model's outputs.
+      limit: use only this many pictures of each split, spread evenly over it.
+
+    Raises:
+      UserError: a split names classes that the model does not have.
+    """
+
+    def __init__(self, splits: Sequence[Split], classes: Mapping[str, Sequence[str]], *, limit: int | None = None):
+        self.splits = list(splits)
+        kept = [_spread(len(split), limit) for split in self.splits]
+        self._split_of = np.concatenate([np.full(len(rows), number) for number, rows in enumerate(kept)])
+        self._row_of = np.concatenate(kept)
+        self.labels = {
+            task: np.concatenate(
+                [_numbered(split, task, names)[rows] for split, rows in zip(self.splits, kept, strict=True)]
+            )
+            for task, names in classes.items()
+        }
+
+    def __len__(self) -> int:
+        return len(self._row_of)
+
+    def read(self, index: int) -> bytes:
+        """Returns the encoded picture of that number."""
+        return self.splits[self._split_of[index]].read(int(self._row_of[index]))
+
+    def name(self, index: int) -> str:
+        """Returns where the picture came from: `source/split: file`."""
+        split = self.splits[self._split_of[index]]
+        return f"{split.source}/{split.split}: {split.source_files[self._row_of[index]]}"
+
+    def labelled(self, task: str) -> np.ndarray:
+        """Returns the numbers (int64) of the pictures that have a label for the task."""
+        return np.flatnonzero(self.labels[task] != UNKNOWN)
+
+
+def open_examples(
+    sources: Iterable[str],
+    split: Literal["train", "val"],
+    data_dir: Path,
+    classes: Mapping[str, Sequence[str]],
+    *,
+    limit: int | None = None,
+    need_all: bool = True,
+) -> Examples:
+    """Opens one split of each source; see `Examples`.
+
+    Raises:
+      UserError: a source is not prepared, its classes don't fit, or, with `need_all`, no source labels some task.
+    """
+    examples = Examples([open_split(source, split, data_dir) for source in sources], classes, limit=limit)
+    for task in classes:
+        if need_all and not len(examples.labelled(task)):
+            opened = ", ".join(s.source for s in examples.splits)
+            raise UserError(
+                f"no picture of {opened} ({split}) has a label for {task!r}; add a source that has, or drop the task"
+            )
+    return examples
+
+
+def _spread(count: int, limit: int | None) -> np.ndarray:
+    if limit is None or limit >= count:
+        return np.arange(count)
+    return np.linspace(0, count - 1, limit).astype(np.int64)
+
+
+def _numbered(split: Split, task: str, names: Sequence[str]) -> np.ndarray:
+    """Returns the split's labels for the task in the model's numbering, matched by class name."""
+    if task not in split.classes:
+        return np.full(len(split), UNKNOWN, np.int32)
+    if absent := [name for name in split.classes[task] if name not in names]:
+        raise UserError(
+            f"{task} of data set {split.source!r} has classes that the model does not have: {', '.join(absent)} "
+            f"(the model's: {', '.join(names)}). Evaluate on other data, or convert the weights with --classes"
+        )
+    to_model = np.array([names.index(name) for name in split.classes[task]], np.int32)
+    labels = split.labels[task]
+    return np.where(labels == UNKNOWN, UNKNOWN, to_model[labels]).astype(np.int32)

@@ -1,0 +1,131 @@
+"""The one index stream: which pictures, in which order, in which step.
+
+Everything is a function of the step number: a run is resumed by asking for its next step, and two feeds that ask for
+the same step get the same pictures.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import grain
+import numpy as np
+
+from facefeat_jax.data.examples import Examples
+
+
+class IndexBatch(NamedTuple):
+    """The pictures of one step.
+
+    Attributes:
+      tasks: the heads whose losses are taken.
+      indices: `[batch_size]`, int64, numbers of pictures; the last batch of a pass is padded with its first number.
+      mask: `[batch_size]`, bool, false for padding.
+    """
+
+    tasks: tuple[str, ...]
+    indices: np.ndarray
+    mask: np.ndarray
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A run of steps over the pictures of some tasks, once each.
+
+    Attributes:
+      epoch: counted from 0.
+      tasks: the heads that are trained in it.
+      first_step: number of its first step in the run.
+      num_steps: how many steps it has.
+      num_pictures: how many pictures it goes through.
+      last_of_epoch: whether the epoch ends with it.
+    """
+
+    epoch: int
+    tasks: tuple[str, ...]
+    first_step: int
+    num_steps: int
+    num_pictures: int
+    last_of_epoch: bool
+
+    @property
+    def end_step(self) -> int:
+        """Number of the step after its last."""
+        return self.first_step + self.num_steps
+
+
+class IndexStream:
+    """The steps of a training run, by number; a random-access source for `grain.MapDataset.source`.
+
+    Args:
+      examples: the training pictures.
+      tasks: the heads.
+      schedule: `sequential` gives each epoch one pass per task, over the pictures that have its label, in the order of
+        `tasks`; `mixed` gives it one pass over all pictures that have any label.
+      batch_size: pictures per step.
+      epochs: how often every pass is repeated, shuffled anew.
+      seed: of the shuffling.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        *,
+        tasks: Sequence[str],
+        schedule: Literal["sequential", "mixed"],
+        batch_size: int,
+        epochs: int,
+        seed: int,
+    ):
+        if schedule == "sequential":
+            groups = {(task,): examples.labelled(task) for task in tasks}
+        else:
+            any_label = np.any([examples.labels[task] >= 0 for task in tasks], axis=0)
+            groups = {tuple(tasks): np.flatnonzero(any_label)}
+        self._batch_size = batch_size
+        # `.seed` spreads neighbouring seeds apart; `.shuffle(seed=...)` would make epoch 1 of seed 0 epoch 0 of seed 1.
+        self._shuffled = {
+            group: grain.MapDataset.source(indices).seed(seed * len(groups) + number).shuffle().batch(batch_size)
+            for number, (group, indices) in enumerate(groups.items())
+        }
+        self.passes: list[Pass] = []
+        for epoch in range(epochs):
+            for number, (group, indices) in enumerate(groups.items()):
+                self.passes.append(
+                    Pass(
+                        epoch=epoch,
+                        tasks=group,
+                        first_step=self.passes[-1].end_step if self.passes else 0,
+                        num_steps=len(self._shuffled[group]),
+                        num_pictures=len(indices),
+                        last_of_epoch=number == len(groups) - 1,
+                    )
+                )
+        self._first_steps = [one.first_step for one in self.passes]
+
+    def __len__(self) -> int:
+        return self.passes[-1].end_step
+
+    def pass_at(self, step: int) -> Pass:
+        """Returns the pass that the step belongs to."""
+        return self.passes[bisect_right(self._first_steps, step) - 1]
+
+    def __getitem__(self, step: int) -> IndexBatch:
+        at = self.pass_at(step)
+        indices = self._shuffled[at.tasks][at.epoch * at.num_steps + step - at.first_step]
+        return pad(at.tasks, indices, self._batch_size)
+
+
+def in_order(indices: np.ndarray, tasks: tuple[str, ...], batch_size: int) -> list[IndexBatch]:
+    """Returns the batches of one pass over `indices` in their order, as validation takes them."""
+    return [pad(tasks, indices[start : start + batch_size], batch_size) for start in range(0, len(indices), batch_size)]
+
+
+def pad(tasks: tuple[str, ...], indices: np.ndarray, batch_size: int) -> IndexBatch:
+    """Fills a short batch up with its first picture, masked out: one compiled program serves batches of any size."""
+    padded = np.full(batch_size, indices[0], np.int64)
+    padded[: len(indices)] = indices
+    return IndexBatch(tasks, padded, np.arange(batch_size) < len(indices))

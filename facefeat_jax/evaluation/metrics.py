@@ -1,0 +1,70 @@
+"""Figures of one head, from its logits and labels on the host."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy.special import log_expit, log_softmax
+
+
+@dataclass(frozen=True)
+class HeadResult:
+    """How one head does on labelled pictures.
+
+    Attributes:
+      accuracy: share of pictures whose predicted class is the label.
+      loss: mean over pictures.
+      loss_of_batches: mean of the batches' means, as the notebook reports it; differs where the last batch is short.
+      n: number of pictures.
+    """
+
+    accuracy: float
+    loss: float
+    loss_of_batches: float
+    n: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields as JSON values."""
+        return asdict(self)
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """Returns class probabilities `[n, classes]` (float64) from logits `[n, outputs]`; one output makes two classes."""
+    logits = np.asarray(logits, np.float64)
+    if logits.shape[-1] == 1:
+        return np.exp(np.concatenate([log_expit(-logits), log_expit(logits)], axis=-1))
+    return np.exp(log_softmax(logits, axis=-1))
+
+
+def predicted(logits: np.ndarray) -> np.ndarray:
+    """Returns the class numbers `[n]` that logits `[n, outputs]` speak for."""
+    return (logits[:, 0] > 0).astype(np.int64) if logits.shape[-1] == 1 else np.argmax(logits, axis=-1)
+
+
+def losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Returns the cross-entropy `[n]` (float64) of each picture, from logits `[n, outputs]` and labels `[n]`."""
+    logits = np.asarray(logits, np.float64)
+    if logits.shape[-1] == 1:
+        signed = np.where(labels == 1, logits[:, 0], -logits[:, 0])
+        return -log_expit(signed)
+    return -np.take_along_axis(log_softmax(logits, axis=-1), labels[:, None].astype(np.int64), axis=-1)[:, 0]
+
+
+def head_result(logits: np.ndarray, labels: np.ndarray, *, batch_size: int) -> HeadResult:
+    """Returns the figures of a head.
+
+    Args:
+      logits: `[n, outputs]`, in the order in which they were computed.
+      labels: `[n]`, class numbers.
+      batch_size: how many pictures were taken at a time; for `loss_of_batches`.
+    """
+    loss = losses(logits, labels)
+    batches = [loss[start : start + batch_size].mean() for start in range(0, len(loss), batch_size)]
+    return HeadResult(
+        accuracy=float(np.mean(predicted(logits) == labels)),
+        loss=float(loss.mean()),
+        loss_of_batches=float(np.mean(batches)),
+        n=len(labels),
+    )

@@ -1,0 +1,57 @@
+"""`create_model`: a model by name, with its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from facefeat_jax.models.multi_task import MultiTaskModel
+from facefeat_jax.models.registry import get_architecture
+from facefeat_jax.tasks import TASKS, Task, get_task
+
+
+def create_model(
+    name: str = "resnet18",
+    *,
+    tasks: Iterable[str | Task] = tuple(TASKS),
+    weights: str | Path = "random",
+    rngs: nnx.Rngs | None = None,
+    dtype: DTypeLike | None = None,
+    param_dtype: DTypeLike = jnp.float32,
+) -> MultiTaskModel:
+    """Makes a model: a trunk and a head for each task.
+
+    It is in training mode, as every new Flax module is; call `model.eval()` before using it for predictions.
+
+    Args:
+      name: of the trunk; one of `list_models()`.
+      tasks: names from `facefeat_jax.tasks.TASKS`, or tasks of your own.
+      weights: `"imagenet"` (torchvision's file, downloaded once into the cache), the path of a `.pth` or
+        `.safetensors` file with torchvision's or the baseline's names, or `"random"`. A file without heads leaves the
+        heads as they started.
+      rngs: source of the initial weights; the default is `nnx.Rngs(0)`.
+      dtype: of the computation; the default is that of inputs and parameters together.
+      param_dtype: of parameters and running statistics.
+
+    Returns:
+      The model; calling it maps normalised NHWC images to `{task: logits}`.
+
+    Raises:
+      UserError: unknown model or task, or weights that can't be read or don't fit.
+    """
+    architecture = get_architecture(name)
+    rngs = nnx.Rngs(0) if rngs is None else rngs
+    resolved = [get_task(task) for task in tasks]
+    trunk = architecture.build(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+    model = MultiTaskModel(trunk, resolved, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+    if weights == "random":
+        return model
+    # Loaded on demand: a model with random weights needs none of it.
+    import weights_conversion
+
+    path = weights_conversion.fetch(architecture.imagenet_weights) if weights == "imagenet" else Path(weights)
+    return weights_conversion.to_flax(weights_conversion.read(path), model, source=str(path))

@@ -1,0 +1,113 @@
+"""Batch normalisation with torch's rule for the running variance."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+
+class BatchNorm(nnx.Module):
+    """Batch normalisation over all axes but the last, as `torch.nn.BatchNorm2d` does it.
+
+    `nnx.BatchNorm` is different in two ways that matter here: it stores the biased variance where torch stores the
+    unbiased one (while both normalise with the biased one), and it keeps float32 statistics whatever `param_dtype`
+    says. Training also counts the batches seen, as torch's `num_batches_tracked` does.
+
+    Attributes:
+      scale, bias: `nnx.Param`, `[num_features]`, `param_dtype`.
+      mean, var: `nnx.BatchStat`, `[num_features]`, `param_dtype`: the running statistics.
+      num_batches_tracked: `nnx.BatchStat`, `[]`, int32.
+      use_running_average: normalise with the running statistics instead of the batch's, and leave them as they are.
+        `model.train()` and `model.eval()` set it.
+
+    Args:
+      num_features: size of the last axis.
+      momentum: share of the old running statistics that is kept (Flax's meaning; torch's momentum is 1 minus it).
+      epsilon: added to the variance.
+      dtype: of the output; the default is the dtype of inputs and parameters together. The statistics of a batch are
+        computed in float32 where inputs are narrower than that.
+      param_dtype: of parameters and running statistics.
+      use_running_average: see above.
+      rngs: taken for symmetry with other modules; nothing here is random.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        momentum: float = 0.9,
+        epsilon: float = 1e-5,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        use_running_average: bool = False,
+        rngs: nnx.Rngs | None = None,
+    ):
+        del rngs
+        self.scale = nnx.Param(jnp.ones((num_features,), param_dtype))
+        self.bias = nnx.Param(jnp.zeros((num_features,), param_dtype))
+        self.mean = nnx.BatchStat(jnp.zeros((num_features,), param_dtype))
+        self.var = nnx.BatchStat(jnp.ones((num_features,), param_dtype))
+        self.num_batches_tracked = nnx.BatchStat(jnp.zeros((), jnp.int32))
+        self.num_features = num_features
+        self.momentum = momentum
+        self.epsilon = epsilon
+        self.dtype = dtype
+        self.param_dtype = param_dtype
+        self.use_running_average = use_running_average
+
+    def __call__(self, inputs: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
+        """Normalises; in training mode also moves the running statistics.
+
+        Args:
+          inputs: `[batch, ..., num_features]`.
+          mask: `[batch]`, true for real rows. Rows that only pad the batch are normalised with the others but count
+            for nothing in the statistics, which makes a padded batch equal to the same batch cut short.
+
+        Returns:
+          As `inputs`, in `dtype`.
+
+        Raises:
+          ValueError: in training mode with one value per channel, which has no unbiased variance.
+        """
+        stats_dtype = jnp.promote_types(jnp.promote_types(inputs.dtype, self.param_dtype), jnp.float32)
+        x = inputs.astype(stats_dtype)
+        if self.use_running_average:
+            mean, var = self.mean[...].astype(stats_dtype), self.var[...].astype(stats_dtype)
+        else:
+            mean, var, count = _batch_statistics(x, mask)
+            unbiased = var * (count / jnp.maximum(count - 1, 1))
+            self._move(self.mean, mean)
+            self._move(self.var, unbiased)
+            self.num_batches_tracked[...] += 1
+        multiplier = jax.lax.rsqrt(var + self.epsilon) * self.scale[...]
+        outputs = (x - mean) * multiplier + self.bias[...]
+        return outputs.astype(self.dtype or jnp.promote_types(inputs.dtype, self.param_dtype))
+
+    def _move(self, running: nnx.BatchStat, observed: jax.Array) -> None:
+        kept = self.momentum * running[...]
+        running[...] = jax.lax.stop_gradient(kept + (1 - self.momentum) * observed).astype(self.param_dtype)
+
+    def set_view(self, use_running_average: bool | None = None) -> None:
+        """Sets the mode; called by `nnx.view`."""
+        if use_running_average is not None:
+            self.use_running_average = use_running_average
+
+
+def _batch_statistics(x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array, jax.Array | float]:
+    """Returns mean and biased variance over all axes but the last, and how many values each is taken over.
+
+    In two passes: the one-pass form E[x^2] - E[x]^2 loses digits where the mean is large against the deviation.
+    """
+    axes = tuple(range(x.ndim - 1))
+    if mask is None:
+        count = x.size // x.shape[-1]
+        if count < 2:
+            raise ValueError(f"batch statistics need two values per channel or more, got inputs of shape {x.shape}")
+        return jnp.mean(x, axes), jnp.var(x, axes), float(count)
+    weights = mask.astype(x.dtype).reshape(-1, *(1,) * (x.ndim - 1))
+    count = jnp.sum(weights) * (x.size // (x.shape[0] * x.shape[-1]))
+    mean = jnp.sum(x * weights, axes) / count
+    var = jnp.sum(jnp.square(x - mean) * weights, axes) / count
+    return mean, var, count

@@ -1,0 +1,65 @@
+"""The head: a two-layer perceptron on pooled features."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+
+def torch_linear(
+    in_features: int,
+    out_features: int,
+    *,
+    dtype: DTypeLike | None = None,
+    param_dtype: DTypeLike = jnp.float32,
+    rngs: nnx.Rngs,
+) -> nnx.Linear:
+    """A linear layer that starts as torch's does: weight and bias uniform within 1 / sqrt(in_features)."""
+    bound = 1 / math.sqrt(in_features)
+
+    def uniform(key, shape, dtype, out_sharding=None):
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return nnx.Linear(
+        in_features,
+        out_features,
+        kernel_init=uniform,
+        bias_init=uniform,
+        dtype=dtype,
+        param_dtype=param_dtype,
+        rngs=rngs,
+    )
+
+
+class Head(nnx.Module):
+    """Linear, ReLU, Linear: pooled features to the logits of one task.
+
+    Args:
+      in_features: width of the trunk's pooled features.
+      num_outputs: number of logits (`Task.num_outputs`).
+      hidden_features: width of the hidden layer; the baseline's is 256.
+      dtype: of the computation; the default is that of inputs and parameters together.
+      param_dtype: of the parameters.
+      rngs: source of the initial weights.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_outputs: int,
+        *,
+        hidden_features: int = 256,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.hidden = torch_linear(in_features, hidden_features, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        self.output = torch_linear(hidden_features, num_outputs, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """Maps `[batch, in_features]` to logits `[batch, num_outputs]`."""
+        return self.output(nnx.relu(self.hidden(features)))

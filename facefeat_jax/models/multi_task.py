@@ -1,0 +1,62 @@
+"""The model: one trunk and a head for each task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from facefeat_jax.models.head import Head
+from facefeat_jax.tasks import Task
+
+
+class MultiTaskModel(nnx.Module):
+    """A trunk whose pooled features feed one `Head` per task.
+
+    Args:
+      trunk: maps images to features `[batch, trunk.num_features]`.
+      tasks: what the heads predict; each head takes its task's name.
+      dtype: of the heads' computation; the default is that of inputs and parameters together.
+      param_dtype: of the heads' parameters.
+      rngs: source of the heads' initial weights.
+
+    Attributes:
+      trunk: the trunk; call it alone for pooled features, or `trunk.stages` for its named maps.
+      heads: `nnx.Dict` of the heads by task name.
+    """
+
+    def __init__(
+        self,
+        trunk: nnx.Module,
+        tasks: Iterable[Task],
+        *,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.trunk = trunk
+        self.heads = nnx.Dict(
+            {
+                task.name: Head(trunk.num_features, task.num_outputs, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+                for task in tasks
+            }
+        )
+
+    def __call__(
+        self, images: jax.Array, *, tasks: Iterable[str] | None = None, mask: jax.Array | None = None
+    ) -> dict[str, jax.Array]:
+        """Returns the logits of each task.
+
+        Args:
+          images: `[batch, height, width, channels]`, floating point, normalised (`models.preprocessing`).
+          tasks: the heads to run; the default is all of them.
+          mask: `[batch]`, true for real rows; in training mode batch statistics are taken over these alone.
+
+        Returns:
+          `{task: [batch, num_outputs]}`; a binary task has one output.
+        """
+        features = self.trunk(images, mask=mask)
+        return {name: self.heads[name](features) for name in (self.heads if tasks is None else tasks)}

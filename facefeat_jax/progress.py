@@ -1,0 +1,82 @@
+"""Progress on the terminal: a bar where there is one, plain lines where output goes to a file."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+# Progress and notes go to standard error: standard output is for answers.
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class _Speed(ProgressColumn):
+    """Pictures per second since the bar began, waiting for data included."""
+
+    def render(self, task: Task) -> Text:
+        if not task.elapsed:
+            return Text("")
+        return Text(f"{task.completed / task.elapsed:.0f} images/s")
+
+
+class Bar:
+    """A progress bar over pictures; use it as a context.
+
+    Args:
+      description: what is going on.
+      total: number of pictures.
+      quiet: show nothing.
+    """
+
+    def __init__(self, description: str, total: int, *, quiet: bool = False):
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            _Speed(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            transient=True,
+            disable=quiet or not console.is_terminal,
+        )
+        self._task = self._progress.add_task(description, total=total, note="")
+        self._started = time.perf_counter()
+        self.done = 0
+
+    def __enter__(self) -> Bar:
+        self._progress.start()
+        self._started = time.perf_counter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def advance(self, pictures: int) -> None:
+        """Counts pictures as done."""
+        self.done += pictures
+        self._progress.advance(self._task, pictures)
+
+    def note(self, text: str) -> None:
+        """Sets what stands behind the bar."""
+        self._progress.update(self._task, note=text)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the bar was entered."""
+        return time.perf_counter() - self._started
+
+    @property
+    def rate(self) -> float:
+        """Pictures per second since the bar was entered."""
+        return self.done / max(self.seconds, 1e-9)
+
+
+def say(message: str) -> None:
+    """Prints a line to standard error."""
+    console.print(message, markup=False)

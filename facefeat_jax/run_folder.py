@@ -1,0 +1,159 @@
+"""The run folder: what lies in it, and reading a model back from it."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import nnx
+
+from facefeat_jax.config import TrainConfig
+from facefeat_jax.errors import UserError
+from facefeat_jax.models.multi_task import MultiTaskModel
+from facefeat_jax.spec import ModelSpec
+from facefeat_jax.training import checkpoints
+
+CONFIG = "config.json"
+METRICS = "metrics.jsonl"
+RESULTS = "results.json"
+REPORT = "report.html"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run read back.
+
+    Attributes:
+      folder: where it lies.
+      config: what it was told.
+      spec: what its model is.
+      model: the weights of its newest checkpoint, in evaluation mode.
+      step: the step of that checkpoint.
+    """
+
+    folder: Path
+    config: TrainConfig
+    spec: ModelSpec
+    model: MultiTaskModel
+    step: int
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON in one piece: readers see the old file or the new one, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(
+        "w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8"
+    ) as file:
+        try:
+            json.dump(value, file, indent=2, default=_plain)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            os.unlink(file.name)
+            raise
+    os.chmod(file.name, 0o644)
+    os.replace(file.name, path)
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return str(value)
+
+
+def read_config(folder: Path) -> TrainConfig:
+    """Returns the config of a run folder.
+
+    Raises:
+      UserError: the folder is not there, is not a run, or its config can't be read.
+    """
+    if not folder.is_dir():
+        near = f"; runs beside it: {', '.join(_runs_beside(folder))}" if _runs_beside(folder) else ""
+        raise UserError(f"there is no run folder {folder}{near}. `facefeat train` and `facefeat convert` make them")
+    path = folder / CONFIG
+    try:
+        return TrainConfig.from_json(json.loads(path.read_text()), where=str(path))
+    except FileNotFoundError:
+        raise UserError(
+            f"{folder} is not a run folder: it has no {CONFIG}. Give the folder that `facefeat train` made"
+        ) from None
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path} can't be read ({error}); restore it or train again") from error
+
+
+def _runs_beside(folder: Path) -> list[str]:
+    if not folder.parent.is_dir():
+        return []
+    return sorted(str(path.parent) for path in folder.parent.glob(f"*/{CONFIG}"))[:5]
+
+
+def open_run(folder: Path) -> Run:
+    """Reads the config and the newest checkpoint of a run folder.
+
+    Raises:
+      UserError: the folder is not a run, or holds no checkpoint that can be read.
+    """
+    config = read_config(folder)
+    store = folder / checkpoints.FOLDER
+    if not store.is_dir():
+        raise UserError(
+            f"{folder} has no checkpoint yet: {checkpoints.FOLDER}/ is missing. Train it first (--resume goes on)"
+        )
+    reader = checkpoints.Checkpoints(folder, read_only=True)
+    try:
+        step = reader.latest_step()
+        if step is None:
+            raise UserError(f"{store} holds no complete checkpoint. Train it first (--resume goes on)")
+        spec = ModelSpec.from_json(reader.about(step)["spec"])
+        model = spec.abstract(dtype=config.dtype, param_dtype=config.param_dtype)
+        graphdef, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+        restored = reader.restore_model(step, nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats))
+    finally:
+        reader.close()
+    model = nnx.merge(graphdef, *restored)
+    model.eval()
+    return Run(folder, config, spec, model, step)
+
+
+def create_from_weights(folder: Path, spec: ModelSpec, model: MultiTaskModel, config: TrainConfig) -> None:
+    """Makes a run folder of a model that was trained elsewhere.
+
+    Raises:
+      UserError: the folder already holds something.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty; give a new folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    batch_stats = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+    checkpoints.save_model(folder, spec, params, batch_stats)
+    # Last: a folder without it is not a run, so that an interrupted conversion is not taken for one.
+    write_json(folder / CONFIG, config.to_json())
+
+
+def environment() -> dict[str, str]:
+    """Returns what the figures of a run depend on, beside its config: versions and devices."""
+    import importlib.metadata
+    import platform
+
+    versions = {
+        name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy", "pillow")
+    }
+    devices: Mapping[str, str] = {
+        "backend": jax.default_backend(),
+        "devices": ", ".join(sorted({device.device_kind for device in jax.devices()})) + f" x{jax.device_count()}",
+    }
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cpus": str(os.cpu_count()),
+        **versions,
+        **devices,
+    }

@@ -1,0 +1,81 @@
+"""What a trained model is, beside its numbers: enough to build it and to feed it. Travels in every checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from facefeat_jax.errors import UserError
+from facefeat_jax.models.multi_task import MultiTaskModel
+from facefeat_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from facefeat_jax.models.registry import get_architecture
+from facefeat_jax.tasks import Task
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The architecture, the class names and the preprocessing of one model.
+
+    Attributes:
+      trunk: name of the trunk in the registry.
+      classes: class names of each task, in the order of the outputs.
+      image_size: side of the pictures it was trained on, in pixels.
+      decode: how files become RGB, `as_notebook` or `upright`.
+      weights: where its initial weights came from.
+      mean: per channel, subtracted from pictures in [0, 1].
+      std: per channel, divided by.
+    """
+
+    trunk: str
+    classes: dict[str, tuple[str, ...]]
+    image_size: int
+    decode: str
+    weights: str
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The tasks, with this model's class names."""
+        return tuple(Task(name, classes, source="") for name, classes in self.classes.items())
+
+    def build(
+        self, *, rngs: nnx.Rngs, dtype: DTypeLike | None = None, param_dtype: DTypeLike = jnp.float32
+    ) -> MultiTaskModel:
+        """Makes the model with random weights."""
+        trunk = get_architecture(self.trunk).build(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        return MultiTaskModel(trunk, self.tasks, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+
+    def abstract(self, *, dtype: DTypeLike | None = None, param_dtype: DTypeLike = jnp.float32) -> MultiTaskModel:
+        """Makes the model with shapes in place of weights, for loading into."""
+        return nnx.eval_shape(lambda: self.build(rngs=nnx.Rngs(0), dtype=dtype, param_dtype=param_dtype))
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields as JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> ModelSpec:
+        """Reads what `to_json` wrote.
+
+        Raises:
+          UserError: a field is missing or unknown.
+        """
+        try:
+            return cls(
+                **{
+                    **values,
+                    "classes": {task: tuple(names) for task, names in values["classes"].items()},
+                    "mean": tuple(values["mean"]),
+                    "std": tuple(values["std"]),
+                }
+            )
+        except (KeyError, TypeError) as error:
+            raise UserError(
+                f"the checkpoint's model description can't be read ({error}); use the version it was written with"
+            ) from error

@@ -1,0 +1,118 @@
+"""Checkpoints of a run, by Orbax.
+
+Each holds two arrays' trees (`model`: parameters and statistics; `optimizer`: Adam's states and the step) and one JSON
+item (`about`: the model's description with its class names, and the validation results so far). The position in the
+index stream is the step number (`data.index_stream`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from facefeat_jax.errors import UserError
+from facefeat_jax.spec import ModelSpec
+from facefeat_jax.training.steps import TrainState
+
+FOLDER = "checkpoints"
+
+
+class Checkpoints:
+    """The checkpoints of one run folder.
+
+    Args:
+      run: the run folder; `checkpoints/` inside it is made when the first one is saved.
+      keep: how many of the newest to keep.
+    """
+
+    def __init__(self, run: Path, *, keep: int = 2, read_only: bool = False):
+        self.folder = run.resolve() / FOLDER
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=None if read_only else keep, read_only=read_only, create=not read_only
+        )
+        self._manager = ocp.CheckpointManager(self.folder, options=options)
+
+    def latest_step(self) -> int | None:
+        """Returns the step of the newest complete checkpoint, or None."""
+        return self._manager.latest_step()
+
+    def save(self, state: TrainState, about: dict[str, Any]) -> None:
+        """Starts writing a checkpoint under the state's step; the arrays may be donated as soon as this returns."""
+        step = int(state.step)
+        if step in self._manager.all_steps():
+            return
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                model=ocp.args.StandardSave({"params": state.params, "batch_stats": state.batch_stats}),
+                optimizer=ocp.args.StandardSave({"optimizer": state.optimizer, "step": state.step}),
+                about=ocp.args.JsonSave(about),
+            ),
+        )
+
+    def about(self, step: int) -> dict[str, Any]:
+        """Returns the JSON item of a checkpoint."""
+        return self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]
+
+    def restore(self, step: int, like: TrainState) -> TrainState:
+        """Returns the state of a checkpoint.
+
+        Args:
+          step: which checkpoint.
+          like: a state of the same structure, shapes and dtypes.
+
+        Raises:
+          UserError: the checkpoint is of another structure.
+        """
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        restored = self._restore(
+            step,
+            model=ocp.args.StandardRestore({"params": target.params, "batch_stats": target.batch_stats}),
+            optimizer=ocp.args.StandardRestore({"optimizer": target.optimizer, "step": target.step}),
+        )
+        return TrainState(
+            restored["model"]["params"],
+            restored["model"]["batch_stats"],
+            restored["optimizer"]["optimizer"],
+            restored["optimizer"]["step"],
+        )
+
+    def restore_model(self, step: int, params: Any, batch_stats: Any) -> tuple[Any, Any]:
+        """Returns parameters and statistics of a checkpoint; the arguments give structure, shapes and dtypes."""
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, {"params": params, "batch_stats": batch_stats})
+        restored = self._restore(step, model=ocp.args.StandardRestore(target))["model"]
+        return restored["params"], restored["batch_stats"]
+
+    def _restore(self, step: int, **items: Any) -> Any:
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**items))
+        except (ValueError, KeyError, OSError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(
+                f"checkpoint {self.folder / str(step)} can't be restored ({reason}); it is damaged or of another model. "
+                "Delete it to use the one before"
+            ) from error
+
+    def wait(self) -> None:
+        """Waits until what is being written is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits for writing and releases the folder."""
+        self._manager.close()
+
+
+def save_model(run: Path, spec: ModelSpec, params: Any, batch_stats: Any) -> None:
+    """Writes a checkpoint of a model that was not trained here, at step 0 and without an optimizer."""
+    manager = ocp.CheckpointManager(run.resolve() / FOLDER)
+    manager.save(
+        0,
+        args=ocp.args.Composite(
+            model=ocp.args.StandardSave({"params": params, "batch_stats": batch_stats}),
+            about=ocp.args.JsonSave({"spec": spec.to_json(), "history": []}),
+        ),
+    )
+    manager.close()

@@ -1,0 +1,87 @@
+"""Parameter groups: the trained part of the trunk, and each head.
+
+Each group has its own Adam state, which stands still in a step whose losses do not reach the group. torch does the same
+because `zero_grad()` sets gradients to None and Adam skips those; one Adam over everything, fed zero gradients, would
+go on moving the other heads by their momentum and advance their step counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import optax
+
+from facefeat_jax.errors import UserError, unknown
+
+TRUNK = "trunk"
+Params = dict[str, Any]  # {"trunk": {module: ...}, "heads": {task: ...}}
+Groups = dict[str, Any]  # {"trunk": {trained module: ...}, task: ...}
+
+# torch's Adam, the learning rate apart: it is a function of the run's step, not of a group's own count.
+_adam = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8)
+
+
+def trained_modules(stages: dict[str, tuple[str, ...]], trainable: Iterable[str]) -> tuple[str, ...]:
+    """Returns the trunk's modules that are trained.
+
+    Args:
+      stages: the trunk's `STAGES`.
+      trainable: names of stages, or `all`, or `none`.
+
+    Raises:
+      UserError: there is no such stage.
+    """
+    names = tuple(trainable)
+    if names == ("all",):
+        names = tuple(stages)
+    elif names == ("none",):
+        names = ()
+    for name in names:
+        if name in ("all", "none"):
+            raise UserError(f"--trainable {name} stands alone, got {list(names)}")
+        if name not in stages:
+            raise unknown("stage of the trunk", name, [*stages, "all", "none"])
+    return tuple(module for stage in stages if stage in names for module in stages[stage])
+
+
+def select(params: Params, modules: Iterable[str]) -> Groups:
+    """Returns the groups: the trained modules of the trunk, and every head."""
+    return {TRUNK: {name: params[TRUNK][name] for name in modules}, **params["heads"]}
+
+
+def replace(params: Params, groups: Groups) -> Params:
+    """Returns `params` with the groups' values in place."""
+    heads = {name: groups.get(name, head) for name, head in params["heads"].items()}
+    return {TRUNK: {**params[TRUNK], **groups.get(TRUNK, {})}, "heads": heads}
+
+
+def init(groups: Groups) -> dict[str, optax.ScaleByAdamState]:
+    """Returns Adam's start for each group: zero moments, count 0."""
+    return {name: _adam.init(group) for name, group in groups.items()}
+
+
+def update(
+    groups: Groups, gradients: Groups, states: dict[str, optax.ScaleByAdamState], learning_rate: jax.Array | float
+) -> tuple[Groups, dict[str, optax.ScaleByAdamState]]:
+    """Takes one Adam step in each group that has gradients; the others are returned as they are."""
+    groups, states = dict(groups), dict(states)
+    for name, gradient in gradients.items():
+        direction, states[name] = _adam.update(gradient, states[name])
+        groups[name] = jax.tree.map(
+            lambda value, step: (value - learning_rate * step).astype(value.dtype), groups[name], direction
+        )
+    return groups, states
+
+
+def learning_rate_schedule(
+    kind: str, peak: float, total_steps: int, warmup_steps: int
+) -> Callable[[jax.Array], jax.Array]:
+    """Returns the learning rate as a function of the step number (from 0)."""
+    if kind == "constant":
+        return lambda step: jnp.asarray(peak)
+    warmup = min(warmup_steps, total_steps // 2)
+    return optax.warmup_cosine_decay_schedule(
+        init_value=peak / max(warmup, 1), peak_value=peak, warmup_steps=warmup, decay_steps=total_steps
+    )

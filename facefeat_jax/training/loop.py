@@ -1,0 +1,294 @@
+"""The training run, from config to results."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import nnx
+
+from facefeat_jax import run_folder
+from facefeat_jax.config import TrainConfig, apply_smoke
+from facefeat_jax.data import feeds
+from facefeat_jax.data.dataset import default_data_dir, open_split
+from facefeat_jax.data.examples import open_examples
+from facefeat_jax.data.index_stream import IndexStream, Pass
+from facefeat_jax.errors import UserError
+from facefeat_jax.evaluation.evaluate import Evaluator
+from facefeat_jax.evaluation.metrics import HeadResult
+from facefeat_jax.factory import create_model
+from facefeat_jax.models.registry import get_architecture
+from facefeat_jax.progress import Bar, say
+from facefeat_jax.spec import ModelSpec
+from facefeat_jax.training import checkpoints, groups, steps
+from facefeat_jax.training.interrupt import Interrupted, SignalWatch
+from facefeat_jax.training.logs import Logs
+
+
+def train(config: TrainConfig) -> dict[str, Any]:
+    """Trains a model and writes the run folder.
+
+    Args:
+      config: what to do; `smoke` is applied here.
+
+    Returns:
+      What `results.json` holds: `heads` (figures of the final weights), `history` (every validation), `steps`, `seconds`,
+      `environment`.
+
+    Raises:
+      UserError: something in the config, the data or the weights can't be used; nothing is trained.
+      Interrupted: a signal came; the run can be resumed.
+    """
+    config = apply_smoke(config)
+    _set_numerics(config)
+    # Everything that can be refused is looked at before the run folder is touched.
+    _check_run_folder(config)
+    data_dir = config.data_dir or default_data_dir()
+    classes = class_names(config, data_dir)
+    training = open_examples(config.sources, "train", data_dir, classes, limit=config.limit)
+    validation = open_examples(config.sources, "val", data_dir, classes, limit=config.limit)
+    spec = ModelSpec(config.trunk, classes, config.image_size, config.decode, str(config.weights))
+    trained = groups.trained_modules(get_architecture(config.trunk).stages, config.trainable)
+    model = create_model(
+        config.trunk,
+        tasks=spec.tasks,
+        weights=config.weights,
+        rngs=nnx.Rngs(config.seed),
+        dtype=config.dtype,
+        param_dtype=config.param_dtype,
+    )
+    stream = IndexStream(
+        training,
+        tasks=config.tasks,
+        schedule=config.schedule,
+        batch_size=config.batch_size,
+        epochs=config.epochs,
+        seed=config.seed,
+    )
+    if config.overwrite and config.run.exists():
+        shutil.rmtree(config.run)
+    run = _Run(config, spec, model, trained, stream, training, validation)
+    try:
+        return run.train()
+    finally:
+        run.close()
+
+
+def class_names(config: TrainConfig, data_dir: Path) -> dict[str, tuple[str, ...]]:
+    """Returns the class names of each task of the config, from the first of its sources that labels the task.
+
+    Raises:
+      UserError: a source is not prepared, or none labels some task.
+    """
+    splits = [open_split(source, "train", data_dir) for source in config.sources]
+    classes = {}
+    for task in config.tasks:
+        named = [split.classes[task] for split in splits if task in split.classes]
+        if not named:
+            raise UserError(
+                f"none of the sources {', '.join(config.sources)} labels {task!r}; add one that does, or drop the task"
+            )
+        classes[task] = named[0]
+    return classes
+
+
+class _Run:
+    """The state of one run while it trains."""
+
+    def __init__(self, config, spec, model, trained, stream: IndexStream, training, validation):
+        self.config: TrainConfig = config
+        self.spec: ModelSpec = spec
+        self.stream = stream
+        self.training = training
+        freeze = config.batch_norm == "frozen"
+        train_graph, eval_graph = steps.graphdefs(model, trained, freeze_batch_norm=freeze)
+        self.learning_rate = groups.learning_rate_schedule(
+            config.learning_rate_schedule, config.learning_rate, len(stream), config.warmup_steps
+        )
+        self.train_step = steps.make_train_step(train_graph, spec, trained, self.learning_rate, config.dtype)
+        self.evaluator = Evaluator(eval_graph, spec, validation, config)
+        self.state = steps.create_state(model, trained)
+        self.history: list[dict[str, Any]] = []
+        self.seconds_before = 0.0
+        self.checkpoints = checkpoints.Checkpoints(config.run, keep=config.keep_checkpoints)
+        self.start = self._resume() if config.resume else 0
+        self.started = time.perf_counter()
+        if not config.resume:
+            run_folder.write_json(config.run / run_folder.CONFIG, config.to_json())
+        self.logs = Logs(config.run / run_folder.METRICS, config.run / "tensorboard", start=self.start)
+        self._pending: list[tuple[int, Pass, Any]] = []
+
+    def close(self) -> None:
+        self.logs.close()
+        self.checkpoints.close()
+
+    def _resume(self) -> int:
+        step = self.checkpoints.latest_step()
+        if step is None:
+            say(f"{self.config.run} has no checkpoint yet: starting from the beginning")
+            return 0
+        about = self.checkpoints.about(step)
+        self.history, self.seconds_before = about["history"], about["seconds"]
+        self.state = self.checkpoints.restore(step, self.state)
+        say(f"going on from step {step} of {len(self.stream)}")
+        return step
+
+    def _seconds(self) -> float:
+        return self.seconds_before + time.perf_counter() - self.started
+
+    def save(self) -> None:
+        about = {"spec": self.spec.to_json(), "history": self.history, "seconds": self._seconds()}
+        self.checkpoints.save(self.state, about)
+
+    def train(self) -> dict[str, Any]:
+        feed = feeds.stream(
+            self.stream,
+            self.training,
+            image_size=self.config.image_size,
+            decode=self.config.decode,
+            start=self.start,
+            threads=self.config.feed_threads,
+            prefetch=self.config.feed_prefetch,
+        )
+        step = self.start
+        with SignalWatch() as watch:
+            for one in self.stream.passes:
+                if one.end_step <= step:
+                    continue
+                step = self._train_pass(one, step, feed, watch)
+        return self._finish()
+
+    def _train_pass(self, one: Pass, step: int, feed, watch: SignalWatch) -> int:
+        title = f"epoch {one.epoch + 1}/{self.config.epochs} {'+'.join(one.tasks)}"
+        with Bar(title, one.num_pictures) as bar:
+            bar.advance((step - one.first_step) * self.config.batch_size)
+            bar.done = 0
+            while step < one.end_step:
+                batch = next(feed)
+                self.state, metrics = self.train_step(
+                    self.state, batch.images, batch.labels, batch.mask, tasks=batch.tasks
+                )
+                step += 1
+                bar.advance(int(batch.mask.sum()))
+                self._pending.append((step, one, metrics))
+                if len(self._pending) >= self.config.log_every:
+                    bar.note(self._flush())
+                if watch.received is not None:
+                    self._flush()
+                    self.save()
+                    self.checkpoints.wait()
+                    raise Interrupted(
+                        watch.received, f"stopped at step {step} of {len(self.stream)}; add --resume to go on"
+                    )
+                if step % self.config.checkpoint_every == 0 and step < one.end_step:
+                    self._flush()
+                    self.save()
+            note = self._flush()
+            rate, seconds = bar.rate, bar.seconds
+        self.logs.write(
+            "pass",
+            step,
+            {"epoch": one.epoch + 1, "task": "+".join(one.tasks), "seconds": seconds, "images_per_s": rate},
+        )
+        if self.config.schedule == "sequential" or one.last_of_epoch:
+            results = self._validate(one, step)
+            figures = ", ".join(f"{task} {100 * r.accuracy:.1f}% (loss {r.loss:.4f})" for task, r in results.items())
+            say(f"{title}: {rate:.0f} images/s, {note}; validation: {figures}")
+        if one.last_of_epoch:
+            self.save()
+        return step
+
+    def _flush(self) -> str:
+        """Writes out the steps' figures that are still on the device; returns the newest as text."""
+        text = ""
+        for (step, one, _), metrics in zip(
+            self._pending, jax.device_get([metrics for *_, metrics in self._pending]), strict=True
+        ):
+            rate = float(self.learning_rate(step - 1))
+            text = ""
+            for task, metric in metrics.items():
+                loss, count = float(metric["loss"]), int(metric["count"])
+                if not math.isfinite(loss):
+                    raise UserError(
+                        f"the loss of {task} is {loss} at step {step} of {len(self.stream)}; the newest checkpoint in "
+                        f"{self.checkpoints.folder} is from before. Try a lower --learning-rate or look at the data"
+                    )
+                if not count:
+                    continue
+                accuracy = int(metric["correct"]) / count
+                self.logs.write(
+                    "train",
+                    step,
+                    {"epoch": one.epoch + 1, "task": task, "loss": loss, "accuracy": accuracy, "learning_rate": rate},
+                )
+                text += f"{task} loss {loss:.3f} acc {accuracy:.2f} "
+        self._pending.clear()
+        return text.strip()
+
+    def _validate(self, one: Pass, step: int) -> dict[str, HeadResult]:
+        results = self._evaluate(one.tasks, "validation")
+        for task, result in results.items():
+            entry = {"epoch": one.epoch + 1, "task": task, **result.to_json()}
+            self.history.append({"step": step, **entry})
+            self.logs.write("validation", step, entry)
+        return results
+
+    def _evaluate(self, tasks: tuple[str, ...], title: str) -> dict[str, HeadResult]:
+        with Bar(f"{title} {'+'.join(tasks)}", self.evaluator.count(tasks)) as bar:
+            return self.evaluator.results(self.state.params, self.state.batch_stats, tasks, on_batch=bar.advance)
+
+    def _finish(self) -> dict[str, Any]:
+        last = {entry["task"]: entry for entry in self.history}
+        if all(entry["step"] == len(self.stream) for entry in last.values()):
+            # The last validation already saw the final weights.
+            names = HeadResult.__dataclass_fields__
+            heads = {task: {name: entry[name] for name in names} for task, entry in last.items()}
+        else:
+            # One task after the other: all heads but the last were validated before the trunk moved on.
+            heads = {t: r.to_json() for t, r in self._evaluate(self.config.tasks, "final weights:").items()}
+        results = {
+            "heads": {task: heads[task] for task in self.config.tasks},
+            "history": self.history,
+            "steps": len(self.stream),
+            "seconds": self._seconds(),
+            "environment": run_folder.environment(),
+        }
+        self.checkpoints.wait()
+        run_folder.write_json(self.config.run / run_folder.RESULTS, results)
+        return results
+
+
+def _set_numerics(config: TrainConfig) -> None:
+    if "float64" in (config.dtype, config.param_dtype):
+        jax.config.update("jax_enable_x64", True)
+    if config.matmul_precision != "default":
+        jax.config.update("jax_default_matmul_precision", config.matmul_precision)
+
+
+def _check_run_folder(config: TrainConfig) -> None:
+    """Refuses a folder that holds something else, or an earlier run unless told what to do with it."""
+    folder = config.run
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; give --run a folder")
+    has_run = (folder / run_folder.CONFIG).exists()
+    if config.resume:
+        earlier = run_folder.read_config(folder)
+        changed = [
+            name
+            for name, value in earlier.to_json().items()
+            if value != config.to_json()[name] and name not in ("resume", "overwrite", "run", "data_dir")
+        ]
+        if changed:
+            raise UserError(
+                f"--resume goes on with what {folder} was started with, but these differ: {', '.join(changed)}"
+            )
+    elif has_run and not config.overwrite:
+        raise UserError(
+            f"{folder} already holds a run; --resume goes on with it, --overwrite deletes it, --run takes another folder"
+        )
+    elif not has_run and folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"{folder} holds something that is not a run; give --run another folder")

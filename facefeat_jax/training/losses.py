@@ -1,0 +1,41 @@
+"""Losses and hits from logits, inside jit."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def per_example_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Binary cross-entropy for one logit, softmax cross-entropy for several.
+
+    The baseline takes `BCELoss` of a sigmoid's output. In exact arithmetic this is the same; in float32 it parts from it
+    where the sigmoid rounds to 0 or 1 (logits beyond about 17): there torch clamps the logarithm at -100 and its
+    gradient is 0, while the form used here stays right.
+
+    Args:
+      logits: `[batch, outputs]`; narrower types than float32 are widened first.
+      labels: `[batch]`, int32 class numbers. The loss of a row whose label is negative (unknown) is finite and
+        meaningless; mask it.
+
+    Returns:
+      `[batch]`.
+    """
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    known = jnp.maximum(labels, 0)
+    if logits.shape[-1] == 1:
+        return optax.sigmoid_binary_cross_entropy(logits[:, 0], known.astype(logits.dtype))
+    return optax.softmax_cross_entropy_with_integer_labels(logits, known)
+
+
+def predicted_class(logits: jax.Array) -> jax.Array:
+    """Returns the class numbers `[batch]`, int32, that logits `[batch, outputs]` speak for."""
+    if logits.shape[-1] == 1:
+        return (logits[:, 0] > 0).astype(jnp.int32)
+    return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+
+
+def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
+    """Returns the mean of `values` where `mask` is true; 0 where it is true nowhere."""
+    return jnp.sum(jnp.where(mask, values, 0)) / jnp.maximum(jnp.sum(mask), 1)

@@ -1,0 +1,136 @@
+"""The jitted steps. Plain functions of arrays: the module graph is walked while tracing only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.typing import DTypeLike
+
+from facefeat_jax.models.multi_task import MultiTaskModel
+from facefeat_jax.models.preprocessing import normalize
+from facefeat_jax.spec import ModelSpec
+from facefeat_jax.training import groups
+from facefeat_jax.training.losses import masked_mean, per_example_loss, predicted_class
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["params", "batch_stats", "optimizer", "step"], meta_fields=[])
+@dataclass(frozen=True)
+class TrainState:
+    """All that training changes; nested dicts of arrays.
+
+    Attributes:
+      params: `{"trunk": ..., "heads": {task: ...}}`.
+      batch_stats: the trunk's running statistics, as in the module tree.
+      optimizer: Adam's state of each group (`training.groups`).
+      step: `[]`, int32, steps taken.
+    """
+
+    params: dict[str, Any]
+    batch_stats: dict[str, Any]
+    optimizer: dict[str, Any]
+    step: jax.Array
+
+
+def create_state(model: MultiTaskModel, trained: Iterable[str]) -> TrainState:
+    """Returns the start of training: copies of the model's values, and an optimizer that has seen nothing.
+
+    Args:
+      model: the initial weights.
+      trained: the trunk's modules that are trained (`groups.trained_modules`).
+    """
+    params, batch_stats = jax.tree.map(
+        jnp.copy, (nnx.to_pure_dict(nnx.state(model, nnx.Param)), nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
+    )
+    return TrainState(params, batch_stats, groups.init(groups.select(params, trained)), jnp.zeros((), jnp.int32))
+
+
+def model_of(graphdef: nnx.GraphDef, state: TrainState) -> MultiTaskModel:
+    """Returns the module with the state's values, in the mode of the graph definition."""
+    return nnx.merge(graphdef, state.params, state.batch_stats, copy=True)
+
+
+def graphdefs(
+    model: MultiTaskModel, trained: Iterable[str], *, freeze_batch_norm: bool
+) -> tuple[nnx.GraphDef, nnx.GraphDef]:
+    """Returns the model's graph definitions for training and for evaluation.
+
+    Args:
+      model: its mode is left as evaluation.
+      trained: the trunk's modules that are trained.
+      freeze_batch_norm: whether modules that are not trained normalise with their running statistics. The baseline's
+        do not: `model.train()` puts every BatchNorm in training mode, also where no weight is trained.
+    """
+    model.train()
+    if freeze_batch_norm:
+        for name in {module for stage in model.trunk.STAGES.values() for module in stage} - set(trained):
+            module = getattr(model.trunk, name)
+            for part in module if isinstance(module, nnx.List) else [module]:
+                part.set_attributes(use_running_average=True, raise_if_not_found=False)
+    training = nnx.graphdef(model)
+    model.eval()
+    return training, nnx.graphdef(model)
+
+
+def make_train_step(
+    graphdef: nnx.GraphDef,
+    spec: ModelSpec,
+    trained: Iterable[str],
+    learning_rate: optax.Schedule,
+    dtype: DTypeLike,
+):
+    """Returns the jitted training step.
+
+    It takes the state (donated: its buffers are reused), `images` `[batch, size, size, 3]` uint8, `labels`
+    `{task: [batch]}` int32 (negative: unknown), `mask` `[batch]` bool (false: padding) and, static, the `tasks` whose
+    losses are summed. It returns the new state and, per task, the mean loss, the hits and the count, on the device.
+    """
+    trained = tuple(trained)
+
+    @partial(jax.jit, static_argnames="tasks", donate_argnames="state")
+    def train_step(state: TrainState, images, labels, mask, *, tasks: tuple[str, ...]):
+        pixels = normalize(images, mean=spec.mean, std=spec.std, dtype=dtype)
+        everything = groups.select(state.params, trained)
+        reached = {name: everything[name] for name in (groups.TRUNK, *tasks) if everything[name]}
+
+        def loss_of(reached: groups.Groups):
+            model = nnx.merge(graphdef, groups.replace(state.params, reached), state.batch_stats, copy=True)
+            logits = model(pixels, tasks=tasks, mask=mask)
+            metrics = {}
+            for task in tasks:
+                counted = mask & (labels[task] >= 0)
+                metrics[task] = {
+                    "loss": masked_mean(per_example_loss(logits[task], labels[task]), counted),
+                    "correct": jnp.sum((predicted_class(logits[task]) == labels[task]) & counted),
+                    "count": jnp.sum(counted),
+                }
+            batch_stats = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+            return sum(metric["loss"] for metric in metrics.values()), (batch_stats, metrics)
+
+        gradients, (batch_stats, metrics) = jax.grad(loss_of, has_aux=True)(reached)
+        updated, optimizer = groups.update(everything, gradients, state.optimizer, learning_rate(state.step))
+        return TrainState(groups.replace(state.params, updated), batch_stats, optimizer, state.step + 1), metrics
+
+    return train_step
+
+
+def make_predict_step(graphdef: nnx.GraphDef, spec: ModelSpec, dtype: DTypeLike):
+    """Returns the jitted evaluation step.
+
+    It takes `params`, `batch_stats`, `images` `[batch, size, size, 3]` uint8 and, static, `tasks`; it returns the logits
+    `{task: [batch, outputs]}` in float32 or wider.
+    """
+
+    @partial(jax.jit, static_argnames="tasks")
+    def predict_step(params, batch_stats, images, *, tasks: tuple[str, ...]):
+        model = nnx.merge(graphdef, params, batch_stats, copy=True)
+        logits = model(normalize(images, mean=spec.mean, std=spec.std, dtype=dtype), tasks=tasks)
+        return {name: value.astype(jnp.promote_types(value.dtype, jnp.float32)) for name, value in logits.items()}
+
+    return predict_step

@@ -1,0 +1,115 @@
+"""State dicts to modules and back, strictly: every source used once, every target filled once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TypeVar
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from facefeat_jax.errors import UserError
+from facefeat_jax.models import MultiTaskModel, ResNet
+from weights_conversion import names
+
+Model = TypeVar("Model", MultiTaskModel, ResNet)
+COUNTER = "num_batches_tracked"
+
+
+class WeightsMismatchError(UserError):
+    """The weights are those of another model; the message lists every name and shape that doesn't fit."""
+
+
+def to_flax(state_dict: Mapping[str, np.ndarray], model: Model, *, source: str = "the state dict") -> Model:
+    """Fills a model with the tensors of a torch state dict.
+
+    Every tensor must be used and every parameter and statistic filled, with three exceptions: `fc.*` is dropped where
+    the model has no classifier; `num_batches_tracked` may be missing and then is 0; a file of a trunk alone (no
+    `backbone.` in its names) fills a multi-task model's trunk, and its heads keep what they have.
+
+    Args:
+      state_dict: names as torchvision's (a trunk) or the baseline's (`backbone.*`, `{task}_head.*`); torch's axis order.
+      model: filled in place; it may be abstract (`nnx.eval_shape`). Nothing is changed where an error is raised.
+      source: what the error message calls the weights.
+
+    Returns:
+      `model`, with the values in the dtypes it had.
+
+    Raises:
+      WeightsMismatchError: names or shapes don't fit; all of them are in the message.
+    """
+    is_trunk_file = not any(name.startswith(names.BACKBONE[0]) for name in state_dict)
+    if isinstance(model, MultiTaskModel) and is_trunk_file:
+        to_flax(state_dict, model.trunk, source=source)
+        return model
+
+    trunk = model.trunk if isinstance(model, MultiTaskModel) else model
+    classifier = f"{names.BACKBONE[0]}fc." if isinstance(model, MultiTaskModel) else "fc."
+    unused = {name for name in state_dict if trunk.fc is not None or not name.startswith(classifier)}
+    missing: list[str] = []
+    misshapen: list[str] = []
+    values: list[tuple[nnx.Variable, np.ndarray]] = []
+    for variable, torch_name, layout in _entries(model):
+        if torch_name not in state_dict:
+            if torch_name.endswith(COUNTER):
+                values.append((variable, np.zeros((), np.int32)))
+            else:
+                missing.append(torch_name)
+            continue
+        unused.discard(torch_name)
+        tensor = np.asarray(state_dict[torch_name])
+        expected = np.empty(variable.shape, bool)  # the shape in torch's order, for the message
+        if tensor.shape != layout.torch_array(expected).shape:
+            misshapen.append(f"{torch_name} is {tensor.shape} where {layout.torch_array(expected).shape} is needed")
+            continue
+        values.append((variable, layout.flax_array(tensor)))
+    if missing or misshapen or unused:
+        raise WeightsMismatchError(_mismatch(model, source, missing, misshapen, sorted(unused)))
+    for variable, array in values:
+        variable.set_value(jnp.asarray(array, variable.dtype))
+    return model
+
+
+def to_torch(model: MultiTaskModel | ResNet) -> dict[str, np.ndarray]:
+    """Returns the model's tensors under torch's names and in torch's axis order, as PyTorch would save them.
+
+    Returns:
+      `{name: array}` in the dtypes of the model; counters are int64, as torch's are.
+    """
+    state_dict = {}
+    for variable, torch_name, layout in _entries(model):
+        array = np.asarray(variable.get_value())
+        if torch_name.endswith(COUNTER):
+            array = array.astype(np.int64)
+        # reshape: ascontiguousarray makes a scalar one-dimensional.
+        transposed = layout.torch_array(array)
+        state_dict[torch_name] = np.ascontiguousarray(transposed).reshape(transposed.shape)
+    return state_dict
+
+
+def _entries(model: nnx.Module) -> Iterator[tuple[nnx.Variable, str, names.Layout]]:
+    """Yields (variable, torch's name, layout) for each parameter and statistic of the model itself, not of a copy."""
+    translate = names.translator(names.table(model))
+    for path, node in nnx.iter_graph(model):
+        if isinstance(node, nnx.Param | nnx.BatchStat):
+            yield node, *translate(".".join(map(str, path)))
+
+
+def _mismatch(model, source: str, missing: list[str], misshapen: list[str], unused: list[str]) -> str:
+    trunk = model.trunk if isinstance(model, MultiTaskModel) else model
+    parts = []
+    if misshapen:
+        parts.append(f"wrong shapes: {'; '.join(misshapen)}")
+    if missing:
+        parts.append(f"{len(missing)} missing: {_some(missing)}")
+    if unused:
+        parts.append(f"{len(unused)} that this model has no place for: {_some(unused)}")
+    return (
+        f"{source} does not fit this {type(trunk).__name__} ({'. '.join(parts)}). "
+        "Give weights of the same architecture, or create the model that they belong to."
+    )
+
+
+def _some(items: list[str], most: int = 6) -> str:
+    return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")

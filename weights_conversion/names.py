@@ -1,0 +1,117 @@
+"""The table from torchvision's names to the module tree, one per architecture.
+
+A row names a layer on both sides and its kind; the kind says what the layer's tensors are called and how they are laid
+out. `{...}` stands for one part of a name and is the same on both sides.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from facefeat_jax.models import MultiTaskModel, ResNet
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One row: the layer's name in torch, its path in the module tree (dotted), and its kind."""
+
+    torch: str
+    module: str
+    kind: str
+
+
+RESNET = (
+    Layer("conv1", "conv1", "conv"),
+    Layer("bn1", "bn1", "batch_norm"),
+    Layer("layer{s}.{b}.conv{n}", "layer{s}.{b}.conv{n}", "conv"),
+    Layer("layer{s}.{b}.bn{n}", "layer{s}.{b}.bn{n}", "batch_norm"),
+    Layer("layer{s}.{b}.downsample.0", "layer{s}.{b}.downsample_conv", "conv"),
+    Layer("layer{s}.{b}.downsample.1", "layer{s}.{b}.downsample_bn", "batch_norm"),
+    Layer("fc", "fc", "linear"),
+)
+
+# The notebook's own model: torchvision's trunk under `backbone`, and nn.Sequential heads (index 1 is the ReLU).
+HEADS = (
+    Layer("{task}_head.0", "heads.{task}.hidden", "linear"),
+    Layer("{task}_head.2", "heads.{task}.output", "linear"),
+)
+BACKBONE = ("backbone.", "trunk.")
+
+TRUNKS: dict[type, tuple[Layer, ...]] = {ResNet: RESNET}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one tensor of a layer is called on both sides, and how its axes go to Flax's order and back."""
+
+    torch: str
+    module: str
+    to_flax: tuple[int, ...] | None = None
+
+    def flax_array(self, array: np.ndarray) -> np.ndarray:
+        """Reorders a torch tensor's axes."""
+        return array if self.to_flax is None else array.transpose(self.to_flax)
+
+    def torch_array(self, array: np.ndarray) -> np.ndarray:
+        """Reorders a Flax tensor's axes."""
+        return array if self.to_flax is None else array.transpose(np.argsort(self.to_flax))
+
+
+KINDS: dict[str, tuple[Layout, ...]] = {
+    # OIHW to HWIO
+    "conv": (Layout("weight", "kernel", (2, 3, 1, 0)), Layout("bias", "bias")),
+    # [out, in] to [in, out]
+    "linear": (Layout("weight", "kernel", (1, 0)), Layout("bias", "bias")),
+    "batch_norm": (
+        Layout("weight", "scale"),
+        Layout("bias", "bias"),
+        Layout("running_mean", "mean"),
+        Layout("running_var", "var"),
+        Layout("num_batches_tracked", "num_batches_tracked"),
+    ),
+}
+
+
+def table(model: MultiTaskModel | ResNet) -> tuple[Layer, ...]:
+    """Returns the rows for a model: those of its trunk, behind their prefixes, and of its heads.
+
+    Raises:
+      KeyError: there is no table for this kind of trunk.
+    """
+    if isinstance(model, MultiTaskModel):
+        torch_prefix, module_prefix = BACKBONE
+        trunk = (
+            Layer(torch_prefix + row.torch, module_prefix + row.module, row.kind) for row in TRUNKS[type(model.trunk)]
+        )
+        return (*trunk, *HEADS)
+    return TRUNKS[type(model)]
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    parts = re.split(r"\{(\w+)\}", template)
+    escaped = [f"(?P<{part}>[^.]+)" if index % 2 else re.escape(part) for index, part in enumerate(parts)]
+    return re.compile("".join(escaped))
+
+
+def translator(rows: tuple[Layer, ...]) -> Callable[[str], tuple[str, Layout]]:
+    """Returns a function from a tensor's path in the module tree to its name in torch and its layout.
+
+    The function raises `KeyError` for a path that no row covers.
+    """
+    patterns = [
+        (re.compile(_pattern(row.module).pattern + re.escape("." + layout.module)), row, layout)
+        for row in rows
+        for layout in KINDS[row.kind]
+    ]
+
+    def translate(path: str) -> tuple[str, Layout]:
+        for pattern, row, layout in patterns:
+            if match := pattern.fullmatch(path):
+                return f"{row.torch.format(**match.groupdict())}.{layout.torch}", layout
+        raise KeyError(path)
+
+    return translate
