@@ -8,7 +8,7 @@ import numpy as np
 
 from facefeat_jax.data.avatars.dice import Dice
 from facefeat_jax.data.avatars.palette import Color, darker, lighter, shade
-from facefeat_jax.data.avatars.pen import Pen, ellipse, smooth
+from facefeat_jax.data.avatars.pen import Pen, ellipse, rounded, smooth
 from facefeat_jax.data.avatars.scene import Clothes, Face
 
 _TOP = 1.0  # where the shoulders begin, in units below the head's centre
@@ -145,6 +145,15 @@ def _draw_over(pen: Pen, clothes: Clothes, width: float) -> None:
                 lapel = np.array([(0.42, _TOP), (0.7, 1.3), (0.62, 1.42), (0.72, 1.5), (0.52, 1.95), (0.44, 1.4)])
                 pen.fill(lapel * (side, 1), edge)
                 pen.fill(((lapel - (0.56, 1.45)) * 0.84 + (0.56, 1.45)) * (side, 1), lighter(color, 0.1))
+    elif clothes.over == "dungarees":
+        for side in (-1.0, 1.0):
+            pen.line([(side * 0.56, _TOP + 0.04), (side * 0.47, 1.5)], 0.15, edge)
+            pen.line([(side * 0.56, _TOP + 0.04), (side * 0.47, 1.5)], 0.1, color)
+        pen.fill([(-0.58, 1.42), (0.58, 1.42), (0.66, 2.0), (0.9, 3.2), (-0.9, 3.2), (-0.66, 2.0)], edge)
+        pen.fill([(-0.54, 1.46), (0.54, 1.46), (0.62, 2.0), (0.86, 3.2), (-0.86, 3.2), (-0.62, 2.0)], color)
+        pen.ring(rounded(0, 1.78, 0.24, 0.16, 6.0), 0.035, edge)
+        for side in (-1.0, 1.0):
+            pen.fill(ellipse(side * 0.46, 1.53, 0.055, 0.055), (226, 190, 84))
     elif clothes.over == "braces":
         for side in (-1.0, 1.0):
             pen.line([(side * 0.5, _TOP + 0.06), (side * 0.62, 3.0)], 0.13, color)

@@ -258,12 +258,13 @@ def draw_masculine_cues(pen: Pen, head: Pen, face: Face, whiskers: Whiskers) -> 
 def _draw_plain_mouth(pen: Pen, face: Face) -> None:
     left, right = _smile(face)
     y = MOUTH_Y
-    lip = mix(darker(face.color, 0.4), (150, 60, 50), 0.25)
+    lip = mix(darker(face.color, 0.35), (190, 50, 50), 0.5)
     if face.mouth == "open":
         mouth = smooth(
             [(-0.21, y - 0.6 * left), (0, y - 0.02), (0.21, y - 0.6 * right), (0.12, y + 0.1), (-0.12, y + 0.1)]
         )
         pen.fill(mouth, (110, 36, 40))
+        pen.fill(ellipse(0, y + 0.075, 0.1, 0.035), (226, 84, 92))
         pen.fill([(-0.15, y - 0.02), (0.15, y - 0.02), (0.12, y + 0.025), (-0.12, y + 0.025)], (250, 248, 244))
     else:
         pen.line(

@@ -15,7 +15,7 @@ def finish(image: Image.Image, light: Light, dice: Dice) -> Image.Image:
     """Returns the picture, lit and photographed: gradient, cast, exposure, contrast, blur, grain."""
     if light.blur:
         image = image.filter(ImageFilter.GaussianBlur(light.blur))
-    pixels = np.asarray(image, dtype=np.float32)
+    pixels: np.ndarray = np.asarray(image, dtype=np.float32)
     along = np.linspace(-1.0, 1.0, pixels.shape[0], dtype=np.float32)
     across = math.cos(light.angle) * along[None, :] + math.sin(light.angle) * along[:, None]
     lit = (light.exposure * (1.0 - 0.5 * light.slope * (1.0 + across)))[..., None] * np.asarray(light.gains, np.float32)

@@ -41,8 +41,7 @@ def smooth(points: Points, closed: bool = True) -> np.ndarray:
     p = np.asarray(points, dtype=float)
     q = np.concatenate([p[-1:], p, p[:2]]) if closed else np.concatenate([p[:1], p, p[-1:]])
     count = len(q) - 3
-    windows = np.stack([q[i : i + count] for i in range(4)], axis=1)
-    curve = np.einsum("sk,nkd->nsd", _SPLINE, windows).reshape(-1, 2)
+    curve = np.einsum("sk,knd->nsd", _SPLINE, np.array([q[i : i + count] for i in range(4)])).reshape(-1, 2)
     return curve if closed else np.concatenate([curve, p[-1:]])
 
 
@@ -76,11 +75,16 @@ class Pen:
     ) -> None:
         """Draws a line of this width through the points; `taper` is the part of the width at start and end."""
         p = np.asarray(points, dtype=float)
-        along = np.gradient(p, axis=0)
-        across = np.stack([-along[:, 1], along[:, 0]], axis=1)
-        across /= np.maximum(np.hypot(across[:, 0], across[:, 1]), 1e-9)[:, None]
-        half = 0.5 * width * np.interp(np.linspace(0, 1, len(p)), (0.0, 0.5, 1.0), (taper[0], 1.0, taper[1]))
-        across *= half[:, None]
+        along = np.empty_like(p)
+        along[1:-1] = p[2:] - p[:-2]
+        along[0], along[-1] = p[1] - p[0], p[-1] - p[-2]
+        across = along[:, ::-1] * (-1.0, 1.0)
+        half: float | np.ndarray = 0.5 * width
+        if taper != (1.0, 1.0):
+            half = half * np.interp(
+                np.arange(len(p)), (0.0, 0.5 * (len(p) - 1), len(p) - 1.0), (taper[0], 1.0, taper[1])
+            )
+        across *= (half / np.maximum(np.hypot(across[:, 0], across[:, 1]), 1e-9))[:, None]
         self.fill(np.concatenate([p + across, (p - across)[::-1]]), color, alpha)
 
     def ring(self, points: np.ndarray, width: float, color: Color, alpha: float = 1.0) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
-from facefeat_jax.data.avatars import backdrop, clothes, face, hair
+from facefeat_jax.data.avatars import backdrop, clothes, face, hair, props
 from facefeat_jax.data.avatars.finish import finish
 from facefeat_jax.data.avatars.pen import Pen
 from facefeat_jax.data.avatars.scene import Scene
@@ -27,8 +27,9 @@ def render(scene: Scene) -> Image.Image:
     features = head.frame(0.17 * view.turn, 0.0, (1.0 - 0.1 * abs(view.turn), 1.0))
     details = scene.dice("face")
 
+    body = figure.frame(angle=view.lean)
     hair.draw_back_hair(head, scene.face, scene.hair)
-    clothes.draw_clothes(figure.frame(angle=view.lean), scene.clothes, scene.shirt, scene.face, scene.dice("clothes"))
+    clothes.draw_clothes(body, scene.clothes, scene.shirt, scene.face, scene.dice("clothes"))
     face.draw_head(head, features, scene.face, view.turn)
     face.draw_marks(features, scene.face, details)
     face.draw_eyes(features, scene.face)
@@ -42,5 +43,6 @@ def render(scene: Scene) -> Image.Image:
     if scene.glasses == "glasses":
         face.draw_glasses(features, scene.face, scene.eyewear)
     hair.draw_hat(head, scene.face, scene.hair, scene.eyewear)
+    props.draw_prop(body, scene.prop, scene.face)
     backdrop.draw_occlusion(figure, scene.occlusion, scene.face)
     return finish(image.reduce(_OVERSAMPLING), scene.light, scene.dice("camera"))

@@ -7,7 +7,7 @@ labels are independent of everything else by construction, and the same scene ca
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from facefeat_jax.data.avatars import palette
 from facefeat_jax.data.avatars.dice import Dice
@@ -209,7 +209,7 @@ class Clothes:
       neck: crew, vee, collar, turtleneck or hood.
       print: plain, stripes, bars, dots, badge or star.
       print_color: of the print.
-      over: none, jacket, waistcoat, braces, scarf, necklace or tie.
+      over: none, jacket, dungarees, waistcoat, braces, scarf, necklace or tie.
       over_color: its colour.
       shoulders: half their width.
     """
@@ -221,6 +221,29 @@ class Clothes:
     over: str
     over_color: Color
     shoulders: float
+
+
+@dataclass(frozen=True)
+class Prop:
+    """What is held before the chest.
+
+    Attributes:
+      kind: none, book, mug, cat, ball or flowers.
+      color: its colour.
+      trim: a second colour.
+      x: where, in units, from the body's middle.
+      y: where.
+      angle: radians.
+      size: factor.
+    """
+
+    kind: str
+    color: Color
+    trim: Color
+    x: float
+    y: float
+    angle: float
+    size: float
 
 
 @dataclass(frozen=True)
@@ -278,6 +301,7 @@ class Scene:
     eyewear: Eyewear
     hair: Hair
     clothes: Clothes
+    prop: Prop
     backdrop: Backdrop
     occlusion: Occlusion
 
@@ -290,7 +314,7 @@ class Scene:
     def groups(self) -> dict[str, str]:
         """What the picture can be sliced by."""
         view = self.view
-        pose = "turned" if abs(view.turn) > 0.45 else "tilted" if abs(view.tilt) > math.radians(7) else "straight"
+        pose = "turned" if abs(view.turn) > 0.6 else "tilted" if abs(view.tilt) > math.radians(8) else "straight"
         return {
             "skin": self.face.skin,
             "lighting": self.light.kind,
@@ -300,6 +324,7 @@ class Scene:
             "hair_color": self.hair.color_name,
             "headwear": self.hair.hat,
             "outerwear": self.clothes.over,
+            "prop": self.prop.kind,
             "background": self.backdrop.kind,
             "occlusion": self.occlusion.kind,
         }
@@ -354,14 +379,10 @@ def sample_scene(seed: int, index: int) -> Scene:
         eyewear=_eyewear(dice("eyewear"), face),
         hair=_hair(dice("hair")),
         clothes=_clothes(dice("clothes")),
+        prop=_prop(dice("prop")),
         backdrop=_backdrop(dice("backdrop")),
         occlusion=_occlusion(dice("occlusion")),
     )
-
-
-def with_labels(scene: Scene, **labels: str) -> Scene:
-    """Returns the scene with other labels and everything else as it was."""
-    return replace(scene, **labels)
 
 
 def _any_color(dice: Dice, neutral: float = 0.25) -> Color:
@@ -379,12 +400,12 @@ def _contrasting(dice: Dice, colors: tuple[Color, ...], ground: Color, least: fl
 
 def _view(dice: Dice) -> View:
     return View(
-        unit=dice.uniform(0.27, 0.345),
-        x=0.5 + dice.around(0.0, 0.09),
-        y=0.43 + dice.around(0.0, 0.06),
-        tilt=math.radians(dice.around(0.0, 20.0)),
-        lean=math.radians(dice.around(0.0, 8.0)),
-        turn=dice.around(0.0, 1.0),
+        unit=dice.uniform(0.265, 0.35),
+        x=0.5 + dice.uniform(-0.10, 0.10),
+        y=0.43 + dice.uniform(-0.06, 0.06),
+        tilt=math.radians(dice.uniform(-17.0, 17.0)),
+        lean=math.radians(dice.around(0.0, 9.0)),
+        turn=dice.uniform(-1.0, 1.0),
         mirrored=dice.chance(0.5),
     )
 
@@ -402,7 +423,7 @@ def _light(dice: Dice) -> Light:
     elif kind == "cool":
         warmth = -0.06 - 0.06 * strong
     elif kind == "dim":
-        exposure = 0.62 + 0.16 * strong
+        exposure = 0.56 + 0.18 * strong
     elif kind == "bright":
         exposure = 1.10 + 0.12 * strong
     return Light(
@@ -412,7 +433,7 @@ def _light(dice: Dice) -> Light:
         contrast=dice.uniform(0.82, 1.1),
         slope=slope,
         angle=dice.uniform(0.0, 2.0 * math.pi),
-        grain=dice.uniform(0.0, 9.0),
+        grain=dice.uniform(0.0, 6.5),
         blur=dice.uniform(0.3, 0.75) if dice.chance(0.35) else 0.0,
     )
 
@@ -457,7 +478,7 @@ def _lashes(dice: Dice, face: Face) -> Lashes:
 
 def _whiskers(dice: Dice, face: Face) -> Whiskers:
     return Whiskers(
-        kind=dice.weighted({"moustache": 2.0, "handlebar": 1.5, "goatee": 1.5, "beard": 1.2, "stubble": 1.2}),
+        kind=dice.weighted({"moustache": 2.2, "handlebar": 2.0, "goatee": 1.3, "beard": 0.8, "stubble": 1.2}),
         color=_contrasting(dice, palette.BEARD_COLORS, face.color, 50.0),
         size=dice.uniform(0.88, 1.15),
         brow=dice.uniform(0.11, 0.15),
@@ -524,10 +545,33 @@ def _clothes(dice: Dice) -> Clothes:
         print=dice.weighted({"plain": 5.0, "stripes": 1.2, "bars": 0.8, "dots": 1.2, "badge": 1.0, "star": 1.0}),
         print_color=_any_color(dice),
         over=dice.weighted(
-            {"none": 5.0, "jacket": 3.0, "waistcoat": 1.0, "braces": 1.0, "scarf": 1.5, "necklace": 0.8, "tie": 1.0}
+            {
+                "none": 3.5,
+                "jacket": 3.0,
+                "dungarees": 2.0,
+                "waistcoat": 1.0,
+                "braces": 0.7,
+                "scarf": 1.3,
+                "necklace": 0.6,
+                "tie": 0.8,
+            }
         ),
         over_color=_any_color(dice),
         shoulders=dice.uniform(1.35, 1.7),
+    )
+
+
+def _prop(dice: Dice) -> Prop:
+    side = -1.0 if dice.chance(0.5) else 1.0
+    return Prop(
+        kind=dice.weighted({"none": 6.0, "book": 1.2, "mug": 1.0, "cat": 1.2, "ball": 1.0, "flowers": 0.8}),
+        color=_any_color(dice),
+        trim=_any_color(dice),
+        # To a side, so that the other half of the chest shows.
+        x=side * dice.uniform(0.45, 0.8),
+        y=dice.uniform(1.5, 1.75),
+        angle=dice.around(0.0, 0.35),
+        size=dice.uniform(0.9, 1.15),
     )
 
 
