@@ -1,0 +1,224 @@
+"""From the bytes of a picture file to RGB pixels: one decoder, two policies.
+
+Imports Pillow and numpy only.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Callable
+from typing import Literal, TypeVar, get_args
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from facefeat_jax.errors import UserError, unknown
+
+DecodePolicy = Literal["as_notebook", "upright"]
+
+_Result = TypeVar("_Result")
+
+MAX_PIXELS = 89_478_485
+"""Largest width times height that is decoded: Pillow's own mark for a decompression bomb (256 MiB as RGB)."""
+
+# Leaves out what runs another program (EPS starts Ghostscript), what has no signature, so that junk would pass for it
+# (TGA, SPIDER, ...), and what Pillow only has stubs for.
+_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "PPM", "DIB", "ICO", "QOI", "SGI", "PSD")
+
+_SUFFIXES = {
+    "JPEG": {"jpg", "jpeg", "jpe", "jfif", "mpo"},
+    "MPO": {"jpg", "jpeg", "jpe", "jfif", "mpo"},
+    "PNG": {"png", "apng"},
+    "WEBP": {"webp"},
+    "AVIF": {"avif", "avifs"},
+    "GIF": {"gif"},
+    "BMP": {"bmp", "dib"},
+    "DIB": {"bmp", "dib"},
+    "TIFF": {"tif", "tiff"},
+    "JPEG2000": {"jp2", "j2k", "jpc", "jpf", "jpx", "j2c"},
+    "PPM": {"ppm", "pgm", "pbm", "pnm", "pfm"},
+    "ICO": {"ico"},
+    "QOI": {"qoi"},
+    "SGI": {"sgi", "rgb", "rgba", "bw"},
+    "PSD": {"psd"},
+}
+
+# The first bytes of files that turn up in the place of pictures, to say what they are.
+_SIGNATURES: tuple[tuple[bytes, str], ...] = (
+    (rb"\xff\xd8\xff", "a JPEG"),
+    (rb"\x89PNG\r\n\x1a\n", "a PNG"),
+    (rb"GIF8[79]a", "a GIF"),
+    (rb"RIFF....WEBP", "a WebP"),
+    (rb"....ftypavi[fs]", "an AVIF"),
+    (rb"II\*\x00|MM\x00\*", "a TIFF"),
+    (rb"....ftyp(hei[cx]|mif1|heim|heis|hevc)", "HEIC"),
+    (rb"....ftyp|\x1aE\xdf\xa3|RIFF....AVI ", "a video"),
+    (rb"%PDF", "PDF"),
+    (rb"%!PS|\xc5\xd0\xd3\xc6", "PostScript"),
+    (rb"PK\x03\x04|PK\x05\x06", "a zip archive"),
+    (rb"\x1f\x8b", "a gzip archive"),
+    (rb"(?i)\s*(<!doctype html|<html|<head|<body)", "HTML"),
+    (rb"(?i)\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?<svg", "SVG"),
+    (rb"\s*<\?xml", "XML"),
+    (rb"version https://git-lfs", "a Git LFS pointer: fetch the file itself with `git lfs pull`"),
+    (rb"\s*[{\[]\s*[\"{\[]", "JSON"),
+)
+_PICTURE_SIGNATURES = 6  # the first ones above, of formats that are read: such a file is damaged rather than foreign
+
+_CUT = re.compile(r"truncated|broken data stream|unexpected end|no more data|EOF|to read|not enough", re.IGNORECASE)
+
+# Whatever Pillow would warn of is either refused here or of no consequence (broken EXIF, say). warnings.catch_warnings
+# is not safe with threads, so the warnings are silenced where they arise.
+_QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+
+# Plugins are imported on first use otherwise, by whichever threads come first.
+Image.init()
+
+
+class BadImageError(UserError):
+    """The bytes are not a picture that can be decoded; the message is the short reason, without the file's name."""
+
+
+def decode(data: bytes, policy: DecodePolicy) -> Image.Image:
+    """Decodes a picture file; its content, not its name, decides the format. Of an animation, the first frame.
+
+    Safe to call from several threads; Pillow releases the GIL while it decodes.
+
+    Args:
+      data: the file's bytes.
+      policy: `as_notebook` is PIL's `convert("RGB")`: the EXIF orientation is ignored, 16-bit grey is clipped at 255,
+        transparency is dropped. `upright` applies the EXIF orientation, scales 16-bit grey down to 8 bits (their upper
+        half, which is what Pillow itself does to 16-bit colour) and lays transparent pictures on white.
+
+    Returns:
+      The picture, mode RGB, loaded.
+
+    Raises:
+      BadImageError: the data is empty, cut short, damaged, not a picture, or more than `MAX_PIXELS`.
+      UserError: there is no such policy.
+    """
+    return _decoded(data, policy)[0]
+
+
+def decode_resized(data: bytes, size: int, policy: DecodePolicy) -> np.ndarray:
+    """Decodes a picture and resizes it, aspect ratio not kept, as torchvision's `Resize((size, size))` does to PIL's.
+
+    Args:
+      data: the file's bytes.
+      size: width and height wanted, in pixels.
+      policy: see `decode`.
+
+    Returns:
+      uint8 `[size, size, 3]`.
+
+    Raises:
+      BadImageError: see `decode`.
+      UserError: there is no such policy.
+    """
+    image = decode(data, policy)
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def check(data: bytes) -> str:
+    """Decodes a picture under both policies, to see that it can be.
+
+    Returns:
+      The format that its content has, in Pillow's naming (`JPEG`, `PNG`, `WEBP`, ...).
+
+    Raises:
+      BadImageError: see `decode`.
+    """
+    image, form = _decoded(data, "as_notebook", keep_source=True)
+    _guarded(data, lambda: _upright(image))
+    return form
+
+
+def fits_suffix(name: str, form: str) -> bool:
+    """Returns whether a file of that name should hold that format (Pillow's naming). Formats not known here fit."""
+    suffix = name.rpartition(".")[2].lower()
+    return suffix in _SUFFIXES.get(form, {suffix})
+
+
+def _decoded(data: bytes, policy: DecodePolicy, *, keep_source: bool = False) -> tuple[Image.Image, str]:
+    """Returns the picture in RGB (or, with `keep_source`, as Pillow read it, checked to convert) and its format."""
+    if policy not in get_args(DecodePolicy):
+        raise unknown("decode policy", policy, get_args(DecodePolicy))
+    if not data:
+        raise BadImageError("empty file")
+
+    def run() -> tuple[Image.Image, str]:
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise _too_large(f"{width} by {height} pixels")
+        image.load()
+        form = image.format or ""
+        rgb = _upright(image) if policy == "upright" else image.convert("RGB")
+        return (image if keep_source else rgb), form
+
+    return _guarded(data, run)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    # Broken EXIF is common and no reason to lose a picture that decodes.
+    try:
+        turned = ImageOps.exif_transpose(image)
+    except Exception:
+        turned = image
+    if turned.mode.startswith("I"):
+        # Mode I holds 16-bit samples too (PGM, and PNG in earlier versions); what is beyond them has no known scale.
+        samples = np.asarray(turned).astype(np.int64).clip(0, 0xFFFF)
+        is_deep = turned.mode != "I" or samples.max() > 0xFF
+        turned = Image.fromarray((samples >> 8 if is_deep else samples).astype(np.uint8))
+    if turned.has_transparency_data:
+        layer = turned.convert("RGBA")
+        turned = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return turned.convert("RGB")
+
+
+def _guarded(data: bytes, run: Callable[[], _Result]) -> _Result:
+    """Runs some decoding; whatever goes wrong in it becomes a `BadImageError` with a short reason."""
+    # Others put filters in front of ours, and a test runner takes it away again.
+    if not warnings.filters or warnings.filters[0] != _QUIET:
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+    try:
+        return run()
+    except BadImageError:
+        raise
+    except Image.DecompressionBombError:
+        raise _too_large("a decompression bomb") from None
+    except MemoryError:
+        raise BadImageError("too large for the memory at hand") from None
+    except UnidentifiedImageError:
+        raise BadImageError(_foreign(data)) from None
+    except Exception as error:
+        # Pillow's plugins answer damaged data with almost any exception there is.
+        message = " ".join(str(error).split())
+        if _CUT.search(message) or (data[:4] == b"RIFF" and int.from_bytes(data[4:8], "little") + 8 > len(data)):
+            raise BadImageError("cut short") from error
+        raise BadImageError(f"damaged ({message or type(error).__name__})"[:200]) from error
+
+
+def _too_large(what: str) -> BadImageError:
+    return BadImageError(f"too large: {what}, the limit is {MAX_PIXELS // 10**6} million pixels")
+
+
+def _foreign(data: bytes) -> str:
+    """Returns the reason for data that no decoder takes."""
+    head = data[:1024]
+    for number, (pattern, what) in enumerate(_SIGNATURES):
+        if re.match(pattern, head, re.DOTALL):
+            return (
+                f"cut short or damaged: begins like {what}"
+                if number < _PICTURE_SIGNATURES
+                else (f"not an image: looks like {what}")
+            )
+    if not head.strip(b"\0"):
+        return "not an image: nothing but zero bytes"
+    try:
+        head.decode("utf-8")
+    except UnicodeDecodeError:
+        return "not an image that is read here"
+    return "not an image: looks like text"

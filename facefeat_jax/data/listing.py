@@ -1,0 +1,142 @@
+"""From an opened download to what is used of it: finds the label files, applies the selection, checks the pictures."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from facefeat_jax.data import selection
+from facefeat_jax.data.images import BadImageError, check, fits_suffix
+from facefeat_jax.data.label_files import LabelRow, read_table
+from facefeat_jax.data.selection import LayoutError, LeftOut, Row, Selection, SplitName
+from facefeat_jax.data.sources import Source, not_as_expected
+from facefeat_jax.data.trees import Tree, UnreadableError
+from facefeat_jax.errors import UserError
+
+_CHUNK = 64  # pictures a thread checks at a time
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A selected picture that was seen to decode.
+
+    Attributes:
+      row: where it comes from and what it shows.
+      num_bytes: size of the file.
+      crc32: of the file's bytes.
+      note: what is odd about it but no reason to leave it out, or empty.
+    """
+
+    row: Row
+    num_bytes: int
+    crc32: int
+    note: str = ""
+
+
+def select(source: Source, tree: Tree, path: Path) -> Selection:
+    """Applies a source's selection to an opened download.
+
+    Args:
+      source: whose rules.
+      tree: the download.
+      path: where it is, for messages.
+
+    Raises:
+      UserError: the download does not look like that source's, or a label file can't be read.
+    """
+    names = tree.files()
+    try:
+        if source.name == "fairface":
+            chosen = selection.fairface(_fairface_labels(tree, names, path), names)
+        elif source.name == "glasses":
+            chosen = selection.glasses(names, _glasses_attributes(tree, names, path))
+        elif source.name == "apparel":
+            chosen = selection.apparel(names)
+        else:
+            raise ValueError(f"no selection for {source.name}")
+    except LayoutError as error:
+        raise not_as_expected(source, path, str(error)) from error
+    chosen.left_out += [LeftOut(name, "", selection.NOT_OFFERED, reason) for name, reason in tree.skipped]
+    return chosen
+
+
+def check_pictures(
+    rows: Sequence[Row],
+    read: Callable[[Row], bytes],
+    split: SplitName,
+    *,
+    workers: int | None = None,
+    advance: Callable[[int], None] = lambda _: None,
+) -> tuple[list[Picture], list[LeftOut]]:
+    """Reads and decodes every picture, in threads.
+
+    Args:
+      rows: the selected pictures.
+      read: returns a picture's bytes; may raise `UnreadableError`.
+      split: the split they are in.
+      workers: number of threads; one per core if None.
+      advance: called with the number of pictures done since the last call, from this thread.
+
+    Returns:
+      Those that decode, in order, and those that don't, with the reason.
+    """
+
+    def look(row: Row) -> Picture | LeftOut:
+        try:
+            data = read(row)
+            form = check(data)
+        except (UnreadableError, BadImageError) as error:
+            return LeftOut(row.source_file, split, selection.BAD_PICTURE, str(error))
+        note = "" if fits_suffix(row.source_file, form) else f"holds {form}"
+        return Picture(row, len(data), zlib.crc32(data), note)
+
+    pictures: list[Picture] = []
+    bad: list[LeftOut] = []
+    chunks = [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
+    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+        try:
+            for results in pool.map(lambda chunk: [look(row) for row in chunk], chunks):
+                for result in results:
+                    (pictures if isinstance(result, Picture) else bad).append(result)  # type: ignore[arg-type]
+                advance(len(results))
+        except BaseException:
+            # Ctrl-C must not wait for what is queued.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return pictures, bad
+
+
+def _fairface_labels(tree: Tree, names: Iterable[str], path: Path) -> Mapping[SplitName, Sequence[LabelRow]]:
+    labels: dict[SplitName, Sequence[LabelRow]] = {}
+    splits: tuple[SplitName, ...] = ("train", "val")
+    for split in splits:
+        wanted = f"fairface_label_{split}.csv"
+        if not (name := _find(names, wanted)):
+            raise LayoutError(f"no {wanted}")
+        labels[split] = read_table(_text(tree, name, path), f"{path}: {name}", ("file", "gender", "race"))
+    return labels
+
+
+def _glasses_attributes(tree: Tree, names: Iterable[str], path: Path) -> dict[str, dict[str, str]]:
+    """Returns what an `attributes.csv` beside the pictures says, by `folder/file`; nothing where there is none."""
+    if not (name := _find(names, "attributes.csv")):
+        return {}
+    rows = read_table(_text(tree, name, path), f"{path}: {name}", ("file",))
+    return {"/".join(row.values["file"].split("/")[-2:]): row.values for row in rows if not row.problem}
+
+
+def _find(names: Iterable[str], wanted: str) -> str | None:
+    """Returns the shallowest file of that name."""
+    found = [name for name in names if name.rpartition("/")[2] == wanted]
+    return min(found, key=lambda name: (name.count("/"), name), default=None)
+
+
+def _text(tree: Tree, name: str, path: Path) -> bytes:
+    try:
+        return tree.read(name)
+    except UnreadableError as error:
+        raise UserError(f"{path}: {name} can't be read ({error})") from error
