@@ -74,12 +74,13 @@ def draw_marks(pen: Pen, face: Face, dice: Dice) -> None:
             pen.fill(ellipse(side * face.eye_gap, EYE_Y + 0.05, 0.27, 0.26), darker(face.color, 0.5), 0.5)
     elif face.marks == "mask":
         gap = face.eye_gap
+        # Whole across the nose and wide of the eyes, which tells it from a frame.
         half = smooth(
-            [(0, -0.1), (gap, -0.19), (0.76, -0.1), (0.7, 0.16), (gap, 0.3), (0.12, 0.2), (0, 0.18)], closed=False
+            [(0, -0.2), (gap, -0.3), (0.86, -0.32), (0.78, 0.2), (gap, 0.36), (0.12, 0.26), (0, 0.24)], closed=False
         )
         pen.fill(np.concatenate([half, half[::-1] * (-1, 1)]), color)
         for side in (-1.0, 1.0):
-            pen.fill(ellipse(side * gap, EYE_Y, 0.225, 0.185), face.color)
+            pen.fill(ellipse(side * gap, EYE_Y, 0.215, 0.17), face.color)
 
 
 def draw_patch(pen: Pen, face: Face, dice: Dice) -> None:

@@ -319,7 +319,7 @@ class Scene:
             "skin": self.face.skin,
             "lighting": self.light.kind,
             "pose": pose,
-            "framing": "close" if view.unit > 0.325 else "wide" if view.unit < 0.29 else "medium",
+            "framing": "close" if view.unit > 0.325 else "wide" if view.unit < 0.30 else "medium",
             "hair": self.hair.style,
             "hair_color": self.hair.color_name,
             "headwear": self.hair.hat,
@@ -364,7 +364,7 @@ def sample_scene(seed: int, index: int) -> Scene:
     def dice(name: str) -> Dice:
         return Dice(seed, index, name)
 
-    face = _face(dice("face"))
+    face, clothes = _face(dice("face")), _clothes(dice("clothes"))
     return Scene(
         seed=seed,
         index=index,
@@ -378,8 +378,8 @@ def sample_scene(seed: int, index: int) -> Scene:
         whiskers=_whiskers(dice("whiskers"), face),
         eyewear=_eyewear(dice("eyewear"), face),
         hair=_hair(dice("hair")),
-        clothes=_clothes(dice("clothes")),
-        prop=_prop(dice("prop")),
+        clothes=clothes,
+        prop=_prop(dice("prop"), clothes.over),
         backdrop=_backdrop(dice("backdrop")),
         occlusion=_occlusion(dice("occlusion")),
     )
@@ -400,10 +400,10 @@ def _contrasting(dice: Dice, colors: tuple[Color, ...], ground: Color, least: fl
 
 def _view(dice: Dice) -> View:
     return View(
-        unit=dice.uniform(0.265, 0.35),
-        x=0.5 + dice.uniform(-0.10, 0.10),
-        y=0.43 + dice.uniform(-0.06, 0.06),
-        tilt=math.radians(dice.uniform(-17.0, 17.0)),
+        unit=dice.uniform(0.28, 0.345),
+        x=0.5 + dice.uniform(-0.08, 0.08),
+        y=0.42 + dice.uniform(-0.05, 0.05),
+        tilt=math.radians(dice.uniform(-14.0, 14.0)),
         lean=math.radians(dice.around(0.0, 9.0)),
         turn=dice.uniform(-1.0, 1.0),
         mirrored=dice.chance(0.5),
@@ -467,10 +467,10 @@ def _face(dice: Dice) -> Face:
 
 def _lashes(dice: Dice, face: Face) -> Lashes:
     return Lashes(
-        length=dice.uniform(0.14, 0.20),
+        length=dice.uniform(0.16, 0.22),
         count=dice.whole(3, 4),
-        lips=_contrasting(dice, palette.LIP_COLORS, face.color, 45.0),
-        fullness=dice.uniform(0.85, 1.2),
+        lips=_contrasting(dice, palette.LIP_COLORS, face.color, 50.0),
+        fullness=dice.uniform(0.95, 1.25),
         brow=dice.uniform(0.035, 0.055),
         arch=dice.uniform(0.05, 0.1),
     )
@@ -479,7 +479,7 @@ def _lashes(dice: Dice, face: Face) -> Lashes:
 def _whiskers(dice: Dice, face: Face) -> Whiskers:
     return Whiskers(
         kind=dice.weighted({"moustache": 2.2, "handlebar": 2.0, "goatee": 1.3, "beard": 0.8, "stubble": 1.2}),
-        color=_contrasting(dice, palette.BEARD_COLORS, face.color, 50.0),
+        color=_contrasting(dice, palette.BEARD_COLORS, face.color, 60.0),
         size=dice.uniform(0.88, 1.15),
         brow=dice.uniform(0.11, 0.15),
         slant=dice.uniform(-0.03, 0.05),
@@ -490,9 +490,9 @@ def _eyewear(dice: Dice, face: Face) -> Eyewear:
     ground = face.marks_color if face.marks == "mask" else face.color
     return Eyewear(
         shape=dice.pick(("round", "square", "wide", "cat_eye", "aviator", "half_rim")),
-        color=_contrasting(dice, palette.FRAME_COLORS, ground, 55.0),
-        thickness=dice.uniform(0.05, 0.095),
-        size=dice.uniform(0.94, 1.1),
+        color=_contrasting(dice, palette.FRAME_COLORS, ground, 65.0),
+        thickness=dice.uniform(0.06, 0.1),
+        size=dice.uniform(1.0, 1.14),
         lens=dice.weighted({"clear": 6.0, "tinted": 1.5, "dark": 1.5}),
         lens_color=_any_color(dice),
         glare=dice.chance(0.6),
@@ -529,7 +529,7 @@ def _hair(dice: Dice) -> Hair:
                 "sunhat": 0.6,
                 "headband": 0.9,
                 "headscarf": 0.7,
-                "spectacles": 1.2,
+                "spectacles": 0.8,
             }
         ),
         hat_color=_any_color(dice),
@@ -546,9 +546,9 @@ def _clothes(dice: Dice) -> Clothes:
         print_color=_any_color(dice),
         over=dice.weighted(
             {
-                "none": 3.5,
-                "jacket": 3.0,
-                "dungarees": 2.0,
+                "none": 5.0,
+                "jacket": 2.4,
+                "dungarees": 1.3,
                 "waistcoat": 1.0,
                 "braces": 0.7,
                 "scarf": 1.3,
@@ -561,14 +561,14 @@ def _clothes(dice: Dice) -> Clothes:
     )
 
 
-def _prop(dice: Dice) -> Prop:
+def _prop(dice: Dice, over: str) -> Prop:
     side = -1.0 if dice.chance(0.5) else 1.0
     return Prop(
-        kind=dice.weighted({"none": 6.0, "book": 1.2, "mug": 1.0, "cat": 1.2, "ball": 1.0, "flowers": 0.8}),
+        kind=dice.weighted({"none": 8.0, "book": 1.2, "mug": 1.0, "cat": 1.2, "ball": 1.0, "flowers": 0.8}),
         color=_any_color(dice),
         trim=_any_color(dice),
-        # To a side, so that the other half of the chest shows.
-        x=side * dice.uniform(0.45, 0.8),
+        # To a side, so that the other half of the chest shows; an open jacket shows little of it, so farther there.
+        x=side * (dice.uniform(0.45, 0.8) + (0.3 if over == "jacket" else 0.0)),
         y=dice.uniform(1.5, 1.75),
         angle=dice.around(0.0, 0.35),
         size=dice.uniform(0.9, 1.15),
