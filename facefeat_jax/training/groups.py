@@ -7,10 +7,11 @@ go on moving the other heads by their momentum and advance their step counts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from facefeat_jax.errors import UserError, unknown
