@@ -314,7 +314,7 @@ class Scene:
     def groups(self) -> dict[str, str]:
         """What the picture can be sliced by."""
         view = self.view
-        pose = "turned" if abs(view.turn) > 0.6 else "tilted" if abs(view.tilt) > math.radians(8) else "straight"
+        pose = "turned" if abs(view.turn) > 0.5 else "tilted" if abs(view.tilt) > math.radians(8) else "straight"
         return {
             "skin": self.face.skin,
             "lighting": self.light.kind,
@@ -400,12 +400,12 @@ def _contrasting(dice: Dice, colors: tuple[Color, ...], ground: Color, least: fl
 
 def _view(dice: Dice) -> View:
     return View(
-        unit=dice.uniform(0.28, 0.345),
-        x=0.5 + dice.uniform(-0.08, 0.08),
-        y=0.42 + dice.uniform(-0.05, 0.05),
-        tilt=math.radians(dice.uniform(-14.0, 14.0)),
+        unit=dice.uniform(0.28, 0.335),
+        x=0.5 + dice.uniform(-0.14, 0.14),
+        y=0.42 + dice.uniform(-0.06, 0.06),
+        tilt=math.radians(dice.uniform(-12.0, 12.0)),
         lean=math.radians(dice.around(0.0, 9.0)),
-        turn=dice.uniform(-1.0, 1.0),
+        turn=dice.uniform(-0.8, 0.8),
         mirrored=dice.chance(0.5),
     )
 
@@ -419,9 +419,9 @@ def _light(dice: Dice) -> Light:
     if kind == "side":
         slope = 0.3 + 0.25 * strong
     elif kind == "warm":
-        warmth = 0.06 + 0.06 * strong
+        warmth = 0.05 + 0.05 * strong
     elif kind == "cool":
-        warmth = -0.06 - 0.06 * strong
+        warmth = -0.05 - 0.05 * strong
     elif kind == "dim":
         exposure = 0.56 + 0.18 * strong
     elif kind == "bright":
@@ -467,7 +467,7 @@ def _face(dice: Dice) -> Face:
 
 def _lashes(dice: Dice, face: Face) -> Lashes:
     return Lashes(
-        length=dice.uniform(0.16, 0.22),
+        length=dice.uniform(0.18, 0.24),
         count=dice.whole(3, 4),
         lips=_contrasting(dice, palette.LIP_COLORS, face.color, 50.0),
         fullness=dice.uniform(0.95, 1.25),
@@ -479,7 +479,7 @@ def _lashes(dice: Dice, face: Face) -> Lashes:
 def _whiskers(dice: Dice, face: Face) -> Whiskers:
     return Whiskers(
         kind=dice.weighted({"moustache": 2.2, "handlebar": 2.0, "goatee": 1.3, "beard": 0.8, "stubble": 1.2}),
-        color=_contrasting(dice, palette.BEARD_COLORS, face.color, 60.0),
+        color=_contrasting(dice, palette.BEARD_COLORS, face.color, 80.0),
         size=dice.uniform(0.88, 1.15),
         brow=dice.uniform(0.11, 0.15),
         slant=dice.uniform(-0.03, 0.05),
@@ -491,8 +491,8 @@ def _eyewear(dice: Dice, face: Face) -> Eyewear:
     return Eyewear(
         shape=dice.pick(("round", "square", "wide", "cat_eye", "aviator", "half_rim")),
         color=_contrasting(dice, palette.FRAME_COLORS, ground, 65.0),
-        thickness=dice.uniform(0.06, 0.1),
-        size=dice.uniform(1.0, 1.14),
+        thickness=dice.uniform(0.07, 0.115),
+        size=dice.uniform(1.05, 1.18),
         lens=dice.weighted({"clear": 6.0, "tinted": 1.5, "dark": 1.5}),
         lens_color=_any_color(dice),
         glare=dice.chance(0.6),
@@ -547,8 +547,8 @@ def _clothes(dice: Dice) -> Clothes:
         over=dice.weighted(
             {
                 "none": 5.0,
-                "jacket": 2.4,
-                "dungarees": 1.3,
+                "jacket": 1.8,
+                "dungarees": 0.9,
                 "waistcoat": 1.0,
                 "braces": 0.7,
                 "scarf": 1.3,
@@ -564,7 +564,7 @@ def _clothes(dice: Dice) -> Clothes:
 def _prop(dice: Dice, over: str) -> Prop:
     side = -1.0 if dice.chance(0.5) else 1.0
     return Prop(
-        kind=dice.weighted({"none": 8.0, "book": 1.2, "mug": 1.0, "cat": 1.2, "ball": 1.0, "flowers": 0.8}),
+        kind=dice.weighted({"none": 10.0, "book": 1.2, "mug": 1.0, "cat": 1.2, "ball": 1.0, "flowers": 0.8}),
         color=_any_color(dice),
         trim=_any_color(dice),
         # To a side, so that the other half of the chest shows; an open jacket shows little of it, so farther there.
@@ -579,7 +579,7 @@ def _backdrop(dice: Dice) -> Backdrop:
     plain, vivid = dice.pick(palette.BACKDROPS), _any_color(dice)
     return Backdrop(
         kind=dice.pick(("plain", "stripes", "tiles", "bokeh", "window", "shelf", "hills")),
-        color=vivid if dice.chance(0.4) else plain,
+        color=vivid if dice.chance(0.6) else plain,
         accents=tuple(_any_color(dice) for _ in range(5)),
         things=dice.whole(0, 5),
     )
