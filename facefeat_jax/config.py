@@ -129,7 +129,8 @@ class TrainConfig:
         known = {f.name for f in dataclasses.fields(cls)}
         if surplus := sorted(set(values) - known):
             raise UserError(
-                f"{where} has fields that this version does not know: {', '.join(surplus)}. Use the version it was written with."
+                f"{where} has fields that this version does not know: {', '.join(surplus)}. "
+                "Use the version that wrote it"
             )
         listed = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
         paths = {name: Path(values[name]) for name in ("run", "data_dir") if values.get(name) is not None}

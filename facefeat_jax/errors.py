@@ -1,16 +1,30 @@
-"""The one exception for what a user can mend."""
+"""What ends a command before it is done, and the exit codes that stand for it."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import os
+import sys
+from collections.abc import Callable, Iterable
 
 
 class UserError(Exception):
     """Bad input or a wrong call: the message is one line that says what is wrong, where, and what to do.
 
-    The command line prints it without a traceback and exits with 2.
+    A command prints it without a traceback and exits with 2.
     """
+
+
+class Interrupted(Exception):
+    """A signal stopped the work, and it can be gone on with.
+
+    Attributes:
+      exit_code: 130 after Ctrl-C, 143 after SIGTERM.
+    """
+
+    def __init__(self, signal_number: int, message: str):
+        super().__init__(message)
+        self.exit_code = 128 + signal_number
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
@@ -19,3 +33,26 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     match = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     suggestion = f" Did you mean {match[0]!r}?" if match else ""
     return UserError(f"unknown {kind} {name!r}.{suggestion} Known: {', '.join(names)}")
+
+
+def run_main(main: Callable[[], int | None]) -> int:
+    """Runs the body of a command and returns its exit code: 2 after a `UserError`, 130 and 143 after signals.
+
+    Faults of ours are not caught: they show their traceback, and Python exits with 1.
+    """
+    try:
+        return main() or 0
+    except UserError as error:
+        # One line, also where a library's message is quoted in it.
+        print(f"facefeat: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except Interrupted as stopped:
+        print(f"facefeat: {stopped}", file=sys.stderr)
+        return stopped.exit_code
+    except KeyboardInterrupt:
+        print("facefeat: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone (`| head`); Python would complain once more when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

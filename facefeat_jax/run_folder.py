@@ -23,6 +23,7 @@ CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 RESULTS = "results.json"
 REPORT = "report.html"
+CURVES = "curves.png"
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def to_flax(state_dict: Mapping[str, np.ndarray], model: Model, *, source: str =
     `backbone.` in its names) fills a multi-task model's trunk, and its heads keep what they have.
 
     Args:
-      state_dict: names as torchvision's (a trunk) or the baseline's (`backbone.*`, `{task}_head.*`); torch's axis order.
+      state_dict: names as torchvision's (a trunk) or the baseline's (`backbone.*`, `{task}_head.*`), axes as torch's.
       model: filled in place; it may be abstract (`nnx.eval_shape`). Nothing is changed where an error is raised.
       source: what the error message calls the weights.
 

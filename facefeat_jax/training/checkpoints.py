@@ -92,8 +92,8 @@ class Checkpoints:
         except (ValueError, KeyError, OSError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(
-                f"checkpoint {self.folder / str(step)} can't be restored ({reason}); it is damaged or of another model. "
-                "Delete it to use the one before"
+                f"checkpoint {self.folder / str(step)} can't be restored ({reason}); it is damaged or of another "
+                "model. Delete it to use the one before"
             ) from error
 
     def wait(self) -> None:

@@ -7,11 +7,10 @@ go on moving the other heads by their momentum and advance their step counts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from facefeat_jax.errors import UserError, unknown
@@ -76,12 +75,10 @@ def update(
     return groups, states
 
 
-def learning_rate_schedule(
-    kind: str, peak: float, total_steps: int, warmup_steps: int
-) -> Callable[[jax.Array], jax.Array]:
+def learning_rate_schedule(kind: str, peak: float, total_steps: int, warmup_steps: int) -> optax.Schedule:
     """Returns the learning rate as a function of the step number (from 0)."""
     if kind == "constant":
-        return lambda step: jnp.asarray(peak)
+        return optax.constant_schedule(peak)
     warmup = min(warmup_steps, total_steps // 2)
     return optax.warmup_cosine_decay_schedule(
         init_value=peak / max(warmup, 1), peak_value=peak, warmup_steps=warmup, decay_steps=total_steps

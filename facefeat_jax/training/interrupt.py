@@ -6,18 +6,6 @@ import signal
 from types import FrameType, TracebackType
 
 
-class Interrupted(Exception):
-    """Training stopped at a signal, after a checkpoint was written.
-
-    Attributes:
-      exit_code: 130 after Ctrl-C, 143 after SIGTERM.
-    """
-
-    def __init__(self, number: int, message: str):
-        super().__init__(message)
-        self.exit_code = 128 + number
-
-
 class SignalWatch:
     """Notes the first SIGINT or SIGTERM; a second one acts as it would have without the watch.
 

@@ -13,7 +13,11 @@ from tensorboardX import SummaryWriter
 class Logs:
     """Writes what happens in a run to `metrics.jsonl` and to `tensorboard/` in the run folder.
 
-    Lines have a `step` (steps taken when it happened), an `event` (`train`, `validation` or `pass`) and the figures.
+    A line has `event`, `step` (steps taken when it happened), `epoch` (from 1) and, by event:
+
+    - `train`, one line a step: `learning_rate`, and `tasks` with `loss` and `accuracy` of each task in the step;
+    - `validation`: `tasks` with `accuracy`, `loss`, `loss_of_batches` and `n`;
+    - `pass`: `seconds`, `images_per_s` (waiting for data and compiling included) and the names of its `tasks`.
 
     Args:
       metrics: path of the JSON lines file.
@@ -27,13 +31,15 @@ class Logs:
         self._file = open(metrics, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 - closed in close()
         self._writer = SummaryWriter(str(tensorboard), purge_step=start + 1, flush_secs=10)
 
-    def write(self, event: str, step: int, values: dict[str, Any]) -> None:
-        """Appends one line; numbers also go to TensorBoard under `event/name`."""
-        self._file.write(json.dumps({"event": event, "step": step, **values}) + "\n")
-        head = f"/{values['task']}" if "task" in values else ""
-        for name, value in values.items():
-            if isinstance(value, int | float) and name != "epoch":
-                self._writer.add_scalar(f"{event}{head}/{name}", value, step)
+    def write(self, event: str, step: int, epoch: int, **values: Any) -> None:
+        """Appends one line; its numbers also go to TensorBoard, as `event/name` and `event/task/name`."""
+        self._file.write(json.dumps({"event": event, "step": step, "epoch": epoch, **values}) + "\n")
+        scalars = {name: value for name, value in values.items() if isinstance(value, float)}
+        if isinstance(values.get("tasks"), dict):
+            for task, figures in values["tasks"].items():
+                scalars |= {f"{task}/{name}": value for name, value in figures.items()}
+        for name, value in scalars.items():
+            self._writer.add_scalar(f"{event}/{name}", value, step)
 
     def close(self) -> None:
         """Writes everything out."""
@@ -41,7 +47,7 @@ class Logs:
         self._writer.close()
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
+def read_lines(path: Path) -> list[dict[str, Any]]:
     """Returns the lines of a `metrics.jsonl`; a last line that was cut short is left out."""
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -52,10 +58,22 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Returns the lines of a `metrics.jsonl` with one row for each task of a line, its figures beside `task`."""
+    rows = []
+    for line in read_lines(path):
+        tasks = line.pop("tasks")
+        if isinstance(tasks, dict):
+            rows += [{**line, "task": task, **figures} for task, figures in tasks.items()]
+        else:
+            rows.append({**line, "task": "+".join(tasks)})
+    return rows
+
+
 def _cut_after(path: Path, step: int) -> None:
     if not path.exists():
         return
-    kept = [line for line in read_metrics(path) if line["step"] <= step]
+    kept = [line for line in read_lines(path) if line["step"] <= step]
     temporary = path.with_suffix(".jsonl.tmp")
     temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
     os.replace(temporary, path)

@@ -17,7 +17,7 @@ from facefeat_jax.data import feeds
 from facefeat_jax.data.dataset import default_data_dir, open_split
 from facefeat_jax.data.examples import open_examples
 from facefeat_jax.data.index_stream import IndexStream, Pass
-from facefeat_jax.errors import UserError
+from facefeat_jax.errors import Interrupted, UserError
 from facefeat_jax.evaluation.evaluate import Evaluator
 from facefeat_jax.evaluation.metrics import HeadResult
 from facefeat_jax.factory import create_model
@@ -25,7 +25,7 @@ from facefeat_jax.models.registry import get_architecture
 from facefeat_jax.progress import Bar, say
 from facefeat_jax.spec import ModelSpec
 from facefeat_jax.training import checkpoints, groups, steps
-from facefeat_jax.training.interrupt import Interrupted, SignalWatch
+from facefeat_jax.training.interrupt import SignalWatch
 from facefeat_jax.training.logs import Logs
 
 
@@ -36,8 +36,8 @@ def train(config: TrainConfig) -> dict[str, Any]:
       config: what to do; `smoke` is applied here.
 
     Returns:
-      What `results.json` holds: `heads` (figures of the final weights), `history` (every validation), `steps`, `seconds`,
-      `environment`.
+      What `results.json` holds: `heads` (figures of the final weights), `history` (every validation), `steps`,
+      `seconds`, `environment`.
 
     Raises:
       UserError: something in the config, the data or the weights can't be used; nothing is trained.
@@ -187,7 +187,7 @@ class _Run:
                 if step % self.config.checkpoint_every == 0 and step < one.end_step:
                     self._flush()
                     self.save()
-            note = self._flush()
+            self._flush()
             rate, seconds = bar.rate, bar.seconds
         self.logs.write(
             "pass",
@@ -197,19 +197,18 @@ class _Run:
         if self.config.schedule == "sequential" or one.last_of_epoch:
             results = self._validate(one, step)
             figures = ", ".join(f"{task} {100 * r.accuracy:.1f}% (loss {r.loss:.4f})" for task, r in results.items())
-            say(f"{title}: {rate:.0f} images/s, {note}; validation: {figures}")
+            say(f"{title}: {rate:.0f} images/s; validation: {figures}")
         if one.last_of_epoch:
             self.save()
         return step
 
     def _flush(self) -> str:
-        """Writes out the steps' figures that are still on the device; returns the newest as text."""
+        """Writes out the steps' figures that are still on the device; returns the newest as text: loss and accuracy."""
         text = ""
         for (step, one, _), metrics in zip(
             self._pending, jax.device_get([metrics for *_, metrics in self._pending]), strict=True
         ):
-            rate = float(self.learning_rate(step - 1))
-            text = ""
+            tasks = {}
             for task, metric in metrics.items():
                 loss, count = float(metric["loss"]), int(metric["count"])
                 if not math.isfinite(loss):
@@ -217,24 +216,21 @@ class _Run:
                         f"the loss of {task} is {loss} at step {step} of {len(self.stream)}; the newest checkpoint in "
                         f"{self.checkpoints.folder} is from before. Try a lower --learning-rate or look at the data"
                     )
-                if not count:
-                    continue
-                accuracy = int(metric["correct"]) / count
-                self.logs.write(
-                    "train",
-                    step,
-                    {"epoch": one.epoch + 1, "task": task, "loss": loss, "accuracy": accuracy, "learning_rate": rate},
-                )
-                text += f"{task} loss {loss:.3f} acc {accuracy:.2f} "
+                if count:
+                    tasks[task] = {"loss": loss, "accuracy": int(metric["correct"]) / count}
+            rate = float(self.learning_rate(step - 1))
+            self.logs.write("train", step, one.epoch + 1, learning_rate=rate, tasks=tasks)
+            text = "  ".join(
+                f"{task} {figures['loss']:.3f} {figures['accuracy']:.0%}" for task, figures in tasks.items()
+            )
         self._pending.clear()
-        return text.strip()
+        return text
 
     def _validate(self, one: Pass, step: int) -> dict[str, HeadResult]:
         results = self._evaluate(one.tasks, "validation")
-        for task, result in results.items():
-            entry = {"epoch": one.epoch + 1, "task": task, **result.to_json()}
-            self.history.append({"step": step, **entry})
-            self.logs.write("validation", step, entry)
+        figures = {task: result.to_json() for task, result in results.items()}
+        self.history += [{"step": step, "epoch": one.epoch + 1, "task": task, **figures[task]} for task in figures]
+        self.logs.write("validation", step, one.epoch + 1, tasks=figures)
         return results
 
     def _evaluate(self, tasks: tuple[str, ...], title: str) -> dict[str, HeadResult]:
@@ -288,7 +284,7 @@ def _check_run_folder(config: TrainConfig) -> None:
             )
     elif has_run and not config.overwrite:
         raise UserError(
-            f"{folder} already holds a run; --resume goes on with it, --overwrite deletes it, --run takes another folder"
+            f"{folder} already holds a run; --resume goes on with it, --overwrite deletes it, --run takes another"
         )
     elif not has_run and folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"{folder} holds something that is not a run; give --run another folder")

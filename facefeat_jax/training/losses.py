@@ -10,8 +10,8 @@ import optax
 def per_example_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Binary cross-entropy for one logit, softmax cross-entropy for several.
 
-    The baseline takes `BCELoss` of a sigmoid's output. In exact arithmetic this is the same; in float32 it parts from it
-    where the sigmoid rounds to 0 or 1 (logits beyond about 17): there torch clamps the logarithm at -100 and its
+    The baseline takes `BCELoss` of a sigmoid's output. In exact arithmetic this is the same; in float32 it parts from
+    it where the sigmoid rounds to 0 or 1 (logits beyond about 17): there torch clamps the logarithm at -100 and its
     gradient is 0, while the form used here stays right.
 
     Args:

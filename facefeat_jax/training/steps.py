@@ -123,8 +123,8 @@ def make_train_step(
 def make_predict_step(graphdef: nnx.GraphDef, spec: ModelSpec, dtype: DTypeLike):
     """Returns the jitted evaluation step.
 
-    It takes `params`, `batch_stats`, `images` `[batch, size, size, 3]` uint8 and, static, `tasks`; it returns the logits
-    `{task: [batch, outputs]}` in float32 or wider.
+    It takes `params`, `batch_stats`, `images` `[batch, size, size, 3]` uint8 and, static, `tasks`; it returns the
+    logits `{task: [batch, outputs]}` in float32 or wider.
     """
 
     @partial(jax.jit, static_argnames="tasks")

@@ -1,0 +1,51 @@
+# `make quickstart` and `make test` do everything on a machine that has Python 3.11 or later and make.
+PYTHON ?= python3
+EXTRAS ?=
+VENV   ?= .venv
+DATA   ?= data
+RUN    ?= runs/quickstart
+
+BIN   := $(VENV)/bin
+comma := ,
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test compare wheel-test notebook
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit("facefeat_jax needs Python 3.11 or later, this is %d.%d: make PYTHON=<a newer one>" % v[:2] if v < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+# One stamp for each set of extras, so that asking for others installs them (commas stand as dots in its name).
+$(VENV)/.ready-%: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.$(if $(filter none,$*),,[$(subst .,$(comma),$*)])'
+	@touch $@
+
+quickstart: $(VENV)/.ready-$(if $(EXTRAS),$(subst $(comma),.,$(EXTRAS)),none) ## train, evaluate, report and predict on the drawn data set (EXTRAS=cuda on a GPU)
+	$(BIN)/facefeat prepare avatars --data-dir $(DATA)
+	$(BIN)/facefeat train avatars --data-dir $(DATA) --run $(RUN) --overwrite
+	$(BIN)/python scripts/draw_avatars.py --out $(RUN)/pictures
+	@echo "The trained model, evaluated from its checkpoint:"
+	$(BIN)/facefeat evaluate $(RUN)
+	@echo "report: $(RUN)/report.html"
+	@echo "curves: $(RUN)/curves.png"
+	@echo "Four pictures that it has not seen (their names are the truth):"
+	$(BIN)/facefeat predict $(RUN) $(RUN)/pictures/*.png
+
+test: $(VENV)/.ready-test ## lint, check types, run the tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+compare: ## compare with PyTorch, live (Python 3.11; sets up .venv-compare with torch and torchvision)
+	$(MAKE) --no-print-directory VENV=.venv-compare .venv-compare/.ready-compare.test
+	.venv-compare/bin/python -m pytest tests/compare
+
+wheel-test: $(VENV)/.ready-test ## build the wheel and try it in an empty environment, away from the checkout
+	$(BIN)/python scripts/try_wheel.py
+
+notebook: $(VENV)/.ready-notebook ## make the notebook of docs/ from its script
+	$(BIN)/python scripts/build_notebook.py

@@ -1,0 +1,355 @@
+"""The `facefeat` command: parses, calls one library function, prints."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import tyro
+
+from facefeat_jax import __version__
+from facefeat_jax.errors import UserError, run_main, unknown
+from facefeat_jax.progress import Bar, say
+
+Arguments = TypeVar("Arguments")
+
+USAGE = """usage: facefeat COMMAND ...
+
+Detects gender, glasses and shirt colour in pictures.
+
+  prepare SOURCE --from DIR     check a downloaded data set and write it for training
+  train RECIPE [--field value]  train a model: {recipes}
+  evaluate RUN                  the results table of a trained model
+  predict RUN IMAGE...          labels and probabilities for pictures
+  convert FILE --to RUN         make a run of a torch file of the baseline's
+  export RUN --to torch FILE    write a run as a file that PyTorch loads
+  models                        the trunks there are
+  doctor                        what a bug report needs
+
+`facefeat COMMAND --help` says more of each. Exit codes: 0 done, 2 wrong call or input, 130 and 143 stopped by Ctrl-C
+and SIGTERM (training can be resumed)."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit code."""
+    return run_main(lambda: _run(list(sys.argv[1:] if argv is None else argv)))
+
+
+def _run(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        from facefeat_jax.config import list_recipes
+
+        print(USAGE.format(recipes=", ".join(list_recipes())))
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(__version__)
+        return 0
+    if arguments[0] not in COMMANDS:
+        raise unknown("command", arguments[0], COMMANDS)
+    return COMMANDS[arguments[0]](arguments[1:])
+
+
+def _parse(kind: type[Arguments], command: str, argv: Sequence[str], default: Arguments | None = None) -> Arguments:
+    return tyro.cli(
+        kind,
+        prog=f"facefeat {command}",
+        args=list(argv),
+        default=default if default is not None else tyro.MISSING,  # type: ignore[arg-type]
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+    )
+
+
+# --- prepare
+
+
+@dataclass(frozen=True)
+class PrepareArguments:
+    """Checks every picture of a downloaded data set and writes it for training, once."""
+
+    source: tyro.conf.Positional[str]
+    """Which data set: fairface, glasses, apparel, or avatars (drawn here; needs no download)."""
+    from_: Annotated[Path | None, tyro.conf.arg(name="from", metavar="DIR")] = None
+    """The download: its folder, or the zip itself."""
+    data_dir: Path | None = None
+    """Where prepared data sets lie; the default is $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    overwrite: bool = False
+    """Prepare it again where it already is."""
+    json: bool = False
+    """Print the counts as JSON."""
+
+
+def _prepare(argv: Sequence[str]) -> int:
+    arguments = _parse(PrepareArguments, "prepare", argv)
+    from facefeat_jax.data.dataset import default_data_dir
+    from facefeat_jax.data.prepare import prepare
+
+    summary = prepare(
+        arguments.source,
+        arguments.from_,
+        arguments.data_dir or default_data_dir(),
+        overwrite=arguments.overwrite,
+    )
+    print(json.dumps(summary.to_json(), indent=2) if arguments.json else summary)
+    return 0
+
+
+# --- train
+
+
+def _train(argv: Sequence[str]) -> int:
+    from facefeat_jax.config import TrainConfig, list_recipes, load_recipe
+
+    if not argv or argv[0].startswith("-"):
+        if argv and argv[0] in ("-h", "--help"):
+            print(
+                f"usage: facefeat train RECIPE [--field value ...]\n\nRecipes: {', '.join(list_recipes())}. "
+                "`facefeat train RECIPE --help` lists the fields with that recipe's values."
+            )
+            return 0
+        raise UserError(f"name a recipe: facefeat train RECIPE [--field value]. Recipes: {', '.join(list_recipes())}")
+    config = _parse(TrainConfig, f"train {argv[0]}", argv[1:], load_recipe(argv[0]))
+    from facefeat_jax.evaluation.table import results_table
+    from facefeat_jax.run_folder import CURVES, REPORT
+    from facefeat_jax.runtime import use_compilation_cache
+    from facefeat_jax.training.loop import train
+
+    use_compilation_cache()
+    results = train(config)
+    print(results_table(results, sequential=config.schedule == "sequential"))
+    print(f"trained in {results['seconds']:.0f} s")
+    print(f"run:    {config.run}")
+    print(f"report: {config.run / REPORT}")
+    print(f"curves: {config.run / CURVES}")
+    return 0
+
+
+# --- evaluate
+
+
+@dataclass(frozen=True)
+class EvaluateArguments:
+    """Prints accuracy and loss of every head of a trained model on validation pictures."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of the run."""
+    data: tuple[str, ...] = ()
+    """Prepared data sets; the default is those that the run was trained on."""
+    data_dir: Path | None = None
+    """Where prepared data sets lie; the default is the run's."""
+    batch_size: int | None = None
+    """Pictures at a time; the default is the run's."""
+    json: bool = False
+    """Print JSON."""
+
+
+def _evaluate(argv: Sequence[str]) -> int:
+    arguments = _parse(EvaluateArguments, "evaluate", argv)
+    from facefeat_jax.runtime import use_compilation_cache
+
+    use_compilation_cache()
+    from facefeat_jax.evaluation.evaluate import evaluate_run
+    from facefeat_jax.evaluation.table import heads_table
+
+    with Bar("evaluating", 0) as bar:
+        heads = evaluate_run(
+            arguments.run,
+            sources=arguments.data or None,
+            data_dir=arguments.data_dir,
+            batch_size=arguments.batch_size,
+            on_batch=bar.advance_of,
+        )
+    if arguments.json:
+        print(json.dumps({"heads": {task: result.to_json() for task, result in heads.items()}}, indent=2))
+    else:
+        print(heads_table(heads))
+    return 0
+
+
+# --- predict
+
+
+@dataclass(frozen=True)
+class PredictArguments:
+    """Prints label and probability of every head for each picture, in the order in which they are given."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of the run."""
+    images: tyro.conf.Positional[tuple[str, ...]]
+    """Picture files. `-` reads file names from standard input, one a line."""
+    format: Literal["text", "json", "csv"] = "text"
+    """Form of the output."""
+    json: bool = False
+    """The same as --format json."""
+    batch_size: int = 32
+    """Pictures at a time."""
+
+
+def _predict(argv: Sequence[str]) -> int:
+    arguments = _parse(PredictArguments, "predict", argv)
+    if not arguments.images:
+        raise UserError("name the pictures: facefeat predict RUN IMAGE...")
+    from facefeat_jax.runtime import use_compilation_cache
+
+    use_compilation_cache()
+    from facefeat_jax.prediction.output import lines
+    from facefeat_jax.prediction.predictor import Prediction, Predictor
+
+    predictor = Predictor.from_run(arguments.run, batch_size=arguments.batch_size)
+    bad = 0
+
+    def counted(predictions):
+        nonlocal bad
+        for prediction in predictions:
+            prediction: Prediction
+            bad += prediction.error is not None
+            yield prediction
+
+    names = (line.rstrip("\n") for line in sys.stdin) if arguments.images == ("-",) else arguments.images
+    form = "json" if arguments.json else arguments.format
+    for line in lines(counted(predictor.stream(names)), tuple(predictor.spec.classes), form):
+        print(line)
+    if bad:
+        say(f"facefeat: {bad} of the pictures can't be used; each has its reason in the output")
+    return 2 if bad else 0
+
+
+# --- convert, export
+
+
+@dataclass(frozen=True)
+class ConvertArguments:
+    """Makes a run folder of a torch file with the baseline's names (backbone.*, gender_head.*, ...)."""
+
+    file: tyro.conf.Positional[Path]
+    """A .pth or .safetensors file."""
+    to: Path
+    """Folder of the run to make."""
+    classes: tuple[str, ...] = ()
+    """Class names in the order of the outputs, as TASK=NAME,NAME,...; for files that carry none."""
+    json: bool = False
+    """Print JSON."""
+
+
+def _convert(argv: Sequence[str]) -> int:
+    arguments = _parse(ConvertArguments, "convert", argv)
+    from facefeat_jax.conversion import convert
+
+    classes = {}
+    for item in arguments.classes:
+        task, separator, names = item.partition("=")
+        if not separator or not all(names.split(",")):
+            raise UserError(f"--classes takes TASK=NAME,NAME,..., got {item!r}")
+        classes[task] = tuple(names.split(","))
+    made = convert(arguments.file, arguments.to, classes=classes)
+    if arguments.json:
+        print(json.dumps({"run": str(made.run), "classes": made.spec.classes, "note": made.note}, indent=2))
+        return 0
+    if made.note:
+        say(f"facefeat: {made.note}")
+    for task, names in made.spec.classes.items():
+        print(f"{task}: {', '.join(names)}")
+    print(f"run: {made.run}")
+    return 0
+
+
+@dataclass(frozen=True)
+class ExportArguments:
+    """Writes a run's newest checkpoint under the baseline's names, for PyTorch."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of the run."""
+    file: tyro.conf.Positional[Path]
+    """The file to write: .pth, .pt or .safetensors."""
+    to: Literal["torch"] = "torch"
+    """The form."""
+    json: bool = False
+    """Print JSON."""
+
+
+def _export(argv: Sequence[str]) -> int:
+    arguments = _parse(ExportArguments, "export", argv)
+    from facefeat_jax.conversion import export
+
+    spec = export(arguments.run, arguments.file)
+    if arguments.json:
+        print(json.dumps({"file": str(arguments.file), "classes": spec.classes}, indent=2))
+    else:
+        print(f"{arguments.file}: class names, in the order of the outputs")
+        for task, names in spec.classes.items():
+            print(f"  {task}: {', '.join(names)}")
+    return 0
+
+
+# --- models, doctor
+
+
+@dataclass(frozen=True)
+class JsonArguments:
+    json: bool = False
+    """Print JSON."""
+
+
+def _models(argv: Sequence[str]) -> int:
+    arguments = _parse(JsonArguments, "models", argv)
+    import jax
+    from flax import nnx
+
+    from facefeat_jax.models.registry import ARCHITECTURES
+
+    rows = []
+    for architecture in ARCHITECTURES.values():
+        trunk = nnx.eval_shape(lambda build=architecture.build: build(rngs=nnx.Rngs(0)))
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(trunk, nnx.Param)))
+        rows.append(
+            {
+                "name": architecture.name,
+                "parameters": parameters,
+                "features": trunk.num_features,
+                "stages": list(architecture.stages),
+                "image_size": architecture.image_size,
+                "imagenet_weights": architecture.imagenet_weights,
+            }
+        )
+    if arguments.json:
+        print(json.dumps(rows, indent=2))
+    else:
+        for row in rows:
+            print(
+                f"{row['name']}: {row['parameters'] / 1e6:.1f} M parameters, {row['features']} features, "
+                f"{row['image_size']} px, ImageNet weights {row['imagenet_weights']}, stages {' '.join(row['stages'])}"
+            )
+    return 0
+
+
+def _doctor(argv: Sequence[str]) -> int:
+    arguments = _parse(JsonArguments, "doctor", argv)
+    from facefeat_jax.doctor import examine
+
+    found = examine()
+    if arguments.json:
+        print(json.dumps(found, indent=2))
+        return 0
+    for section, entries in found.items():
+        print(section)
+        for name, value in entries.items():
+            print(f"  {name}: {value}")
+    return 0
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "prepare": _prepare,
+    "train": _train,
+    "evaluate": _evaluate,
+    "predict": _predict,
+    "convert": _convert,
+    "export": _export,
+    "models": _models,
+    "doctor": _doctor,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

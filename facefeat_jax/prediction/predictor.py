@@ -1,0 +1,147 @@
+"""Predictions for pictures, from a trained run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+from facefeat_jax.data.images import BadImageError, decode_resized, resized
+from facefeat_jax.errors import UserError
+from facefeat_jax.evaluation.metrics import probabilities
+from facefeat_jax.models.multi_task import MultiTaskModel
+from facefeat_jax.run_folder import open_run
+from facefeat_jax.spec import ModelSpec
+from facefeat_jax.training.steps import make_predict_step
+
+Image = str | Path | bytes | np.ndarray | Any  # a file, its content, a uint8 array [height, width, 3], or a PIL image
+
+
+@dataclass(frozen=True)
+class HeadPrediction:
+    """What one head says of a picture.
+
+    Attributes:
+      label: name of the most probable class.
+      probability: of that class.
+      probabilities: of every class, by name; they add up to 1.
+    """
+
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of a picture, or why it can't.
+
+    Attributes:
+      source: the file's name, or `#n` for the n-th picture (from 0) of those that have no name.
+      heads: by task; empty where the picture can't be used.
+      error: what is wrong with the picture, or None.
+    """
+
+    source: str
+    heads: dict[str, HeadPrediction]
+    error: str | None = None
+
+
+class Predictor:
+    """A model with its class names and preprocessing.
+
+    Args:
+      model: the model; it is put in evaluation mode.
+      spec: what it is.
+      batch_size: pictures at a time.
+      threads: how many pictures are decoded at a time.
+    """
+
+    def __init__(self, model: MultiTaskModel, spec: ModelSpec, *, batch_size: int = 32, threads: int = 4):
+        if batch_size < 1 or threads < 1:
+            raise UserError(f"batch size and threads must be 1 or more, got {batch_size} and {threads}")
+        model.eval()
+        graphdef, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+        self._values = nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats)
+        self._step = make_predict_step(graphdef, spec, model.trunk.conv1.dtype or np.float32)
+        self._batch_size = batch_size
+        self._threads = threads
+        self.spec = spec
+
+    @classmethod
+    def from_run(cls, run: str | Path, *, batch_size: int = 32, threads: int = 4) -> Predictor:
+        """Loads the newest checkpoint of a run folder.
+
+        Raises:
+          UserError: the folder is not a run, or holds no checkpoint that can be read.
+        """
+        opened = open_run(Path(run))
+        return cls(opened.model, opened.spec, batch_size=batch_size, threads=threads)
+
+    def predict(self, images: Sequence[Image]) -> list[Prediction]:
+        """Returns a prediction for each picture, in their order; a bad picture's has an `error` and no heads."""
+        return list(self.stream(images))
+
+    def stream(self, images: Iterable[Image]) -> Iterator[Prediction]:
+        """Yields a prediction for each picture, in their order, holding two batches of them at most."""
+        numbered = iter(enumerate(images))
+        with ThreadPoolExecutor(self._threads) as pool:
+            current = list(islice(numbered, self._batch_size))
+            loaded = [pool.submit(self._load, *item) for item in current]
+            while loaded:
+                # The next batch is decoded while this one is computed.
+                following = [pool.submit(self._load, *item) for item in islice(numbered, self._batch_size)]
+                yield from self._predict_batch([future.result() for future in loaded])
+                loaded = following
+
+    def _load(self, number: int, image: Image) -> tuple[str, np.ndarray | None, str | None]:
+        """Returns name, pixels and what is wrong with a picture."""
+        size, policy = self.spec.image_size, self.spec.decode
+        source = str(image) if isinstance(image, str | Path) else f"#{number}"
+        try:
+            if isinstance(image, str | Path):
+                return source, decode_resized(_content(Path(image)), size, policy), None
+            if isinstance(image, bytes):
+                return source, decode_resized(image, size, policy), None
+            return source, resized(image, size, policy), None
+        except BadImageError as error:
+            return source, None, str(error)
+
+    def _predict_batch(self, loaded: list[tuple[str, np.ndarray | None, str | None]]) -> Iterator[Prediction]:
+        pixels = [image for _, image, _ in loaded if image is not None]
+        classes = {}
+        if pixels:
+            # Few shapes, so few compilations: the next power of two, up to the batch size.
+            padded = min(self._batch_size, 1 << (len(pixels) - 1).bit_length())
+            batch = np.stack(pixels + [pixels[0]] * (padded - len(pixels)))
+            logits = self._step(*self._values, batch, tasks=tuple(self.spec.classes))
+            classes = {task: probabilities(np.asarray(value)[: len(pixels)]) for task, value in logits.items()}
+        row = 0
+        for source, image, error in loaded:
+            if image is None:
+                yield Prediction(source, {}, error)
+                continue
+            yield Prediction(
+                source, {task: _head(names, classes[task][row]) for task, names in self.spec.classes.items()}
+            )
+            row += 1
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadImageError(f"can't be read: {error.strerror or error}") from error
+
+
+def _head(names: Sequence[str], probability: np.ndarray) -> HeadPrediction:
+    best = int(np.argmax(probability))
+    return HeadPrediction(
+        names[best], float(probability[best]), {n: float(p) for n, p in zip(names, probability, strict=True)}
+    )

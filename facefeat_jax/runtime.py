@@ -1,0 +1,28 @@
+"""Settings of JAX that a command makes before the first computation."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def cache_dir() -> Path:
+    """Returns the folder of what can be made or fetched again: `$FACEFEAT_CACHE`, else one in the user's cache."""
+    if explicit := os.environ.get("FACEFEAT_CACHE"):
+        return Path(explicit).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "facefeat_jax"
+
+
+def compilation_cache_dir() -> Path:
+    """Returns the folder of compiled programs."""
+    return cache_dir() / "xla"
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs from one process to the next, unless the user has set JAX's own variable."""
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", str(compilation_cache_dir()))

@@ -1,0 +1,20 @@
+"""Writes drawn pictures that are in no split of the `avatars` data set: python scripts/draw_avatars.py --out DIR"""
+
+import sys
+from pathlib import Path
+
+import tyro
+
+from facefeat_jax.data import avatars
+from facefeat_jax.errors import run_main
+
+
+def main(out: Path, count: int = 4, seed: int = 20_000) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    for index in range(count):
+        avatar = avatars.draw(seed, index)
+        avatar.image.save(out / f"{index}_{'_'.join(avatar.labels.values())}.png")
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(lambda: tyro.cli(main)))

@@ -1,0 +1,18 @@
+"""Prints the results table of a run: python scripts/evaluate.py RUN [--data SOURCE ...]"""
+
+import sys
+from pathlib import Path
+
+import tyro
+from facefeat_jax.evaluation.table import heads_table
+
+from facefeat_jax.errors import run_main
+from facefeat_jax.evaluation.evaluate import evaluate_run
+
+
+def main(run: tyro.conf.Positional[Path], data: tuple[str, ...] = ()) -> None:
+    print(heads_table(evaluate_run(run, sources=data or None)))
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(lambda: tyro.cli(main)))

@@ -1,0 +1,20 @@
+"""Prints what a run says of pictures: python scripts/predict.py RUN IMAGE..."""
+
+import sys
+from pathlib import Path
+
+import tyro
+
+from facefeat_jax import Predictor
+from facefeat_jax.errors import run_main
+from facefeat_jax.prediction.output import lines
+
+
+def main(run: tyro.conf.Positional[Path], images: tyro.conf.Positional[tuple[Path, ...]]) -> None:
+    predictor = Predictor.from_run(run)
+    for line in lines(predictor.stream(images), tuple(predictor.spec.classes), "text"):
+        print(line)
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(lambda: tyro.cli(main)))
