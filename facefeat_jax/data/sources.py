@@ -15,7 +15,7 @@ class Source:
 
     Attributes:
       name: as it is called on the command line.
-      version: of the prepared form; raised when the selection or what a record holds changes.
+      version: of the prepared form, raised when the selection or what a record holds changes; see `version_of`.
       tasks: the tasks that it labels.
       groups: what else is known of a picture, as text; blank where unknown.
       description: one paragraph for the prepared data set.
@@ -48,9 +48,9 @@ SOURCES: dict[str, Source] = {
     for source in (
         Source(
             name="avatars",
-            version="1.0.0",
+            version="",  # that of the drawing code
             tasks=("gender", "glasses", "shirt"),
-            groups=(),  # whatever the drawing names: facefeat_jax.data.builders.avatars
+            groups=(),  # whatever the drawing code names
             description=(
                 "Drawn heads and shoulders, made by this project's own code from a seed, with all three labels on "
                 "every picture. A test of the system, to be learned in minutes. No person is depicted and nothing was "
@@ -135,6 +135,15 @@ def get_source(name: str) -> Source:
     return SOURCES[name]
 
 
+def version_of(source: Source) -> str:
+    """Returns the version of a source's prepared form, `major.minor.patch`."""
+    if source.is_drawn:
+        from facefeat_jax.data.avatars import VERSION  # with Pillow; the table needs neither
+
+        return VERSION
+    return source.version
+
+
 def open_source(source: Source, path: Path | None) -> Tree:
     """Opens a source's download.
 
@@ -143,15 +152,15 @@ def open_source(source: Source, path: Path | None) -> Tree:
         terms, and which command comes then), or it can't be read.
     """
     if path is None:
-        raise UserError(f"{source.name} has to be downloaded first: {_instructions(source, Path('DIR'))}")
+        raise UserError(f"{source.name} has to be downloaded first: {instructions(source, Path('DIR'))}")
     if not path.exists():
-        raise UserError(f"{path}: nothing there. {_instructions(source, path)}")
+        raise UserError(f"{path}: nothing there. {instructions(source, path)}")
     return open_tree(path)
 
 
 def not_as_expected(source: Source, path: Path, found: str) -> UserError:
     """Returns the error for a download that does not look as it should."""
-    return UserError(f"{path} does not look like {source.name}: {found}. {_instructions(source, path)}")
+    return UserError(f"{path} does not look like {source.name}: {found}. {instructions(source, path)}")
 
 
 def prepare_command(source: Source) -> str:
@@ -159,7 +168,8 @@ def prepare_command(source: Source) -> str:
     return f"facefeat prepare {source.name}" + ("" if source.is_drawn else " --from DIR")
 
 
-def _instructions(source: Source, path: Path) -> str:
+def instructions(source: Source, path: Path) -> str:
+    """Returns what to download, from where, under which terms, where to put it, and which command comes then."""
     files = "; ".join(f"{what} from {where}" for what, where in source.downloads)
     return (
         f"Download {files} (terms: {source.terms}; see {source.homepage}), put it in a folder ({source.layout}), "

@@ -1,0 +1,149 @@
+"""What the TFDS builders of all sources have in common: features, records, shards."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from facefeat_jax.data.listing import Picture, check_pictures, select
+from facefeat_jax.data.selection import Row, SplitName
+from facefeat_jax.data.sources import Source, open_source
+from facefeat_jax.data.trees import UnreadableError
+from facefeat_jax.errors import UserError
+from facefeat_jax.tasks import TASKS
+
+SHARD_SIZE = 4096
+"""Records in a file of records, at most."""
+
+
+# Not a GeneratorBasedBuilder: that one gathers a whole split in memory before it writes, and from 1 GB on needs
+# TensorFlow to spill it to disk. Shards are written as they come, in the order they come.
+class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
+    """A TFDS builder that writes pictures as their encoded bytes, with labels and groups, to ArrayRecord.
+
+    `facefeat_jax.data.prepare` gives it the pictures that it selected and checked. Called through TFDS alone, it does
+    both itself from `manual_dir`; then pass `DownloadConfig(manual_dir=...)`.
+
+    Args:
+      pictures: per split, the pictures to write, in order.
+      read: returns the bytes of a picture.
+      **kwargs: see `tfds.core.DatasetBuilder`.
+    """
+
+    SOURCE: ClassVar[Source]
+
+    def __init__(
+        self,
+        *,
+        pictures: Mapping[SplitName, Sequence[Picture]] | None = None,
+        read: Callable[[Row], bytes] | None = None,
+        file_format: str = "array_record",
+        **kwargs: Any,
+    ):
+        self._pictures = pictures
+        self._read = read
+        super().__init__(file_format=file_format, **kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        source = self.SOURCE
+        labels = {task: tfds.features.ClassLabel(names=list(TASKS[task].classes)) for task in source.tasks}
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=source.description,
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(doc="The file as the source ships it, never encoded again."),
+                    **labels,
+                    "source_file": tfds.features.Text(doc="Its name in the download."),
+                    "source_row": tfds.features.Scalar(np.int64, doc="Its row in the label file or sorted listing."),
+                    "groups": {name: tfds.features.Text() for name in self.group_names()},
+                }
+            ),
+            homepage=source.homepage or None,
+            license=source.terms,
+            citation=source.citation or None,
+            # The order is the baseline's, and record n is line n of the listing beside it.
+            disable_shuffling=True,
+        )
+
+    @classmethod
+    def group_names(cls) -> tuple[str, ...]:
+        """Returns what else than the labels is known of a picture."""
+        return cls.SOURCE.groups
+
+    def _log_download_bytes(self) -> None:
+        """Prints nothing: TFDS would announce a download, of unknown size, to standard output."""
+
+    def _log_download_done(self) -> None:
+        """Prints nothing; see `_log_download_bytes`."""
+
+    def _collect(self, path: Path) -> tuple[Mapping[SplitName, Sequence[Picture]], Callable[[Row], bytes]]:
+        """Selects and checks the pictures of a download, for use through TFDS alone."""
+        tree = open_source(self.SOURCE, path)
+        chosen = select(self.SOURCE, tree, path)
+
+        def read(row: Row) -> bytes:
+            return tree.read(chosen.root + row.source_file)
+
+        return {split: check_pictures(rows, read, split)[0] for split, rows in chosen.rows.items()}, read
+
+    def _shard_iterators_per_split(self, dl_manager: tfds.download.DownloadManager) -> Mapping[str, Sequence[Any]]:
+        pictures, read = self._pictures, self._read
+        if pictures is None or read is None:
+            pictures, read = self._collect(Path(dl_manager.manual_dir))
+        return {
+            split: [
+                _Shard(of_split[start : start + SHARD_SIZE], read)
+                for start in range(0, max(len(of_split), 1), SHARD_SIZE)
+            ]
+            for split, of_split in pictures.items()
+        }
+
+
+class _Shard:
+    """Yields the examples of one shard."""
+
+    def __init__(self, pictures: Sequence[Picture], read: Callable[[Row], bytes]):
+        self._pictures = pictures
+        self._read = read
+
+    def __call__(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        for number, picture in enumerate(self._pictures):
+            row = picture.row
+            yield (
+                number,
+                {
+                    "image": _Content(picture, self._read),
+                    **row.labels,
+                    "source_file": row.source_file,
+                    "source_row": row.source_row,
+                    "groups": row.groups,
+                },
+            )
+
+
+class _Content:
+    """A picture's bytes, read when TFDS encodes the example.
+
+    TFDS keeps all examples of a shard until it is written, to count them; it shall not keep the bytes.
+    """
+
+    def __init__(self, picture: Picture, read: Callable[[Row], bytes]):
+        self._picture = picture
+        self._read = read
+
+    def read(self) -> bytes:
+        """Returns the bytes; raises `UserError` if they are not those that were checked."""
+        name = self._picture.row.source_file
+        try:
+            data = self._read(self._picture.row)
+        except UnreadableError as error:
+            raise UserError(f"{name} can't be read any more ({error}); prepare again") from error
+        if zlib.crc32(data) != self._picture.crc32:
+            raise UserError(f"{name} changed while the data set was being prepared; prepare again")
+        return data

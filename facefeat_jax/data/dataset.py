@@ -1,0 +1,200 @@
+"""Prepared data sets: labels at once, pictures by number."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from facefeat_jax.data.selection import SplitName
+from facefeat_jax.data.sources import Source, get_source, prepare_command, version_of
+from facefeat_jax.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+RECORDS = "records-{split}.csv"
+"""Name of the listing beside the records: line n + 1 is record n."""
+
+SUMMARY = "summary.json"
+LABEL, GROUP = "label_", "group_"
+"""What columns of the listing begin with."""
+
+_UNKNOWN = -1
+
+
+def default_data_dir() -> Path:
+    """Returns where data sets are prepared: `$TFDS_DATA_DIR`, or `~/tensorflow_datasets`."""
+    return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+
+
+def dataset_dir(source: Source, data_dir: Path) -> Path:
+    """Returns the folder of a source's prepared form, in the version that this code writes and reads."""
+    return data_dir / source.name / version_of(source)
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of a prepared data set.
+
+    Attributes:
+      source: name of the data set.
+      split: `train` or `val`.
+      classes: per task that it labels, the class names in label order, as stored in the data set.
+      labels: per task `[n]`, int32; -1 where unknown.
+      groups: per group `[n]`, str; blank where unknown.
+      source_files: per record the file's name in the download.
+      fingerprint: changes with any picture, label or the order of records; the same on every machine.
+    """
+
+    source: str
+    split: Literal["train", "val"]
+    classes: dict[str, tuple[str, ...]]
+    labels: dict[str, np.ndarray]
+    groups: dict[str, np.ndarray]
+    source_files: list[str]
+    fingerprint: str
+    _pictures: _Pictures = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.source_files)
+
+    def read(self, index: int) -> bytes:
+        """Returns a picture's file as the source shipped it, read at random access; safe to call from several threads.
+
+        Raises:
+          IndexError: there is no such record.
+          UserError: the records can't be read (any more).
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"record {index} of {len(self)}")
+        try:
+            return self._pictures.read(index)
+        except Exception as error:
+            # ArrayRecord answers missing or damaged files with several exceptions, none of them its own.
+            raise _again(get_source(self.source), f"record {index} of {self.split} can't be read ({error})") from error
+
+
+def open_split(source: str, split: Literal["train", "val"], data_dir: Path) -> Split:
+    """Opens one split of a prepared data set. No picture is read.
+
+    Args:
+      source: name of the data set.
+      split: which half.
+      data_dir: where data sets are prepared; see `default_data_dir`.
+
+    Raises:
+      UserError: there is no such source or split, or it is not prepared, not in this version, or not complete.
+    """
+    described = get_source(source)
+    if split not in get_args(SplitName):
+        raise unknown("split", split, get_args(SplitName))
+    folder = dataset_dir(described, data_dir)
+    if not folder.is_dir():
+        raise _not_prepared(described, data_dir)
+    listing = folder / RECORDS.format(split=split)
+    try:
+        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        content = listing.read_bytes()
+        columns = _columns(content)
+        classes = {task: tuple(_class_names(folder, task)) for task in described.tasks}
+        labels = {task: _numbered(columns[LABEL + task], names) for task, names in classes.items()}
+        files = columns["source_file"]
+        if len(files) != summary["kept"][split]:
+            raise ValueError(f"{listing.name} has {len(files)} lines, {summary['kept'][split]} were written")
+        pictures = _Pictures(folder, split, len(files))
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        raise _again(described, f"{folder} is not complete ({reason})") from error
+    key = hashlib.sha256(f"{source} {version_of(described)} {split}\n".encode() + content)
+    return Split(
+        source=source,
+        split=split,
+        classes=classes,
+        labels=labels,
+        groups={
+            name.removeprefix(GROUP): np.array(values, dtype=str)
+            for name, values in columns.items()
+            if name.startswith(GROUP)
+        },
+        source_files=files,
+        fingerprint=key.hexdigest()[:32],
+        _pictures=pictures,
+    )
+
+
+class _Pictures:
+    """The pictures of a split, by record number, through TFDS and ArrayRecord; opened at the first read."""
+
+    def __init__(self, folder: Path, split: str, count: int):
+        info = json.loads((folder / "dataset_info.json").read_text(encoding="utf-8"))
+        lengths = {one["name"]: [int(length) for length in one["shardLengths"]] for one in info["splits"]}[split]
+        if sum(lengths) != count:
+            raise ValueError(f"{sum(lengths)} records instead of {count} in {split}")
+        for number in range(len(lengths)):
+            pattern = f"*-{split}.array_record-{number:05}-of-{len(lengths):05}"
+            if not any(folder.glob(pattern)):
+                raise ValueError(f"no {pattern}")
+        self._folder = folder
+        self._split = split
+        self._lock = threading.Lock()
+        self._opened: Sequence[Any] | None = None
+
+    def read(self, index: int) -> bytes:
+        if self._opened is None:
+            with self._lock:
+                if self._opened is None:
+                    self._opened = self._open()
+        return self._opened[index].features.feature["image"].bytes_list.value[0]
+
+    def _open(self) -> Sequence[Any]:
+        import tensorflow_datasets as tfds
+
+        builder = tfds.builder_from_directory(os.fspath(self._folder))
+        # The record as it is: TFDS would build every feature of it, and decode the picture.
+        return builder.as_data_source(
+            split=self._split, deserialize_method=tfds.decode.DeserializeMethod.DESERIALIZE_NO_DECODE
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_folder": self._folder, "_split": self._split}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock(), _opened=None)
+
+
+def _columns(content: bytes) -> dict[str, list[str]]:
+    header, *lines = csv.reader(io.StringIO(content.decode("utf-8"), newline=""))
+    return {name: list(values) for name, values in zip(header, zip(*lines, strict=True), strict=True)}
+
+
+def _class_names(folder: Path, task: str) -> list[str]:
+    """Returns the names that TFDS stored for a ClassLabel."""
+    return (folder / f"{task}.labels.txt").read_text(encoding="utf-8").splitlines()
+
+
+def _numbered(names: list[str], classes: tuple[str, ...]) -> np.ndarray:
+    numbers = {"": _UNKNOWN, **{name: number for number, name in enumerate(classes)}}
+    return np.array([numbers[name] for name in names], np.int32)
+
+
+def _not_prepared(source: Source, data_dir: Path) -> UserError:
+    parent = data_dir / source.name
+    found = [path.name for path in parent.iterdir() if path.name[:1].isdigit()] if parent.is_dir() else []
+    if found:
+        return _again(
+            source, f"{parent} holds version {', '.join(sorted(found))}, this code reads {version_of(source)}"
+        )
+    return UserError(f"data set {source.name!r} is not prepared in {data_dir}; run: {prepare_command(source)}")
+
+
+def _again(source: Source, what: str) -> UserError:
+    return UserError(f"data set {source.name!r}: {what}; prepare it again: {prepare_command(source)} --overwrite")

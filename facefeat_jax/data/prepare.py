@@ -1,0 +1,352 @@
+"""`facefeat prepare`: from a download to a checked data set in ArrayRecord, all of it or nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import errno
+import json
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from facefeat_jax.data.dataset import GROUP, LABEL, RECORDS, SUMMARY, dataset_dir
+from facefeat_jax.data.listing import Picture, check_pictures, select
+from facefeat_jax.data.progress import PictureProgress
+from facefeat_jax.data.selection import BAD_PICTURE, NO_PICTURE, UNLISTED, LeftOut, Row, Selection, SplitName
+from facefeat_jax.data.sources import Source, get_source, open_source, prepare_command, version_of
+from facefeat_jax.errors import UserError
+
+LEFT_OUT = "left_out.csv"
+
+_SHORTENING = (BAD_PICTURE, NO_PICTURE)  # reasons for which a picture that was selected is left out
+
+_STAGING = ".preparing"
+_REPLACED = ".replaced"
+_SPARE_BYTES = 64 * 2**20  # listings, metadata, and what ArrayRecord adds
+
+
+@dataclass(frozen=True)
+class PrepareSummary:
+    """What `prepare` did; `str` gives a block to print.
+
+    Attributes:
+      source: name of the data set.
+      version: of the prepared form.
+      folder: where it is.
+      kept: pictures per split.
+      selected: pictures that the selection wanted, per split; more than `kept` where some are missing or don't decode.
+      classes: per split and task the number of pictures of each class.
+      left_out: files and label rows not used, by reason.
+      notes: how it was selected, and what is odd about it.
+      num_bytes: size of the pictures.
+      seconds: how long it took.
+      already_prepared: whether it was there already and nothing was done.
+    """
+
+    source: str
+    version: str
+    folder: Path
+    kept: dict[str, int]
+    selected: dict[str, int]
+    classes: dict[str, dict[str, dict[str, int]]]
+    left_out: dict[str, int]
+    notes: list[str] = field(default_factory=list)
+    num_bytes: int = 0
+    seconds: float = 0.0
+    already_prepared: bool = False
+
+    @property
+    def left_out_csv(self) -> Path:
+        """The list of files that were left out: file, split, reason, detail."""
+        return self.folder / LEFT_OUT
+
+    def records_csv(self, split: SplitName) -> Path:
+        """The listing of a split: record number, source file and row, labels, groups."""
+        return self.folder / RECORDS.format(split=split)
+
+    def to_json(self) -> dict[str, object]:
+        """Returns the summary as plain values."""
+        return {**dataclasses.asdict(self), "folder": str(self.folder)}
+
+    def __str__(self) -> str:
+        title = f"{self.source} {self.version}"
+        if self.already_prepared:
+            title += ": already prepared, nothing done (--overwrite prepares it again)"
+        lines = [title]
+        for split, kept in self.kept.items():
+            short = self.selected[split] - kept
+            lines.append(f"  {split:<6}{kept:>7,} pictures" + (f" ({short:,} short of the selection)" if short else ""))
+            for task, counts in self.classes[split].items():
+                lines.append(f"    {task}: " + ", ".join(f"{name} {count:,}" for name, count in counts.items()))
+        lines.append(f"  left out{sum(self.left_out.values()):>8,}")
+        lines += [f"    {reason}: {count:,}" for reason, count in self.left_out.items()]
+        lines += [f"  note: {note}" for note in self.notes]
+        lines.append(f"  {self.num_bytes / 2**20:,.1f} MiB in {self.seconds:,.1f} s, in {self.folder}")
+        lines.append(f"  listings: {RECORDS.format(split='*')}; left out, with reasons: {LEFT_OUT}")
+        return "\n".join(lines)
+
+
+def prepare(
+    source: str,
+    from_: Path | None,
+    data_dir: Path,
+    *,
+    overwrite: bool = False,
+    workers: int | None = None,
+    progress: bool = True,
+) -> PrepareSummary:
+    """Prepares a data set: selects, checks that every selected picture decodes, and writes records and listings.
+
+    The data set is written beside its place and moved there when it is complete. What an interrupted attempt left
+    behind is removed by the next one.
+
+    Args:
+      source: name of the data set.
+      from_: the download, a folder or a zip; None for pictures that the project draws itself.
+      data_dir: where prepared data sets are kept; see `facefeat_jax.data.dataset.default_data_dir`.
+      overwrite: prepare again what is already prepared; the old one stays in place until the new one is complete.
+      workers: threads that decode, or processes that draw; one per core if None.
+      progress: show a bar, if standard error is a terminal.
+
+    Raises:
+      UserError: no such source, nothing or something else at `from_`, no usable picture in a split, `data_dir` can't
+        be written to or has no room, or another process is preparing the same data set. Nothing half-written stays.
+    """
+    described = get_source(source)
+    if described.is_drawn and from_ is not None:
+        raise UserError(f"{source} is drawn, not read from a folder; run: {prepare_command(described)}")
+    folder = dataset_dir(described, data_dir)
+    if not overwrite and (earlier := _already_prepared(folder)):
+        return earlier
+    started = time.monotonic()
+    gathered = _Drawing() if described.is_drawn else _Download(described, from_)
+    try:
+        with _only_writer(folder), PictureProgress(source, enabled=progress) as bar:
+            if not overwrite and (earlier := _already_prepared(folder)):
+                return earlier
+            chosen = gathered.select(workers, bar)
+            pictures = _checked(described, chosen, gathered.read, workers, bar)
+            _require_room(folder, sum(picture.num_bytes for of_split in pictures.values() for picture in of_split))
+            with _staged(folder) as staging:
+                written = _write(described, staging, pictures, gathered.read, bar)
+                summary = _summary(described, folder, chosen, pictures, time.monotonic() - started)
+                for split, of_split in pictures.items():
+                    _write_listing(written / RECORDS.format(split=split), of_split, described)
+                _write_left_out(written / LEFT_OUT, chosen.left_out)
+                (written / SUMMARY).write_text(json.dumps(summary.to_json(), indent=2) + "\n", encoding="utf-8")
+                _move_into_place(written, folder)
+    except OSError as error:
+        raise _storage_error(error, data_dir) from error
+    return summary
+
+
+class _Download:
+    """Pictures of a download."""
+
+    def __init__(self, source: Source, path: Path | None):
+        self._tree = open_source(source, path)
+        self._chosen = select(source, self._tree, path or Path())
+
+    def select(self, workers: int | None, bar: PictureProgress) -> Selection:
+        return self._chosen
+
+    def read(self, row: Row) -> bytes:
+        return self._tree.read(self._chosen.root + row.source_file)
+
+
+class _Drawing:
+    """Pictures that the project draws."""
+
+    def __init__(self) -> None:
+        self._data: dict[str, bytes] = {}
+
+    def select(self, workers: int | None, bar: PictureProgress) -> Selection:
+        from facefeat_jax.data.drawn import draw_rows, sizes
+
+        bar.start("drawing", sum(sizes().values()))
+        rows, self._data = draw_rows(workers=workers, advance=bar.advance)
+        return Selection(rows, notes=["drawn by this project: scores on it say nothing about photographs of people"])
+
+    def read(self, row: Row) -> bytes:
+        return self._data[row.source_file]
+
+
+def _checked(
+    source: Source, chosen: Selection, read: Callable[[Row], bytes], workers: int | None, bar: PictureProgress
+) -> dict[SplitName, list[Picture]]:
+    """Returns the pictures that decode; those that don't are added to what is left out."""
+    bar.start("checking", sum(map(len, chosen.rows.values())))
+    pictures = {}
+    for split, rows in chosen.rows.items():
+        pictures[split], bad = check_pictures(rows, read, split, workers=workers, advance=bar.advance)
+        chosen.left_out += bad
+        if not pictures[split]:
+            first = f"; the first is {bad[0].file}: {bad[0].detail}" if bad else ""
+            raise UserError(f"{source.name}: none of the {len(rows):,} pictures selected for {split} decodes{first}")
+    return pictures
+
+
+def _write(
+    source: Source,
+    staging: Path,
+    pictures: Mapping[SplitName, Sequence[Picture]],
+    read: Callable[[Row], bytes],
+    bar: PictureProgress,
+) -> Path:
+    """Writes the records with the TFDS builder; returns the folder that they are in."""
+    import tensorflow_datasets as tfds
+
+    from facefeat_jax.data.builders import builder_class
+
+    def read_and_count(row: Row) -> bytes:
+        bar.advance(1)
+        return read(row)
+
+    bar.start("writing", sum(map(len, pictures.values())))
+    builder = builder_class(source)(pictures=pictures, read=read_and_count, data_dir=staging)
+    try:
+        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+    except (RuntimeError, ValueError) as error:
+        # ArrayRecord reports a full disk as a RuntimeError with the system's message in it.
+        if os.strerror(errno.ENOSPC) in str(error) or _free_bytes(staging) < 2**20:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+        raise
+    return Path(builder.data_dir)
+
+
+def _summary(
+    source: Source,
+    folder: Path,
+    chosen: Selection,
+    pictures: Mapping[SplitName, Sequence[Picture]],
+    seconds: float,
+) -> PrepareSummary:
+    from facefeat_jax.tasks import TASKS
+
+    notes = list(chosen.notes)
+    if mislabelled := sum(bool(picture.note) for of_split in pictures.values() for picture in of_split):
+        notes.append(f"{mislabelled:,} kept pictures hold another format than their names say (see the listings)")
+    classes: dict[str, dict[str, dict[str, int]]] = {}
+    for split, of_split in pictures.items():
+        counts = {task: Counter(picture.row.labels[task] for picture in of_split) for task in source.tasks}
+        classes[split] = {task: {name: counts[task][name] for name in TASKS[task].classes} for task in source.tasks}
+        if absent := [name for of_task in classes[split].values() for name, count in of_task.items() if not count]:
+            notes.append(f"no picture in {split} of: {', '.join(absent)}")
+    missing = Counter(one.split for one in chosen.left_out if one.split and one.reason in _SHORTENING)
+    return PrepareSummary(
+        source=source.name,
+        version=version_of(source),
+        folder=folder,
+        kept={split: len(of_split) for split, of_split in pictures.items()},
+        selected={split: len(of_split) + missing[split] for split, of_split in pictures.items()},
+        classes=classes,
+        left_out=dict(Counter(one.reason for one in chosen.left_out).most_common()),
+        notes=notes,
+        num_bytes=sum(picture.num_bytes for of_split in pictures.values() for picture in of_split),
+        seconds=round(seconds, 2),
+    )
+
+
+def _write_listing(path: Path, pictures: Sequence[Picture], source: Source) -> None:
+    groups = list(pictures[0].row.groups)
+    header = ["record", "source_file", "source_row", "crc32", "note"]
+    header += [LABEL + task for task in source.tasks] + [GROUP + group for group in groups]
+    lines = [
+        [number, picture.row.source_file, picture.row.source_row, f"{picture.crc32:08x}", picture.note]
+        + [picture.row.labels.get(task, "") for task in source.tasks]
+        + [picture.row.groups.get(group, "") for group in groups]
+        for number, picture in enumerate(pictures)
+    ]
+    _write_csv(path, header, lines)
+
+
+def _write_left_out(path: Path, left_out: Sequence[LeftOut]) -> None:
+    listed = [[one.file, one.split, one.reason, one.detail] for one in left_out if one.reason not in UNLISTED]
+    _write_csv(path, ["file", "split", "reason", "detail"], sorted(listed))
+
+
+def _write_csv(path: Path, header: Sequence[str], lines: Sequence[Sequence[object]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(lines)
+
+
+def _already_prepared(folder: Path) -> PrepareSummary | None:
+    """Returns the summary of a data set that is in place and complete, else None."""
+    try:
+        stored = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        summary = PrepareSummary(**{**stored, "folder": folder, "already_prepared": True})
+    except (OSError, ValueError, TypeError):
+        return None
+    if summary.source == "avatars":
+        from facefeat_jax.data.drawn import sizes
+
+        if summary.kept != sizes():
+            return None
+    return summary
+
+
+@contextlib.contextmanager
+def _only_writer(folder: Path) -> Iterator[None]:
+    """Holds the lock on a data set; the system drops it with the process, however that ends."""
+    parent = folder.parent
+    parent.mkdir(parents=True, exist_ok=True)
+    with open(parent / ".lock", "w") as lock:
+        try:
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"another process is preparing {parent}; wait for it to end") from error
+        except (ImportError, OSError):
+            pass  # no such locks on this system or file system: go on without
+        replaced = parent / _REPLACED
+        if replaced.exists() and not folder.exists():
+            replaced.rename(folder)  # an earlier attempt ended between the two renames
+        for leftover in (replaced, parent / _STAGING):
+            if leftover.exists():
+                shutil.rmtree(leftover)
+        yield
+
+
+@contextlib.contextmanager
+def _staged(folder: Path) -> Iterator[Path]:
+    staging = folder.parent / _STAGING
+    staging.mkdir()
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _move_into_place(written: Path, folder: Path) -> None:
+    replaced = folder.parent / _REPLACED
+    if folder.exists():
+        folder.rename(replaced)
+    written.rename(folder)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _require_room(folder: Path, num_bytes: int) -> None:
+    free = _free_bytes(folder.parent)
+    if free < num_bytes + _SPARE_BYTES:
+        raise UserError(
+            f"{folder.parent}: needs {(num_bytes + _SPARE_BYTES) / 2**20:,.0f} MiB, {free / 2**20:,.0f} MiB are free; "
+            "make room or choose another --data-dir"
+        )
+
+
+def _free_bytes(path: Path) -> int:
+    return shutil.disk_usage(path).free
+
+
+def _storage_error(error: OSError, data_dir: Path) -> UserError:
+    where = error.filename or data_dir
+    return UserError(f"{where}: {error.strerror or error}; nothing was written, choose another --data-dir or make room")
