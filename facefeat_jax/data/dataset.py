@@ -19,7 +19,7 @@ from facefeat_jax.data.sources import Source, get_source, prepare_command, versi
 from facefeat_jax.errors import UserError, unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
 
 RECORDS = "records-{split}.csv"
 """Name of the listing beside the records: line n + 1 is record n."""
@@ -146,23 +146,24 @@ class _Pictures:
         self._folder = folder
         self._split = split
         self._lock = threading.Lock()
-        self._opened: Sequence[Any] | None = None
+        self._opened: Callable[[int], bytes] | None = None
 
     def read(self, index: int) -> bytes:
         if self._opened is None:
             with self._lock:
                 if self._opened is None:
                     self._opened = self._open()
-        return self._opened[index].features.feature["image"].bytes_list.value[0]
+        return self._opened(index)
 
-    def _open(self) -> Sequence[Any]:
+    def _open(self) -> Callable[[int], bytes]:
         import tensorflow_datasets as tfds
 
         builder = tfds.builder_from_directory(os.fspath(self._folder))
-        # The record as it is: TFDS would build every feature of it, and decode the picture.
-        return builder.as_data_source(
-            split=self._split, deserialize_method=tfds.decode.DeserializeMethod.DESERIALIZE_NO_DECODE
-        )
+        # Left to itself, TFDS builds all features of a record for the one that is wanted, and decodes the picture.
+        records = builder.as_data_source(split=self._split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+        wanted = tfds.features.FeaturesDict({"image": tfds.features.Image()})
+        as_stored = {"image": tfds.decode.SkipDecoding()}
+        return lambda index: wanted.deserialize_example_np(records[index], decoders=as_stored)["image"]
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_folder": self._folder, "_split": self._split}
