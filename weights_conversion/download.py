@@ -1,0 +1,390 @@
+"""Downloads published weights once, checks them by SHA-256, and keeps them in a cache folder.
+
+The table `WEIGHTS` is the only place that knows an address or a hash. A download that stops is taken up where it
+stopped; a file appears under its name only when it is complete and its hash is right.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import logging
+import os
+import re
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from facefeat_jax.errors import UserError, unknown
+
+try:
+    import fcntl
+except ImportError:  # Windows: two downloads at once are not kept apart there; the hash still guards the result
+    fcntl = None  # type: ignore[assignment]
+
+_log = logging.getLogger(__name__)
+
+Progress = bool | Callable[[int, int], None]
+
+_CHUNK = 1 << 18
+_ATTEMPTS = 4  # in a row without a single new byte
+_ATTEMPTS_IN_ALL = 40  # a server that gives a little each time must not hold us for ever
+_LOCK_WAIT_S = 1800.0
+_LOCK_POLL_S = 0.2
+_RETRY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
+class DownloadError(UserError):
+    """A file could not be downloaded. One line: what was tried, where to get the file by hand, where to put it."""
+
+
+@dataclass(frozen=True)
+class PublishedWeights:
+    """A file of weights that someone publishes.
+
+    Attributes:
+        name: What `fetch` calls it: the file's name without its suffix.
+        url: Where it is published.
+        sha256: SHA-256 of the whole file, in hexadecimal.
+        size: Its length in bytes.
+        architecture: The model it fits.
+        licence: Terms of use.
+        origin: Who trained it, on what.
+    """
+
+    name: str
+    url: str
+    sha256: str
+    size: int
+    architecture: str
+    licence: str
+    origin: str
+
+    @property
+    def file(self) -> str:
+        """Name of the file, in the cache and on a mirror."""
+        return self.url.rsplit("/", 1)[-1]
+
+
+# torchvision puts the first eight digits of the SHA-256 into a file's name; torch.hub checks no more than those. The
+# full digests and the sizes are those that many public projects, independently, pin for these files (the
+# Data-Driven Discovery programme's primitives for 5c106cde, for one). They were not recomputed from a complete file
+# here; they agree with the digits in the names, and 5c106cde's size with what the headers of its tar add up to.
+WEIGHTS: dict[str, PublishedWeights] = {
+    entry.name: entry
+    for entry in (
+        PublishedWeights(
+            name="resnet18-f37072fd",
+            url="https://download.pytorch.org/models/resnet18-f37072fd.pth",
+            sha256="f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec",
+            size=46_830_571,
+            architecture="resnet18",
+            licence="BSD-3-Clause (torchvision); ImageNet's pictures are for non-commercial research",
+            origin="torchvision, ResNet18_Weights.IMAGENET1K_V1: trained on ImageNet-1k",
+        ),
+        PublishedWeights(
+            name="resnet18-5c106cde",
+            url="https://download.pytorch.org/models/resnet18-5c106cde.pth",
+            sha256="5c106cde386e87d4033832f2996f5493238eda96ccf559d1d62760c4de0613f8",
+            size=46_827_520,
+            architecture="resnet18",
+            licence="BSD-3-Clause (torchvision); ImageNet's pictures are for non-commercial research",
+            origin="torchvision before 0.10, the same weights as resnet18-f37072fd in the older file format",
+        ),
+    )
+}
+
+
+def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Returns the folder that downloaded weights are kept in.
+
+    Args:
+        cache_dir: The folder itself. None: `weights` under `$FACEFEAT_CACHE`, or else under `facefeat_jax` in
+            `$XDG_CACHE_HOME`, or else in `~/.cache`.
+    """
+    if cache_dir is not None:
+        return Path(cache_dir).expanduser()
+    if own := os.environ.get("FACEFEAT_CACHE"):
+        return Path(own).expanduser() / "weights"
+    # The XDG rules: a relative path counts as unset.
+    shared = os.environ.get("XDG_CACHE_HOME", "")
+    base = Path(shared) if os.path.isabs(shared) else Path.home() / ".cache"
+    return base / "facefeat_jax" / "weights"
+
+
+def fetch(
+    name: str,
+    *,
+    cache_dir: str | os.PathLike[str] | None = None,
+    mirror: str | None = None,
+    progress: Progress = True,
+    timeout: float = 30.0,
+    backoff: float = 0.5,
+) -> Path:
+    """Returns the path of published weights in the cache; downloads them if they are not there.
+
+    A file in the cache is checked against its hash at every call (0.1 s for a ResNet18) and then used without any
+    network, so a file that was downloaded by hand may simply be put there. Several processes may call this at once:
+    one downloads, the others wait for it.
+
+    Args:
+        name: A key of `WEIGHTS`.
+        cache_dir: Folder to keep the file in; see `cache_folder` for None.
+        mirror: Address of a folder that holds the same files (`https://`, `http://` or `file://`), used instead of the
+            publisher's. None: `$FACEFEAT_WEIGHTS_MIRROR`, if set.
+        progress: True shows a bar with bytes, speed and time left on a terminal's standard error; False shows nothing;
+            a function is called with the bytes at hand and the bytes in all.
+        timeout: Seconds without any answer after which an attempt is given up.
+        backoff: Seconds before the second attempt; twice that before the third, and so on.
+
+    Returns:
+        The path of the complete, checked file.
+
+    Raises:
+        UserError: There are no weights of that name.
+        DownloadError: The file could not be had, does not have its hash, or the cache folder can't be written to.
+    """
+    if name not in WEIGHTS:
+        raise unknown("weights", name, WEIGHTS)
+    entry = WEIGHTS[name]
+    folder = cache_folder(cache_dir)
+    target = folder / entry.file
+    if _sha256(target) == entry.sha256:
+        return target
+    url = _address(entry, mirror)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _only_one(folder / f".{entry.file}.lock"):
+            # Whoever held the lock before may have brought the file.
+            found = _sha256(target)
+            if found == entry.sha256:
+                return target
+            if found is not None:
+                _log.warning("%s is not the published file (SHA-256 %s); downloading it again", target, found)
+            with _reporter(entry, progress) as report:
+                _download(entry, url, target, report, timeout, backoff)
+    except OSError as error:
+        raise DownloadError(
+            f"can't keep weights in {folder}: {error.strerror or error}; "
+            "free space or choose another folder with FACEFEAT_CACHE"
+        ) from None
+    return target
+
+
+def _address(entry: PublishedWeights, mirror: str | None) -> str:
+    base = mirror or os.environ.get("FACEFEAT_WEIGHTS_MIRROR") or ""
+    if not base:
+        return entry.url
+    if urllib.parse.urlsplit(base).scheme not in ("http", "https", "file"):
+        raise DownloadError(
+            f"the mirror {base!r} is no address of a folder: begin it with https://, http:// or file://"
+        )
+    return f"{base.rstrip('/')}/{entry.file}"
+
+
+def _sha256(path: Path) -> str | None:
+    """SHA-256 of a file; None where there is none."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+# ----------------------------------------------------------------------------------------------------------- download
+
+
+class _ChangedError(Exception):
+    """What is at hand can't be continued: start from the first byte."""
+
+
+class _PermanentError(Exception):
+    """Trying again would not help; the text says why."""
+
+
+def _download(
+    entry: PublishedWeights,
+    url: str,
+    target: Path,
+    report: Callable[[int], None],
+    timeout: float,
+    backoff: float,
+) -> None:
+    part = target.with_name(target.name + ".part")
+    by_hand = f"download {entry.url} by hand and put it at {target}"
+    tried = in_a_row = 0
+    while True:
+        tried += 1
+        start = _size(part)
+        try:
+            if start < entry.size:
+                _transfer(entry, url, part, start, report, timeout)
+            found = _sha256(part)
+            if found == entry.sha256:
+                break
+            part.unlink(missing_ok=True)
+            # Bytes of two files may have been joined, if the first came from elsewhere. One fresh start settles it.
+            if start == 0:
+                raise DownloadError(
+                    f"{url} gave another file than the published one: expected SHA-256 {entry.sha256}, got {found} "
+                    f"(it was removed); try another mirror, or {by_hand}"
+                )
+            report(0)
+            continue
+        except _ChangedError:
+            part.unlink(missing_ok=True)
+            report(0)
+            continue
+        except _PermanentError as error:
+            raise DownloadError(f"could not download {entry.name}: {url}: {error}; {by_hand}") from None
+        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
+            reason, wait = _reason(error), _asked_wait(error)
+            if urllib.parse.urlsplit(url).scheme == "file":
+                raise DownloadError(f"could not copy {entry.name}: {url}: {reason}; {by_hand}") from None
+        in_a_row = 1 if _size(part) > start else in_a_row + 1
+        if in_a_row >= _ATTEMPTS or tried >= _ATTEMPTS_IN_ALL:
+            kept = f" ({_size(part):,} of {entry.size:,} bytes are kept for the next try)" if _size(part) else ""
+            raise DownloadError(
+                f"could not download {entry.name}: tried {url} {tried} times, last: {reason}{kept}; {by_hand}, "
+                "or give a mirror with FACEFEAT_WEIGHTS_MIRROR"
+            )
+        time.sleep(max(wait, backoff * 2 ** (in_a_row - 1)))
+    os.replace(part, target)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _transfer(
+    entry: PublishedWeights,
+    url: str,
+    part: Path,
+    start: int,
+    report: Callable[[int], None],
+    timeout: float,
+) -> None:
+    """One attempt: adds to `part` what is missing from byte `start` on."""
+    headers = {"User-Agent": "facefeat_jax", "Accept-Encoding": "identity"}
+    if start:
+        headers["Range"] = f"bytes={start}-"
+    try:
+        response: Any = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == 416 and start:
+            raise _ChangedError from None
+        if error.code not in _RETRY_STATUS:
+            raise _PermanentError(f"the server answers {error.code} {error.reason}") from None
+        raise
+    with response:
+        # file:// has no status, and gives the whole file.
+        if start and getattr(response, "status", None) == 206:
+            _check_range(response.headers.get("Content-Range", ""), start, entry.size)
+        else:
+            start = 0
+            length = response.headers.get("Content-Length")
+            if length is not None and length.isdecimal() and int(length) != entry.size:
+                raise _PermanentError(f"it is {int(length):,} bytes long and should be {entry.size:,}")
+        with part.open("r+b" if start else "wb") as file:
+            file.seek(start)
+            at = start
+            report(at)
+            while chunk := _chunk(response):
+                at += len(chunk)
+                if at > entry.size:
+                    raise _PermanentError(f"it gives more than the {entry.size:,} bytes it should")
+                file.write(chunk)
+                report(at)
+            file.flush()
+            os.fsync(file.fileno())
+    if at < entry.size:
+        raise http.client.IncompleteRead(b"", entry.size - at)
+
+
+def _chunk(response: Any) -> bytes:
+    """What has arrived, b"" at the end. Its errors are the network's; those of writing are not, and are told apart."""
+    try:
+        # read1, so that a slow server's bytes are kept and shown as they come.
+        return response.read1(_CHUNK) if hasattr(response, "read1") else response.read(_CHUNK)
+    except OSError as error:
+        raise urllib.error.URLError(error) from None
+
+
+def _check_range(stated: str, start: int, size: int) -> None:
+    """A 206 answer must continue where we stopped, in a file of the length we know."""
+    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", stated.strip())
+    if not match or int(match[1]) != start or match[2] not in ("*", str(size)):
+        raise _ChangedError
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        return f"the server answers {error.code} {error.reason}"
+    if isinstance(error, http.client.IncompleteRead):
+        return f"the connection ended {error.expected or 0:,} bytes too early"
+    inner = error.reason if isinstance(error, urllib.error.URLError) else error
+    if isinstance(inner, TimeoutError):
+        return "no answer in time"
+    return " ".join(str(getattr(inner, "strerror", None) or inner or type(inner).__name__).split())
+
+
+def _asked_wait(error: Exception) -> float:
+    """Seconds that the server asks us to wait, at most 30."""
+    if isinstance(error, urllib.error.HTTPError):
+        asked = error.headers.get("Retry-After", "") if error.headers else ""
+        if asked.isdecimal():
+            return min(float(asked), 30.0)
+    return 0.0
+
+
+# ------------------------------------------------------------------------------------------------- progress and locking
+
+
+@contextlib.contextmanager
+def _reporter(entry: PublishedWeights, progress: Progress) -> Iterator[Callable[[int], None]]:
+    if callable(progress):
+        show = progress
+        yield lambda at: show(at, entry.size)
+        return
+    if not progress:
+        yield lambda at: None
+        return
+    # Only here, so that importing this module stays cheap.
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn(entry.file), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=entry.size)
+        yield lambda at: bar.update(task, completed=at)
+
+
+@contextlib.contextmanager
+def _only_one(path: Path) -> Iterator[None]:
+    """Holds a lock among processes and threads. The system lets go of it when its holder dies: none goes stale."""
+    with path.open("a+b") as file:
+        deadline = time.monotonic() + _LOCK_WAIT_S
+        while fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise DownloadError(
+                        f"another process has held {path} for {_LOCK_WAIT_S / 60:.0f} minutes; end it and try again"
+                    ) from None
+                time.sleep(_LOCK_POLL_S)
+            except OSError:
+                break  # a file system without locks: as on Windows
+        yield

@@ -1,0 +1,282 @@
+"""Reads and writes files of weights: torch's `.pth` in its three formats, and safetensors, without torch.
+
+What a file is, its first bytes say and not its name. All that can be wrong with one ends in a `WeightsFileError` of one
+line. No code of a file is ever run: `torch_pickle` says how a pickle is read without doing what it asks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import mmap
+import os
+import re
+import secrets
+import stat
+import struct
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import ml_dtypes
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from facefeat_jax.errors import UserError
+from weights_conversion import torch_files
+from weights_conversion.torch_pickle import CUT_SHORT, DAMAGED, UnreadableError
+
+_SUFFIXES = (".pth", ".pt", ".safetensors")
+_WANTED = "give a .pth, .pt or .safetensors file"
+
+
+class WeightsFileError(UserError):
+    """A file of weights can't be read or written. One line: which file, what is wrong, what to do."""
+
+
+def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Reads a file of weights: torch's zip, pickle stream or tar, or safetensors, told apart by content.
+
+    A checkpoint that keeps its weights under `state_dict` or `model_state_dict` gives those. Tensors that share memory
+    in torch come back as separate arrays. Values are not judged: see `check_finite`.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Tensor by name, in the file's order (safetensors: by name). Each array owns its memory, is C-contiguous, in the
+        machine's byte order, of the shape and type in the file: floats of 64, 32, 16 bits, bfloat16 and float8 (as
+        `ml_dtypes`), complex, bool, signed and unsigned integers.
+
+    Raises:
+        WeightsFileError: There is no such file; it is empty, cut short, damaged or no file of weights; it holds a whole
+            module or something that would run code (nothing is run); it holds other things than tensors, or tensors
+            that are sparse or quantised.
+    """
+    path = Path(path)
+    try:
+        with _open(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size == 0:
+                raise UnreadableError("the file is empty", "download or copy it again")
+            # Mapped, not read: what is no file of weights (a data set's archive, a video) costs only its first page.
+            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            if data[:4] == b"PK\x03\x04" or data[:4] == b"PK\x05\x06":
+                return torch_files.read_zip(file, size)
+            return _reader(data)(data)
+    except UnreadableError as error:
+        raise WeightsFileError(f"can't read weights from {_shown(path)}: {error}") from None
+    except OSError as error:
+        raise WeightsFileError(f"can't read weights from {_shown(path)}: {error.strerror or error}") from None
+
+
+def write(path: str | os.PathLike[str], tensors: Mapping[str, Any]) -> None:
+    """Writes tensors to a file, as torch (`.pth`, `.pt`) or safetensors reads them; all of it or nothing.
+
+    The file appears under its name only when it is complete and on disk; an older file of that name stays until then.
+    The same tensors give the same bytes.
+
+    Args:
+        path: Where to; the suffix says the format. `.pth` and `.pt` are torch's zip format, which
+            `torch.load(path, weights_only=True)` gives back as an OrderedDict of CPU tensors.
+        tensors: Array by name. NumPy arrays or what `np.asarray` takes (JAX arrays), of any shape; their types are kept
+            (an int64 counter stays int64).
+
+    Raises:
+        WeightsFileError: The suffix is another one, a name is no text, a type is one that the format lacks, or the
+            folder can't be written to.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in _SUFFIXES:
+        raise WeightsFileError(
+            f"can't write weights to {_shown(path)}: the suffix says the format, so give one of {', '.join(_SUFFIXES)}"
+        )
+    if wrong := [name for name in tensors if not isinstance(name, str)]:
+        raise WeightsFileError(f"can't write weights to {_shown(path)}: the name {wrong[0]!r} is not text")
+    arrays = {name: np.asarray(value) for name, value in tensors.items()}
+    try:
+        if suffix == ".safetensors":
+            _write_whole(path, lambda file: file.write(_to_safetensors(arrays)))
+        else:
+            _write_whole(path, lambda file: torch_files.write_zip(file, arrays))
+    except UnreadableError as error:
+        raise WeightsFileError(f"can't write weights to {_shown(path)}: {error}") from None
+    except OSError as error:
+        what = "the folder does not exist; make it first" if not path.parent.is_dir() else error.strerror or error
+        raise WeightsFileError(f"can't write weights to {_shown(path)}: {what}") from None
+
+
+def check_finite(tensors: Mapping[str, np.ndarray], path: str | os.PathLike[str]) -> None:
+    """Refuses weights that hold NaN or infinity: what a training run that diverged leaves behind.
+
+    Args:
+        tensors: Array by name, as `read` gives them.
+        path: Where they came from, for the message.
+
+    Raises:
+        WeightsFileError: Some hold NaN or infinity; it names them.
+    """
+    bad = [name for name, array in tensors.items() if _is_inexact(array.dtype) and not np.isfinite(array).all()]
+    if bad:
+        more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+        raise WeightsFileError(
+            f"the weights in {_shown(Path(path))} hold NaN or infinity in {', '.join(map(repr, bad[:5]))}{more}; "
+            "the run that wrote them diverged: take an earlier checkpoint"
+        )
+
+
+def _is_inexact(dtype: np.dtype) -> bool:
+    return np.issubdtype(dtype, np.inexact) or dtype.isbuiltin == 2  # 2: ml_dtypes' floats
+
+
+def _shown(path: Path) -> str:
+    text = str(path)
+    return text if text.isprintable() else repr(text)  # an error is one line, whatever a file is called
+
+
+def _open(path: Path) -> IO[bytes]:
+    """Opens a regular file; anything else is said before it can block (a pipe) or puzzle (a folder)."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        names = [p.name for p in path.parent.iterdir() if p.is_file()] if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.6)
+        if not path.parent.is_dir():
+            raise UnreadableError("there is no such folder", "check the path") from None
+        hint = f"did you mean {near[0]!r}?" if near else "check the path"
+        raise UnreadableError("there is no such file", hint) from None
+    if stat.S_ISDIR(mode):
+        names = sorted(p.name for p in path.iterdir() if p.suffix.lower() in _SUFFIXES)
+        hint = f"give the file in it, such as {names[0]!r}" if names else _WANTED
+        raise UnreadableError("it is a folder", hint)
+    if not stat.S_ISREG(mode):
+        raise UnreadableError("it is not a regular file", _WANTED)
+    return path.open("rb")
+
+
+# ------------------------------------------------------------------------------------------------------ what a file is
+
+# What people hand over by mistake: a download that was a page, a picture, another framework's weights.
+_OTHERS: tuple[tuple[bytes, str, str], ...] = (
+    (rb"version https://git-lfs", "a Git LFS pointer", "fetch the real file with `git lfs pull`"),
+    (rb"\s*<(!doctype html|html|head)", "an HTML page", "the download gave a page, not the file: download it again"),
+    (rb"\s*<", "an XML or HTML document", "the download gave a document, not the file: download it again"),
+    (rb"\xff\xd8\xff", "a JPEG picture", _WANTED),
+    (rb"\x89PNG\r\n", "a PNG picture", _WANTED),
+    (rb"GIF8", "a GIF picture", _WANTED),
+    (rb"RIFF....WEBP", "a WebP picture", _WANTED),
+    (rb"BM....\0\0\0\0", "a BMP picture", _WANTED),
+    (rb"....ftyp", "a video or an AVIF picture", _WANTED),
+    (rb"%PDF", "a PDF document", _WANTED),
+    (rb"\x89HDF\r\n", "an HDF5 file (Keras weights?)", "only torch's and safetensors' files are read"),
+    (rb"\x93NUMPY", "a NumPy .npy array", _WANTED),
+    (rb"\x1f\x8b", "a gzip archive", "unpack it first"),
+    (rb"(\xfd7zXZ|BZh|\x28\xb5\x2f\xfd|7z\xbc\xaf|Rar!)", "a compressed archive", "unpack it first"),
+    (rb"GGUF", "a GGUF file", "only torch's and safetensors' files are read"),
+    (rb"\s*[\[{]", "JSON text", _WANTED),
+)
+_OLD_PICKLE = re.compile(rb"[(\]}dl]{0,8}[ci][\w.]+\n[\w.]+\n")  # a text pickle that names a global: not even looked up
+
+
+def _reader(data: memoryview) -> Callable[[memoryview], dict[str, np.ndarray]]:
+    head = bytes(data[:1024])
+    if head[257:262] == b"ustar":
+        return torch_files.read_tar
+    if head[8:9] == b"{":  # a length, then a JSON object
+        return _read_safetensors
+    # \x80 opens every binary pickle; \x80\x02 to \x80\x05 are those of the protocols that exist.
+    if (head[:1] == b"\x80" and head[1:2] and 2 <= head[1] <= 5) or _OLD_PICKLE.match(head):
+        return torch_files.read_stream
+    for pattern, kind, remedy in _OTHERS:
+        if re.match(pattern, head, re.IGNORECASE | re.DOTALL):
+            raise UnreadableError(f"it is {kind}, not a file of weights", remedy)
+    if not head.strip(b"\0"):
+        raise UnreadableError("it begins with nothing but zeros", "the download or copy failed: do it again")
+    try:
+        is_text = head.decode("utf-8").isprintable() or b"\n" in head
+    except UnicodeDecodeError:
+        is_text = False
+    kind = "text" if is_text else "in no format known here"
+    raise UnreadableError(f"it is not a file of weights (it is {kind})", _WANTED)
+
+
+# --------------------------------------------------------------------------------------------------------- safetensors
+
+_SAFETENSORS_TYPES: dict[str, np.dtype] = {
+    **{f"F{bits}": np.dtype(f"float{bits}") for bits in (16, 32, 64)},
+    **{f"I{bits}": np.dtype(f"int{bits}") for bits in (8, 16, 32, 64)},
+    **{f"U{bits}": np.dtype(f"uint{bits}") for bits in (8, 16, 32, 64)},
+    "BOOL": np.dtype(np.bool_),
+    "C64": np.dtype(np.complex64),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
+    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
+}
+
+
+def _read_safetensors(data: memoryview) -> dict[str, np.ndarray]:
+    (header,) = struct.unpack_from("<Q", data)
+    if header > len(data) - 8:
+        raise UnreadableError(f"its header claims {header:,} bytes, more than the file has", CUT_SHORT)
+    try:
+        entries = safetensors.deserialize(bytes(data))
+    except safetensors.SafetensorError as error:
+        text = " ".join(str(error).split())[:200]
+        remedy = CUT_SHORT if "IncompleteBuffer" in text or "not fully covered" in text else DAMAGED
+        raise UnreadableError(f"safetensors refuses it ({text})", remedy) from None
+    if not entries:
+        raise UnreadableError("it holds no tensors", "save model.state_dict()")
+    result: dict[str, np.ndarray] = {}
+    for name, entry in sorted(entries):
+        dtype = _SAFETENSORS_TYPES.get(entry["dtype"])
+        if dtype is None:
+            raise UnreadableError(
+                f"its tensor {name[:200]!r} is of type {entry['dtype']}, which is not read here", "convert it"
+            )
+        # The format is little-endian; plain bytes are read first because ml_dtypes' types have no byte order.
+        raw = np.frombuffer(
+            entry["data"], np.dtype(f"<u{dtype.itemsize}") if dtype.itemsize < 8 else dtype.newbyteorder("<")
+        )
+        try:
+            shaped = raw.astype(raw.dtype.newbyteorder("="), copy=False).reshape(entry["shape"])
+        except ValueError:
+            raise UnreadableError(f"its tensor {name[:200]!r} has a shape that no array can have") from None
+        result[name] = shaped != 0 if dtype.kind == "b" else shaped.view(dtype).copy()
+    return result
+
+
+def _to_safetensors(arrays: Mapping[str, np.ndarray]) -> bytes:
+    known = set(_SAFETENSORS_TYPES.values())
+    for name, array in arrays.items():
+        if array.dtype.newbyteorder("=") not in known:
+            raise UnreadableError(f"{name!r} is of type {array.dtype}, which safetensors has no name for", "convert it")
+    contiguous = {n: np.array(a, dtype=a.dtype.newbyteorder("="), order="C", copy=None) for n, a in arrays.items()}
+    # "pt": what torch's own users of the format ask for before they load a file.
+    return safetensors.numpy.save(contiguous, metadata={"format": "pt"})
+
+
+# ----------------------------------------------------------------------------------------------------- whole or nothing
+
+
+def _write_whole(path: Path, fill: Callable[[IO[bytes]], object]) -> None:
+    """Lets `fill` write a temporary file beside `path`, then puts it in its place once it is on disk."""
+    target = Path(os.path.realpath(path))  # through a link, as an ordinary write would go
+    temporary = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666), "w+b") as file:
+            fill(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    with contextlib.suppress(OSError):  # not every file system lets a folder be synced; the file itself is
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
