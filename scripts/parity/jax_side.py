@@ -1,0 +1,187 @@
+"""The JAX side: the project's own model, steps and optimizer, run on a case. Needs no torch."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from parity.cases import TASK_NAMES, Batch, Case
+from parity.records import Arrays, Record
+
+from facefeat_jax.data.examples import UNKNOWN
+from facefeat_jax.data.index_stream import pad
+from facefeat_jax.models import MultiTaskModel, normalize
+from facefeat_jax.models.registry import get_architecture
+from facefeat_jax.models.resnet import BasicBlock, ResNet
+from facefeat_jax.spec import ModelSpec
+from facefeat_jax.tasks import TASKS
+from facefeat_jax.training import groups, steps
+from weights_conversion import to_flax, to_torch
+
+LEARNING_RATE = 1e-4
+_STATISTICS = ("running_mean", "running_var")
+_COUNTER = "num_batches_tracked"
+
+
+@contextlib.contextmanager
+def precision(dtype: str) -> Iterator[None]:
+    """Switches 64-bit types on for float64 alone, and reduced-precision products off, for what runs inside."""
+    with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
+        yield
+
+
+def make_model(weights: Arrays, dtype: str) -> MultiTaskModel:
+    """Returns the model with the state dict's weights, through the converter, all of it in `dtype`."""
+    spec = _spec(image_size=224)
+    return to_flax(weights, spec.build(rngs=nnx.Rngs(0), dtype=dtype, param_dtype=dtype))
+
+
+def activations(weights: Arrays, images: np.ndarray, *, training: bool, dtype: str = "float64") -> Record:
+    """Runs the model forward once and records the map after every block.
+
+    Args:
+      weights: a state dict with the notebook's names.
+      images: `[batch, size, size, 3]`, uint8.
+      training: whether the BatchNorms are in training mode; then what they leave behind is recorded too.
+      dtype: of everything.
+
+    Returns:
+      `activations`: `stem` (after the max-pool), each block, `pooled`, and each head's logits; maps in torch's NCHW.
+      `statistics` and the counters after the pass.
+    """
+    with precision(dtype):
+        model = make_model(weights, dtype)
+        model.train() if training else model.eval()
+        with _recorded(model) as maps:
+            logits = model(normalize(jnp.asarray(images), dtype=dtype))
+        heads = {f"{task} logits": np.asarray(value) for task, value in logits.items()}
+        after = to_torch(model)
+        return Record(
+            {"activations": {**maps, **heads}, "statistics": _ending(after, *_STATISTICS)},
+            {"batches tracked": _counters(after)},
+        )
+
+
+def train(case: Case, *, dtype: str = "float64") -> Record:
+    """Trains with the production step on the case's batches, the short ones padded and masked as the feeds do.
+
+    Returns:
+      `losses` by step, and after the last: `weights`, `statistics`, `first moments`, `second moments`, and the counters
+      of BatchNorm and of Adam.
+    """
+    with precision(dtype):
+        spec = _spec(case.image_size)
+        model = make_model(case.weights(), dtype)
+        trained = groups.trained_modules(get_architecture(spec.trunk).stages, case.trainable)
+        train_graph, eval_graph = steps.graphdefs(model, trained, freeze_batch_norm=False)
+        learning_rate = groups.learning_rate_schedule("constant", LEARNING_RATE, case.num_steps, 0)
+        train_step = steps.make_train_step(train_graph, spec, trained, learning_rate, dtype)
+        state = steps.create_state(model, trained)
+        losses = []
+        for batch in case.batches():
+            state, metrics = train_step(state, **_padded(batch, case.batch_size), tasks=(batch.task,))
+            losses.append((batch.task, metrics[batch.task]["loss"]))
+        return Record(
+            {
+                "losses": {f"step {n:03} {task}": np.asarray(loss) for n, (task, loss) in enumerate(losses, start=1)},
+                **_values(eval_graph, state, trained),
+            },
+            _all_counters(eval_graph, state, trained),
+        )
+
+
+def _spec(image_size: int) -> ModelSpec:
+    classes = {name: TASKS[name].classes for name in TASK_NAMES}
+    return ModelSpec("resnet18", classes, image_size, "as_notebook", "random")
+
+
+def _padded(batch: Batch, batch_size: int) -> dict[str, Any]:
+    wanted = pad((batch.task,), np.arange(len(batch.labels)), batch_size)
+    labels = np.where(wanted.mask, batch.labels[wanted.indices], UNKNOWN).astype(np.int32)
+    return {"images": batch.images[wanted.indices], "labels": {batch.task: labels}, "mask": wanted.mask}
+
+
+def _values(graphdef: nnx.GraphDef, state: steps.TrainState, trained: tuple[str, ...]) -> dict[str, Arrays]:
+    tensors = to_torch(steps.model_of(graphdef, state))
+    return {
+        "weights": {name: array for name, array in tensors.items() if not name.endswith((*_STATISTICS, _COUNTER))},
+        "statistics": _ending(tensors, *_STATISTICS),
+        "first moments": _of_optimizer(graphdef, state, {name: adam.mu for name, adam in state.optimizer.items()}),
+        "second moments": _of_optimizer(graphdef, state, {name: adam.nu for name, adam in state.optimizer.items()}),
+    }
+
+
+def _all_counters(
+    graphdef: nnx.GraphDef, state: steps.TrainState, trained: tuple[str, ...]
+) -> dict[str, dict[str, int]]:
+    groups_of_counts = {
+        name: jax.tree.map(lambda value, count=state.optimizer[name].count: jnp.full_like(value, count), group)
+        for name, group in groups.select(state.params, trained).items()
+    }
+    counts = _of_optimizer(graphdef, state, groups_of_counts)
+    return {
+        "batches tracked": _counters(to_torch(steps.model_of(graphdef, state))),
+        "Adam steps": {name: int(array.flat[0]) for name, array in counts.items()},
+    }
+
+
+def _of_optimizer(graphdef: nnx.GraphDef, state: steps.TrainState, per_group: groups.Groups) -> Arrays:
+    """Returns values that lie beside the trained parameters, by the parameters' names in torch.
+
+    They take the parameters' places in the model and go through the converter; what is not trained is marked by NaN.
+    """
+    nothing = jax.tree.map(lambda value: jnp.full_like(value, jnp.nan), state.params)
+    tensors = to_torch(nnx.merge(graphdef, groups.replace(nothing, per_group), state.batch_stats, copy=True))
+    return {
+        name: array
+        for name, array in tensors.items()
+        if not name.endswith((*_STATISTICS, _COUNTER)) and not np.isnan(array).all()
+    }
+
+
+def _ending(tensors: Arrays, *endings: str) -> Arrays:
+    return {name: array for name, array in tensors.items() if name.endswith(endings)}
+
+
+def _counters(tensors: Arrays) -> dict[str, int]:
+    return {name: int(array) for name, array in _ending(tensors, _COUNTER).items()}
+
+
+@contextlib.contextmanager
+def _recorded(model: MultiTaskModel) -> Iterator[Arrays]:
+    """Records the maps of a forward pass as it runs, as PyTorch's hooks do: the production code is not repeated here."""
+    maps: Arrays = {}
+    names = {
+        id(block): f"{stage}.{number}"
+        for stage in ("layer1", "layer2", "layer3", "layer4")
+        for number, block in enumerate(getattr(model.trunk, stage))
+    }
+    block_call, stages, trunk_call = BasicBlock.__call__, ResNet.stages, ResNet.__call__
+
+    def recorded_block(self, inputs, **kwargs):
+        outputs = maps[names[id(self)]] = block_call(self, inputs, **kwargs)
+        return outputs
+
+    def recorded_stages(self, images, **kwargs):
+        outputs = stages(self, images, **kwargs)
+        maps["stem"] = outputs["stem"]
+        return outputs
+
+    def recorded_trunk(self, images, **kwargs):
+        outputs = maps["pooled"] = trunk_call(self, images, **kwargs)
+        return outputs
+
+    with (
+        mock.patch.object(BasicBlock, "__call__", recorded_block),
+        mock.patch.object(ResNet, "stages", recorded_stages),
+        mock.patch.object(ResNet, "__call__", recorded_trunk),
+    ):
+        yield maps
+    for name, value in maps.items():
+        maps[name] = np.asarray(value).transpose(0, 3, 1, 2) if value.ndim == 4 else np.asarray(value)
