@@ -78,8 +78,8 @@ class Split:
             raise IndexError(f"record {index} of {len(self)}")
         try:
             return self._pictures.read(index)
-        except Exception as error:
-            # ArrayRecord answers missing or damaged files with several exceptions, none of them its own.
+        except (RuntimeError, ValueError, OSError, IndexError, KeyError) as error:
+            # ArrayRecord has a hash over every record; what it finds damaged is a RuntimeError.
             raise _again(get_source(self.source), f"record {index} of {self.split} can't be read ({error})") from error
 
 

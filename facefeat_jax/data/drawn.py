@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
-import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import facefeat_jax
 from facefeat_jax.data.avatars import draw
 from facefeat_jax.data.selection import Row, SplitName
 
@@ -17,6 +20,8 @@ TRAIN_SIZE = 4096
 VAL_SIZE = 1024
 
 _CHUNK = 32
+
+_Drawn = list[tuple[Row, bytes]]
 
 
 def sizes() -> dict[SplitName, int]:
@@ -36,40 +41,68 @@ def draw_rows(
     Returns:
       Per split the rows, and by `source_file` the pictures, as PNG: the same pixels whatever the version of Pillow.
     """
-    total = sum(sizes().values())
+    total = TRAIN_SIZE + VAL_SIZE
     chunks = [range(start, min(start + _CHUNK, total)) for start in range(0, total, _CHUNK)]
-    workers = min(workers or os.cpu_count() or 1, len(chunks))
     rows: list[Row] = []
     data: dict[str, bytes] = {}
-    for results in _mapped(chunks, workers):
-        for row, encoded in results:
+    for drawn in _mapped(chunks, min(workers or os.cpu_count() or 1, len(chunks))):
+        for row, encoded in drawn:
             rows.append(row)
             data[row.source_file] = encoded
-        advance(len(results))
+        advance(len(drawn))
     return {"train": rows[:TRAIN_SIZE], "val": rows[TRAIN_SIZE:]}, data
 
 
-def _mapped(chunks: Sequence[range], workers: int) -> Iterator[list[tuple[Row, bytes]]]:
+def _mapped(chunks: list[range], workers: int) -> Iterator[_Drawn]:
+    """Draws chunks in order, by processes that take turns.
+
+    Processes, since drawing holds the GIL. Not multiprocessing's: forking is not safe beside JAX's threads, and
+    spawning runs the calling script again where that doesn't guard its main.
+    """
     done = 0
     if workers > 1:
-        # Processes, since drawing holds the GIL; started afresh, since a fork of a process with JAX's threads may hang.
-        context = multiprocessing.get_context("spawn")
+        package_root = str(Path(facefeat_jax.__file__).parents[1])
+        path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
+        command = [sys.executable, "-c", f"from {__name__} import _serve; _serve()"]
+        children = [
+            subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path}
+            )
+            for _ in range(workers)
+        ]
         try:
-            with ProcessPoolExecutor(workers, context) as pool:
-                try:
-                    for results in pool.map(_drawn, chunks):
-                        done += 1
-                        yield results
-                except BaseException:
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    raise
-        except BrokenProcessPool:
-            pass  # a calling script that doesn't guard its main can't be run again in a child, for one
+            for number, child in enumerate(children):
+                assert child.stdin is not None
+                with child.stdin:
+                    pickle.dump(chunks[number::workers], child.stdin)
+            for number in range(len(chunks)):
+                stream = children[number % workers].stdout
+                assert stream is not None
+                drawn = pickle.load(stream)
+                done += 1
+                yield drawn
+        except (EOFError, pickle.UnpicklingError, BrokenPipeError):
+            pass  # a child died, of too little memory say: the rest is drawn here
+        finally:
+            for child in children:
+                child.kill()
+                assert child.stdout is not None
+                child.stdout.close()
+                child.wait()
     for chunk in chunks[done:]:
         yield _drawn(chunk)
 
 
-def _drawn(indices: range) -> list[tuple[Row, bytes]]:
+def _serve() -> None:
+    """Draws the chunks that standard input asks for; a child's main."""
+    # Ctrl-C reaches the children too; the parent ends them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for chunk in pickle.load(sys.stdin.buffer):
+        pickle.dump(_drawn(chunk), sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+
+
+def _drawn(indices: range) -> _Drawn:
     drawn = []
     for index in indices:
         avatar = draw(SEED, index)

@@ -217,7 +217,7 @@ def apparel(names: Sequence[str]) -> Selection:
 
     root = _root(names, is_wanted)
     chosen, left_out = _in_folders(names, root, is_wanted, (".png", ".jpg", ".jpeg"), fold_case=True)
-    rows = []
+    rows: list[Row] = []
     for name in chosen:
         colour, _, garment = PurePosixPath(name).parent.name.partition("_")
         if colour in SHIRT_CLASSES:

@@ -23,7 +23,7 @@ SHARD_SIZE = 4096
 
 # Not a GeneratorBasedBuilder: that one gathers a whole split in memory before it writes, and from 1 GB on needs
 # TensorFlow to spill it to disk. Shards are written as they come, in the order they come.
-class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
+class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """A TFDS builder that writes pictures as their encoded bytes, with labels and groups, to ArrayRecord.
 
     `facefeat_jax.data.prepare` gives it the pictures that it selected and checked. Called through TFDS alone, it does
