@@ -131,7 +131,7 @@ def test_any_folder_inside_the_zip(prefix: str, tmp_path: Path) -> None:
 
 
 def test_big_endian_zip(tmp_path: Path) -> None:
-    tensors = {
+    tensors: dict[str, np.ndarray] = {
         "a": np.arange(6, dtype=np.float32).reshape(2, 3),
         "b": np.array(258, np.int64),
         "c": np.array([1 + 2j], np.complex64),
