@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
@@ -54,13 +54,9 @@ def _run(arguments: list[str]) -> int:
 
 
 def _parse(kind: type[Arguments], command: str, argv: Sequence[str], default: Arguments | None = None) -> Arguments:
-    return tyro.cli(
-        kind,
-        prog=f"facefeat {command}",
-        args=list(argv),
-        default=default if default is not None else tyro.MISSING,  # type: ignore[arg-type]
-        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
-    )
+    options: dict[str, Any] = {} if default is None else {"default": default}
+    config = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
+    return tyro.cli(kind, prog=f"facefeat {command}", args=list(argv), config=config, **options)
 
 
 # --- prepare

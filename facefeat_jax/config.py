@@ -33,8 +33,8 @@ class TrainConfig:
     image_size: int = 224
     """Side in pixels to which pictures are resized; the aspect ratio is not kept."""
     decode: Literal["as_notebook", "upright"] = "upright"
-    """How files become RGB: `upright` applies EXIF rotation, scales 16 bit and composites transparency; `as_notebook`
-    does none of these."""
+    """How files become RGB. With `upright` EXIF rotation is applied, 16 bit scaled and transparency composited, with
+    `as_notebook` none of these."""
     limit: int | None = None
     """Use only this many pictures of each split (spread evenly); for smoke runs."""
 
@@ -52,8 +52,8 @@ class TrainConfig:
 
     # --- Training
     schedule: Literal["sequential", "mixed"] = "mixed"
-    """`sequential`: in each epoch one task after the other, each validated after its own pass. `mixed`: pictures of all
-    sources in one stream, each loss taken over the pictures that carry its label."""
+    """In each epoch one task after the other, each validated after its own pass (`sequential`), or the pictures of all
+    sources in one stream, each loss taken over the pictures that carry its label (`mixed`)."""
     trainable: tuple[str, ...] = ("all",)
     """Stages of the trunk that are trained (`stem`, `layer1` to `layer4`, `all`, `none`); heads always are."""
     batch_norm: Literal["batch", "frozen"] = "batch"
@@ -90,7 +90,7 @@ class TrainConfig:
     overwrite: bool = False
     """Delete what an earlier run left in the run folder."""
     smoke: bool = False
-    """Shrink everything so that the whole path runs in about a minute; the result means nothing."""
+    """Run the whole path in about a minute, on a few drawn pictures and random weights; the result means nothing."""
 
     # --- Set by the recipe, not on the command line
     recipe: str = field(default="", metadata={"fixed": True})
@@ -138,15 +138,21 @@ class TrainConfig:
 
 
 def apply_smoke(config: TrainConfig) -> TrainConfig:
-    """Returns the config shrunk to about a minute on two CPU cores, where `smoke` is set."""
+    """Returns the config shrunk to about a minute on two CPU cores, where `smoke` is set.
+
+    It needs nothing that has to be downloaded: the drawn data set stands in for the sources, and random weights for
+    ImageNet's.
+    """
     if not config.smoke:
         return config
     return dataclasses.replace(
         config,
+        sources=("avatars",),
+        weights="random" if config.weights == "imagenet" else config.weights,
         image_size=min(config.image_size, 32),
         batch_size=min(config.batch_size, 8),
         epochs=min(config.epochs, 2),
-        limit=min(config.limit or 48, 48),
+        limit=min(config.limit or 44, 44),  # not a multiple of the batch: the short last batch is part of the path
         warmup_steps=min(config.warmup_steps, 2),
     )
 
