@@ -319,7 +319,7 @@ class Scene:
             "skin": self.face.skin,
             "lighting": self.light.kind,
             "pose": pose,
-            "framing": "close" if view.unit > 0.325 else "wide" if view.unit < 0.30 else "medium",
+            "framing": "close" if view.unit > 0.33 else "wide" if view.unit < 0.305 else "medium",
             "hair": self.hair.style,
             "hair_color": self.hair.color_name,
             "headwear": self.hair.hat,
@@ -400,10 +400,10 @@ def _contrasting(dice: Dice, colors: tuple[Color, ...], ground: Color, least: fl
 
 def _view(dice: Dice) -> View:
     return View(
-        unit=dice.uniform(0.28, 0.335),
-        x=0.5 + dice.uniform(-0.14, 0.14),
-        y=0.42 + dice.uniform(-0.06, 0.06),
-        tilt=math.radians(dice.uniform(-12.0, 12.0)),
+        unit=dice.uniform(0.285, 0.35),
+        x=0.5 + dice.uniform(-0.16, 0.16),
+        y=0.42 + dice.uniform(-0.065, 0.065),
+        tilt=math.radians(dice.uniform(-11.0, 11.0)),
         lean=math.radians(dice.around(0.0, 9.0)),
         turn=dice.uniform(-0.8, 0.8),
         mirrored=dice.chance(0.5),
@@ -423,18 +423,18 @@ def _light(dice: Dice) -> Light:
     elif kind == "cool":
         warmth = -0.05 - 0.05 * strong
     elif kind == "dim":
-        exposure = 0.56 + 0.18 * strong
+        exposure = 0.60 + 0.18 * strong
     elif kind == "bright":
         exposure = 1.10 + 0.12 * strong
     return Light(
         kind=kind,
         gains=(1.0 + warmth, 1.0 + dice.around(0.0, 0.02), 1.0 - warmth),
         exposure=exposure,
-        contrast=dice.uniform(0.82, 1.1),
+        contrast=dice.uniform(0.78, 1.12),
         slope=slope,
         angle=dice.uniform(0.0, 2.0 * math.pi),
-        grain=dice.uniform(0.0, 6.5),
-        blur=dice.uniform(0.3, 0.75) if dice.chance(0.35) else 0.0,
+        grain=dice.uniform(0.0, 5.5),
+        blur=dice.uniform(0.3, 0.65) if dice.chance(0.3) else 0.0,
     )
 
 
@@ -442,7 +442,7 @@ def _face(dice: Dice) -> Face:
     skin = dice.pick(tuple(palette.SKINS))
     a, b = palette.SKINS[skin]
     marks = dice.weighted(
-        {"none": 6.0, "freckles": 1.2, "war_paint": 0.9, "plaster": 0.7, "shadows": 1.2, "mask": 0.7, "patch": 0.5}
+        {"none": 7.5, "freckles": 1.2, "war_paint": 0.5, "plaster": 0.6, "shadows": 0.7, "mask": 0.4, "patch": 0.4}
     )
     return Face(
         skin=skin,
@@ -451,7 +451,7 @@ def _face(dice: Dice) -> Face:
         height=dice.uniform(0.90, 1.02),
         jaw=dice.uniform(0.05, 0.28),
         ears=dice.uniform(0.8, 1.2),
-        eyes=dice.weighted({"round": 3.0, "almond": 3.0, "dot": 1.5, "closed": 0.8}),
+        eyes=dice.weighted({"round": 3.0, "almond": 3.0, "dot": 1.5, "closed": 0.6}),
         eye_size=dice.uniform(0.88, 1.12),
         eye_gap=dice.uniform(0.35, 0.41),
         iris=dice.pick(palette.IRIS_COLORS),
@@ -461,7 +461,7 @@ def _face(dice: Dice) -> Face:
         blush=dice.uniform(0.15, 0.4) if dice.chance(0.5) else 0.0,
         marks=marks,
         marks_color=_any_color(dice),
-        chin_shade=dice.uniform(0.1, 0.4) if dice.chance(0.4) else 0.0,
+        chin_shade=dice.uniform(0.1, 0.35) if dice.chance(0.3) else 0.0,
     )
 
 
@@ -478,10 +478,10 @@ def _lashes(dice: Dice, face: Face) -> Lashes:
 
 def _whiskers(dice: Dice, face: Face) -> Whiskers:
     return Whiskers(
-        kind=dice.weighted({"moustache": 2.2, "handlebar": 2.0, "goatee": 1.3, "beard": 0.8, "stubble": 1.2}),
+        kind=dice.weighted({"moustache": 2.4, "handlebar": 2.2, "goatee": 1.3, "beard": 0.9, "stubble": 0.6}),
         color=_contrasting(dice, palette.BEARD_COLORS, face.color, 80.0),
-        size=dice.uniform(0.88, 1.15),
-        brow=dice.uniform(0.11, 0.15),
+        size=dice.uniform(1.0, 1.25),
+        brow=dice.uniform(0.13, 0.17),
         slant=dice.uniform(-0.03, 0.05),
     )
 
@@ -490,8 +490,8 @@ def _eyewear(dice: Dice, face: Face) -> Eyewear:
     ground = face.marks_color if face.marks == "mask" else face.color
     return Eyewear(
         shape=dice.pick(("round", "square", "wide", "cat_eye", "aviator", "half_rim")),
-        color=_contrasting(dice, palette.FRAME_COLORS, ground, 65.0),
-        thickness=dice.uniform(0.07, 0.115),
+        color=_contrasting(dice, palette.FRAME_COLORS, ground, 80.0),
+        thickness=dice.uniform(0.075, 0.12),
         size=dice.uniform(1.05, 1.18),
         lens=dice.weighted({"clear": 6.0, "tinted": 1.5, "dark": 1.5}),
         lens_color=_any_color(dice),
@@ -529,7 +529,7 @@ def _hair(dice: Dice) -> Hair:
                 "sunhat": 0.6,
                 "headband": 0.9,
                 "headscarf": 0.7,
-                "spectacles": 0.8,
+                "spectacles": 0.6,
             }
         ),
         hat_color=_any_color(dice),
@@ -547,17 +547,17 @@ def _clothes(dice: Dice) -> Clothes:
         over=dice.weighted(
             {
                 "none": 5.0,
-                "jacket": 1.8,
-                "dungarees": 0.9,
-                "waistcoat": 1.0,
-                "braces": 0.7,
-                "scarf": 1.3,
+                "jacket": 1.5,
+                "dungarees": 0.7,
+                "waistcoat": 0.6,
+                "braces": 0.6,
+                "scarf": 1.0,
                 "necklace": 0.6,
                 "tie": 0.8,
             }
         ),
         over_color=_any_color(dice),
-        shoulders=dice.uniform(1.35, 1.7),
+        shoulders=dice.uniform(1.12, 1.5),
     )
 
 
@@ -586,7 +586,7 @@ def _backdrop(dice: Dice) -> Backdrop:
 
 
 def _occlusion(dice: Dice) -> Occlusion:
-    kind = dice.weighted({"none": 6.0, "hand": 1.5, "bar": 1.2, "blob": 1.2})
+    kind = dice.weighted({"none": 7.5, "hand": 1.4, "bar": 0.8, "blob": 1.0})
     side = -1.0 if dice.chance(0.5) else 1.0
     color, x, y, angle, size = (
         _any_color(dice),
