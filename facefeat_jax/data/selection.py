@@ -188,7 +188,8 @@ def glasses(names: Sequence[str], attributes: Mapping[str, Mapping[str, str]] | 
     if lacking := [name for name in classes if sum(row.labels["glasses"] == name for row in rows) < 2]:
         raise LayoutError(f"no two .jpg or .png files in a folder {lacking[0]}/")
     shuffled = [rows[index] for index in np.random.RandomState(SPLIT_SEED).permutation(len(rows))]
-    selection = _split(shuffled, stratify=[row.labels["glasses"] for row in shuffled])
+    # Numbers, as in the baseline: scikit-learn draws class by class, in the order of the sorted labels.
+    selection = _split(shuffled, stratify=[int(row.labels["glasses"] == "glasses") for row in shuffled])
     selection.root, selection.left_out = root, left_out
     selection.notes.append("names sorted, then shuffled and split 80/20, stratified, both with seed 42")
     return selection
@@ -232,7 +233,7 @@ def apparel(names: Sequence[str]) -> Selection:
     return selection
 
 
-def _split(rows: Sequence[Row], stratify: Sequence[str] | None) -> Selection:
+def _split(rows: Sequence[Row], stratify: Sequence[int] | None) -> Selection:
     from sklearn.model_selection import train_test_split  # takes a second to import
 
     try:

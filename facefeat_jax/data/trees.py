@@ -195,7 +195,7 @@ class _Union:
 
 def _is_system(*parts: str) -> bool:
     """Whether a file or folder is what operating systems leave behind."""
-    return any(part.startswith(".") or part in _SYSTEM_NAMES for part in parts)
+    return any((part.strip(".") and part.startswith(".")) or part in _SYSTEM_NAMES for part in parts)
 
 
 def _decoded(entry: zipfile.ZipInfo) -> str:

@@ -1,0 +1,154 @@
+"""Downloads as folders and zips, friendly and hostile."""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+import zipfile
+
+import pytest
+
+from facefeat_jax.data.trees import MAX_FILE_BYTES, UnreadableError, open_tree
+from facefeat_jax.errors import UserError
+
+FILES = {"b/2.jpg": b"two", "a.csv": b"table", "b/1.jpg": b"one"}
+
+
+def test_folder_and_zip_give_the_same(lay_out, pack):
+    for tree in (open_tree(lay_out(FILES)), open_tree(pack(FILES))):
+        assert tree.files() == ["a.csv", "b/1.jpg", "b/2.jpg"]
+        assert tree.read("b/2.jpg") == b"two"
+        assert not tree.skipped
+
+
+def test_folder_of_zips_beside_other_files(lay_out, pack):
+    pack({"train/1.jpg": b"x"}, "download/pictures.zip")
+    tree = open_tree(lay_out({"labels.csv": b"l"}))
+    assert tree.files() == ["labels.csv", "train/1.jpg"]
+    assert (tree.read("labels.csv"), tree.read("train/1.jpg")) == (b"l", b"x")
+
+
+def test_an_archive_beside_what_was_unpacked_from_it_does_not_count(lay_out, pack):
+    pack({"train/1.jpg": b"x", "train/2.jpg": b"y"}, "download/pictures.zip")
+    assert open_tree(lay_out({"train/1.jpg": b"x"})).files() == ["pictures.zip", "train/1.jpg"]
+
+
+def test_what_systems_leave_behind_is_not_there(lay_out, pack):
+    clutter = {"__MACOSX/b/._1.jpg": b"", ".DS_Store": b"", "b/Thumbs.db": b"", "b/._1.jpg": b"", "b/1.jpg": b"1"}
+    for tree in (open_tree(lay_out(clutter)), open_tree(pack(clutter))):
+        assert tree.files() == ["b/1.jpg"]
+
+
+def test_links_are_followed_and_loops_are_not(lay_out, tmp_path):
+    root = lay_out({"real/1.jpg": b"1"})
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "2.jpg").write_bytes(b"2")
+    (root / "linked").symlink_to(tmp_path / "elsewhere")
+    (root / "real" / "loop").symlink_to(root)
+    (root / "dangling.jpg").symlink_to(root / "nowhere")
+    (root / "self.jpg").symlink_to(root / "self.jpg")
+    tree = open_tree(root)
+    assert tree.files() == ["linked/2.jpg", "real/1.jpg"]
+    assert dict(tree.skipped) == {
+        "dangling.jpg": "a dangling link",
+        "self.jpg": "a dangling link",
+        "real/loop": "a link to a folder above it",
+    }
+
+
+def test_names_that_are_not_utf8_and_odd_files_are_skipped_with_reason(lay_out):
+    root = lay_out({"1.jpg": b"1"})
+    with open(os.fsencode(root) + b"/caf\xe9.jpg", "wb"):
+        pass
+    os.mkfifo(root / "pipe.jpg")
+    (root / "folder.jpg").mkdir()
+    with open(root / "huge.jpg", "wb") as file:
+        file.truncate(MAX_FILE_BYTES + 1)
+    tree = open_tree(root)
+    assert tree.files() == ["1.jpg"]
+    assert dict(tree.skipped) == {
+        "caf\\udce9.jpg": "its name is not UTF-8",
+        "pipe.jpg": "not a regular file",
+        "huge.jpg": "larger than 256 MiB",
+    }
+
+
+def test_a_file_that_goes_away_is_unreadable(lay_out):
+    root = lay_out(FILES)
+    tree = open_tree(root)
+    (root / "b" / "1.jpg").unlink()
+    with pytest.raises(UnreadableError, match="No such file"):
+        tree.read("b/1.jpg")
+
+
+@pytest.mark.parametrize("name", ["../out.jpg", "a/../../out.jpg", "/etc/out.jpg", "C:/out.jpg", "..\\out.jpg"])
+def test_entries_that_climb_out_are_skipped(pack, name):
+    tree = open_tree(pack({name: b"x", "fine/1.jpg": b"1"}))
+    assert tree.files() == ["fine/1.jpg"]
+    assert [reason for _, reason in tree.skipped] == ["its name climbs out of the archive"]
+
+
+def test_links_in_archives_are_skipped(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        link = zipfile.ZipInfo("link.jpg")
+        link.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(link, "/etc/passwd")
+    tree = open_tree(tmp_path / "a.zip")
+    assert tree.files() == [] and tree.skipped == [("link.jpg", "a link")]
+
+
+def test_encrypted_and_lying_entries_are_skipped(pack):
+    path = pack({"one.jpg": b"secret", "two.jpg": b"bomb", "three.jpg": b"fine"})
+    raw = bytearray(path.read_bytes())
+    central = raw.index(b"PK\x01\x02")
+    struct.pack_into("<H", raw, central + 8, 1)  # flag: encrypted
+    central = raw.index(b"PK\x01\x02", central + 1)
+    struct.pack_into("<I", raw, central + 24, MAX_FILE_BYTES + 1)  # claimed size
+    path.write_bytes(raw)
+    tree = open_tree(path)
+    assert tree.files() == ["three.jpg"]
+    assert tree.skipped == [("one.jpg", "encrypted"), ("two.jpg", "larger than 256 MiB")]
+
+
+def test_a_name_twice_in_an_archive_gives_the_first(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("1.jpg", "first")
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("1.jpg", "second")
+    tree = open_tree(tmp_path / "a.zip")
+    assert tree.read("1.jpg") == b"first"
+    assert tree.skipped == [("1.jpg", "named a second time in the archive")]
+
+
+def test_damaged_entries_are_unreadable(pack):
+    path = pack({"1.jpg": bytes(range(256)) * 20})
+    raw = bytearray(path.read_bytes())
+    raw[60:70] = b"\x55" * 10
+    path.write_bytes(raw)
+    with pytest.raises(UnreadableError, match="damaged in the archive"):
+        open_tree(path).read("1.jpg")
+
+
+@pytest.mark.parametrize("cut", [0, 10, -10])
+def test_what_is_no_zip_is_one_line(pack, cut):
+    path = pack(FILES)
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(UserError, match="not a zip archive, or cut short") as caught:
+        open_tree(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_names_in_utf8_without_the_flag_are_read(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("caf\u00e9/1.jpg", "1")
+    raw = (tmp_path / "a.zip").read_bytes()
+    cleared = raw.replace(b"\x14\x00\x00\x08", b"\x14\x00\x00\x00")
+    assert cleared != raw
+    (tmp_path / "a.zip").write_bytes(cleared)
+    assert open_tree(tmp_path / "a.zip").files() == ["caf\u00e9/1.jpg"]
+
+
+def test_nothing_there_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="no such file or folder"):
+        open_tree(tmp_path / "missing")
