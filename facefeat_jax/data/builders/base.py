@@ -118,7 +118,7 @@ class _Shard:
             yield (
                 number,
                 {
-                    "image": _Content(picture, self._read),
+                    "image": _Content(_reread(picture, self._read)),
                     **row.labels,
                     "source_file": row.source_file,
                     "source_row": row.source_row,
@@ -128,22 +128,27 @@ class _Shard:
 
 
 class _Content:
-    """A picture's bytes, read when TFDS encodes the example.
+    """A picture's bytes, handed out once.
 
     TFDS keeps all examples of a shard until it is written, to count them; it shall not keep the bytes.
     """
 
-    def __init__(self, picture: Picture, read: Callable[[Row], bytes]):
-        self._picture = picture
-        self._read = read
+    def __init__(self, data: bytes):
+        self._data = data
 
     def read(self) -> bytes:
-        """Returns the bytes; raises `UserError` if they are not those that were checked."""
-        name = self._picture.row.source_file
-        try:
-            data = self._read(self._picture.row)
-        except UnreadableError as error:
-            raise UserError(f"{name} can't be read any more ({error}); prepare again") from error
-        if zlib.crc32(data) != self._picture.crc32:
-            raise UserError(f"{name} changed while the data set was being prepared; prepare again")
+        """Returns the bytes and forgets them."""
+        data, self._data = self._data, b""
         return data
+
+
+def _reread(picture: Picture, read: Callable[[Row], bytes]) -> bytes:
+    """Returns a picture's bytes; raises `UserError` if they are not those that were checked."""
+    name = picture.row.source_file
+    try:
+        data = read(picture.row)
+    except UnreadableError as error:
+        raise UserError(f"{name} can't be read any more ({error}); prepare again") from error
+    if zlib.crc32(data) != picture.crc32:
+        raise UserError(f"{name} changed while the data set was being prepared; prepare again")
+    return data
