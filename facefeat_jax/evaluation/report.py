@@ -1,0 +1,363 @@
+"""`report.html` of a run: one page that holds everything it shows, so that it can be sent, printed and kept.
+
+The page is `templates/report.html.j2`; this module gathers what stands in it, a function for each section.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from facefeat_jax.config import TrainConfig, apply_smoke, list_recipes, load_recipe
+from facefeat_jax.errors import UserError
+from facefeat_jax.evaluation import curves as curves_of
+from facefeat_jax.evaluation.table import (
+    OWN_PASS,
+    WHY_THEY_DIFFER,
+    ResultRow,
+    format_accuracy,
+    format_loss,
+    result_rows,
+)
+from facefeat_jax.run_folder import METRICS, REPORT, RESULTS, read_config
+from facefeat_jax.training.logs import read_metrics
+
+if TYPE_CHECKING:
+    from facefeat_jax.data.examples import Examples
+    from facefeat_jax.data.images import DecodePolicy
+
+_LARGEST_PNG = 128  # side in pixels up to which a picture is inlined without loss; larger ones as JPEG
+_LARGEST = 256  # side in pixels to which larger pictures are brought: they are shown no larger
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture to show in the report.
+
+    Attributes:
+      image: uint8 `[height, width, 3]`.
+      caption: what stands under it, such as its labels.
+    """
+
+    image: np.ndarray
+    caption: str
+
+
+def write_report(run: Path, *, samples: Sequence[Sample] | None = None) -> Path:
+    """Makes the report of a finished run.
+
+    Args:
+      run: the run folder.
+      samples: pictures of the training data; see `training_samples`.
+
+    Returns:
+      The path of the page.
+
+    Raises:
+      UserError: the folder is not a run, or its training has not come to its end.
+    """
+    config = read_config(run)
+    results = _read_results(run)
+    curves = curves_of.read_curves(run)
+    rows = result_rows(results)
+    series = {task: number for number, task in enumerate(curves)}
+    context = {
+        "title": config.recipe or run.resolve().name,
+        "run_name": run.resolve().name,
+        "finished": _finished(run, results),
+        "summary": _summary(run, config, results),
+        "cautions": _cautions(config),
+        "heads": [_head(row, series) for row in rows],
+        "sequential": config.schedule == "sequential",
+        "own_pass": OWN_PASS,
+        "why_they_differ": WHY_THEY_DIFFER,
+        "training_figures": _training_figures(curves),
+        "validation_figures": _validation_figures(curves, results["heads"]),
+        "legend": [{"head": task, "series": number} for task, number in series.items()],
+        "validations": _validations(curves),
+        "samples": [{"source": _inlined(sample.image), "caption": sample.caption} for sample in samples or ()],
+        "data": _data(results.get("data")),
+        "configuration": [(name, _shown(value)) for name, value in config.to_json().items()],
+        "environment": [(name, _shown(value)) for name, value in results.get("environment", {}).items()],
+        "command": str(results.get("command") or command_line(config)),
+        "series_colors": curves_of.SERIES_COLORS,
+    }
+    return curves_of.replace_file(run / REPORT, _render(context).encode())
+
+
+def training_samples(
+    examples: Examples,
+    classes: Mapping[str, Sequence[str]],
+    *,
+    decode: DecodePolicy,
+    image_size: int,
+    count: int = 24,
+) -> list[Sample]:
+    """Returns pictures spread evenly over a data set, as the model gets them, with their labels as captions.
+
+    Args:
+      examples: the data.
+      classes: class names of each task, as in `ModelSpec`.
+      decode: how files become RGB.
+      image_size: side in pixels.
+      count: how many; fewer where there are not as many.
+    """
+    from facefeat_jax.data.images import decode_resized
+
+    chosen = np.unique(np.linspace(0, len(examples) - 1, min(count, len(examples))).astype(int))
+    samples = []
+    for index in chosen.tolist():
+        labels = {task: int(examples.labels[task][index]) for task in classes}
+        caption = ", ".join(classes[task][label].replace("_", " ") for task, label in labels.items() if label >= 0)
+        samples.append(Sample(decode_resized(examples.read(index), image_size, decode), caption or "no label"))
+    return samples
+
+
+def count_data(splits: Mapping[str, Examples], classes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Returns how many pictures each split has, of each class: what `results.json` may hold as `data`.
+
+    Args:
+      splits: by name, such as `train` and `val`.
+      classes: class names of each task.
+    """
+    return {
+        split: {
+            "pictures": len(examples),
+            "classes": {
+                task: {name: int(np.sum(examples.labels[task] == number)) for number, name in enumerate(names)}
+                for task, names in classes.items()
+            },
+        }
+        for split, examples in splits.items()
+    }
+
+
+def command_line(config: TrainConfig) -> str:
+    """Returns the command that trains with this config: its recipe, and what is set to something else than there."""
+    if config.recipe not in list_recipes():
+        values = ", ".join(f"{name}={value!r}" for name, value in _changed(config, TrainConfig()).items())
+        return f"facefeat_jax.training.loop.train(TrainConfig({values}))"
+    recipe = dataclasses.replace(load_recipe(config.recipe), smoke=config.smoke)
+    words = ["facefeat", "train", config.recipe]
+    if config.smoke != load_recipe(config.recipe).smoke:
+        words.append("--smoke" if config.smoke else "--no-smoke")
+    for name, value in _changed(config, apply_smoke(recipe)).items():
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            words += [f"--{option}", *map(str, value if isinstance(value, tuple) else [value])]
+    return shlex.join(words)
+
+
+def _changed(config: TrainConfig, base: TrainConfig) -> dict[str, Any]:
+    # `resume` and `overwrite` say how the folder was found, not what was trained.
+    names = [field.name for field in dataclasses.fields(config) if field.name not in ("recipe", "resume", "overwrite")]
+    return {name: getattr(config, name) for name in names if getattr(config, name) != getattr(base, name)}
+
+
+def _read_results(run: Path) -> dict[str, Any]:
+    path = run / RESULTS
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+        result_rows(results)
+    except FileNotFoundError:
+        state = "its training has not come to its end" if (run / METRICS).exists() else "it was not trained here"
+        raise UserError(
+            f"{run} has no {RESULTS} to report: {state}. Go on with it (facefeat train RECIPE --resume), or train anew"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} can't be read ({error!r}); train again") from error
+    return results
+
+
+def _finished(run: Path, results: Mapping[str, Any]) -> str:
+    try:
+        finished = datetime.fromisoformat(results["finished"]).astimezone(UTC)
+    except (KeyError, TypeError, ValueError):
+        finished = datetime.fromtimestamp((run / RESULTS).stat().st_mtime, UTC)
+    return f"{finished.day} {finished:%B %Y, %H:%M} UTC"
+
+
+def _summary(run: Path, config: TrainConfig, results: Mapping[str, Any]) -> str:
+    """Returns a line that says what was trained on what, and how long it took."""
+    schedule = "one head after the other" if config.schedule == "sequential" else "all heads together"
+    parts = [
+        f"{config.trunk}, {config.image_size} px, on {', '.join(config.sources)}",
+        f"{schedule}, {_count(config.epochs, 'epoch')} of batches of {config.batch_size}",
+    ]
+    if "seconds" in results and "steps" in results:
+        parts.append(f"{_count(results['steps'], 'step')} in {format_duration(results['seconds'])}")
+    passes = [row for row in read_metrics(run / METRICS) if row["event"] == "pass"]
+    if seconds := sum(row["seconds"] for row in passes):
+        rate = sum(row["seconds"] * row["images_per_s"] for row in passes) / seconds
+        parts.append(f"{rate:,.0f} images/s in training, waiting for data included")
+    return "; ".join(parts) + "."
+
+
+def _cautions(config: TrainConfig) -> list[str]:
+    """Returns what a reader must know before believing the figures."""
+    cautions = []
+    if config.smoke:
+        cautions.append("This was a smoke run, which shows that everything works. Its figures mean nothing.")
+    if "avatars" in config.sources:
+        cautions.append(
+            "The avatars were drawn by this project's own code. A good score on them says that the system works, and "
+            "nothing about people."
+        )
+    if "gender" in config.tasks:
+        cautions.append(
+            "The gender head predicts the label that a data set gives to an appearance. It does not know who a person "
+            "is."
+        )
+    return cautions
+
+
+def _head(row: ResultRow, series: Mapping[str, int]) -> dict[str, Any]:
+    own = row.own_pass
+    return {
+        "name": row.head,
+        "series": series.get(row.head, 0),
+        "accuracy": format_accuracy(row.final.accuracy),
+        "loss": format_loss(row.final.loss),
+        "n": f"{row.final.n:,}",
+        "own_accuracy": format_accuracy(own.accuracy) if own else "",
+        "own_loss": format_loss(own.loss) if own else "",
+        "own_loss_of_batches": format_loss(own.loss_of_batches) if own else "",
+    }
+
+
+def _training_figures(curves: Mapping[str, curves_of.HeadCurve]) -> list[dict[str, str]]:
+    figures = []
+    for number, (task, curve) in enumerate(curves.items()):
+        if not curve.losses:
+            continue
+        line = curves_of.smooth(curve.losses)
+        figures.append(
+            {
+                "title": f"{task}: training loss",
+                "alt": (
+                    f"Training loss of {task} over {_count(len(line), 'iteration')}. Its moving average goes from "
+                    f"{format_loss(line[0])} to {format_loss(line[-1])}; the least is {format_loss(line.min())}."
+                ),
+                "svg": curves_of.training_loss_svg(curve, number),
+            }
+        )
+    return figures
+
+
+def _validation_figures(
+    curves: Mapping[str, curves_of.HeadCurve], final: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, str]]:
+    if not any(curve.epochs for curve in curves.values()):
+        return []
+    figures = []
+    for name, form in (("accuracy", format_accuracy), ("loss", format_loss)):
+        told = []
+        for task, curve in curves.items():
+            values = curve.validation_accuracies if name == "accuracy" else curve.validation_losses
+            if values:
+                last = final.get(task, {}).get(name)
+                after = f", {form(last)} with the final weights" if last not in (None, values[-1]) else ""
+                told.append(
+                    f"{task} from {form(values[0])} after epoch {curve.epochs[0]} to {form(values[-1])} after epoch "
+                    f"{curve.epochs[-1]}{after}"
+                )
+        figures.append(
+            {
+                "title": f"validation {name}",
+                "alt": f"Validation {name} by epoch: {'; '.join(told)}.",
+                "svg": curves_of.validation_svg(curves, name, final),
+            }
+        )
+    return figures
+
+
+def _validations(curves: Mapping[str, curves_of.HeadCurve]) -> list[dict[str, Any]]:
+    """Returns the figures of every validation: a line an epoch, a pair of accuracy and loss a head."""
+    found: dict[int, dict[str, tuple[str, str]]] = {}
+    for task, curve in curves.items():
+        for epoch, accuracy, loss in zip(
+            curve.epochs, curve.validation_accuracies, curve.validation_losses, strict=True
+        ):
+            found.setdefault(epoch, {})[task] = format_accuracy(accuracy), format_loss(loss)
+    return [
+        {"epoch": epoch, "figures": [of_epoch.get(task, ("", "")) for task in curves]}
+        for epoch, of_epoch in sorted(found.items())
+    ]
+
+
+def _data(data: Any) -> dict[str, Any] | None:
+    """Returns the table of pictures by class from what `count_data` made; None where there is none."""
+    if not isinstance(data, Mapping) or not data:
+        return None
+    splits = list(data)
+    lines = []
+    for task in data[splits[0]]["classes"]:
+        names = data[splits[0]]["classes"][task]
+        for position, name in enumerate(names):
+            counts = [f"{data[split]['classes'].get(task, {}).get(name, 0):,}" for split in splits]
+            lines.append({"task": task if position == 0 else "", "span": len(names), "class": name, "counts": counts})
+    return {"splits": splits, "totals": [f"{data[split]['pictures']:,}" for split in splits], "lines": lines}
+
+
+def _inlined(image: np.ndarray) -> str:
+    """Returns a picture as a data URI."""
+    from PIL import Image
+
+    picture = Image.fromarray(np.asarray(image, np.uint8)).convert("RGB")
+    picture.thumbnail((_LARGEST, _LARGEST))
+    buffer = io.BytesIO()
+    form = "PNG" if max(picture.size) <= _LARGEST_PNG else "JPEG"
+    picture.save(buffer, form, **({"optimize": True} if form == "PNG" else {"quality": 88}))
+    return f"data:image/{form.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "not set"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return str(value)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def format_duration(seconds: float) -> str:
+    """Returns a time as hours, minutes and seconds, the smaller ones only where they matter."""
+    whole = round(seconds)
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _render(context: Mapping[str, Any]) -> str:
+    import jinja2
+    from markupsafe import Markup
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("facefeat_jax.evaluation"),
+        # Names of heads, classes and files are whatever someone called them.
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["drawn"] = Markup  # SVG of `curves`, in which matplotlib has escaped all letters
+    return environment.get_template("report.html.j2").render(context)
