@@ -1,0 +1,34 @@
+"""Writes the golden files anew, from PyTorch (extra `compare`, Python 3.11):
+
+    python tests/golden/regenerate.py
+
+Only wanted when a case of `scripts/parity/golden.py` changes. The files hold what torch 2.13 gave on a CPU in float64.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = Path(__file__).resolve().parent / "files"
+
+
+def main() -> None:
+    sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+    from parity import golden, torch_side
+    from parity.cases import multi_task_weights
+
+    FILES.mkdir(exist_ok=True)
+    for name, training in golden.FORWARD.items():
+        weights = multi_task_weights(golden.FORWARD_SEED)
+        record = torch_side.activations(weights, golden.forward_pictures(), training=training)
+        golden.write(FILES / f"{name}.npz", record)
+    for name, case in golden.TRAINING.items():
+        golden.write(FILES / f"{name}.npz", torch_side.train(case), checksum=golden.fingerprint(case))
+    for path in sorted(FILES.glob("*.npz")):
+        print(f"{path.name}: {path.stat().st_size:,} bytes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Equality with PyTorch, without PyTorch: what it gave is in the golden files, in float64."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from parity import golden, jax_side
+from parity.cases import multi_task_shapes, multi_task_weights
+from parity.records import Record
+
+FILES = Path(__file__).resolve().parent / "files"
+TOLERANCE = 1e-9
+ACTIVATIONS = 1 + 8 + 1 + 3  # stem, blocks, pooled, heads
+
+
+def _check(ours: Record, theirs: Record) -> None:
+    assert set(ours.values) == set(theirs.values)
+    for kind, values in theirs.values.items():
+        largest, where = golden.largest_difference(kind, ours.values[kind], values)
+        print(f"{kind}: {largest:.1e} ({where})")
+        assert largest <= TOLERANCE, f"{kind}: {where} differs by {largest:.1e}"
+    assert ours.counters == theirs.counters
+
+
+@pytest.mark.parametrize("name", golden.FORWARD)
+def test_forward_pass_at_224(name: str) -> None:
+    theirs, _ = golden.read(FILES / f"{name}.npz")
+    assert len(theirs.values["activations"]) == ACTIVATIONS
+    weights = multi_task_weights(golden.FORWARD_SEED)
+    ours = jax_side.activations(weights, golden.forward_pictures(), training=golden.FORWARD[name])
+    _check(ours, theirs)
+
+
+@pytest.mark.parametrize("name", golden.TRAINING)
+def test_training(name: str) -> None:
+    case = golden.TRAINING[name]
+    theirs, checksum = golden.read(FILES / f"{name}.npz")
+    assert golden.fingerprint(case) == checksum, "the made-up pictures are not those that PyTorch was given"
+    assert len(theirs.values["losses"]) == case.num_steps
+    assert len(theirs.values["weights"]) == 72
+    assert len(theirs.values["statistics"]) == 40
+    assert len(theirs.values["first moments"]) == (27 if case.trainable == ("layer4",) else 72)
+    _check(jax_side.train(case), theirs)
+
+
+def test_the_notebooks_case_is_long_enough() -> None:
+    assert golden.TRAINING["train_layer4"].num_steps >= 48
+    assert len(multi_task_shapes()) == 132
+
+
+def test_a_small_difference_is_seen() -> None:
+    theirs, _ = golden.read(FILES / "forward_eval.npz")
+    weights = multi_task_weights(golden.FORWARD_SEED)
+    weights["backbone.layer2.1.bn2.bias"] = weights["backbone.layer2.1.bn2.bias"] + 1e-7
+    ours = jax_side.activations(weights, golden.forward_pictures(), training=False)
+    before, _ = golden.largest_difference(
+        "activations",
+        {k: v for k, v in ours.values["activations"].items() if k == "layer2.0"},
+        {k: v for k, v in theirs.values["activations"].items() if k == "layer2.0"},
+    )
+    after, _ = golden.largest_difference("activations", ours.values["activations"], theirs.values["activations"])
+    assert before <= TOLERANCE < after
+
+
+def test_float64_does_not_leak() -> None:
+    with jax_side.precision("float64"):
+        assert jnp.zeros(1).dtype == np.float64
+    assert jnp.zeros(1).dtype == np.float32
+    assert not jax.config.jax_enable_x64
+
+
+def test_files_are_small() -> None:
+    files = list(FILES.glob("*.npz"))
+    assert {path.stem for path in files} == {*golden.FORWARD, *golden.TRAINING}
+    assert sum(path.stat().st_size for path in files) < 2_000_000

@@ -1,0 +1,104 @@
+"""The detour for small maps is exact, and taken on CPU and small maps only."""
+
+from __future__ import annotations
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax import lax
+
+from facefeat_jax.models import small_maps
+from facefeat_jax.models.small_maps import LARGEST_SIDE, conv_as_patches, conv_general_dilated
+
+DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+MAPS = [(side, side) for side in range(1, LARGEST_SIDE + 1)] + [(1, 4), (3, 2)]
+
+
+def _relative(ours: jax.Array, theirs: jax.Array) -> float:
+    assert ours.shape == theirs.shape
+    return float(jnp.max(jnp.abs(ours - theirs)) / jnp.max(jnp.abs(theirs)))
+
+
+@pytest.mark.parametrize(("kernel", "stride"), list(itertools.product((1, 3, 7), (1, 2))))
+@pytest.mark.parametrize("size", MAPS, ids=str)
+def test_values_and_gradients_equal_lax(size: tuple[int, int], kernel: int, stride: int) -> None:
+    stream = np.random.RandomState(kernel + 10 * stride)
+    padding = ((kernel // 2, kernel // 2),) * 2
+    with jax.enable_x64(True):
+        inputs = jnp.asarray(stream.standard_normal((3, *size, 4)))
+        weights = jnp.asarray(stream.standard_normal((kernel, kernel, 4, 5)))
+
+        def reference(inputs, weights):
+            return lax.conv_general_dilated(
+                inputs, weights, (stride, stride), padding, dimension_numbers=DIMENSIONS, precision="highest"
+            )
+
+        def patches(inputs, weights):
+            return conv_as_patches(inputs, weights, (stride, stride), padding)
+
+        expected, expected_pullback = jax.vjp(reference, inputs, weights)
+        outputs, pullback = jax.vjp(patches, inputs, weights)
+        assert outputs.dtype == jnp.float64
+        assert _relative(outputs, expected) <= 1e-12
+        cotangent = jnp.asarray(stream.standard_normal(expected.shape))
+        for ours, theirs in zip(pullback(cotangent), expected_pullback(cotangent), strict=True):
+            assert _relative(ours, theirs) <= 1e-12
+
+
+def _program(convolution, side: int, **changes) -> str:
+    arguments = {"padding": ((1, 1), (1, 1)), "dimension_numbers": DIMENSIONS, "feature_group_count": 1, **changes}
+    inputs = jnp.zeros((2, side, side, 4))
+    weights = jnp.zeros((3, 3, 4 // arguments["feature_group_count"], 4))
+    return str(jax.make_jaxpr(lambda x, w: convolution(x, w, (1, 1), **arguments))(inputs, weights))
+
+
+def test_small_maps_on_cpu_take_patches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    program = _program(conv_general_dilated, LARGEST_SIDE)
+    assert "conv_general_dilated" not in program
+    assert "dot_general" in program
+
+
+@pytest.mark.parametrize(
+    ("backend", "side", "changes"),
+    [
+        ("cpu", LARGEST_SIDE + 1, {}),
+        ("gpu", 1, {}),
+        ("gpu", LARGEST_SIDE, {}),
+        ("tpu", 2, {}),
+        ("cpu", 2, {"padding": "SAME"}),
+        ("cpu", 4, {"rhs_dilation": (2, 2)}),
+        ("cpu", 4, {"lhs_dilation": (2, 2)}),
+        ("cpu", 2, {"feature_group_count": 2}),
+    ],
+)
+def test_elsewhere_the_program_is_laxs(monkeypatch: pytest.MonkeyPatch, backend: str, side: int, changes: dict) -> None:
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    assert _program(conv_general_dilated, side, **changes) == _program(lax.conv_general_dilated, side, **changes)
+
+
+def test_a_long_thin_map_is_not_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    called = []
+    monkeypatch.setattr(small_maps, "conv_as_patches", lambda *args: called.append(args))
+    conv_general_dilated(
+        jnp.zeros((1, 2, LARGEST_SIDE + 1, 4)),
+        jnp.zeros((3, 3, 4, 4)),
+        (1, 1),
+        ((1, 1), (1, 1)),
+        dimension_numbers=DIMENSIONS,
+    )
+    assert not called
+
+
+@pytest.mark.parametrize("side", [2, LARGEST_SIDE + 1])
+def test_a_flax_convolution_goes_through_it(side: int) -> None:
+    arguments = dict(in_features=4, out_features=6, kernel_size=(3, 3), padding=((1, 1), (1, 1)), use_bias=False)
+    ours = nnx.Conv(**arguments, conv_general_dilated=conv_general_dilated, rngs=nnx.Rngs(0))
+    flaxs = nnx.Conv(**arguments, rngs=nnx.Rngs(0))
+    inputs = jnp.asarray(np.random.RandomState(0).standard_normal((2, side, side, 4)), jnp.float32)
+    np.testing.assert_allclose(ours(inputs), flaxs(inputs), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(ours(inputs[0]), flaxs(inputs[0]), rtol=1e-5, atol=1e-5)  # no batch axis
