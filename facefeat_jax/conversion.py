@@ -49,7 +49,7 @@ def convert(source: Path, run: Path, *, classes: Mapping[str, Sequence[str]] | N
     Raises:
       UserError: the file can't be read or doesn't fit, or the class names don't fit its heads.
     """
-    tensors, carried = weights_conversion.read_with_metadata(source)
+    tensors = weights_conversion.read(source)
     weights_conversion.check_finite(tensors, source)
     widths = {
         name.removesuffix(_HEAD_OUTPUT): int(np.size(array))
@@ -61,7 +61,7 @@ def convert(source: Path, run: Path, *, classes: Mapping[str, Sequence[str]] | N
             f"{source} has no heads ({{task}}_head.2.bias), so there is nothing to predict with. "
             "To train from it: facefeat train RECIPE --weights FILE"
         )
-    names, note = _class_names(source, widths, classes or {}, carried.get(CLASSES_KEY))
+    names, note = _class_names(source, widths, classes or {})
     # In the table's order, whatever the file's; heads of one's own come last.
     ordered = {task: names[task] for task in (*(t for t in TASKS if t in names), *(t for t in names if t not in TASKS))}
     config = dataclasses.replace(load_recipe("baseline"), run=run, tasks=tuple(ordered), weights=str(source))
@@ -72,12 +72,13 @@ def convert(source: Path, run: Path, *, classes: Mapping[str, Sequence[str]] | N
 
 
 def _class_names(
-    source: Path, widths: Mapping[str, int], given: Mapping[str, Sequence[str]], carried: str | None
+    source: Path, widths: Mapping[str, int], given: Mapping[str, Sequence[str]]
 ) -> tuple[dict[str, tuple[str, ...]], str]:
+    """Returns the class names of each head, and what is to be said of where they came from."""
     for task in given:
         if task not in widths:
             raise unknown(f"head in {source}", task, widths)
-    in_file = {task: tuple(names) for task, names in json.loads(carried).items()} if carried else {}
+    in_file = _carried(source)
     notebook = {**{name: task.classes for name, task in TASKS.items()}, "shirt": NOTEBOOK_SHIRT_CLASSES}
     names, note = {}, ""
     for task, width in widths.items():
@@ -103,6 +104,15 @@ def _class_names(
                 f"({', '.join(names[task])}); --classes {task}=... takes one for each"
             )
     return names, note
+
+
+def _carried(source: Path) -> dict[str, tuple[str, ...]]:
+    """Returns the class names that `export` put into the file."""
+    text = weights_conversion.read_metadata(source).get(CLASSES_KEY)
+    try:
+        return {task: tuple(map(str, names)) for task, names in json.loads(text).items()} if text else {}
+    except (ValueError, AttributeError, TypeError):
+        raise UserError(f"the class names in {source} can't be read; give them: --classes TASK=NAME,...") from None
 
 
 def export(run: Path, out: Path) -> ModelSpec:

@@ -10,8 +10,9 @@ def cache_dir() -> Path:
     """Returns the folder of what can be made or fetched again: `$FACEFEAT_CACHE`, else one in the user's cache."""
     if explicit := os.environ.get("FACEFEAT_CACHE"):
         return Path(explicit).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "facefeat_jax"
+    # The XDG rules: a relative path counts as unset.
+    shared = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(shared) if os.path.isabs(shared) else Path.home() / ".cache") / "facefeat_jax"
 
 
 def compilation_cache_dir() -> Path:

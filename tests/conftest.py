@@ -29,3 +29,58 @@ def realdata() -> Path:
     if not folder.is_dir():
         pytest.skip("no real pictures here; set FACEFEAT_REALDATA to their folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Lets the programs that several tests compile be compiled once."""
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@pytest.fixture(scope="session")
+def avatars_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with a small `avatars` data set: 44 pictures to train on, 20 to validate."""
+    from facefeat_jax.data import drawn
+    from facefeat_jax.data.prepare import prepare
+
+    folder = tmp_path_factory.mktemp("data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drawn, "TRAIN_SIZE", 44)
+        patch.setattr(drawn, "VAL_SIZE", 20)
+        prepare("avatars", None, folder, workers=1, progress=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(avatars_dir: Path, compiled: None):
+    """Returns a function from fields to a `TrainConfig` that trains in seconds."""
+    from facefeat_jax.config import TrainConfig
+
+    def config(run: Path, **fields) -> TrainConfig:
+        defaults = dict(
+            run=run,
+            data_dir=avatars_dir,
+            sources=("avatars",),
+            weights="random",
+            image_size=32,
+            batch_size=8,
+            epochs=2,
+            learning_rate=1e-3,
+            log_every=4,
+        )
+        return TrainConfig(**{**defaults, **fields})
+
+    return config
+
+
+@pytest.fixture(scope="session")
+def trained_run(tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder of a model trained for a few steps; tests only read it."""
+    from facefeat_jax.training.loop import train
+
+    run = tmp_path_factory.mktemp("runs") / "trained"
+    train(tiny(run))
+    return run

@@ -6,7 +6,7 @@ write("model.safetensors", to_torch(model))
 
 from weights_conversion.convert import WeightsMismatchError, to_flax, to_torch
 from weights_conversion.download import WEIGHTS, fetch
-from weights_conversion.files import WeightsFileError, check_finite, read, write
+from weights_conversion.files import WeightsFileError, check_finite, read, read_metadata, write
 
 __all__ = [
     "WEIGHTS",
@@ -15,6 +15,7 @@ __all__ = [
     "check_finite",
     "fetch",
     "read",
+    "read_metadata",
     "to_flax",
     "to_torch",
     "write",

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from facefeat_jax.errors import UserError, unknown
+from facefeat_jax.runtime import cache_dir as cache_root
 
 try:
     import fcntl
@@ -108,14 +109,7 @@ def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
         cache_dir: The folder itself. None: `weights` under `$FACEFEAT_CACHE`, or else under `facefeat_jax` in
             `$XDG_CACHE_HOME`, or else in `~/.cache`.
     """
-    if cache_dir is not None:
-        return Path(cache_dir).expanduser()
-    if own := os.environ.get("FACEFEAT_CACHE"):
-        return Path(own).expanduser() / "weights"
-    # The XDG rules: a relative path counts as unset.
-    shared = os.environ.get("XDG_CACHE_HOME", "")
-    base = Path(shared) if os.path.isabs(shared) else Path.home() / ".cache"
-    return base / "facefeat_jax" / "weights"
+    return cache_root() / "weights" if cache_dir is None else Path(cache_dir).expanduser()
 
 
 def fetch(

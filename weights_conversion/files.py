@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import json
 import mmap
 import os
 import re
@@ -28,6 +29,7 @@ from weights_conversion import torch_files
 from weights_conversion.torch_pickle import CUT_SHORT, DAMAGED, UnreadableError
 
 _SUFFIXES = (".pth", ".pt", ".safetensors")
+_LARGEST_HEADER = 100_000_000  # bytes; what the safetensors library allows
 _WANTED = "give a .pth, .pt or .safetensors file"
 
 
@@ -71,7 +73,44 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         raise WeightsFileError(f"can't read weights from {_shown(path)}: {error.strerror or error}") from None
 
 
-def write(path: str | os.PathLike[str], tensors: Mapping[str, Any]) -> None:
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Reads the texts that `write` was given beside the tensors; other programs' files carry few or none.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Text by name; empty for torch's older formats, and where what is there is no text by name.
+
+    Raises:
+        WeightsFileError: The file can't be read; see `read`.
+    """
+    path = Path(path)
+    try:
+        with _open(path) as file:
+            head = file.read(9)
+            if head[:4] == b"PK\x03\x04":
+                raw = torch_files.read_zip_metadata(file)
+            elif head[8:9] == b"{":
+                (length,) = struct.unpack("<Q", head[:8])
+                file.seek(8)
+                header = json.loads(file.read(min(length, _LARGEST_HEADER)))
+                raw = header.get("__metadata__") if isinstance(header, dict) else None
+            else:
+                raw = {}
+    except UnreadableError as error:
+        raise WeightsFileError(f"can't read weights from {_shown(path)}: {error}") from None
+    except OSError as error:
+        raise WeightsFileError(f"can't read weights from {_shown(path)}: {error.strerror or error}") from None
+    except (ValueError, RecursionError):
+        raise WeightsFileError(f"can't read weights from {_shown(path)}: its header is no JSON; {DAMAGED}") from None
+    is_text = isinstance(raw, dict) and all(isinstance(part, str) for item in raw.items() for part in item)
+    return raw if is_text else {}
+
+
+def write(
+    path: str | os.PathLike[str], tensors: Mapping[str, Any], *, metadata: Mapping[str, str] | None = None
+) -> None:
     """Writes tensors to a file, as torch (`.pth`, `.pt`) or safetensors reads them; all of it or nothing.
 
     The file appears under its name only when it is complete and on disk; an older file of that name stays until then.
@@ -82,6 +121,7 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Any]) -> None:
             `torch.load(path, weights_only=True)` gives back as an OrderedDict of CPU tensors.
         tensors: Array by name. NumPy arrays or what `np.asarray` takes (JAX arrays), of any shape; their types are kept
             (an int64 counter stays int64).
+        metadata: Texts by name to travel in the file, where torch does not look; `read_metadata` gives them back.
 
     Raises:
         WeightsFileError: The suffix is another one, a name is no text, a type is one that the format lacks, or the
@@ -98,9 +138,9 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Any]) -> None:
     arrays = {name: np.asarray(value) for name, value in tensors.items()}
     try:
         if suffix == ".safetensors":
-            _write_whole(path, lambda file: file.write(_to_safetensors(arrays)))
+            _write_whole(path, lambda file: file.write(_to_safetensors(arrays, metadata or {})))
         else:
-            _write_whole(path, lambda file: torch_files.write_zip(file, arrays))
+            _write_whole(path, lambda file: torch_files.write_zip(file, arrays, metadata or {}))
     except UnreadableError as error:
         raise WeightsFileError(f"can't write weights to {_shown(path)}: {error}") from None
     except OSError as error:
@@ -247,14 +287,14 @@ def _read_safetensors(data: memoryview) -> dict[str, np.ndarray]:
     return result
 
 
-def _to_safetensors(arrays: Mapping[str, np.ndarray]) -> bytes:
+def _to_safetensors(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
     known = set(_SAFETENSORS_TYPES.values())
     for name, array in arrays.items():
         if array.dtype.newbyteorder("=") not in known:
             raise UnreadableError(f"{name!r} is of type {array.dtype}, which safetensors has no name for", "convert it")
     contiguous = {n: np.array(a, dtype=a.dtype.newbyteorder("="), order="C", copy=None) for n, a in arrays.items()}
     # "pt": what torch's own users of the format ask for before they load a file.
-    return safetensors.numpy.save(contiguous, metadata={"format": "pt"})
+    return safetensors.numpy.save(contiguous, metadata={**metadata, "format": "pt"})
 
 
 # ----------------------------------------------------------------------------------------------------- whole or nothing

@@ -10,6 +10,7 @@ The last two hold little-endian numbers on every machine (torch swaps them when 
 
 from __future__ import annotations
 
+import json
 import struct
 import sys
 import zipfile
@@ -87,6 +88,23 @@ def read_zip(file: IO[bytes], size: int) -> dict[str, np.ndarray]:
         return _arrays(value, elements, order, size)
 
 
+def read_zip_metadata(file: IO[bytes]) -> Any:
+    """Returns what `write_zip` put beside the tensors, parsed from JSON; an empty dict where there is nothing.
+
+    Raises:
+        UnreadableError: The archive is cut short or damaged.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            if _METADATA not in archive.namelist() or archive.getinfo(_METADATA).file_size > _LARGEST_METADATA:
+                return {}
+            return json.loads(archive.read(_METADATA))
+    except _ZIP_ERRORS:
+        raise UnreadableError("its archive can't be read", CUT_SHORT) from None
+
+
+_METADATA = "archive/metadata.json"
+_LARGEST_METADATA = 1 << 20  # bytes
 _ZIP_ERRORS = (
     zipfile.BadZipFile,
     NotImplementedError,
@@ -396,7 +414,7 @@ def _array(tensor: Tensor, run: memoryview, order: str) -> np.ndarray:
 # ----------------------------------------------------------------------------------------------------------- writing
 
 
-def write_zip(file: IO[bytes], tensors: Mapping[str, np.ndarray]) -> None:
+def write_zip(file: IO[bytes], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
     """Writes the zip format: what `torch.load(weights_only=True)` reads as an OrderedDict of tensors, in this order.
 
     Raises:
@@ -419,6 +437,8 @@ def write_zip(file: IO[bytes], tensors: Mapping[str, np.ndarray]) -> None:
         for index, array in enumerate(arrays):
             _add(archive, f"archive/data/{index}", _little_endian(array))
         _add(archive, "archive/version", b"3\n")
+        if metadata:
+            _add(archive, _METADATA, json.dumps(dict(metadata)).encode())
 
 
 def _text(text: str) -> bytes:

@@ -117,8 +117,41 @@ def decode_resized(data: bytes, size: int, policy: DecodePolicy) -> np.ndarray:
       BadImageError: see `decode`.
       UserError: there is no such policy.
     """
-    image = decode(data, policy)
+    return _resized(decode(data, policy), size)
+
+
+def pixels_resized(picture: Image.Image | np.ndarray, size: int, policy: DecodePolicy) -> np.ndarray:
+    """Does to a picture that is in memory already what `decode_resized` does to a file's bytes.
+
+    Args:
+      picture: a PIL image of any mode, or an array `[height, width, 3]`, uint8, RGB.
+      size: width and height wanted, in pixels.
+      policy: see `decode`.
+
+    Returns:
+      uint8 `[size, size, 3]`.
+
+    Raises:
+      BadImageError: the array is of another shape or type, or the image can't be converted.
+      UserError: there is no such policy.
+    """
+    if isinstance(picture, np.ndarray):
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] != 3 or 0 in picture.shape:
+            raise BadImageError(f"not uint8 [height, width, 3], but {picture.dtype} {list(picture.shape)}")
+        return _resized(Image.fromarray(np.ascontiguousarray(picture)), size)
+    if not isinstance(picture, Image.Image):
+        raise BadImageError(f"not a picture: {type(picture).__name__}")
+    return _resized(_guarded(b"", lambda: _to_rgb(picture, policy)), size)
+
+
+def _resized(image: Image.Image, size: int) -> np.ndarray:
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def _to_rgb(image: Image.Image, policy: DecodePolicy) -> Image.Image:
+    if policy not in get_args(DecodePolicy):
+        raise unknown("decode policy", policy, get_args(DecodePolicy))
+    return _upright(image) if policy == "upright" else image.convert("RGB")
 
 
 def check(data: bytes) -> str:
@@ -143,8 +176,6 @@ def fits_suffix(name: str, form: str) -> bool:
 
 def _decoded(data: bytes, policy: DecodePolicy, *, keep_source: bool = False) -> tuple[Image.Image, str]:
     """Returns the picture in RGB (or, with `keep_source`, as Pillow read it, checked to convert) and its format."""
-    if policy not in get_args(DecodePolicy):
-        raise unknown("decode policy", policy, get_args(DecodePolicy))
     if not data:
         raise BadImageError("empty file")
 
@@ -155,7 +186,7 @@ def _decoded(data: bytes, policy: DecodePolicy, *, keep_source: bool = False) ->
             raise _too_large(f"{width} by {height} pixels")
         image.load()
         form = image.format or ""
-        rgb = _upright(image) if policy == "upright" else image.convert("RGB")
+        rgb = _to_rgb(image, policy)
         return (image if keep_source else rgb), form
 
     return _guarded(data, run)
@@ -185,7 +216,7 @@ def _guarded(data: bytes, run: Callable[[], _Result]) -> _Result:
         warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         return run()
-    except BadImageError:
+    except UserError:
         raise
     except Image.DecompressionBombError:
         raise _too_large("a decompression bomb") from None

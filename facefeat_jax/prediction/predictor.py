@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from facefeat_jax.data.images import BadImageError, decode_resized, resized
+from facefeat_jax.data.images import BadImageError, decode_resized, pixels_resized
 from facefeat_jax.errors import UserError
 from facefeat_jax.evaluation.metrics import probabilities
 from facefeat_jax.models.multi_task import MultiTaskModel
@@ -109,7 +109,7 @@ class Predictor:
                 return source, decode_resized(_content(Path(image)), size, policy), None
             if isinstance(image, bytes):
                 return source, decode_resized(image, size, policy), None
-            return source, resized(image, size, policy), None
+            return source, pixels_resized(image, size, policy), None
         except BadImageError as error:
             return source, None, str(error)
 

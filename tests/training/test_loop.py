@@ -1,0 +1,166 @@
+"""The training run: what it writes, how it goes on after an interruption, and what it refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+
+import numpy as np
+import pytest
+
+import weights_conversion
+from facefeat_jax import progress
+from facefeat_jax.errors import Interrupted, UserError
+from facefeat_jax.run_folder import open_run
+from facefeat_jax.training.logs import read_lines
+from facefeat_jax.training.loop import train
+
+STEPS = 2 * 6  # epochs times batches: 44 pictures by 8, the last batch a short one
+
+
+def weights(run):
+    return weights_conversion.to_torch(open_run(run).model)
+
+
+def test_writes_the_run_folder_of_the_contract(trained_run):
+    results = json.loads((trained_run / "results.json").read_text())
+    assert list(results["heads"]) == ["gender", "glasses", "shirt"]
+    for figures in results["heads"].values():
+        assert 0 <= figures["accuracy"] <= 1
+        assert figures["loss"] > 0
+        assert figures["n"] == 20
+    assert [(entry["epoch"], entry["task"]) for entry in results["history"]] == [
+        (epoch, task) for epoch in (1, 2) for task in ("gender", "glasses", "shirt")
+    ]
+    assert json.loads((trained_run / "config.json").read_text())["batch_size"] == 8
+    assert (trained_run / "report.html").stat().st_size > 10_000
+    assert open_run(trained_run).spec.classes["gender"] == ("female", "male")
+    assert open_run(trained_run).step == STEPS
+
+
+def test_logs_every_step_once(trained_run):
+    lines = read_lines(trained_run / "metrics.jsonl")
+    train_lines = [line for line in lines if line["event"] == "train"]
+    assert [line["step"] for line in train_lines] == list(range(1, STEPS + 1))
+    assert set(train_lines[0]["tasks"]) == {"gender", "glasses", "shirt"}
+    assert list((trained_run / "tensorboard").glob("events.*"))
+
+
+@pytest.mark.parametrize(("schedule", "stop_at"), [("mixed", 8), ("sequential", 21)])
+def test_an_interrupted_run_goes_on_to_the_same_weights(tiny, tmp_path, monkeypatch, schedule, stop_at):
+    whole = train(tiny(tmp_path / "whole", schedule=schedule))
+    config = tiny(tmp_path / "stopped", schedule=schedule)
+
+    seen = 0
+    advance = progress.Bar.advance
+
+    def stop_once(bar, pictures):
+        nonlocal seen
+        seen += 1
+        if seen == stop_at:
+            signal.raise_signal(signal.SIGTERM)
+        advance(bar, pictures)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(progress.Bar, "advance", stop_once)
+        with pytest.raises(Interrupted, match="--resume") as stopped:
+            train(config)
+    assert stopped.value.exit_code == 143
+    resumed = train(dataclasses.replace(config, resume=True))
+
+    expected, found = weights(tmp_path / "whole"), weights(tmp_path / "stopped")
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+    assert resumed["heads"] == whole["heads"]
+    assert resumed["history"] == whole["history"]
+
+    def logged(run):
+        return [line for line in read_lines(run / "metrics.jsonl") if line["event"] != "pass"]
+
+    assert logged(tmp_path / "stopped") == logged(tmp_path / "whole")
+
+
+def test_sequential_validates_after_each_own_pass_and_again_at_the_end(tiny, tmp_path):
+    results = train(tiny(tmp_path / "run", schedule="sequential", epochs=1))
+    assert [entry["task"] for entry in results["history"]] == ["gender", "glasses", "shirt"]
+    assert [entry["step"] for entry in results["history"]] == [6, 12, 18]
+    last = {entry["task"]: entry for entry in results["history"]}
+    # The trunk moved on after gender's own pass, but not after shirt's.
+    assert results["heads"]["gender"]["loss"] != last["gender"]["loss"]
+    assert results["heads"]["shirt"]["loss"] == last["shirt"]["loss"]
+
+
+def test_a_frozen_trunk_stands_still_and_its_statistics_move_as_the_mode_says(tiny, tmp_path):
+    start = train_and_weights(tiny(tmp_path / "start", trainable=("none",), epochs=1, limit=1, batch_norm="frozen"))
+    batch = train_and_weights(tiny(tmp_path / "batch", trainable=("none",), epochs=1))
+    frozen = train_and_weights(tiny(tmp_path / "frozen", trainable=("none",), epochs=1, batch_norm="frozen"))
+    for name in start:
+        if not name.startswith("backbone."):
+            continue
+        is_statistic = name.endswith(("running_mean", "running_var", "num_batches_tracked"))
+        np.testing.assert_array_equal(frozen[name], start[name], err_msg=name)
+        assert np.array_equal(batch[name], start[name]) != is_statistic, name
+
+
+def train_and_weights(config):
+    train(config)
+    return weights(config.run)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tiny, tmp_path):
+    with pytest.raises(UserError, match=r"loss of \w+ is (nan|inf) at step \d+ of 12"):
+        train(tiny(tmp_path / "run", learning_rate=1e30))
+
+
+def test_a_run_in_the_way_is_not_touched(tiny, tmp_path, trained_run):
+    before = sorted((path, path.stat().st_mtime_ns) for path in trained_run.rglob("*"))
+    with pytest.raises(UserError, match="already holds a run"):
+        train(tiny(trained_run))
+    with pytest.raises(UserError, match="these differ: batch_size"):
+        train(tiny(trained_run, batch_size=4, resume=True))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "precious.txt").write_text("mine")
+    with pytest.raises(UserError, match="something that is not a run"):
+        train(tiny(tmp_path / "other"))
+    with pytest.raises(UserError, match="not a run"):
+        train(tiny(tmp_path / "other", overwrite=True))
+    with pytest.raises(UserError, match="is a file"):
+        train(tiny(tmp_path / "other" / "precious.txt"))
+    with pytest.raises(UserError, match="no run folder"):
+        train(tiny(tmp_path / "absent", resume=True))
+    assert (tmp_path / "other" / "precious.txt").read_text() == "mine"
+    assert before == sorted((path, path.stat().st_mtime_ns) for path in trained_run.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"sources": ("fairface",)}, "facefeat prepare fairface"),
+        ({"sources": ("fairfase",)}, "Did you mean 'fairface'"),
+        ({"trunk": "resnet81"}, "Did you mean 'resnet18'"),
+        ({"weights": "absent.pth"}, "absent.pth"),
+        ({"trainable": ("layer5",)}, "unknown stage of the trunk 'layer5'"),
+        ({"trainable": ("all", "layer4")}, "stands alone"),
+    ],
+)
+def test_what_can_not_be_trained_is_refused_before_anything_is_written(tiny, tmp_path, fields, message):
+    with pytest.raises(UserError, match=message):
+        train(tiny(tmp_path / "run", **fields))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"batch_size": 0}, "--batch-size must be 1 or more"),
+        ({"learning_rate": float("nan")}, "--learning-rate must be positive"),
+        ({"tasks": ("gendre",)}, "Did you mean 'gender'"),
+        ({"tasks": ()}, "--tasks must name"),
+        ({"resume": True, "overwrite": True}, "give one of them"),
+    ],
+)
+def test_the_config_refuses_values_that_make_no_sense(tiny, tmp_path, fields, message):
+    with pytest.raises(UserError, match=message):
+        tiny(tmp_path / "run", **fields)
