@@ -41,7 +41,7 @@ def dataset_dir(source: Source, data_dir: Path) -> Path:
     return data_dir / source.name / version_of(source)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
     """One split of a prepared data set.
 

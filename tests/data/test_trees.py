@@ -149,6 +149,14 @@ def test_names_in_utf8_without_the_flag_are_read(tmp_path):
     assert open_tree(tmp_path / "a.zip").files() == ["caf\u00e9/1.jpg"]
 
 
+def test_an_archive_that_lies_about_utf8_names_is_one_line(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("caf\u00e9.jpg", "1")
+    (tmp_path / "a.zip").write_bytes((tmp_path / "a.zip").read_bytes().replace(b"\xc3\xa9", b"\xff\xfe"))
+    with pytest.raises(UserError, match="names that are not UTF-8; unpack it and pass the folder"):
+        open_tree(tmp_path / "a.zip")
+
+
 def test_nothing_there_is_one_line(tmp_path):
     with pytest.raises(UserError, match="no such file or folder"):
         open_tree(tmp_path / "missing")
