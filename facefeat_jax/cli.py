@@ -13,7 +13,7 @@ import tyro
 
 from facefeat_jax import __version__
 from facefeat_jax.errors import UserError, run_main, unknown
-from facefeat_jax.progress import Bar, say
+from facefeat_jax.progress import say
 
 Arguments = TypeVar("Arguments")
 
@@ -150,14 +150,12 @@ def _evaluate(argv: Sequence[str]) -> int:
     from facefeat_jax.evaluation.evaluate import evaluate_run
     from facefeat_jax.evaluation.table import heads_table
 
-    with Bar("evaluating", 0) as bar:
-        heads = evaluate_run(
-            arguments.run,
-            sources=arguments.data or None,
-            data_dir=arguments.data_dir,
-            batch_size=arguments.batch_size,
-            on_batch=bar.advance_of,
-        )
+    heads = evaluate_run(
+        arguments.run,
+        sources=arguments.data or None,
+        data_dir=arguments.data_dir,
+        batch_size=arguments.batch_size,
+    )
     if arguments.json:
         print(json.dumps({"heads": {task: result.to_json() for task, result in heads.items()}}, indent=2))
     else:

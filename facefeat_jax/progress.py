@@ -19,7 +19,7 @@ class _Speed(ProgressColumn):
     def render(self, task: Task) -> Text:
         if not task.elapsed:
             return Text("")
-        return Text(f"{task.completed / task.elapsed:.0f} images/s")
+        return Text(f"{(task.completed - task.fields['before']) / task.elapsed:.0f} images/s")
 
 
 class Bar:
@@ -28,10 +28,11 @@ class Bar:
     Args:
       description: what is going on.
       total: number of pictures.
+      completed: how many of them were done before, by an interrupted run; they don't count for the speed.
       quiet: show nothing.
     """
 
-    def __init__(self, description: str, total: int, *, quiet: bool = False):
+    def __init__(self, description: str, total: int, *, completed: int = 0, quiet: bool = False):
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -43,7 +44,7 @@ class Bar:
             transient=True,
             disable=quiet or not console.is_terminal,
         )
-        self._task = self._progress.add_task(description, total=total, note="")
+        self._task = self._progress.add_task(description, total=total, completed=completed, before=completed, note="")
         self._started = time.perf_counter()
         self.done = 0
 

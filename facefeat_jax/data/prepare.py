@@ -17,10 +17,10 @@ from pathlib import Path
 
 from facefeat_jax.data.dataset import GROUP, LABEL, RECORDS, SUMMARY, dataset_dir
 from facefeat_jax.data.listing import Picture, check_pictures, select
-from facefeat_jax.data.progress import PictureProgress
 from facefeat_jax.data.selection import BAD_PICTURE, NO_PICTURE, UNLISTED, LeftOut, Row, Selection, SplitName
 from facefeat_jax.data.sources import Source, get_source, open_source, prepare_command, version_of
 from facefeat_jax.errors import UserError
+from facefeat_jax.progress import Bar
 
 LEFT_OUT = "left_out.csv"
 
@@ -127,14 +127,14 @@ def prepare(
     started = time.monotonic()
     gathered = _Drawing() if described.is_drawn else _Download(described, from_)
     try:
-        with _only_writer(folder), PictureProgress(source, enabled=progress) as bar:
+        with _only_writer(folder):
             if not overwrite and (earlier := _already_prepared(folder)):
                 return earlier
-            chosen = gathered.select(workers, bar)
-            pictures = _checked(described, chosen, gathered.read, workers, bar)
+            chosen = gathered.select(workers, quiet=not progress)
+            pictures = _checked(described, chosen, gathered.read, workers, quiet=not progress)
             _require_room(folder, sum(picture.num_bytes for of_split in pictures.values() for picture in of_split))
             with _staged(folder) as staging:
-                written = _write(described, staging, pictures, gathered.read, bar)
+                written = _write(described, staging, pictures, gathered.read, quiet=not progress)
                 summary = _summary(described, folder, chosen, pictures, time.monotonic() - started)
                 for split, of_split in pictures.items():
                     _write_listing(written / RECORDS.format(split=split), of_split, described)
@@ -153,7 +153,7 @@ class _Download:
         self._tree = open_source(source, path)
         self._chosen = select(source, self._tree, path or Path())
 
-    def select(self, workers: int | None, bar: PictureProgress) -> Selection:
+    def select(self, workers: int | None, *, quiet: bool) -> Selection:
         return self._chosen
 
     def read(self, row: Row) -> bytes:
@@ -166,11 +166,11 @@ class _Drawing:
     def __init__(self) -> None:
         self._data: dict[str, bytes] = {}
 
-    def select(self, workers: int | None, bar: PictureProgress) -> Selection:
+    def select(self, workers: int | None, *, quiet: bool) -> Selection:
         from facefeat_jax.data.drawn import draw_rows, sizes
 
-        bar.start("drawing", sum(sizes().values()))
-        rows, self._data = draw_rows(workers=workers, advance=bar.advance)
+        with Bar("avatars: drawing", sum(sizes().values()), quiet=quiet) as bar:
+            rows, self._data = draw_rows(workers=workers, advance=bar.advance)
         return Selection(rows, notes=["drawn by this project: scores on it say nothing about photographs of people"])
 
     def read(self, row: Row) -> bytes:
@@ -178,13 +178,13 @@ class _Drawing:
 
 
 def _checked(
-    source: Source, chosen: Selection, read: Callable[[Row], bytes], workers: int | None, bar: PictureProgress
+    source: Source, chosen: Selection, read: Callable[[Row], bytes], workers: int | None, *, quiet: bool
 ) -> dict[SplitName, list[Picture]]:
     """Returns the pictures that decode; those that don't are added to what is left out."""
-    bar.start("checking", sum(map(len, chosen.rows.values())))
     pictures = {}
     for split, rows in chosen.rows.items():
-        pictures[split], bad = check_pictures(rows, read, split, workers=workers, advance=bar.advance)
+        with Bar(f"{source.name}: checking {split}", len(rows), quiet=quiet) as bar:
+            pictures[split], bad = check_pictures(rows, read, split, workers=workers, advance=bar.advance)
         chosen.left_out += bad
         if not pictures[split]:
             first = f"; the first is {bad[0].file}: {bad[0].detail}" if bad else ""
@@ -197,21 +197,24 @@ def _write(
     staging: Path,
     pictures: Mapping[SplitName, Sequence[Picture]],
     read: Callable[[Row], bytes],
-    bar: PictureProgress,
+    *,
+    quiet: bool,
 ) -> Path:
     """Writes the records with the TFDS builder; returns the folder that they are in."""
     import tensorflow_datasets as tfds
 
     from facefeat_jax.data.builders import builder_class
 
+    bar = Bar(f"{source.name}: writing", sum(map(len, pictures.values())), quiet=quiet)
+
     def read_and_count(row: Row) -> bytes:
         bar.advance(1)
         return read(row)
 
-    bar.start("writing", sum(map(len, pictures.values())))
     builder = builder_class(source)(pictures=pictures, read=read_and_count, data_dir=staging)
     try:
-        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+        with bar:
+            builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
     except (RuntimeError, ValueError) as error:
         # ArrayRecord reports a full disk as a RuntimeError with the system's message in it.
         if os.strerror(errno.ENOSPC) in str(error) or _free_bytes(staging) < 2**20:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ from facefeat_jax.data.examples import Examples, open_examples
 from facefeat_jax.data.index_stream import in_order
 from facefeat_jax.errors import UserError
 from facefeat_jax.evaluation.metrics import HeadResult, head_result
+from facefeat_jax.evaluation.predict_step import make_predict_step
+from facefeat_jax.progress import Bar
 from facefeat_jax.run_folder import open_run
 from facefeat_jax.spec import ModelSpec
-from facefeat_jax.training.steps import make_predict_step
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Evaluator:
         self._config = config
 
     def outputs(
-        self, params: Any, batch_stats: Any, tasks: Sequence[str], *, on_batch: Callable[[int], None] | None = None
+        self, params: Any, batch_stats: Any, tasks: Sequence[str], *, title: str = "evaluating"
     ) -> dict[str, Outputs]:
         """Returns each head's outputs on the pictures that have its label.
 
@@ -66,31 +67,21 @@ class Evaluator:
           params: as in `TrainState`.
           batch_stats: as in `TrainState`.
           tasks: the heads.
-          on_batch: called with the number of pictures done, for progress.
+          title: of the progress bar.
         """
         known = np.stack([self._examples.labels[task] >= 0 for task in tasks], axis=1)
         collected: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {task: [] for task in tasks}
-        for pattern in np.unique(known, axis=0)[::-1]:
-            heads = tuple(task for task, labelled in zip(tasks, pattern, strict=True) if labelled)
-            if not heads:
-                continue
-            rows = np.flatnonzero((known == pattern).all(axis=1))
-            feed = feeds.stream(
-                in_order(rows, heads, self._config.batch_size),
-                self._examples,
-                image_size=self._spec.image_size,
-                decode=self._spec.decode,
-                threads=self._config.feed_threads,
-                prefetch=self._config.feed_prefetch,
-            )
-            for batch in feed:
-                logits = self._predict(params, batch_stats, batch.images, tasks=heads)
-                count = int(batch.mask.sum())
-                for task in heads:
-                    # Kept on the device until the pass is over: reading a batch back would stall the next one.
-                    collected[task].append((logits[task], batch.indices[:count]))
-                if on_batch is not None:
-                    on_batch(count)
+        with Bar(title, int(known.any(axis=1).sum())) as bar:
+            for pattern in np.unique(known[known.any(axis=1)], axis=0)[::-1]:
+                heads = tuple(task for task, labelled in zip(tasks, pattern, strict=True) if labelled)
+                rows = np.flatnonzero((known == pattern).all(axis=1))
+                for batch in self._feed(rows, heads):
+                    logits = self._predict(params, batch_stats, batch.images, tasks=heads)
+                    count = int(batch.mask.sum())
+                    for task in heads:
+                        # Kept on the device until the end: reading a batch back would stall the next one.
+                        collected[task].append((logits[task], batch.indices[:count]))
+                    bar.advance(count)
         results = {}
         for task, parts in collected.items():
             logits = [value[: len(indices)] for value, indices in jax.device_get(parts)]
@@ -98,19 +89,25 @@ class Evaluator:
             results[task] = Outputs(np.concatenate(logits), self._examples.labels[task][indices], indices)
         return results
 
+    def _feed(self, rows: np.ndarray, heads: tuple[str, ...]) -> Iterator[feeds.Batch]:
+        return feeds.stream(
+            in_order(rows, heads, self._config.batch_size),
+            self._examples,
+            image_size=self._spec.image_size,
+            decode=self._spec.decode,
+            threads=self._config.feed_threads,
+            prefetch=self._config.feed_prefetch,
+        )
+
     def results(
-        self, params: Any, batch_stats: Any, tasks: Sequence[str], *, on_batch: Callable[[int], None] | None = None
+        self, params: Any, batch_stats: Any, tasks: Sequence[str], *, title: str = "evaluating"
     ) -> dict[str, HeadResult]:
         """Returns each head's figures; arguments are those of `outputs`."""
-        outputs = self.outputs(params, batch_stats, tasks, on_batch=on_batch)
+        outputs = self.outputs(params, batch_stats, tasks, title=title)
         return {
             task: head_result(out.logits, out.labels, batch_size=self._config.batch_size)
             for task, out in outputs.items()
         }
-
-    def count(self, tasks: Sequence[str]) -> int:
-        """Returns how many pictures `outputs` goes through."""
-        return int(np.any([self._examples.labels[task] >= 0 for task in tasks], axis=0).sum())
 
 
 def evaluate_run(
@@ -119,7 +116,6 @@ def evaluate_run(
     sources: Sequence[str] | None = None,
     data_dir: Path | None = None,
     batch_size: int | None = None,
-    on_batch: Callable[[int, int], None] | None = None,
 ) -> dict[str, HeadResult]:
     """Evaluates a run's newest checkpoint on the validation split of its data, or of other prepared data.
 
@@ -128,7 +124,6 @@ def evaluate_run(
       sources: prepared data sets; the default is those that the run was trained on.
       data_dir: where they lie; the default is the run's.
       batch_size: pictures at a time; the default is the run's.
-      on_batch: called with the pictures done since the last call and the number of all, for progress.
 
     Returns:
       The figures of every head for which there are labels.
@@ -150,10 +145,4 @@ def evaluate_run(
         )
     graphdef, params, batch_stats = nnx.split(run.model, nnx.Param, nnx.BatchStat)
     evaluator = Evaluator(graphdef, run.spec, examples, config)
-    total = evaluator.count(tasks)
-    return evaluator.results(
-        nnx.to_pure_dict(params),
-        nnx.to_pure_dict(batch_stats),
-        tasks,
-        on_batch=None if on_batch is None else lambda done: on_batch(done, total),
-    )
+    return evaluator.results(nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats), tasks, title="evaluating")

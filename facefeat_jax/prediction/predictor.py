@@ -15,10 +15,10 @@ from flax import nnx
 from facefeat_jax.data.images import BadImageError, decode_resized, pixels_resized
 from facefeat_jax.errors import UserError
 from facefeat_jax.evaluation.metrics import probabilities
+from facefeat_jax.evaluation.predict_step import make_predict_step
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.run_folder import open_run
 from facefeat_jax.spec import ModelSpec
-from facefeat_jax.training.steps import make_predict_step
 
 Image = str | Path | bytes | np.ndarray | Any  # a file, its content, a uint8 array [height, width, 3], or a PIL image
 

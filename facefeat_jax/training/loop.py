@@ -18,8 +18,10 @@ from facefeat_jax.data.dataset import default_data_dir, open_split
 from facefeat_jax.data.examples import open_examples
 from facefeat_jax.data.index_stream import IndexStream, Pass
 from facefeat_jax.errors import Interrupted, UserError
+from facefeat_jax.evaluation.curves import write_curves
 from facefeat_jax.evaluation.evaluate import Evaluator
 from facefeat_jax.evaluation.metrics import HeadResult
+from facefeat_jax.evaluation.report import count_data, training_samples, write_report
 from facefeat_jax.factory import create_model
 from facefeat_jax.models.registry import get_architecture
 from facefeat_jax.progress import Bar, say
@@ -37,7 +39,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
 
     Returns:
       What `results.json` holds: `heads` (figures of the final weights), `history` (every validation), `steps`,
-      `seconds`, `environment`.
+      `seconds`, `data` (counts), `environment`.
 
     Raises:
       UserError: something in the config, the data or the weights can't be used; nothing is trained.
@@ -104,6 +106,7 @@ class _Run:
         self.spec: ModelSpec = spec
         self.stream = stream
         self.training = training
+        self.validation = validation
         freeze = config.batch_norm == "frozen"
         train_graph, eval_graph = steps.graphdefs(model, trained, freeze_batch_norm=freeze)
         self.learning_rate = groups.learning_rate_schedule(
@@ -164,9 +167,7 @@ class _Run:
 
     def _train_pass(self, one: Pass, step: int, feed, watch: SignalWatch) -> int:
         title = f"epoch {one.epoch + 1}/{self.config.epochs} {'+'.join(one.tasks)}"
-        with Bar(title, one.num_pictures) as bar:
-            bar.advance((step - one.first_step) * self.config.batch_size)
-            bar.done = 0
+        with Bar(title, one.num_pictures, completed=(step - one.first_step) * self.config.batch_size) as bar:
             while step < one.end_step:
                 batch = next(feed)
                 self.state, metrics = self.train_step(
@@ -189,11 +190,7 @@ class _Run:
                     self.save()
             self._flush()
             rate, seconds = bar.rate, bar.seconds
-        self.logs.write(
-            "pass",
-            step,
-            {"epoch": one.epoch + 1, "task": "+".join(one.tasks), "seconds": seconds, "images_per_s": rate},
-        )
+        self.logs.write("pass", step, one.epoch + 1, tasks=one.tasks, seconds=seconds, images_per_s=rate)
         if self.config.schedule == "sequential" or one.last_of_epoch:
             results = self._validate(one, step)
             figures = ", ".join(f"{task} {100 * r.accuracy:.1f}% (loss {r.loss:.4f})" for task, r in results.items())
@@ -234,8 +231,9 @@ class _Run:
         return results
 
     def _evaluate(self, tasks: tuple[str, ...], title: str) -> dict[str, HeadResult]:
-        with Bar(f"{title} {'+'.join(tasks)}", self.evaluator.count(tasks)) as bar:
-            return self.evaluator.results(self.state.params, self.state.batch_stats, tasks, on_batch=bar.advance)
+        return self.evaluator.results(
+            self.state.params, self.state.batch_stats, tasks, title=f"{title} {'+'.join(tasks)}"
+        )
 
     def _finish(self) -> dict[str, Any]:
         last = {entry["task"]: entry for entry in self.history}
@@ -251,10 +249,16 @@ class _Run:
             "history": self.history,
             "steps": len(self.stream),
             "seconds": self._seconds(),
+            "data": count_data({"train": self.training, "val": self.validation}, self.spec.classes),
             "environment": run_folder.environment(),
         }
         self.checkpoints.wait()
         run_folder.write_json(self.config.run / run_folder.RESULTS, results)
+        samples = training_samples(
+            self.training, self.spec.classes, decode=self.config.decode, image_size=self.config.image_size
+        )
+        write_report(self.config.run, samples=samples)
+        write_curves(self.config.run)
         return results
 
 

@@ -118,19 +118,3 @@ def make_train_step(
         return TrainState(groups.replace(state.params, updated), batch_stats, optimizer, state.step + 1), metrics
 
     return train_step
-
-
-def make_predict_step(graphdef: nnx.GraphDef, spec: ModelSpec, dtype: DTypeLike):
-    """Returns the jitted evaluation step.
-
-    It takes `params`, `batch_stats`, `images` `[batch, size, size, 3]` uint8 and, static, `tasks`; it returns the
-    logits `{task: [batch, outputs]}` in float32 or wider.
-    """
-
-    @partial(jax.jit, static_argnames="tasks")
-    def predict_step(params, batch_stats, images, *, tasks: tuple[str, ...]):
-        model = nnx.merge(graphdef, params, batch_stats, copy=True)
-        logits = model(normalize(images, mean=spec.mean, std=spec.std, dtype=dtype), tasks=tasks)
-        return {name: value.astype(jnp.promote_types(value.dtype, jnp.float32)) for name, value in logits.items()}
-
-    return predict_step

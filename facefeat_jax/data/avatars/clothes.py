@@ -138,13 +138,13 @@ def _draw_over(pen: Pen, clothes: Clothes, width: float) -> None:
                 )
             else:
                 panel = np.array([(0.42, _TOP - 0.02), (0.6 * width, _TOP + 0.1), (outer, _TOP + 0.7), (outer, 3.2)])
-            front = np.array([(0.64, 3.2), (0.66, 2.0), (0.48, 1.3)])
+            front = np.array([(0.84, 3.2), (0.8, 2.0), (0.56, 1.2)])
             pen.fill(np.concatenate([panel, front]) * (side, 1), edge)
             pen.fill(np.concatenate([np.add(panel, (0.0, 0.03)), np.add(front, (0.05, 0.0))]) * (side, 1), color)
             if clothes.over == "jacket":
-                lapel = np.array([(0.44, _TOP), (0.76, 1.28), (0.7, 1.4), (0.8, 1.48), (0.64, 1.95), (0.5, 1.4)])
+                lapel = np.array([(0.48, _TOP), (0.8, 1.24), (0.76, 1.36), (0.88, 1.44), (0.78, 1.9), (0.57, 1.34)])
                 pen.fill(lapel * (side, 1), edge)
-                pen.fill(((lapel - (0.63, 1.45)) * 0.84 + (0.63, 1.45)) * (side, 1), lighter(color, 0.1))
+                pen.fill(((lapel - (0.7, 1.4)) * 0.84 + (0.7, 1.4)) * (side, 1), lighter(color, 0.1))
     elif clothes.over == "dungarees":
         for side in (-1.0, 1.0):
             pen.line([(side * 0.56, _TOP + 0.04), (side * 0.47, 1.5)], 0.15, edge)

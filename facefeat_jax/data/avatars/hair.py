@@ -300,7 +300,7 @@ def draw_hat(pen: Pen, face: Face, hair: Hair, spare: Eyewear) -> None:
         rim, hole = outline(face, over, 0.16), outline(face, over, -0.1) * (0.98, 0.93) + (0, 0.02)
         pen.ring(0.5 * (rim + hole), 0.27, edge)
         pen.ring(0.5 * (rim + hole) * 1.02, 0.23, color)
-        pen.fill(smooth([(-0.7, 0.98), (0, 1.02), (0.7, 0.98), (0.8, 1.3), (0, 1.42), (-0.8, 1.3)]), color)
-        pen.line(smooth([(-0.55, 1.12), (0, 1.22), (0.5, 1.1)], False), 0.04, edge)
+        pen.fill(smooth([(-0.7, 0.9), (0, 0.98), (0.7, 0.9), (0.72, 1.12), (0, 1.24), (-0.72, 1.12)]), color)
+        pen.line(smooth([(-0.55, 1.0), (0, 1.11), (0.5, 0.99)], False), 0.04, edge)
     elif hair.hat == "spectacles":
         draw_glasses(pen, face, spare, y=-0.78 * h, small=0.86)

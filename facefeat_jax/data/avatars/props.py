@@ -17,10 +17,10 @@ def draw_prop(pen: Pen, prop: Prop, face: Face) -> None:
     color, trim = prop.color, prop.trim
     edge = darker(color, 0.35) if luma(color) > 45 else (86, 86, 94)
     if prop.kind == "book":
-        thing.fill(rounded(0, 0, 0.46, 0.52, 9.0), edge)
-        thing.fill(rounded(0.02, 0, 0.42, 0.49, 9.0), color)
-        thing.fill(rounded(0.04, -0.16, 0.27, 0.12, 8.0), trim)
-        thing.line([(-0.34, -0.48), (-0.34, 0.48)], 0.04, edge)
+        thing.fill(rounded(0, 0, 0.38, 0.44, 9.0), edge)
+        thing.fill(rounded(0.02, 0, 0.34, 0.41, 9.0), color)
+        thing.fill(rounded(0.04, -0.14, 0.22, 0.1, 8.0), trim)
+        thing.line([(-0.27, -0.4), (-0.27, 0.4)], 0.04, edge)
     elif prop.kind == "mug":
         thing.ring(ellipse(0.36, 0.02, 0.17, 0.18), 0.09, edge)
         thing.fill(rounded(0, 0, 0.36, 0.4, 6.0), edge)

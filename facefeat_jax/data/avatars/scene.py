@@ -411,26 +411,26 @@ def _view(dice: Dice) -> View:
 
 
 def _light(dice: Dice) -> Light:
-    kind = dice.weighted({"even": 3.0, "side": 2.0, "warm": 1.2, "cool": 1.2, "dim": 1.2, "bright": 1.0})
+    kind = dice.weighted({"even": 2.0, "side": 2.0, "warm": 1.2, "cool": 1.2, "dim": 2.2, "bright": 1.4})
     exposure = dice.uniform(0.92, 1.05)
     slope = dice.uniform(0.0, 0.2)
     warmth = dice.around(0.0, 0.03)
     strong = dice.unit()
     if kind == "side":
-        slope = 0.3 + 0.25 * strong
+        slope = 0.35 + 0.27 * strong
     elif kind == "warm":
         warmth = 0.05 + 0.05 * strong
     elif kind == "cool":
         warmth = -0.05 - 0.05 * strong
     elif kind == "dim":
-        exposure = 0.60 + 0.18 * strong
+        exposure = 0.48 + 0.22 * strong
     elif kind == "bright":
-        exposure = 1.10 + 0.12 * strong
+        exposure = 1.14 + 0.14 * strong
     return Light(
         kind=kind,
         gains=(1.0 + warmth, 1.0 + dice.around(0.0, 0.02), 1.0 - warmth),
         exposure=exposure,
-        contrast=dice.uniform(0.78, 1.12),
+        contrast=dice.uniform(0.68, 1.12),
         slope=slope,
         angle=dice.uniform(0.0, 2.0 * math.pi),
         grain=dice.uniform(0.0, 5.5),
@@ -528,7 +528,7 @@ def _hair(dice: Dice) -> Hair:
                 "cap": 0.9,
                 "sunhat": 0.6,
                 "headband": 0.9,
-                "headscarf": 0.7,
+                "headscarf": 0.5,
                 "spectacles": 0.6,
             }
         ),
@@ -547,8 +547,8 @@ def _clothes(dice: Dice) -> Clothes:
         over=dice.weighted(
             {
                 "none": 5.0,
-                "jacket": 1.5,
-                "dungarees": 0.7,
+                "jacket": 1.1,
+                "dungarees": 0.45,
                 "waistcoat": 0.6,
                 "braces": 0.6,
                 "scarf": 1.0,
@@ -579,7 +579,7 @@ def _backdrop(dice: Dice) -> Backdrop:
     plain, vivid = dice.pick(palette.BACKDROPS), _any_color(dice)
     return Backdrop(
         kind=dice.pick(("plain", "stripes", "tiles", "bokeh", "window", "shelf", "hills")),
-        color=vivid if dice.chance(0.6) else plain,
+        color=vivid if dice.chance(0.7) else plain,
         accents=tuple(_any_color(dice) for _ in range(5)),
         things=dice.whole(0, 5),
     )

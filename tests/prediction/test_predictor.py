@@ -1,0 +1,142 @@
+"""Predictions: order, batches, bad files, forms of input and output."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from facefeat_jax import Predictor, UserError
+from facefeat_jax.cli import main
+from facefeat_jax.data.avatars import draw
+
+
+@pytest.fixture(scope="module")
+def predictor(trained_run, compiled):
+    return Predictor.from_run(trained_run, batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    paths = []
+    for index in range(7):
+        paths.append(folder / f"picture {index}, drawn.png")
+        draw(77, index).image.save(paths[-1])
+    return paths
+
+
+@pytest.fixture(scope="module")
+def mixed(pictures, tmp_path_factory):
+    """Good and bad files in turn."""
+    folder = tmp_path_factory.mktemp("bad")
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "page.jpg").write_text("<html>not found</html>")
+    (folder / "cut.png").write_bytes(pictures[0].read_bytes()[:2000])
+    (folder / "folder.jpg").mkdir()
+    return [
+        pictures[0],
+        folder / "empty.jpg",
+        pictures[1],
+        folder / "page.jpg",
+        folder / "cut.png",
+        folder / "absent.jpg",
+        folder / "folder.jpg",
+        pictures[2],
+    ]
+
+
+def test_every_head_gives_a_label_and_probabilities_that_add_up(predictor, pictures):
+    for prediction in predictor.predict(pictures):
+        assert prediction.error is None
+        assert list(prediction.heads) == ["gender", "glasses", "shirt"]
+        for task, head in prediction.heads.items():
+            assert tuple(head.probabilities) == predictor.spec.classes[task]
+            assert sum(head.probabilities.values()) == pytest.approx(1)
+            assert head.probability == max(head.probabilities.values()) == head.probabilities[head.label]
+
+
+def test_a_picture_gets_the_same_answer_alone_and_in_any_batch(predictor, pictures, trained_run):
+    alone = [predictor.predict([path])[0] for path in pictures]
+    wide = Predictor.from_run(trained_run, batch_size=32).predict(pictures)
+    for one, other in zip(alone, wide, strict=True):
+        assert one.source == other.source
+        for task in one.heads:
+            found, expected = one.heads[task].probabilities, other.heads[task].probabilities
+            assert list(found.values()) == pytest.approx(list(expected.values()), abs=1e-5)
+
+
+def test_paths_bytes_images_and_arrays_are_the_same_picture(predictor, pictures):
+    image = Image.open(pictures[0])
+    forms = [str(pictures[0]), pictures[0], pictures[0].read_bytes(), image, np.asarray(image)]
+    answers = predictor.predict(forms)
+    assert [answer.source for answer in answers] == [str(pictures[0])] * 2 + ["#2", "#3", "#4"]
+    first = answers[0].heads["shirt"].probabilities
+    for answer in answers[1:]:
+        assert list(answer.heads["shirt"].probabilities.values()) == pytest.approx(list(first.values()), abs=1e-6)
+    assert "uint8" in predictor.predict([np.zeros((4, 4), np.float32)])[0].error
+
+
+def test_bad_files_are_answered_in_their_place_and_the_rest_is_not_affected(predictor, mixed):
+    answers = predictor.predict(mixed)
+    assert [answer.source for answer in answers] == [str(path) for path in mixed]
+    assert [answer.error is None for answer in answers] == [True, False, True, False, False, False, False, True]
+    reasons = [answer.error for answer in answers if answer.error]
+    for reason, word in zip(reasons, ["empty", "HTML", "cut short", "No such file", "directory"], strict=True):
+        assert word in reason
+    clean = predictor.predict([path for path, answer in zip(mixed, answers, strict=True) if not answer.error])
+    for one, other in zip([answer for answer in answers if not answer.error], clean, strict=True):
+        for task in one.heads:
+            assert one.heads[task].probability == pytest.approx(other.heads[task].probability, abs=1e-5)
+
+
+def test_nothing_and_only_bad_pictures(predictor, mixed):
+    assert predictor.predict([]) == []
+    assert [answer.heads for answer in predictor.predict([mixed[1], mixed[3]])] == [{}, {}]
+    with pytest.raises(UserError, match="batch size"):
+        Predictor(None, predictor.spec, batch_size=0)
+
+
+def test_the_stream_does_not_read_everything_first(predictor, pictures):
+    taken = []
+
+    def endless():
+        while True:
+            taken.append(None)
+            yield pictures[len(taken) % len(pictures)]
+
+    stream = predictor.stream(endless())
+    for _ in range(3):
+        next(stream)
+    assert len(taken) <= 8
+    stream.close()
+
+
+def test_text_csv_and_json(trained_run, mixed, capsys):
+    names = [str(path) for path in mixed]
+    assert main(["predict", str(trained_run), *names]) == 2
+    said = capsys.readouterr()
+    lines = said.out.splitlines()
+    assert [line.startswith(f"{name}: ") for line, name in zip(lines, names, strict=True)] == [True] * len(names)
+    assert lines[1].endswith(": empty file")
+    assert "5 of the pictures" in said.err
+
+    assert main(["predict", str(trained_run), *names, "--format", "csv"]) == 2
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["file"] for row in rows] == names
+    assert rows[0]["shirt"] and 0 < float(rows[0]["shirt_probability"]) <= 1
+    assert (rows[1]["shirt"], rows[1]["error"]) == ("", "empty file")
+
+    assert main(["predict", str(trained_run), names[0], "--json"]) == 0
+    (answer,) = json.loads(capsys.readouterr().out)
+    assert set(answer["heads"]["glasses"]["probabilities"]) == {"no_glasses", "glasses"}
+
+
+def test_names_may_come_from_standard_input(trained_run, pictures, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{path}\n" for path in pictures[:2])))
+    assert main(["predict", str(trained_run), "-"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2

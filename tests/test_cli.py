@@ -1,0 +1,135 @@
+"""The `facefeat` command: exit codes, one clear line for bad input, JSON answers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from facefeat_jax.cli import COMMANDS, main
+from facefeat_jax.config import TrainConfig, list_recipes, load_recipe
+
+
+def said(capsys, *argv) -> tuple[int, str]:
+    """Returns exit code and standard error of a call that must say one line and nothing else."""
+    code = main([str(part) for part in argv])
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("facefeat: ")
+    assert len(captured.err.splitlines()) == 1
+    return code, captured.err
+
+
+def test_wrong_calls_are_answered_with_one_line_that_says_what_to_do(capsys, tmp_path, trained_run, avatars_dir):
+    (tmp_path / "not_a_run").mkdir()
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "config.json").write_text("{")
+    (tmp_path / "junk.pth").write_bytes(b"junk")
+    calls = {
+        ("tarin",): "Did you mean 'train'",
+        ("train",): "Recipes: avatars, baseline",
+        ("train", "avatar"): "Did you mean 'avatars'",
+        ("train", "baseline", "--run", tmp_path / "x", "--data-dir", tmp_path): "facefeat prepare fairface --from",
+        ("train", "avatars", "--run", tmp_path / "x", "--data-dir", tmp_path): "facefeat prepare avatars",
+        ("evaluate", tmp_path / "absent"): "there is no run folder",
+        ("evaluate", tmp_path / "not_a_run"): "is not a run folder",
+        ("evaluate", tmp_path / "half"): "can't be read",
+        ("evaluate", trained_run, "--data", "apparrel"): "Did you mean 'apparel'",
+        ("evaluate", trained_run, "--data", "apparel"): "facefeat prepare apparel",
+        ("predict", trained_run.parent / "trainde", "x.jpg"): "runs beside it",
+        ("predict", trained_run): "name the pictures",
+        ("convert", tmp_path / "junk.pth", "--to", tmp_path / "x"): "junk.pth",
+        ("convert", tmp_path / "absent.pth", "--to", tmp_path / "x"): "no such file",
+        ("prepare", "fairfase"): "Did you mean 'fairface'",
+        ("prepare", "fairface", "--data-dir", tmp_path): "FairFace",
+        ("prepare", "glasses", "--from", tmp_path / "absent", "--data-dir", tmp_path): "absent",
+    }
+    for call, hint in calls.items():
+        code, line = said(capsys, *call)
+        assert code == 2, call
+        assert hint in line, call
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["train", "avatars", "--epohcs", "3"],
+        ["train", "avatars", "--epochs", "three"],
+        ["train", "avatars", "--schedule", "sideways"],
+        ["evaluate"],
+        ["convert", "x.pth"],
+    ],
+)
+def test_parse_errors_exit_with_2(argv, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(argv)
+    assert stopped.value.code == 2
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err + captured.out
+    if "--epohcs" in argv:
+        assert "--epochs" in captured.err + captured.out
+
+
+def test_help_names_every_command_and_needs_no_jax():
+    code = (
+        "import sys; from facefeat_jax.cli import main; code = main(['--help']);"
+        "assert not {'jax', 'tensorflow_datasets', 'grain', 'PIL'} & set(sys.modules); sys.exit(code)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for command in COMMANDS:
+        assert f"\n  {command} " in answer.stdout
+
+
+def test_every_command_has_help(capsys):
+    for command in COMMANDS:
+        try:
+            assert main([command, "--help"]) == 0
+        except SystemExit as stopped:
+            assert not stopped.code
+        assert "usage" in capsys.readouterr().out.lower()
+
+
+def test_every_recipe_is_a_config_with_a_short_version_and_says_how_to_run_it():
+    from facefeat_jax.config import _recipe_folder
+
+    for name in list_recipes():
+        assert load_recipe(name).recipe == name
+        assert f"facefeat train {name}" in (_recipe_folder() / f"{name}.py").read_text()
+
+
+def test_the_baseline_recipe_is_the_notebooks():
+    recipe = load_recipe("baseline")
+    assert (recipe.batch_size, recipe.epochs, recipe.learning_rate, recipe.image_size) == (32, 5, 1e-4, 224)
+    assert (recipe.tasks, recipe.sources) == (("gender", "glasses", "shirt"), ("fairface", "glasses", "apparel"))
+    assert (recipe.schedule, recipe.trainable, recipe.batch_norm) == ("sequential", ("layer4",), "batch")
+    assert (recipe.decode, recipe.weights, recipe.dtype) == ("as_notebook", "imagenet", "float32")
+    assert recipe.learning_rate_schedule == "constant"
+
+
+def test_a_config_survives_json(tmp_path):
+    config = TrainConfig(run=tmp_path, tasks=("shirt",), limit=3)
+    assert TrainConfig.from_json(json.loads(json.dumps(config.to_json())), where="x") == config
+
+
+def test_evaluate_repeats_what_training_found(trained_run, capsys):
+    assert main(["evaluate", str(trained_run), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["heads"]
+    expected = json.loads((trained_run / "results.json").read_text())["heads"]
+    for task, figures in expected.items():
+        assert found[task] == pytest.approx(figures, rel=1e-5)
+    assert main(["evaluate", str(trained_run)]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]] == list(expected)
+
+
+def test_models_and_doctor_answer_in_json(capsys):
+    assert main(["models", "--json"]) == 0
+    (resnet18,) = json.loads(capsys.readouterr().out)
+    assert (resnet18["name"], resnet18["parameters"]) == ("resnet18", 11_176_512)
+    assert main(["doctor", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["packages"]["jax"] != "not installed"
+    assert found["devices"]["a product"].startswith("right")
+    assert "free of" in found["memory"]["host"]
