@@ -39,7 +39,7 @@ def precision(dtype: str) -> Iterator[None]:
 def make_model(weights: Arrays, dtype: str) -> MultiTaskModel:
     """Returns the model with the state dict's weights, through the converter, all of it in `dtype`."""
     spec = _spec(image_size=224)
-    return to_flax(weights, spec.build(rngs=nnx.Rngs(0), dtype=dtype, param_dtype=dtype))
+    return to_flax(weights, spec.abstract(dtype=dtype, param_dtype=dtype))
 
 
 def activations(weights: Arrays, images: np.ndarray, *, training: bool, dtype: str = "float64") -> Record:
@@ -155,7 +155,7 @@ def _counters(tensors: Arrays) -> dict[str, int]:
 
 @contextlib.contextmanager
 def _recorded(model: MultiTaskModel) -> Iterator[Arrays]:
-    """Records the maps of a forward pass as it runs, as PyTorch's hooks do: the production code is not repeated here."""
+    """Records the maps of a forward pass as it runs, as PyTorch's hooks do: no production code is repeated here."""
     maps: Arrays = {}
     names = {
         id(block): f"{stage}.{number}"
