@@ -57,8 +57,9 @@ from facefeat_jax.data import avatars
 from facefeat_jax.data.examples import open_examples
 from facefeat_jax.data.prepare import prepare
 from facefeat_jax.evaluation.curves import SERIES_COLORS, draw_training_loss, draw_validation, read_curves
-from facefeat_jax.evaluation.report import training_samples, write_report
+from facefeat_jax.evaluation.report import training_samples
 from facefeat_jax.evaluation.table import results_table
+from facefeat_jax.run_folder import REPORT
 from facefeat_jax.runtime import use_compilation_cache
 from facefeat_jax.training.loop import class_names, train
 
@@ -144,10 +145,10 @@ print(results_table(results, sequential=config.schedule == "sequential"))
 print(f"\ntrained in {results['seconds']:.0f} s")
 
 # %% [markdown]
-# The same as one page to keep, with configuration and environment:
+# Training also wrote a page to keep, with all this, the configuration and the environment:
 
 # %%
-print(write_report(config.run, samples=samples))
+print(config.run / REPORT)
 
 # %% [markdown]
 # ## Predictions
@@ -176,7 +177,7 @@ for row, avatar, prediction in zip(axes, unseen, predictions, strict=True):
         names = list(head.probabilities)
         shades = ["#00456c" if name == avatar.labels[task] else "#8fc3e2" for name in names]
         ax.barh(names, list(head.probabilities.values()), color=shades)
-        ax.set(xlim=(0, 1), title=f"{task}: {head.label}")
+        ax.set(xlim=(0, 1), xticks=(0, 0.5, 1), title=f"{task}: {head.label}")
         ax.invert_yaxis()
         ax.spines[["top", "right"]].set_visible(False)
 plt.show()

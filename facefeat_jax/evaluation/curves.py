@@ -103,7 +103,7 @@ def read_curves(run: Path) -> dict[str, HeadCurve]:
     return curves
 
 
-def smooth(values: Sequence[float], window: int | None = None) -> np.ndarray:
+def smooth(values: Sequence[float] | np.ndarray, window: int | None = None) -> np.ndarray:
     """Returns the moving average: over `window` values around each, and over those that there are at the ends.
 
     Args:

@@ -103,7 +103,9 @@ def training_samples(
     image_size: int,
     count: int = 24,
 ) -> list[Sample]:
-    """Returns pictures spread evenly over a data set, as the model gets them, with their labels as captions.
+    """Returns pictures spread evenly over the data, as the model gets them, with their labels as captions.
+
+    Where sources label different heads, each kind of picture gets its share, however few there are of it.
 
     Args:
       examples: the data.
@@ -114,13 +116,24 @@ def training_samples(
     """
     from facefeat_jax.data.images import decode_resized
 
-    chosen = np.unique(np.linspace(0, len(examples) - 1, min(count, len(examples))).astype(int))
+    known = np.stack([examples.labels[task] >= 0 for task in classes], axis=1)
+    patterns = np.unique(known, axis=0)[::-1]
     samples = []
-    for index in chosen.tolist():
+    for index in _spread([np.flatnonzero((known == pattern).all(axis=1)) for pattern in patterns], count):
         labels = {task: int(examples.labels[task][index]) for task in classes}
         caption = ", ".join(classes[task][label].replace("_", " ") for task, label in labels.items() if label >= 0)
         samples.append(Sample(decode_resized(examples.read(index), image_size, decode), caption or "no label"))
     return samples
+
+
+def _spread(rows: Sequence[np.ndarray], count: int) -> list[int]:
+    """Returns `count` numbers, as many as possible from each of the lists, spread evenly over it."""
+    chosen: list[int] = []
+    # The shortest first: what it can't give, the others do.
+    for left, of_kind in zip(range(len(rows), 0, -1), sorted(rows, key=len), strict=True):
+        share = min(len(of_kind), (count - len(chosen)) // left)
+        chosen += of_kind[np.linspace(0, len(of_kind) - 1, share).astype(int)].tolist()
+    return sorted(chosen)
 
 
 def count_data(splits: Mapping[str, Examples], classes: Mapping[str, Sequence[str]]) -> dict[str, Any]:

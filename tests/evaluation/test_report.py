@@ -24,7 +24,7 @@ from facefeat_jax.config import TrainConfig, apply_smoke, load_recipe
 from facefeat_jax.errors import UserError
 from facefeat_jax.evaluation import curves
 from facefeat_jax.evaluation.metrics import HeadResult
-from facefeat_jax.evaluation.report import Sample, command_line, count_data, training_samples, write_report
+from facefeat_jax.evaluation.report import Sample, _spread, command_line, count_data, training_samples, write_report
 from facefeat_jax.evaluation.table import format_accuracy, format_loss, heads_table, results_table
 from facefeat_jax.run_folder import write_json
 
@@ -177,7 +177,7 @@ def test_results_of_sequential_have_both_figures(sequential: Path) -> None:
     assert "the trunk went on to train" in text
     assert "gender 0.1020, glasses 0.1020, shirt 0.1020." in text
     # The hollow marks are told to those who don't see them.
-    alts = [attributes["aria-label"] for attributes in page.all("div") if attributes.get("role") == "img"]
+    alts = [str(attributes["aria-label"]) for attributes in page.all("div") if attributes.get("role") == "img"]
     assert any(
         "gender from 70.0% after epoch 1 to 94.0% after epoch 5, 50.2% with the final weights" in a for a in alts
     )
@@ -467,16 +467,17 @@ class FakeExamples:
 
 
 def test_samples_and_counts_of_data() -> None:
-    classes = {"gender": ("female", "male"), "shirt": ("black", "dark_blue", "red")}
+    classes = {"gender": ("female", "male"), "shirt": ("black", "light_blue", "red")}
     samples = training_samples(FakeExamples(), classes, decode="upright", image_size=16, count=4)  # type: ignore[arg-type]
-    assert [sample.caption for sample in samples] == ["female, black", "male", "male", "male"]
-    assert [sample.image[0, 0, 0] for sample in samples] == [0, 40, 120, 200]
+    # Two with both labels, two with one.
+    assert [sample.caption for sample in samples] == ["female, black", "male", "female, light blue", "male"]
+    assert [sample.image[0, 0, 0] for sample in samples] == [0, 40, 160, 200]
     assert samples[0].image.shape == (16, 16, 3)
     assert len(training_samples(FakeExamples(), classes, decode="upright", image_size=16)) == 6  # type: ignore[arg-type]
     assert count_data({"val": FakeExamples()}, classes) == {  # type: ignore[dict-item]
         "val": {
             "pictures": 6,
-            "classes": {"gender": {"female": 3, "male": 3}, "shirt": {"black": 1, "dark_blue": 1, "red": 1}},
+            "classes": {"gender": {"female": 3, "male": 3}, "shirt": {"black": 1, "light_blue": 1, "red": 1}},
         }
     }
 
@@ -509,6 +510,28 @@ def test_figures_are_not_rounded_to_perfection() -> None:
     assert format_loss(0.0) == "0.0000"
     assert format_loss(0.0006) == "6.0e-04"
     assert format_loss(0.0815) == "0.0815"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "count", "taken"),
+    [((40, 4, 6), 24, (14, 4, 6)), ((33600, 3936, 5564), 24, (8, 8, 8)), ((2, 1), 24, (2, 1)), ((100,), 24, (24,))],
+)
+def test_samples_are_shared_out(sizes: tuple[int, ...], count: int, taken: tuple[int, ...]) -> None:
+    ends = np.cumsum(sizes)
+    rows = [np.arange(end - size, end) for size, end in zip(sizes, ends, strict=True)]
+    chosen = _spread(rows, count)
+    assert len(set(chosen)) == len(chosen)
+    assert tuple(sum(index in of_kind for index in chosen) for of_kind in map(set, rows)) == taken
+
+
+def test_report_of_a_training(trained_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    # The log of the training loop itself, so that the two don't part.
+    shutil.copytree(trained_run, run, ignore=shutil.ignore_patterns("checkpoints", "tensorboard", "*.html", "*.png"))
+    page = Page(write_report(run))
+    assert [row[0] for row in page.tables[0]] == ["head", *TASKS]
+    assert "images/s in training" in page.text
+    assert curves.write_curves(run).exists()
 
 
 def test_drawing_library_is_loaded_late() -> None:
