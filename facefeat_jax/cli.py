@@ -190,7 +190,7 @@ def _predict(argv: Sequence[str]) -> int:
 
     use_compilation_cache()
     from facefeat_jax.prediction.output import lines
-    from facefeat_jax.prediction.predictor import Prediction, Predictor
+    from facefeat_jax.prediction.predictor import Predictor
 
     predictor = Predictor.from_run(arguments.run, batch_size=arguments.batch_size)
     bad = 0
@@ -198,7 +198,6 @@ def _predict(argv: Sequence[str]) -> int:
     def counted(predictions):
         nonlocal bad
         for prediction in predictions:
-            prediction: Prediction
             bad += prediction.error is not None
             yield prediction
 
@@ -244,8 +243,8 @@ def _convert(argv: Sequence[str]) -> int:
         return 0
     if made.note:
         say(f"facefeat: {made.note}")
-    for task, names in made.spec.classes.items():
-        print(f"{task}: {', '.join(names)}")
+    for task, ordered in made.spec.classes.items():
+        print(f"{task}: {', '.join(ordered)}")
     print(f"run: {made.run}")
     return 0
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import tyro
 
 from facefeat_jax.errors import UserError, unknown
 from facefeat_jax.tasks import TASKS
-
-DType = Literal["float32", "bfloat16", "float64"]
+from facefeat_jax.types import DecodePolicy, DType
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class TrainConfig:
     """Heads, in the order in which `sequential` trains them."""
     image_size: int = 224
     """Side in pixels to which pictures are resized; the aspect ratio is not kept."""
-    decode: Literal["as_notebook", "upright"] = "upright"
+    decode: DecodePolicy = "upright"
     """How files become RGB. With `upright` EXIF rotation is applied, 16 bit scaled and transparency composited, with
     `as_notebook` none of these."""
     limit: int | None = None
@@ -92,8 +93,8 @@ class TrainConfig:
     smoke: bool = False
     """Run the whole path in about a minute, on a few drawn pictures and random weights; the result means nothing."""
 
-    # --- Set by the recipe, not on the command line
-    recipe: str = field(default="", metadata={"fixed": True})
+    # --- Set when a recipe is loaded, not on the command line
+    recipe: Annotated[str, tyro.conf.Suppress] = ""
 
     def __post_init__(self) -> None:
         for name in ("image_size", "batch_size", "epochs", "feed_threads", "feed_prefetch", "log_every"):

@@ -16,6 +16,7 @@ from flax import nnx
 from facefeat_jax.config import TrainConfig
 from facefeat_jax.errors import UserError
 from facefeat_jax.models.multi_task import MultiTaskModel
+from facefeat_jax.models.values import split_values
 from facefeat_jax.spec import ModelSpec
 from facefeat_jax.training import checkpoints
 
@@ -114,11 +115,11 @@ def open_run(folder: Path) -> Run:
             raise UserError(f"{store} holds no complete checkpoint. Train it first (--resume goes on)")
         spec = ModelSpec.from_json(reader.about(step)["spec"])
         model = spec.abstract(dtype=config.dtype, param_dtype=config.param_dtype)
-        graphdef, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
-        restored = reader.restore_model(step, nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats))
+        graphdef, params, batch_stats = split_values(model)
+        restored = reader.restore_model(step, params, batch_stats)
     finally:
         reader.close()
-    model = nnx.merge(graphdef, *restored)
+    model = nnx.merge(graphdef, restored[0], restored[1])
     model.eval()
     return Run(folder, config, spec, model, step)
 
@@ -132,8 +133,7 @@ def create_from_weights(folder: Path, spec: ModelSpec, model: MultiTaskModel, co
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty; give a new folder")
     folder.mkdir(parents=True, exist_ok=True)
-    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    batch_stats = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+    _, params, batch_stats = split_values(model)
     checkpoints.save_model(folder, spec, params, batch_stats)
     # Last: a folder without it is not a run, so that an interrupted conversion is not taken for one.
     write_json(folder / CONFIG, config.to_json())

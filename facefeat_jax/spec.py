@@ -15,6 +15,7 @@ from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from facefeat_jax.models.registry import get_architecture
 from facefeat_jax.tasks import Task
+from facefeat_jax.types import DecodePolicy
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class ModelSpec:
     trunk: str
     classes: dict[str, tuple[str, ...]]
     image_size: int
-    decode: str
+    decode: DecodePolicy
     weights: str
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD

@@ -1,4 +1,4 @@
-"""Builds the wheel and tries it as a user would: in an empty environment, in an empty folder, away from the checkout."""
+"""Builds the wheel and tries it as a user would: in an empty environment, away from the checkout."""
 
 import subprocess
 import sys
@@ -22,8 +22,7 @@ def main() -> None:
         (wheel,) = away.glob("*.whl")
         venv.create(away / "env", with_pip=True)
         binaries = away / "env" / "bin"
-        install = ("-m", "pip", "--disable-pip-version-check", "install", "--quiet", "-c", ROOT / "constraints.txt", wheel)
-        run(binaries / "python", *install, cwd=away)
+        run(binaries / "python", *pip[1:], "install", "--quiet", "-c", ROOT / "constraints.txt", wheel, cwd=away)
         run(binaries / "facefeat", "doctor", cwd=away)
         run(binaries / "facefeat", "models", cwd=away)
         run(binaries / "facefeat", "prepare", "avatars", "--data-dir", "data", cwd=away)

@@ -43,7 +43,7 @@ def test_wrong_calls_are_answered_with_one_line_that_says_what_to_do(capsys, tmp
         ("convert", tmp_path / "junk.pth", "--to", tmp_path / "x"): "junk.pth",
         ("convert", tmp_path / "absent.pth", "--to", tmp_path / "x"): "no such file",
         ("prepare", "fairfase"): "Did you mean 'fairface'",
-        ("prepare", "fairface", "--data-dir", tmp_path): "FairFace",
+        ("prepare", "fairface", "--data-dir", tmp_path): "fairface-img-margin125-trainval.zip",
         ("prepare", "glasses", "--from", tmp_path / "absent", "--data-dir", tmp_path): "absent",
     }
     for call, hint in calls.items():

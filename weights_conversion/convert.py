@@ -10,10 +10,11 @@ import numpy as np
 from flax import nnx
 
 from facefeat_jax.errors import UserError
-from facefeat_jax.models import MultiTaskModel, ResNet
+from facefeat_jax.models import MultiTaskModel
+from facefeat_jax.models.trunk import Trunk
 from weights_conversion import names
 
-Model = TypeVar("Model", MultiTaskModel, ResNet)
+Model = TypeVar("Model", MultiTaskModel, Trunk)
 COUNTER = "num_batches_tracked"
 
 
@@ -71,7 +72,7 @@ def to_flax(state_dict: Mapping[str, np.ndarray], model: Model, *, source: str =
     return model
 
 
-def to_torch(model: MultiTaskModel | ResNet) -> dict[str, np.ndarray]:
+def to_torch(model: MultiTaskModel | Trunk) -> dict[str, np.ndarray]:
     """Returns the model's tensors under torch's names and in torch's axis order, as PyTorch would save them.
 
     Returns:
@@ -88,7 +89,7 @@ def to_torch(model: MultiTaskModel | ResNet) -> dict[str, np.ndarray]:
     return state_dict
 
 
-def _entries(model: nnx.Module) -> Iterator[tuple[nnx.Variable, str, names.Layout]]:
+def _entries(model: MultiTaskModel | Trunk) -> Iterator[tuple[nnx.Variable, str, names.Layout]]:
     """Yields (variable, torch's name, layout) for each parameter and statistic of the model itself, not of a copy."""
     translate = names.translator(names.table(model))
     for path, node in nnx.iter_graph(model):
@@ -96,7 +97,9 @@ def _entries(model: nnx.Module) -> Iterator[tuple[nnx.Variable, str, names.Layou
             yield node, *translate(".".join(map(str, path)))
 
 
-def _mismatch(model, source: str, missing: list[str], misshapen: list[str], unused: list[str]) -> str:
+def _mismatch(
+    model: MultiTaskModel | Trunk, source: str, missing: list[str], misshapen: list[str], unused: list[str]
+) -> str:
     trunk = model.trunk if isinstance(model, MultiTaskModel) else model
     parts = []
     if misshapen:

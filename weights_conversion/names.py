@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from facefeat_jax.models import MultiTaskModel, ResNet
+from facefeat_jax.models.trunk import Trunk
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ HEADS = (
 )
 BACKBONE = ("backbone.", "trunk.")
 
-TRUNKS: dict[type, tuple[Layer, ...]] = {ResNet: RESNET}
+TRUNKS: dict[type[Trunk], tuple[Layer, ...]] = {ResNet: RESNET}
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ KINDS: dict[str, tuple[Layout, ...]] = {
 }
 
 
-def table(model: MultiTaskModel | ResNet) -> tuple[Layer, ...]:
+def table(model: MultiTaskModel | Trunk) -> tuple[Layer, ...]:
     """Returns the rows for a model: those of its trunk, behind their prefixes, and of its heads.
 
     Raises:

@@ -9,14 +9,13 @@ import io
 import re
 import warnings
 from collections.abc import Callable
-from typing import Literal, TypeVar, get_args
+from typing import TypeVar, get_args
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from facefeat_jax.errors import UserError, unknown
-
-DecodePolicy = Literal["as_notebook", "upright"]
+from facefeat_jax.types import DecodePolicy
 
 _Result = TypeVar("_Result")
 

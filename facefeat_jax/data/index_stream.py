@@ -80,6 +80,7 @@ class IndexStream:
         epochs: int,
         seed: int,
     ):
+        groups: dict[tuple[str, ...], np.ndarray]
         if schedule == "sequential":
             groups = {(task,): examples.labelled(task) for task in tasks}
         else:

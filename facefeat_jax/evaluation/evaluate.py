@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -20,6 +19,7 @@ from facefeat_jax.data.index_stream import in_order
 from facefeat_jax.errors import UserError
 from facefeat_jax.evaluation.metrics import HeadResult, head_result
 from facefeat_jax.evaluation.predict_step import make_predict_step
+from facefeat_jax.models.values import Values, split_values
 from facefeat_jax.progress import Bar
 from facefeat_jax.run_folder import open_run
 from facefeat_jax.spec import ModelSpec
@@ -57,7 +57,7 @@ class Evaluator:
         self._config = config
 
     def outputs(
-        self, params: Any, batch_stats: Any, tasks: Sequence[str], *, title: str = "evaluating"
+        self, params: Values, batch_stats: Values, tasks: Sequence[str], *, title: str = "evaluating"
     ) -> dict[str, Outputs]:
         """Returns each head's outputs on the pictures that have its label.
 
@@ -100,7 +100,7 @@ class Evaluator:
         )
 
     def results(
-        self, params: Any, batch_stats: Any, tasks: Sequence[str], *, title: str = "evaluating"
+        self, params: Values, batch_stats: Values, tasks: Sequence[str], *, title: str = "evaluating"
     ) -> dict[str, HeadResult]:
         """Returns each head's figures; arguments are those of `outputs`."""
         outputs = self.outputs(params, batch_stats, tasks, title=title)
@@ -143,6 +143,6 @@ def evaluate_run(
         raise UserError(
             f"no picture of {', '.join(names)} has a label for any head of {folder} ({', '.join(run.spec.classes)})"
         )
-    graphdef, params, batch_stats = nnx.split(run.model, nnx.Param, nnx.BatchStat)
+    graphdef, params, batch_stats = split_values(run.model)
     evaluator = Evaluator(graphdef, run.spec, examples, config)
-    return evaluator.results(nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats), tasks, title="evaluating")
+    return evaluator.results(params, batch_stats, tasks)

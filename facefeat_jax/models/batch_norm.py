@@ -102,10 +102,9 @@ def _batch_statistics(x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, 
     """
     axes = tuple(range(x.ndim - 1))
     if mask is None:
-        count = x.size // x.shape[-1]
-        if count < 2:
+        if x.size < 2 * x.shape[-1]:
             raise ValueError(f"batch statistics need two values per channel or more, got inputs of shape {x.shape}")
-        return jnp.mean(x, axes), jnp.var(x, axes), float(count)
+        return jnp.mean(x, axes), jnp.var(x, axes), x.size / x.shape[-1]
     weights = mask.astype(x.dtype).reshape(-1, *(1,) * (x.ndim - 1))
     count = jnp.sum(weights) * (x.size // (x.shape[0] * x.shape[-1]))
     mean = jnp.sum(x * weights, axes) / count

@@ -10,6 +10,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from facefeat_jax.models.head import Head
+from facefeat_jax.models.trunk import Trunk
 from facefeat_jax.tasks import Task
 
 
@@ -30,7 +31,7 @@ class MultiTaskModel(nnx.Module):
 
     def __init__(
         self,
-        trunk: nnx.Module,
+        trunk: Trunk,
         tasks: Iterable[Task],
         *,
         dtype: DTypeLike | None = None,
@@ -38,7 +39,7 @@ class MultiTaskModel(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.trunk = trunk
-        self.heads = nnx.Dict(
+        self.heads: nnx.Dict[Head] = nnx.Dict(
             {
                 task.name: Head(trunk.num_features, task.num_outputs, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
                 for task in tasks

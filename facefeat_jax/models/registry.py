@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from flax import nnx
-
 from facefeat_jax.errors import unknown
 from facefeat_jax.models import resnet
+from facefeat_jax.models.trunk import Trunk
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class Architecture:
     """
 
     name: str
-    build: Callable[..., nnx.Module]
+    build: Callable[..., Trunk]
     stages: dict[str, tuple[str, ...]]
     last_stage: str
     image_size: int

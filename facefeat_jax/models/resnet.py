@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 from facefeat_jax.models.batch_norm import BatchNorm
 from facefeat_jax.models.head import torch_linear
 from facefeat_jax.models.small_maps import conv_general_dilated
+from facefeat_jax.models.trunk import Trunk
 
 # torchvision's start: normal, variance 2 / fan_out.
 _kernel_init = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -66,26 +67,25 @@ class BasicBlock(nnx.Module):
         self.bn1 = BatchNorm(features, dtype=dtype, param_dtype=param_dtype)
         self.conv2 = _conv(features, features, 3, 1, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         self.bn2 = BatchNorm(features, dtype=dtype, param_dtype=param_dtype)
+        self.downsample_conv: nnx.Conv | None = None
+        self.downsample_bn: BatchNorm | None = None
         if stride != 1 or in_features != features:
             self.downsample_conv = _conv(
                 in_features, features, 1, stride, dtype=dtype, param_dtype=param_dtype, rngs=rngs
             )
             self.downsample_bn = BatchNorm(features, dtype=dtype, param_dtype=param_dtype)
-        else:
-            self.downsample_conv = self.downsample_bn = None
 
     def __call__(self, inputs: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
         """Maps `[batch, height, width, in_features]` to `[batch, height / stride, width / stride, features]`."""
         x = nnx.relu(self.bn1(self.conv1(inputs), mask=mask))
         x = self.bn2(self.conv2(x), mask=mask)
-        if self.downsample_conv is None:
-            shortcut = inputs
-        else:
+        shortcut = inputs
+        if self.downsample_conv is not None and self.downsample_bn is not None:
             shortcut = self.downsample_bn(self.downsample_conv(inputs), mask=mask)
         return nnx.relu(x + shortcut)
 
 
-class ResNet(nnx.Module):
+class ResNet(Trunk):
     """A residual network: stem, four stages of blocks, global average pooling, and a classifier where one is asked for.
 
     Args:
@@ -100,7 +100,6 @@ class ResNet(nnx.Module):
       num_features: width of the pooled features.
     """
 
-    # Which modules make up each named stage, in order: what is frozen or trained together.
     STAGES: ClassVar[dict[str, tuple[str, ...]]] = {
         "stem": ("conv1", "bn1"),
         "layer1": ("layer1",),
@@ -134,6 +133,7 @@ class ResNet(nnx.Module):
 
         self.in_channels = in_channels
         self.num_features = 512
+        self.dtype = dtype or param_dtype
         self.conv1 = _conv(in_channels, 64, 7, 2, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         self.bn1 = BatchNorm(64, dtype=dtype, param_dtype=param_dtype)
         self.layer1 = stage(64, 64, stage_sizes[0], stride=1)

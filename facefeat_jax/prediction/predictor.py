@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flax import nnx
 
 from facefeat_jax.data.images import BadImageError, decode_resized, pixels_resized
 from facefeat_jax.errors import UserError
 from facefeat_jax.evaluation.metrics import probabilities
 from facefeat_jax.evaluation.predict_step import make_predict_step
 from facefeat_jax.models.multi_task import MultiTaskModel
+from facefeat_jax.models.values import split_values
 from facefeat_jax.run_folder import open_run
 from facefeat_jax.spec import ModelSpec
 
@@ -67,9 +67,8 @@ class Predictor:
         if batch_size < 1 or threads < 1:
             raise UserError(f"batch size and threads must be 1 or more, got {batch_size} and {threads}")
         model.eval()
-        graphdef, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
-        self._values = nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats)
-        self._step = make_predict_step(graphdef, spec, model.trunk.conv1.dtype or np.float32)
+        graphdef, self._params, self._batch_stats = split_values(model)
+        self._step = make_predict_step(graphdef, spec, model.trunk.dtype)
         self._batch_size = batch_size
         self._threads = threads
         self.spec = spec
@@ -120,7 +119,7 @@ class Predictor:
             # Few shapes, so few compilations: the next power of two, up to the batch size.
             padded = min(self._batch_size, 1 << (len(pixels) - 1).bit_length())
             batch = np.stack(pixels + [pixels[0]] * (padded - len(pixels)))
-            logits = self._step(*self._values, batch, tasks=tuple(self.spec.classes))
+            logits = self._step(self._params, self._batch_stats, batch, tasks=tuple(self.spec.classes))
             classes = {task: probabilities(np.asarray(value)[: len(pixels)]) for task, value in logits.items()}
         row = 0
         for source, image, error in loaded:

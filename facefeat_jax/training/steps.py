@@ -15,6 +15,7 @@ from jax.typing import DTypeLike
 
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.models.preprocessing import normalize
+from facefeat_jax.models.values import Values, split_values
 from facefeat_jax.spec import ModelSpec
 from facefeat_jax.training import groups
 from facefeat_jax.training.losses import masked_mean, per_example_loss, predicted_class
@@ -32,8 +33,8 @@ class TrainState:
       step: `[]`, int32, steps taken.
     """
 
-    params: dict[str, Any]
-    batch_stats: dict[str, Any]
+    params: Values
+    batch_stats: Values
     optimizer: dict[str, Any]
     step: jax.Array
 
@@ -45,9 +46,8 @@ def create_state(model: MultiTaskModel, trained: Iterable[str]) -> TrainState:
       model: the initial weights.
       trained: the trunk's modules that are trained (`groups.trained_modules`).
     """
-    params, batch_stats = jax.tree.map(
-        jnp.copy, (nnx.to_pure_dict(nnx.state(model, nnx.Param)), nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
-    )
+    _, *values = split_values(model)
+    params, batch_stats = jax.tree.map(jnp.copy, values)
     return TrainState(params, batch_stats, groups.init(groups.select(params, trained)), jnp.zeros((), jnp.int32))
 
 
@@ -110,7 +110,7 @@ def make_train_step(
                     "correct": jnp.sum((predicted_class(logits[task]) == labels[task]) & counted),
                     "count": jnp.sum(counted),
                 }
-            batch_stats = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+            _, _, batch_stats = split_values(model)
             return sum(metric["loss"] for metric in metrics.values()), (batch_stats, metrics)
 
         gradients, (batch_stats, metrics) = jax.grad(loss_of, has_aux=True)(reached)

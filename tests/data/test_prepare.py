@@ -265,9 +265,9 @@ def test_a_picture_that_changes_meanwhile_stops_it(fairface_files, lay_out, pict
     download = lay_out(fairface_files)
     write = prepare_module._write
 
-    def change_and_write(*args):
+    def change_and_write(*args, **kwargs):
         (download / "train" / "7.jpg").write_bytes(picture(77))
-        return write(*args)
+        return write(*args, **kwargs)
 
     monkeypatch.setattr(prepare_module, "_write", change_and_write)
     fails_in_one_line(r"train/7.jpg changed while", "fairface", download, data_dir)

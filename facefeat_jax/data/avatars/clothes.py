@@ -138,7 +138,7 @@ def _draw_over(pen: Pen, clothes: Clothes, width: float) -> None:
                 )
             else:
                 panel = np.array([(0.42, _TOP - 0.02), (0.6 * width, _TOP + 0.1), (outer, _TOP + 0.7), (outer, 3.2)])
-            front = np.array([(0.84, 3.2), (0.8, 2.0), (0.56, 1.2)])
+            front = np.array([(0.78, 3.2), (0.74, 2.0), (0.54, 1.2)])
             pen.fill(np.concatenate([panel, front]) * (side, 1), edge)
             pen.fill(np.concatenate([np.add(panel, (0.0, 0.03)), np.add(front, (0.05, 0.0))]) * (side, 1), color)
             if clothes.over == "jacket":
@@ -156,7 +156,7 @@ def _draw_over(pen: Pen, clothes: Clothes, width: float) -> None:
             pen.fill(ellipse(side * 0.46, 1.53, 0.055, 0.055), (226, 190, 84))
     elif clothes.over == "braces":
         for side in (-1.0, 1.0):
-            pen.line([(side * 0.5, _TOP + 0.06), (side * 0.62, 3.0)], 0.13, color)
+            pen.line([(side * 0.5, _TOP + 0.06), (side * 0.62, 3.0)], 0.19, color)
     elif clothes.over == "scarf":
         pen.fill(smooth([(-0.62, 0.86), (0, 1.0), (0.62, 0.86), (0.66, 1.12), (0, 1.32), (-0.66, 1.12)]), edge)
         pen.fill(smooth([(-0.58, 0.86), (0, 1.0), (0.58, 0.86), (0.61, 1.08), (0, 1.27), (-0.61, 1.08)]), color)
@@ -168,6 +168,6 @@ def _draw_over(pen: Pen, clothes: Clothes, width: float) -> None:
             t = -0.9 + 1.8 * i / 8
             pen.fill(ellipse(0.5 * math.sin(t), 0.92 + 0.42 * math.cos(t), 0.055, 0.055), color)
     elif clothes.over == "tie":
-        pen.fill([(-0.11, 1.12), (0.11, 1.12), (0.08, 1.3), (0.17, 2.1), (0, 2.3), (-0.17, 2.1), (-0.08, 1.3)], edge)
+        pen.fill([(-0.11, 1.12), (0.11, 1.12), (0.08, 1.3), (0.23, 2.0), (0, 2.25), (-0.23, 2.0), (-0.08, 1.3)], edge)
         pen.fill([(-0.09, 1.14), (0.09, 1.14), (0.06, 1.29), (-0.06, 1.29)], lighter(color, 0.15))
-        pen.fill([(-0.05, 1.32), (0.05, 1.32), (0.14, 2.08), (0, 2.24), (-0.14, 2.08)], color)
+        pen.fill([(-0.05, 1.32), (0.05, 1.32), (0.2, 1.98), (0, 2.19), (-0.2, 1.98)], color)

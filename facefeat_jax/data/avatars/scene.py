@@ -411,7 +411,7 @@ def _view(dice: Dice) -> View:
 
 
 def _light(dice: Dice) -> Light:
-    kind = dice.weighted({"even": 2.0, "side": 2.0, "warm": 1.2, "cool": 1.2, "dim": 2.2, "bright": 1.4})
+    kind = dice.weighted({"even": 2.0, "side": 2.0, "warm": 1.2, "cool": 1.2, "dim": 1.5, "bright": 1.2})
     exposure = dice.uniform(0.92, 1.05)
     slope = dice.uniform(0.0, 0.2)
     warmth = dice.around(0.0, 0.03)
@@ -423,14 +423,14 @@ def _light(dice: Dice) -> Light:
     elif kind == "cool":
         warmth = -0.05 - 0.05 * strong
     elif kind == "dim":
-        exposure = 0.48 + 0.22 * strong
+        exposure = 0.56 + 0.18 * strong
     elif kind == "bright":
-        exposure = 1.14 + 0.14 * strong
+        exposure = 1.10 + 0.14 * strong
     return Light(
         kind=kind,
         gains=(1.0 + warmth, 1.0 + dice.around(0.0, 0.02), 1.0 - warmth),
         exposure=exposure,
-        contrast=dice.uniform(0.68, 1.12),
+        contrast=dice.uniform(0.80, 1.12),
         slope=slope,
         angle=dice.uniform(0.0, 2.0 * math.pi),
         grain=dice.uniform(0.0, 5.5),
@@ -546,25 +546,25 @@ def _clothes(dice: Dice) -> Clothes:
         print_color=_any_color(dice),
         over=dice.weighted(
             {
-                "none": 5.0,
-                "jacket": 1.1,
-                "dungarees": 0.45,
-                "waistcoat": 0.6,
-                "braces": 0.6,
-                "scarf": 1.0,
+                "none": 4.2,
+                "jacket": 0.9,
+                "dungarees": 0.5,
+                "waistcoat": 1.3,
+                "braces": 1.4,
+                "scarf": 0.8,
                 "necklace": 0.6,
-                "tie": 0.8,
+                "tie": 1.3,
             }
         ),
         over_color=_any_color(dice),
-        shoulders=dice.uniform(1.12, 1.5),
+        shoulders=dice.uniform(1.0, 1.4),
     )
 
 
 def _prop(dice: Dice, over: str) -> Prop:
     side = -1.0 if dice.chance(0.5) else 1.0
     return Prop(
-        kind=dice.weighted({"none": 10.0, "book": 1.2, "mug": 1.0, "cat": 1.2, "ball": 1.0, "flowers": 0.8}),
+        kind=dice.weighted({"none": 3.8, "book": 0.7, "mug": 1.3, "cat": 0.7, "ball": 2.2, "flowers": 1.3}),
         color=_any_color(dice),
         trim=_any_color(dice),
         # To a side, so that the other half of the chest shows; an open jacket shows little of it, so farther there.
