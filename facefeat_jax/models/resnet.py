@@ -67,13 +67,16 @@ class BasicBlock(nnx.Module):
         self.bn1 = BatchNorm(features, dtype=dtype, param_dtype=param_dtype)
         self.conv2 = _conv(features, features, 3, 1, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         self.bn2 = BatchNorm(features, dtype=dtype, param_dtype=param_dtype)
-        self.downsample_conv: nnx.Conv | None = None
-        self.downsample_bn: BatchNorm | None = None
+        # Declared, not set: an attribute that was None first is static to Flax and takes no module afterwards.
+        self.downsample_conv: nnx.Conv | None
+        self.downsample_bn: BatchNorm | None
         if stride != 1 or in_features != features:
             self.downsample_conv = _conv(
                 in_features, features, 1, stride, dtype=dtype, param_dtype=param_dtype, rngs=rngs
             )
             self.downsample_bn = BatchNorm(features, dtype=dtype, param_dtype=param_dtype)
+        else:
+            self.downsample_conv = self.downsample_bn = None
 
     def __call__(self, inputs: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
         """Maps `[batch, height, width, in_features]` to `[batch, height / stride, width / stride, features]`."""
