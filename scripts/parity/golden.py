@@ -10,6 +10,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+
 from parity.cases import Case, made_up_pictures
 from parity.records import Arrays, Record, summary, summary_difference
 

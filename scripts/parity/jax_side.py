@@ -11,8 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from parity.cases import TASK_NAMES, Batch, Case
-from parity.records import Arrays, Record
 
 from facefeat_jax.data.examples import UNKNOWN
 from facefeat_jax.data.index_stream import pad
@@ -22,6 +20,8 @@ from facefeat_jax.models.resnet import BasicBlock, ResNet
 from facefeat_jax.spec import ModelSpec
 from facefeat_jax.tasks import TASKS
 from facefeat_jax.training import groups, steps
+from parity.cases import TASK_NAMES, Batch, Case
+from parity.records import Arrays, Record
 from weights_conversion import to_flax, to_torch
 
 LEARNING_RATE = 1e-4
