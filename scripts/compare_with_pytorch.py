@@ -114,7 +114,7 @@ class Train:
             self.limit,
         )
         results = whole_job.run(job, whole_job.SIDES if self.side == "both" else (self.side,))
-        text = f"`{whole_job.command()}`\n\n{whole_job.report(results)}"
+        text = f"`{whole_job.command(job)}`\n\n{whole_job.report(results)}"
         write_json(self.out / "comparison.json", results)
         (self.out / "comparison.md").write_text(text, encoding="utf-8")
         print(text)

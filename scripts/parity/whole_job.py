@@ -238,7 +238,7 @@ def _figures(result: Any) -> dict[str, Any]:
 def _result(job: Job, side: Side, passes: list[dict], final: dict[str, Any], seconds: float) -> dict[str, Any]:
     return {
         "side": side,
-        "settings": job.settings(),
+        "settings": {**job.settings(), "weights": Path(job.weights).name},
         "environment": _environment(side),
         "date": datetime.date.today().isoformat(),
         "seconds": seconds,
@@ -417,6 +417,16 @@ def report(results: dict[Side, dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def command() -> str:
-    """Returns the command line that this process was started with, the script by its name alone."""
-    return " ".join(["python", "scripts/" + Path(sys.argv[0]).name, *sys.argv[1:]])
+def command(job: Job) -> str:
+    """Returns the command that does the job, without anything of the machine that it ran on."""
+    values = {
+        "data-dir": "DIR",
+        "sources": " ".join(job.sources),
+        "weights": Path(job.weights).name,
+        "image-size": job.image_size,
+        "epochs": job.epochs,
+        "batch-size": job.batch_size,
+        "seed": job.seed,
+        **({} if job.limit is None else {"limit": job.limit}),
+    }
+    return "python scripts/compare_with_pytorch.py train " + " ".join(f"--{k} {v}" for k, v in values.items())

@@ -61,6 +61,6 @@ def loader(
 
 def tensor_of(images: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
     """Returns uint8 pictures `[batch, height, width, 3]` as `ToTensor` and `Normalize` make them, in any float type."""
-    scaled = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().to(dtype).div(255)
+    scaled = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).contiguous().to(dtype).div(255)
     mean, std = (torch.tensor(values, dtype=dtype).view(3, 1, 1) for values in (MEAN, STD))
     return scaled.sub_(mean).div_(std)

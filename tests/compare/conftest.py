@@ -1,10 +1,23 @@
-"""Makes the comparison's modules (`scripts/parity`, `scripts/pytorch_baseline`) importable."""
+"""Live comparison with PyTorch: `make compare`. Skipped, and said so, where torch is not installed."""
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from pathlib import Path
+
+import pytest
 
 _SCRIPTS = str(Path(__file__).resolve().parents[2] / "scripts")
 if _SCRIPTS not in sys.path:
     sys.path.insert(0, _SCRIPTS)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).resolve().parent
+    absent = [name for name in ("torch", "torchvision") if importlib.util.find_spec(name) is None]
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.compare)
+            if absent:
+                item.add_marker(pytest.mark.skip(reason=f"{' and '.join(absent)} not installed; run make compare"))

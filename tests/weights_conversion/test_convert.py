@@ -16,6 +16,8 @@ from facefeat_jax.models import MultiTaskModel, ResNet, resnet18
 from facefeat_jax.tasks import TASKS, Task
 from weights_conversion import WeightsMismatchError, names, to_flax, to_torch
 
+ALL_TASKS = tuple(TASKS.values())
+
 # Flax's path of one tensor of every kind, its name in torch, and torch's axes as Flax has them.
 PLACES = {
     "conv1.weight": (lambda trunk: trunk.conv1.kernel, (2, 3, 1, 0)),
@@ -42,7 +44,7 @@ def _abstract_trunk(num_classes: int | None = None, param_dtype=jnp.float32) -> 
     )
 
 
-def _abstract_model(tasks=tuple(TASKS.values())) -> MultiTaskModel:
+def _abstract_model(tasks=ALL_TASKS) -> MultiTaskModel:
     def build() -> MultiTaskModel:
         rngs = nnx.Rngs(0)
         return MultiTaskModel(ResNet((1, 1, 1, 1), rngs=rngs), tasks, rngs=rngs)
@@ -81,7 +83,7 @@ def torchvision_shapes(realdata: Path) -> dict[str, tuple[int, ...]]:
 
 @pytest.mark.realdata
 def test_the_102_real_keys_fit_the_table_exactly(torchvision_shapes: dict[str, tuple[int, ...]]) -> None:
-    """Every key is used and every tensor filled, with a classifier; and to_torch gives the same keys and shapes back."""
+    """Every key is used and every tensor filled, with a classifier; to_torch gives the same keys and shapes back."""
     assert len(torchvision_shapes) == 102
     stream = np.random.RandomState(0)
     tensors = {n: stream.standard_normal(shape).astype(np.float32) for n, shape in torchvision_shapes.items()}
