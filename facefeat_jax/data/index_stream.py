@@ -115,6 +115,8 @@ class IndexStream:
         return self.passes[bisect_right(self._first_steps, step) - 1]
 
     def __getitem__(self, step: int) -> IndexBatch:
+        if not 0 <= step < len(self):
+            raise IndexError(f"step {step} of {len(self)}")
         at = self.pass_at(step)
         indices = self._shuffled[at.tasks][at.epoch * at.num_steps + step - at.first_step]
         return pad(at.tasks, indices, self._batch_size)

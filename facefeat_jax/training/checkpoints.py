@@ -7,6 +7,7 @@ index stream is the step number (`data.index_stream`).
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,23 @@ class Checkpoints:
     Args:
       run: the run folder; `checkpoints/` inside it is made when the first one is saved.
       keep: how many of the newest to keep.
+      read_only: leave everything as it is, also what another process is writing.
     """
 
     def __init__(self, run: Path, *, keep: int = 2, read_only: bool = False):
         self.folder = run.resolve() / FOLDER
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=None if read_only else keep, read_only=read_only, create=not read_only
-        )
-        self._manager = ocp.CheckpointManager(self.folder, options=options)
+        if read_only:
+            options = ocp.CheckpointManagerOptions(read_only=True, save_interval_steps=0, create=False)
+        else:
+            options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+        logger = logging.getLogger("absl")
+        level = logger.level
+        try:
+            # Orbax warns that a manager opened read-only is read-only.
+            logger.setLevel(logging.ERROR if read_only else level)
+            self._manager = ocp.CheckpointManager(self.folder, options=options)
+        finally:
+            logger.setLevel(level)
 
     def latest_step(self) -> int | None:
         """Returns the step of the newest complete checkpoint, or None."""

@@ -47,10 +47,14 @@ def test_logs_every_step_once(trained_run):
     assert list((trained_run / "tensorboard").glob("events.*"))
 
 
-@pytest.mark.parametrize(("schedule", "stop_at"), [("mixed", 8), ("sequential", 21)])
-def test_an_interrupted_run_goes_on_to_the_same_weights(tiny, tmp_path, monkeypatch, schedule, stop_at):
-    whole = train(tiny(tmp_path / "whole", schedule=schedule))
-    config = tiny(tmp_path / "stopped", schedule=schedule)
+@pytest.mark.parametrize(
+    ("fields", "stop_at"),
+    [({}, 8), ({"schedule": "sequential", "tasks": ("glasses", "shirt")}, 23)],
+    ids=["mixed", "sequential"],
+)
+def test_an_interrupted_run_goes_on_to_the_same_weights(tiny, tmp_path, monkeypatch, fields, stop_at):
+    whole = train(tiny(tmp_path / "whole", **fields))
+    config = tiny(tmp_path / "stopped", **fields)
 
     seen = 0
     advance = progress.Bar.advance
