@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.models.values import split_values
 from facefeat_jax.spec import ModelSpec
 from facefeat_jax.training import checkpoints
+from facefeat_jax.whole_file import write_whole
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
@@ -46,22 +46,23 @@ class Run:
     step: int
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON in one piece: readers see the old file or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8"
-    ) as file:
-        try:
-            json.dump(value, file, indent=2, default=_plain)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        except BaseException:
-            os.unlink(file.name)
-            raise
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
+def write_file(path: Path, content: bytes) -> Path:
+    """Writes a file of a run, all of it or nothing; makes the folder where it is not there.
+
+    Raises:
+      UserError: the file can't be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return write_whole(path, content)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"{path} can't be written ({reason}); make room or give another folder") from error
+
+
+def write_json(path: Path, value: Any) -> Path:
+    """Writes JSON as `write_file` does."""
+    return write_file(path, (json.dumps(value, indent=2, default=_plain) + "\n").encode())
 
 
 def _plain(value: Any) -> Any:

@@ -6,13 +6,11 @@ line. No code of a file is ever run: `torch_pickle` says how a pickle is read wi
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import json
 import mmap
 import os
 import re
-import secrets
 import stat
 import struct
 from collections.abc import Callable, Mapping
@@ -25,6 +23,7 @@ import safetensors
 import safetensors.numpy
 
 from facefeat_jax.errors import UserError
+from facefeat_jax.whole_file import write_whole
 from weights_conversion import torch_files
 from weights_conversion.torch_pickle import CUT_SHORT, DAMAGED, UnreadableError
 
@@ -138,9 +137,9 @@ def write(
     arrays = {name: np.asarray(value) for name, value in tensors.items()}
     try:
         if suffix == ".safetensors":
-            _write_whole(path, lambda file: file.write(_to_safetensors(arrays, metadata or {})))
+            write_whole(path, lambda file: file.write(_to_safetensors(arrays, metadata or {})))
         else:
-            _write_whole(path, lambda file: torch_files.write_zip(file, arrays, metadata or {}))
+            write_whole(path, lambda file: torch_files.write_zip(file, arrays, metadata or {}))
     except UnreadableError as error:
         raise WeightsFileError(f"can't write weights to {_shown(path)}: {error}") from None
     except OSError as error:
@@ -295,28 +294,3 @@ def _to_safetensors(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str
     contiguous = {n: np.array(a, dtype=a.dtype.newbyteorder("="), order="C", copy=None) for n, a in arrays.items()}
     # "pt": what torch's own users of the format ask for before they load a file.
     return safetensors.numpy.save(contiguous, metadata={**metadata, "format": "pt"})
-
-
-# ----------------------------------------------------------------------------------------------------- whole or nothing
-
-
-def _write_whole(path: Path, fill: Callable[[IO[bytes]], object]) -> None:
-    """Lets `fill` write a temporary file beside `path`, then puts it in its place once it is on disk."""
-    target = Path(os.path.realpath(path))  # through a link, as an ordinary write would go
-    temporary = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666), "w+b") as file:
-            fill(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    with contextlib.suppress(OSError):  # not every file system lets a folder be synced; the file itself is
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

@@ -9,9 +9,7 @@ import hashlib
 import io
 import itertools
 import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from facefeat_jax.errors import UserError
-from facefeat_jax.run_folder import CURVES, METRICS, RESULTS
+from facefeat_jax.run_folder import CURVES, METRICS, RESULTS, write_file
 from facefeat_jax.training.logs import read_metrics
 
 if TYPE_CHECKING:
@@ -155,7 +153,7 @@ def write_curves(run: Path) -> Path:
                 axes.legend(loc="best", frameon=False)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png")
-    return replace_file(run / CURVES, buffer.getvalue())
+    return write_file(run / CURVES, buffer.getvalue())
 
 
 def training_loss_svg(curve: HeadCurve, series: int) -> str:
@@ -364,19 +362,3 @@ def _final_heads(run: Path) -> dict[str, dict[str, Any]]:
         return json.loads((run / RESULTS).read_text(encoding="utf-8"))["heads"]
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-
-
-def replace_file(path: Path, content: bytes) -> Path:
-    """Writes a file in one piece: readers see the old one or the new one, never half of it."""
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            try:
-                file.write(content)
-            except BaseException:
-                os.unlink(file.name)
-                raise
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, path)
-    except OSError as error:
-        raise UserError(f"{path} can't be written ({error.strerror or error}); make room or another folder") from error
-    return path

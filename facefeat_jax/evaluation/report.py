@@ -29,7 +29,7 @@ from facefeat_jax.evaluation.table import (
     format_loss,
     result_rows,
 )
-from facefeat_jax.run_folder import METRICS, REPORT, RESULTS, read_config
+from facefeat_jax.run_folder import METRICS, REPORT, RESULTS, read_config, write_file
 from facefeat_jax.training.logs import read_metrics
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def write_report(run: Path, *, samples: Sequence[Sample] | None = None) -> Path:
         "command": str(results.get("command") or command_line(config)),
         "series_colors": curves_of.SERIES_COLORS,
     }
-    return curves_of.replace_file(run / REPORT, _render(context).encode())
+    return write_file(run / REPORT, _render(context).encode())
 
 
 def training_samples(
