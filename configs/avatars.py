@@ -23,4 +23,5 @@ def config() -> TrainConfig:
         learning_rate=1e-3,
         learning_rate_schedule="cosine",
         warmup_steps=50,
+        flip=True,
     )

@@ -70,8 +70,10 @@ class TrainConfig:
     """`cosine` rises linearly for `warmup_steps` and decays to zero at the last step."""
     warmup_steps: int = 0
     """Steps of linear warm-up of the `cosine` schedule."""
+    flip: bool = False
+    """Mirror each training picture left to right with probability one half."""
     seed: int = 0
-    """Of initial weights and of shuffling."""
+    """Of initial weights, shuffling and augmentation."""
 
     # --- Feed
     feed_threads: int = 4

@@ -112,7 +112,9 @@ class _Run:
         self.learning_rate = groups.learning_rate_schedule(
             config.learning_rate_schedule, config.learning_rate, len(stream), config.warmup_steps
         )
-        self.train_step = steps.make_train_step(train_graph, spec, trained, self.learning_rate, config.dtype)
+        self.train_step = steps.make_train_step(
+            train_graph, spec, trained, self.learning_rate, config.dtype, flip=config.flip, seed=config.seed
+        )
         self.evaluator = Evaluator(eval_graph, spec, validation, config)
         self.state = steps.create_state(model, trained)
         self.history: list[dict[str, Any]] = []

@@ -78,16 +78,28 @@ def graphdefs(
     return training, nnx.graphdef(model)
 
 
+def mirrored(images: jax.Array, key: jax.Array) -> jax.Array:
+    """Mirrors each of `images` `[batch, height, width, channels]` left to right, or not, by the toss of a coin."""
+    heads = jax.random.bernoulli(key, shape=(images.shape[0], 1, 1, 1))
+    return jnp.where(heads, images[:, :, ::-1], images)
+
+
 def make_train_step(
     graphdef: nnx.GraphDef,
     spec: ModelSpec,
     trained: Iterable[str],
     learning_rate: optax.Schedule,
     dtype: DTypeLike,
+    *,
+    flip: bool = False,
+    seed: int = 0,
 ):
     """Returns the jitted training step.
 
-    It takes the state (donated: its buffers are reused), `images` `[batch, size, size, 3]` uint8, `labels`
+    With `flip`, pictures are mirrored at random, as a function of `seed` and of the state's step: a run that was resumed
+    mirrors the same ones.
+
+    The step takes the state (donated: its buffers are reused), `images` `[batch, size, size, 3]` uint8, `labels`
     `{task: [batch]}` int32 (negative: unknown), `mask` `[batch]` bool (false: padding) and, static, the `tasks` whose
     losses are summed. It returns the new state and, per task, the mean loss, the hits and the count, on the device.
     """
@@ -95,6 +107,8 @@ def make_train_step(
 
     @partial(jax.jit, static_argnames="tasks", donate_argnames="state")
     def train_step(state: TrainState, images, labels, mask, *, tasks: tuple[str, ...]):
+        if flip:
+            images = mirrored(images, jax.random.fold_in(jax.random.key(seed), state.step))
         pixels = normalize(images, mean=spec.mean, std=spec.std, dtype=dtype)
         everything = groups.select(state.params, trained)
         reached = {name: everything[name] for name in (groups.TRUNK, *tasks) if everything[name]}

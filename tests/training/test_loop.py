@@ -49,7 +49,7 @@ def test_logs_every_step_once(trained_run):
 
 @pytest.mark.parametrize(
     ("fields", "stop_at"),
-    [({}, 8), ({"schedule": "sequential", "tasks": ("glasses", "shirt")}, 23)],
+    [({"flip": True}, 8), ({"schedule": "sequential", "tasks": ("glasses", "shirt")}, 23)],
     ids=["mixed", "sequential"],
 )
 def test_an_interrupted_run_goes_on_to_the_same_weights(tiny, tmp_path, monkeypatch, fields, stop_at):

@@ -319,7 +319,7 @@ class Scene:
             "skin": self.face.skin,
             "lighting": self.light.kind,
             "pose": pose,
-            "framing": "close" if view.unit > 0.33 else "wide" if view.unit < 0.305 else "medium",
+            "framing": "close" if view.unit > 0.33 else "wide" if view.unit < 0.312 else "medium",
             "hair": self.hair.style,
             "hair_color": self.hair.color_name,
             "headwear": self.hair.hat,
@@ -400,7 +400,7 @@ def _contrasting(dice: Dice, colors: tuple[Color, ...], ground: Color, least: fl
 
 def _view(dice: Dice) -> View:
     return View(
-        unit=dice.uniform(0.285, 0.35),
+        unit=dice.uniform(0.295, 0.35),
         x=0.5 + dice.uniform(-0.16, 0.16),
         y=0.42 + dice.uniform(-0.065, 0.065),
         tilt=math.radians(dice.uniform(-11.0, 11.0)),
@@ -452,7 +452,7 @@ def _face(dice: Dice) -> Face:
         jaw=dice.uniform(0.05, 0.28),
         ears=dice.uniform(0.8, 1.2),
         eyes=dice.weighted({"round": 3.0, "almond": 3.0, "dot": 1.5, "closed": 0.6}),
-        eye_size=dice.uniform(0.88, 1.12),
+        eye_size=dice.uniform(0.95, 1.15),
         eye_gap=dice.uniform(0.35, 0.41),
         iris=dice.pick(palette.IRIS_COLORS),
         gaze=(dice.uniform(-1.0, 1.0), dice.uniform(-0.6, 0.8)),
@@ -467,10 +467,10 @@ def _face(dice: Dice) -> Face:
 
 def _lashes(dice: Dice, face: Face) -> Lashes:
     return Lashes(
-        length=dice.uniform(0.18, 0.24),
+        length=dice.uniform(0.2, 0.26),
         count=dice.whole(3, 4),
         lips=_contrasting(dice, palette.LIP_COLORS, face.color, 50.0),
-        fullness=dice.uniform(0.95, 1.25),
+        fullness=dice.uniform(1.05, 1.35),
         brow=dice.uniform(0.035, 0.055),
         arch=dice.uniform(0.05, 0.1),
     )
@@ -480,8 +480,8 @@ def _whiskers(dice: Dice, face: Face) -> Whiskers:
     return Whiskers(
         kind=dice.weighted({"moustache": 2.4, "handlebar": 2.2, "goatee": 1.3, "beard": 0.9, "stubble": 0.6}),
         color=_contrasting(dice, palette.BEARD_COLORS, face.color, 80.0),
-        size=dice.uniform(1.0, 1.25),
-        brow=dice.uniform(0.13, 0.17),
+        size=dice.uniform(1.1, 1.35),
+        brow=dice.uniform(0.14, 0.18),
         slant=dice.uniform(-0.03, 0.05),
     )
 
@@ -491,8 +491,8 @@ def _eyewear(dice: Dice, face: Face) -> Eyewear:
     return Eyewear(
         shape=dice.pick(("round", "square", "wide", "cat_eye", "aviator", "half_rim")),
         color=_contrasting(dice, palette.FRAME_COLORS, ground, 80.0),
-        thickness=dice.uniform(0.075, 0.12),
-        size=dice.uniform(1.05, 1.18),
+        thickness=dice.uniform(0.085, 0.125),
+        size=dice.uniform(1.08, 1.2),
         lens=dice.weighted({"clear": 6.0, "tinted": 1.5, "dark": 1.5}),
         lens_color=_any_color(dice),
         glare=dice.chance(0.6),
@@ -546,14 +546,14 @@ def _clothes(dice: Dice) -> Clothes:
         print_color=_any_color(dice),
         over=dice.weighted(
             {
-                "none": 4.2,
-                "jacket": 0.9,
-                "dungarees": 0.5,
-                "waistcoat": 1.3,
-                "braces": 1.4,
-                "scarf": 0.8,
+                "none": 3.6,
+                "jacket": 0.7,
+                "dungarees": 0.3,
+                "waistcoat": 2.2,
+                "braces": 2.0,
+                "scarf": 0.45,
                 "necklace": 0.6,
-                "tie": 1.3,
+                "tie": 0.8,
             }
         ),
         over_color=_any_color(dice),
@@ -564,7 +564,7 @@ def _clothes(dice: Dice) -> Clothes:
 def _prop(dice: Dice, over: str) -> Prop:
     side = -1.0 if dice.chance(0.5) else 1.0
     return Prop(
-        kind=dice.weighted({"none": 3.8, "book": 0.7, "mug": 1.3, "cat": 0.7, "ball": 2.2, "flowers": 1.3}),
+        kind=dice.weighted({"none": 3.8, "book": 2.2, "mug": 1.6, "cat": 0.5, "ball": 0.7, "flowers": 1.6}),
         color=_any_color(dice),
         trim=_any_color(dice),
         # To a side, so that the other half of the chest shows; an open jacket shows little of it, so farther there.
