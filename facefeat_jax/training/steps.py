@@ -96,8 +96,8 @@ def make_train_step(
 ):
     """Returns the jitted training step.
 
-    With `flip`, pictures are mirrored at random, as a function of `seed` and of the state's step: a run that was resumed
-    mirrors the same ones.
+    With `flip`, pictures are mirrored at random, as a function of `seed` and of the state's step, so that a run which
+    was resumed mirrors the same ones.
 
     The step takes the state (donated: its buffers are reused), `images` `[batch, size, size, 3]` uint8, `labels`
     `{task: [batch]}` int32 (negative: unknown), `mask` `[batch]` bool (false: padding) and, static, the `tasks` whose
