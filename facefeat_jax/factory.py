@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -44,14 +45,25 @@ def create_model(
       UserError: unknown model or task, or weights that can't be read or don't fit.
     """
     architecture = get_architecture(name)
-    rngs = nnx.Rngs(0) if rngs is None else rngs
     resolved = [get_task(task) for task in tasks]
-    trunk = architecture.build(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
-    model = MultiTaskModel(trunk, resolved, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+    options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
+    rngs = nnx.Rngs(0) if rngs is None else rngs
+
+    def build(rngs: nnx.Rngs) -> MultiTaskModel:
+        return MultiTaskModel(architecture.build(rngs=rngs, **options), resolved, rngs=rngs, **options)
+
+    # As one program, which the compilation cache keeps; run op by op, each shape would be compiled anew every time.
     if weights == "random":
-        return model
+        return nnx.jit(build)(rngs)
     # Loaded on demand: a model with random weights needs none of it.
     import weights_conversion
 
     path = weights_conversion.fetch(architecture.imagenet_weights) if weights == "imagenet" else Path(weights)
-    return weights_conversion.to_flax(weights_conversion.read(path), model, source=str(path))
+    tensors = weights_conversion.read(path)
+    weights_conversion.check_finite(tensors, path)
+    # Shapes only, so that no random trunk is drawn to be thrown away; heads are drawn where the file has none.
+    model = nnx.eval_shape(lambda: build(nnx.Rngs(0)))
+    if weights_conversion.is_trunk_only(tensors):
+        features = model.trunk.num_features
+        model.heads = nnx.jit(lambda rngs: MultiTaskModel.make_heads(features, resolved, rngs=rngs, **options))(rngs)
+    return weights_conversion.to_flax(tensors, model, source=str(path))

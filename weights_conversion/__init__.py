@@ -4,7 +4,7 @@ model = to_flax(read("resnet18-f37072fd.pth"), resnet18(rngs=nnx.Rngs(0)))
 write("model.safetensors", to_torch(model))
 """
 
-from weights_conversion.convert import WeightsMismatchError, to_flax, to_torch
+from weights_conversion.convert import WeightsMismatchError, is_trunk_only, to_flax, to_torch
 from weights_conversion.download import WEIGHTS, fetch
 from weights_conversion.files import WeightsFileError, check_finite, read, read_metadata, write
 
@@ -14,6 +14,7 @@ __all__ = [
     "WeightsMismatchError",
     "check_finite",
     "fetch",
+    "is_trunk_only",
     "read",
     "read_metadata",
     "to_flax",

@@ -40,8 +40,7 @@ def to_flax(state_dict: Mapping[str, np.ndarray], model: Model, *, source: str =
     Raises:
       WeightsMismatchError: names or shapes don't fit; all of them are in the message.
     """
-    is_trunk_file = not any(name.startswith(names.BACKBONE[0]) for name in state_dict)
-    if isinstance(model, MultiTaskModel) and is_trunk_file:
+    if isinstance(model, MultiTaskModel) and is_trunk_only(state_dict):
         to_flax(state_dict, model.trunk, source=source)
         return model
 
@@ -70,6 +69,11 @@ def to_flax(state_dict: Mapping[str, np.ndarray], model: Model, *, source: str =
     for variable, array in values:
         variable.set_value(jnp.asarray(array, variable.dtype))
     return model
+
+
+def is_trunk_only(state_dict: Mapping[str, np.ndarray]) -> bool:
+    """Returns whether a state dict is a trunk's, as torchvision saves one, and not that of a model with heads."""
+    return not any(name.startswith(names.BACKBONE[0]) for name in state_dict)
 
 
 def to_torch(model: MultiTaskModel | Trunk) -> dict[str, np.ndarray]:

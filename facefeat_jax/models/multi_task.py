@@ -39,9 +39,21 @@ class MultiTaskModel(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.trunk = trunk
-        self.heads: nnx.Dict[Head] = nnx.Dict(
+        self.heads = self.make_heads(trunk.num_features, tasks, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+
+    @staticmethod
+    def make_heads(
+        num_features: int,
+        tasks: Iterable[Task],
+        *,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ) -> nnx.Dict[Head]:
+        """Returns a new head for each task, by name; arguments as above, `num_features` is the trunk's."""
+        return nnx.Dict(
             {
-                task.name: Head(trunk.num_features, task.num_outputs, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+                task.name: Head(num_features, task.num_outputs, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
                 for task in tasks
             }
         )

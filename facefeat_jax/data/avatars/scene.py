@@ -401,7 +401,7 @@ def _contrasting(dice: Dice, colors: tuple[Color, ...], ground: Color, least: fl
 def _view(dice: Dice) -> View:
     return View(
         unit=dice.uniform(0.295, 0.35),
-        x=0.5 + dice.uniform(-0.16, 0.16),
+        x=0.5 + dice.uniform(-0.19, 0.19),
         y=0.42 + dice.uniform(-0.065, 0.065),
         tilt=math.radians(dice.uniform(-11.0, 11.0)),
         lean=math.radians(dice.around(0.0, 9.0)),
@@ -542,12 +542,12 @@ def _clothes(dice: Dice) -> Clothes:
     return Clothes(
         along=(dice.unit(), dice.unit(), dice.unit()),
         neck=dice.pick(("crew", "vee", "collar", "turtleneck", "hood")),
-        print=dice.weighted({"plain": 5.0, "stripes": 1.2, "bars": 0.8, "dots": 1.2, "badge": 1.0, "star": 1.0}),
+        print=dice.weighted({"plain": 3.5, "stripes": 1.2, "bars": 0.8, "dots": 1.2, "badge": 1.0, "star": 1.0}),
         print_color=_any_color(dice),
         over=dice.weighted(
             {
-                "none": 3.6,
-                "jacket": 0.7,
+                "none": 3.0,
+                "jacket": 1.8,
                 "dungarees": 0.3,
                 "waistcoat": 2.2,
                 "braces": 2.0,
@@ -564,7 +564,7 @@ def _clothes(dice: Dice) -> Clothes:
 def _prop(dice: Dice, over: str) -> Prop:
     side = -1.0 if dice.chance(0.5) else 1.0
     return Prop(
-        kind=dice.weighted({"none": 3.8, "book": 2.2, "mug": 1.6, "cat": 0.5, "ball": 0.7, "flowers": 1.6}),
+        kind=dice.weighted({"none": 3.3, "book": 2.2, "mug": 1.6, "cat": 0.5, "ball": 1.3, "flowers": 1.6}),
         color=_any_color(dice),
         trim=_any_color(dice),
         # To a side, so that the other half of the chest shows; an open jacket shows little of it, so farther there.
