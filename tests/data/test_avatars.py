@@ -74,7 +74,7 @@ def test_linear_model_cannot_read_the_labels(task: str, drawn: tuple[np.ndarray,
     # Weakly and strongly regularised: neither way of fitting it gets there.
     best = max(
         LogisticRegression(C=c, max_iter=200, tol=1e-3).fit(x[:TRAIN], y[:TRAIN]).score(x[TRAIN:], y[TRAIN:])
-        for c in (0.1, 0.001)
+        for c in (0.1, 0.01, 0.001)
     )
     assert 1.15 / len(TASKS[task].classes) < best <= 0.80, f"linear floor of {task}: {best:.3f}"
 
