@@ -19,7 +19,7 @@ def config() -> TrainConfig:
         weights="random",
         schedule="mixed",
         batch_size=32,
-        epochs=5,
+        epochs=3,
         learning_rate=1e-3,
         learning_rate_schedule="cosine",
         warmup_steps=50,
