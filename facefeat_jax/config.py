@@ -7,13 +7,27 @@ import importlib.util
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
 from facefeat_jax.errors import UserError, unknown
 from facefeat_jax.tasks import TASKS
 from facefeat_jax.types import DecodePolicy, DType
+
+# The least that each number may be.
+_LEAST = {
+    "image_size": 1,
+    "batch_size": 1,
+    "epochs": 1,
+    "feed_threads": 1,
+    "feed_prefetch": 1,
+    "log_every": 1,
+    "checkpoint_every": 1,
+    "keep_checkpoints": 1,
+    "warmup_steps": 0,
+    "seed": 0,
+}
 
 
 @dataclass(frozen=True)
@@ -99,12 +113,15 @@ class TrainConfig:
     recipe: Annotated[str, tyro.conf.Suppress] = ""
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "batch_size", "epochs", "feed_threads", "feed_prefetch", "log_every"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name.replace('_', '-')} must be 1 or more, got {getattr(self, name)}")
-        for name in ("checkpoint_every", "keep_checkpoints"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name.replace('_', '-')} must be 1 or more, got {getattr(self, name)}")
+        # The command line gives one of the choices; Python callers and a config.json may give anything.
+        for name, kind in get_type_hints(type(self)).items():
+            if get_origin(kind) is Literal and getattr(self, name) not in get_args(kind):
+                raise unknown(f"value of --{name.replace('_', '-')}", str(getattr(self, name)), get_args(kind))
+        for name, least in _LEAST.items():
+            if getattr(self, name) < least:
+                raise UserError(f"--{name.replace('_', '-')} must be {least} or more, got {getattr(self, name)}")
+        if self.seed >= 2**31:
+            raise UserError(f"--seed must be less than 2147483648, got {self.seed}")
         if not self.learning_rate > 0:
             raise UserError(f"--learning-rate must be positive, got {self.learning_rate}")
         if self.limit is not None and self.limit < 1:
@@ -127,8 +144,10 @@ class TrainConfig:
         """Reads what `to_json` wrote.
 
         Raises:
-          UserError: there is a field that this version doesn't know; `where` names the file.
+          UserError: it is no object, or there is a field that this version doesn't know; `where` names the file.
         """
+        if not isinstance(values, dict):
+            raise UserError(f"{where} is not the config of a run; restore it or train again")
         known = {f.name for f in dataclasses.fields(cls)}
         if surplus := sorted(set(values) - known):
             raise UserError(

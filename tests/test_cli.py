@@ -26,6 +26,10 @@ def test_wrong_calls_are_answered_with_one_line_that_says_what_to_do(capsys, tmp
     (tmp_path / "not_a_run").mkdir()
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "config.json").write_text("{")
+    (tmp_path / "list").mkdir()
+    (tmp_path / "list" / "config.json").write_text("[]")
+    (tmp_path / "hollow" / "checkpoints" / "7").mkdir(parents=True)
+    (tmp_path / "hollow" / "config.json").write_bytes((trained_run / "config.json").read_bytes())
     (tmp_path / "junk.pth").write_bytes(b"junk")
     calls = {
         ("tarin",): "Did you mean 'train'",
@@ -36,6 +40,8 @@ def test_wrong_calls_are_answered_with_one_line_that_says_what_to_do(capsys, tmp
         ("evaluate", tmp_path / "absent"): "there is no run folder",
         ("evaluate", tmp_path / "not_a_run"): "is not a run folder",
         ("evaluate", tmp_path / "half"): "can't be read",
+        ("evaluate", tmp_path / "list"): "is not the config of a run",
+        ("predict", tmp_path / "hollow", "x.jpg"): "can't be restored",
         ("evaluate", trained_run, "--data", "apparrel"): "Did you mean 'apparel'",
         ("evaluate", trained_run, "--data", "apparel"): "facefeat prepare apparel",
         ("predict", trained_run.parent / "trainde", "x.jpg"): "runs beside it",

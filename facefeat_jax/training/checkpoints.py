@@ -42,6 +42,8 @@ class Checkpoints:
             # Orbax warns that a manager opened read-only is read-only.
             logger.setLevel(logging.ERROR if read_only else level)
             self._manager = ocp.CheckpointManager(self.folder, options=options)
+        except OSError as error:
+            raise UserError(f"{self.folder} can't be used ({error.strerror or error}); give another folder") from error
         finally:
             logger.setLevel(level)
 
@@ -64,8 +66,12 @@ class Checkpoints:
         )
 
     def about(self, step: int) -> dict[str, Any]:
-        """Returns the JSON item of a checkpoint."""
-        return self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]
+        """Returns the JSON item of a checkpoint.
+
+        Raises:
+          UserError: it can't be read.
+        """
+        return self._restore(step, about=ocp.args.JsonRestore())["about"]
 
     def restore(self, step: int, like: TrainState) -> TrainState:
         """Returns the state of a checkpoint.

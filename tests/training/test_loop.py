@@ -160,6 +160,8 @@ def test_what_can_not_be_trained_is_refused_before_anything_is_written(tiny, tmp
     [
         ({"batch_size": 0}, "--batch-size must be 1 or more"),
         ({"learning_rate": float("nan")}, "--learning-rate must be positive"),
+        ({"seed": -1}, "--seed must be 0 or more"),
+        ({"schedule": "mixd"}, "Did you mean 'mixed'"),
         ({"tasks": ("gendre",)}, "Did you mean 'gender'"),
         ({"tasks": ()}, "--tasks must name"),
         ({"resume": True, "overwrite": True}, "give one of them"),
