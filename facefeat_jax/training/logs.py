@@ -25,10 +25,11 @@ class Logs:
       tensorboard: folder of the TensorBoard files.
       start: the step that the run starts or goes on from. What an interrupted run logged after it is taken out, since
         those steps will be taken again.
+      validated: whether the validation at that step is among what the run goes on from; else it will be done again.
     """
 
-    def __init__(self, metrics: Path, tensorboard: Path, *, start: int = 0):
-        _cut_after(metrics, start)
+    def __init__(self, metrics: Path, tensorboard: Path, *, start: int = 0, validated: bool = True):
+        _cut_after(metrics, start, validated)
         self._file = open(metrics, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 - closed in close()
         self._writer = SummaryWriter(str(tensorboard), purge_step=start + 1, flush_secs=10)
 
@@ -71,8 +72,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _cut_after(path: Path, step: int) -> None:
+def _cut_after(path: Path, step: int, validated: bool) -> None:
     if not path.exists():
         return
     kept = [line for line in read_lines(path) if line["step"] <= step]
+    if not validated:
+        kept = [line for line in kept if line["step"] < step or line["event"] != "validation"]
     write_whole(path, "".join(json.dumps(line) + "\n" for line in kept).encode())

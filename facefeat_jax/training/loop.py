@@ -119,12 +119,16 @@ class _Run:
         self.state = steps.create_state(model, trained)
         self.history: list[dict[str, Any]] = []
         self.seconds_before = 0.0
+        if not config.resume:
+            # First: a folder that holds something but no config is not taken for a run.
+            run_folder.write_json(config.run / run_folder.CONFIG, config.to_json())
         self.checkpoints = checkpoints.Checkpoints(config.run, keep=config.keep_checkpoints)
         self.start = self._resume() if config.resume else 0
         self.started = time.perf_counter()
-        if not config.resume:
-            run_folder.write_json(config.run / run_folder.CONFIG, config.to_json())
-        self.logs = Logs(config.run / run_folder.METRICS, config.run / "tensorboard", start=self.start)
+        validated = any(entry["step"] == self.start for entry in self.history)
+        self.logs = Logs(
+            config.run / run_folder.METRICS, config.run / "tensorboard", start=self.start, validated=validated
+        )
         self._pending: list[tuple[int, Pass, Any]] = []
 
     def close(self) -> None:
@@ -160,16 +164,31 @@ class _Run:
             prefetch=self.config.feed_prefetch,
         )
         step = self.start
+        validated = {entry["step"] for entry in self.history}
         with SignalWatch() as watch:
             for one in self.stream.passes:
-                if one.end_step <= step:
+                # A signal may have come between the last step of a pass and its validation.
+                if one.end_step < step or one.end_step in validated:
                     continue
-                step = self._train_pass(one, step, feed, watch)
+                speed = ""
+                if step < one.end_step:
+                    speed = f"{self._train_pass(one, step, feed, watch):.0f} images/s; "
+                    step = one.end_step
+                results = self._validate(one, step)
+                figures = ", ".join(f"{t} {100 * r.accuracy:.1f}% (loss {r.loss:.4f})" for t, r in results.items())
+                say(f"{self._title(one)}: {speed}validation: {figures}")
+                if one.last_of_epoch:
+                    self.save()
+                self._stop_if_told(watch, step)
         return self._finish()
 
-    def _train_pass(self, one: Pass, step: int, feed, watch: SignalWatch) -> int:
-        title = f"epoch {one.epoch + 1}/{self.config.epochs} {'+'.join(one.tasks)}"
-        with Bar(title, one.num_pictures, completed=(step - one.first_step) * self.config.batch_size) as bar:
+    def _title(self, one: Pass) -> str:
+        return f"epoch {one.epoch + 1}/{self.config.epochs} {'+'.join(one.tasks)}"
+
+    def _train_pass(self, one: Pass, step: int, feed, watch: SignalWatch) -> float:
+        """Takes the steps of a pass from `step` on; returns the pictures per second."""
+        done = (step - one.first_step) * self.config.batch_size
+        with Bar(self._title(one), one.num_pictures, completed=done) as bar:
             while step < one.end_step:
                 batch = next(feed)
                 self.state, metrics = self.train_step(
@@ -180,26 +199,25 @@ class _Run:
                 self._pending.append((step, one, metrics))
                 if len(self._pending) >= self.config.log_every:
                     bar.note(self._flush())
-                if watch.received is not None:
-                    self._flush()
-                    self.save()
-                    self.checkpoints.wait()
-                    raise Interrupted(
-                        watch.received, f"stopped at step {step} of {len(self.stream)}; add --resume to go on"
-                    )
-                if step % self.config.checkpoint_every == 0 and step < one.end_step:
-                    self._flush()
-                    self.save()
+                if step < one.end_step:
+                    self._stop_if_told(watch, step)
+                    if step % self.config.checkpoint_every == 0:
+                        self._flush()
+                        self.save()
             self._flush()
             rate, seconds = bar.rate, bar.seconds
         self.logs.write("pass", step, one.epoch + 1, tasks=one.tasks, seconds=seconds, images_per_s=rate)
-        if self.config.schedule == "sequential" or one.last_of_epoch:
-            results = self._validate(one, step)
-            figures = ", ".join(f"{task} {100 * r.accuracy:.1f}% (loss {r.loss:.4f})" for task, r in results.items())
-            say(f"{title}: {rate:.0f} images/s; validation: {figures}")
-        if one.last_of_epoch:
-            self.save()
-        return step
+        self._stop_if_told(watch, step)
+        return rate
+
+    def _stop_if_told(self, watch: SignalWatch, step: int) -> None:
+        """Writes a checkpoint and raises `Interrupted` where a signal has come."""
+        if watch.received is None:
+            return
+        self._flush()
+        self.save()
+        self.checkpoints.wait()
+        raise Interrupted(watch.received, f"stopped at step {step} of {len(self.stream)}; add --resume to go on")
 
     def _flush(self) -> str:
         """Writes out the steps' figures that are still on the device; returns the newest as text: loss and accuracy."""
@@ -238,6 +256,8 @@ class _Run:
         )
 
     def _finish(self) -> dict[str, Any]:
+        # From here on a signal ends the process; what was trained is on disk by then.
+        self.checkpoints.wait()
         last = {entry["task"]: entry for entry in self.history}
         if all(entry["step"] == len(self.stream) for entry in last.values()):
             # The last validation already saw the final weights.
@@ -254,7 +274,6 @@ class _Run:
             "data": count_data({"train": self.training, "val": self.validation}, self.spec.classes),
             "environment": run_folder.environment(),
         }
-        self.checkpoints.wait()
         run_folder.write_json(self.config.run / run_folder.RESULTS, results)
         samples = training_samples(
             self.training, self.spec.classes, decode=self.config.decode, image_size=self.config.image_size

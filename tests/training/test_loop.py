@@ -49,8 +49,14 @@ def test_logs_every_step_once(trained_run):
 
 @pytest.mark.parametrize(
     ("fields", "stop_at"),
-    [({"flip": True}, 8), ({"schedule": "sequential", "tasks": ("glasses", "shirt")}, 23)],
-    ids=["mixed", "sequential"],
+    [
+        ({"flip": True}, 8),
+        ({"schedule": "sequential", "tasks": ("glasses", "shirt")}, 23),
+        # The last step of all, and its validation: bars count the batches of both.
+        ({"epochs": 1}, 6),
+        ({"epochs": 1}, 7),
+    ],
+    ids=["mixed", "sequential", "last step", "last validation"],
 )
 def test_an_interrupted_run_goes_on_to_the_same_weights(tiny, tmp_path, monkeypatch, fields, stop_at):
     whole = train(tiny(tmp_path / "whole", **fields))
