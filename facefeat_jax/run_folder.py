@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ METRICS = "metrics.jsonl"
 RESULTS = "results.json"
 REPORT = "report.html"
 CURVES = "curves.png"
+TENSORBOARD = "tensorboard"
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,33 @@ def read_config(folder: Path) -> TrainConfig:
         raise UserError(f"{path} can't be read ({error}); restore it or train again") from error
 
 
+def is_run(folder: Path) -> bool:
+    """Returns whether a folder's config.json was written for a run, by whatever version."""
+    try:
+        values = json.loads((folder / CONFIG).read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(values, dict) and {"recipe", "run", "sources"} <= values.keys()
+
+
+def clear(folder: Path) -> None:
+    """Deletes what a run wrote into its folder, but for its config, and nothing else that lies there.
+
+    The config is written anew by the next run; until then it says that the folder is one.
+
+    Raises:
+      UserError: something can't be deleted.
+    """
+    try:
+        for name in (checkpoints.FOLDER, TENSORBOARD):
+            if (folder / name).exists():
+                shutil.rmtree(folder / name)
+        for name in (METRICS, RESULTS, REPORT, CURVES):
+            (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} can't be overwritten ({error}); give --run another folder") from error
+
+
 def _runs_beside(folder: Path) -> list[str]:
     if not folder.parent.is_dir():
         return []
@@ -129,11 +158,14 @@ def create_from_weights(folder: Path, spec: ModelSpec, model: MultiTaskModel, co
     """Makes a run folder of a model that was trained elsewhere.
 
     Raises:
-      UserError: the folder already holds something.
+      UserError: the folder already holds something, or can't be made.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder} is not empty; give a new folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        if folder.exists() and any(folder.iterdir()):
+            raise UserError(f"{folder} is not empty; give a new folder")
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} can't be made a run folder ({error.strerror}); give a new folder") from error
     _, params, batch_stats = split_values(model)
     checkpoints.save_model(folder, spec, params, batch_stats)
     # Last: a folder without it is not a run, so that an interrupted conversion is not taken for one.

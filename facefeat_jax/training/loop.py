@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -71,8 +70,8 @@ def train(config: TrainConfig) -> dict[str, Any]:
         epochs=config.epochs,
         seed=config.seed,
     )
-    if config.overwrite and config.run.exists():
-        shutil.rmtree(config.run)
+    if config.overwrite:
+        run_folder.clear(config.run)
     run = _Run(config, spec, model, trained, stream, training, validation)
     try:
         return run.train()
@@ -127,7 +126,7 @@ class _Run:
         self.started = time.perf_counter()
         validated = any(entry["step"] == self.start for entry in self.history)
         self.logs = Logs(
-            config.run / run_folder.METRICS, config.run / "tensorboard", start=self.start, validated=validated
+            config.run / run_folder.METRICS, config.run / run_folder.TENSORBOARD, start=self.start, validated=validated
         )
         self._pending: list[tuple[int, Pass, Any]] = []
 
@@ -296,6 +295,9 @@ def _check_run_folder(config: TrainConfig) -> None:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; give --run a folder")
     has_run = (folder / run_folder.CONFIG).exists()
+    if has_run and config.overwrite and not run_folder.is_run(folder):
+        # Other programs call their files config.json too.
+        raise UserError(f"{folder / run_folder.CONFIG} is not the config of a run; give --run another folder")
     if config.resume:
         earlier = run_folder.read_config(folder)
         changed = [

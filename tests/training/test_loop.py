@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import signal
 
 import numpy as np
 import pytest
 
 import weights_conversion
-from facefeat_jax import progress
+from facefeat_jax import progress, run_folder
 from facefeat_jax.errors import Interrupted, UserError
 from facefeat_jax.run_folder import open_run
 from facefeat_jax.training.logs import read_lines
@@ -136,12 +137,22 @@ def test_a_run_in_the_way_is_not_touched(tiny, tmp_path, trained_run):
         train(tiny(tmp_path / "other"))
     with pytest.raises(UserError, match="not a run"):
         train(tiny(tmp_path / "other", overwrite=True))
+    (tmp_path / "other" / "config.json").write_text('{"name": "another program"}')
+    with pytest.raises(UserError, match="not the config of a run"):
+        train(tiny(tmp_path / "other", overwrite=True))
     with pytest.raises(UserError, match="is a file"):
         train(tiny(tmp_path / "other" / "precious.txt"))
     with pytest.raises(UserError, match="no run folder"):
         train(tiny(tmp_path / "absent", resume=True))
     assert (tmp_path / "other" / "precious.txt").read_text() == "mine"
     assert before == sorted((path, path.stat().st_mtime_ns) for path in trained_run.rglob("*"))
+
+
+def test_what_a_run_did_not_write_is_not_overwritten(trained_run, tmp_path):
+    shutil.copytree(trained_run, tmp_path / "run")
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    run_folder.clear(tmp_path / "run")
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["config.json", "notes.txt"]
 
 
 @pytest.mark.parametrize(
