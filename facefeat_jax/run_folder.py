@@ -17,6 +17,7 @@ from facefeat_jax.config import TrainConfig
 from facefeat_jax.errors import UserError
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.models.values import split_values
+from facefeat_jax.runtime import set_numerics
 from facefeat_jax.spec import ModelSpec
 from facefeat_jax.training import checkpoints
 from facefeat_jax.whole_file import write_whole
@@ -129,6 +130,8 @@ def _runs_beside(folder: Path) -> list[str]:
 def open_run(folder: Path) -> Run:
     """Reads the config and the newest checkpoint of a run folder.
 
+    A run in float64 switches JAX's 64-bit types on for the whole process, as training it did.
+
     Raises:
       UserError: the folder is not a run, or holds no checkpoint that can be read.
     """
@@ -144,6 +147,7 @@ def open_run(folder: Path) -> Run:
         if step is None:
             raise UserError(f"{store} holds no complete checkpoint. Train it first (--resume goes on)")
         spec = ModelSpec.from_json(reader.about(step)["spec"])
+        set_numerics(config.dtype, config.param_dtype, config.matmul_precision)
         model = spec.abstract(dtype=config.dtype, param_dtype=config.param_dtype)
         graphdef, params, batch_stats = split_values(model)
         restored = reader.restore_model(step, params, batch_stats)

@@ -27,3 +27,19 @@ def use_compilation_cache() -> None:
     import jax
 
     jax.config.update("jax_compilation_cache_dir", str(compilation_cache_dir()))
+
+
+def set_numerics(dtype: str, param_dtype: str, matmul_precision: str) -> None:
+    """Sets what a run's types and precision ask of JAX, for the whole process.
+
+    Args:
+      dtype: of the computation; `float64` switches 64-bit types on, without which JAX would take float32 for it.
+      param_dtype: of the parameters; likewise.
+      matmul_precision: of float32 products; `default` leaves JAX's setting as it is.
+    """
+    import jax
+
+    if "float64" in (dtype, param_dtype):
+        jax.config.update("jax_enable_x64", True)
+    if matmul_precision != "default":
+        jax.config.update("jax_default_matmul_precision", matmul_precision)

@@ -24,6 +24,7 @@ from facefeat_jax.evaluation.report import count_data, training_samples, write_r
 from facefeat_jax.factory import create_model
 from facefeat_jax.models.registry import get_architecture
 from facefeat_jax.progress import Bar, say
+from facefeat_jax.runtime import set_numerics
 from facefeat_jax.spec import ModelSpec
 from facefeat_jax.training import checkpoints, groups, steps
 from facefeat_jax.training.interrupt import SignalWatch
@@ -45,7 +46,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
       Interrupted: a signal came; the run can be resumed.
     """
     config = apply_smoke(config)
-    _set_numerics(config)
+    set_numerics(config.dtype, config.param_dtype, config.matmul_precision)
     # Everything that can be refused is looked at before the run folder is touched.
     _check_run_folder(config)
     data_dir = config.data_dir or default_data_dir()
@@ -280,13 +281,6 @@ class _Run:
         write_report(self.config.run, samples=samples)
         write_curves(self.config.run)
         return results
-
-
-def _set_numerics(config: TrainConfig) -> None:
-    if "float64" in (config.dtype, config.param_dtype):
-        jax.config.update("jax_enable_x64", True)
-    if config.matmul_precision != "default":
-        jax.config.update("jax_default_matmul_precision", config.matmul_precision)
 
 
 def _check_run_folder(config: TrainConfig) -> None:
