@@ -1,5 +1,6 @@
 """Builds the wheel and tries it as a user would: in an empty environment, away from the checkout."""
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -11,7 +12,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def run(*command: object, cwd: Path) -> None:
     print("+", *(str(part).replace(str(cwd), ".") for part in command), flush=True)
-    subprocess.run([str(part) for part in command], cwd=cwd, check=True)
+    # Nothing but the wheel is to be found: a PYTHONPATH may lead to the checkout.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    subprocess.run([str(part) for part in command], cwd=cwd, check=True, env=environment)
 
 
 def main() -> None:
