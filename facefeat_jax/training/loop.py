@@ -30,6 +30,10 @@ from facefeat_jax.training import checkpoints, groups, steps
 from facefeat_jax.training.interrupt import SignalWatch
 from facefeat_jax.training.logs import Logs
 
+# What a run that goes on may be told anew: where it lies and how it is driven. Its numbers depend on none of these.
+_MAY_CHANGE = {"run", "data_dir", "resume", "overwrite", "feed_threads", "feed_prefetch"}
+_MAY_CHANGE |= {"log_every", "checkpoint_every", "keep_checkpoints"}
+
 
 def train(config: TrainConfig) -> dict[str, Any]:
     """Trains a model and writes the run folder.
@@ -297,7 +301,7 @@ def _check_run_folder(config: TrainConfig) -> None:
         changed = [
             name
             for name, value in earlier.to_json().items()
-            if value != config.to_json()[name] and name not in ("resume", "overwrite", "run", "data_dir")
+            if value != config.to_json()[name] and name not in _MAY_CHANGE
         ]
         if changed:
             raise UserError(
