@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -201,6 +202,10 @@ def _predict(argv: Sequence[str]) -> int:
             bad += prediction.error is not None
             yield prediction
 
+    for stream in (sys.stdin, sys.stdout):
+        # A file's name is bytes: one that is not in the terminal's encoding goes out as it came in.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")
     names = (line.rstrip("\n") for line in sys.stdin) if arguments.images == ("-",) else arguments.images
     form = "json" if arguments.json else arguments.format
     for line in lines(counted(predictor.stream(names)), tuple(predictor.spec.classes), form):

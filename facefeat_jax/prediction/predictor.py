@@ -137,6 +137,8 @@ def _content(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise BadImageError(f"can't be read: {error.strerror or error}") from error
+    except ValueError as error:  # a name that no file can have
+        raise BadImageError(f"can't be read: {error}") from error
 
 
 def _head(names: Sequence[str], probability: np.ndarray) -> HeadPrediction:
