@@ -18,7 +18,7 @@ from facefeat_jax.tasks import TASKS, Task, get_task
 def create_model(
     name: str = "resnet18",
     *,
-    tasks: Iterable[str | Task] = tuple(TASKS),
+    tasks: str | Task | Iterable[str | Task] = tuple(TASKS),
     weights: str | Path = "random",
     rngs: nnx.Rngs | None = None,
     dtype: DTypeLike | None = None,
@@ -30,7 +30,7 @@ def create_model(
 
     Args:
       name: of the trunk; one of `list_models()`.
-      tasks: names from `facefeat_jax.tasks.TASKS`, or tasks of your own.
+      tasks: one or more names from `facefeat_jax.tasks.TASKS`, or tasks of your own.
       weights: `"imagenet"` (torchvision's file, downloaded once into the cache), the path of a `.pth` or
         `.safetensors` file with torchvision's or the baseline's names, or `"random"`. A file without heads leaves the
         heads as they started.
@@ -45,7 +45,8 @@ def create_model(
       UserError: unknown model or task, or weights that can't be read or don't fit.
     """
     architecture = get_architecture(name)
-    resolved = [get_task(task) for task in tasks]
+    # A lone name is a sequence of letters to Python.
+    resolved = [get_task(task) for task in ([tasks] if isinstance(tasks, str | Task) else tasks)]
     options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
     rngs = nnx.Rngs(0) if rngs is None else rngs
 

@@ -43,7 +43,7 @@ class ModelSpec:
     @property
     def tasks(self) -> tuple[Task, ...]:
         """The tasks, with this model's class names."""
-        return tuple(Task(name, classes, source="") for name, classes in self.classes.items())
+        return tuple(Task(name, classes) for name, classes in self.classes.items())
 
     def build(
         self, *, rngs: nnx.Rngs, dtype: DTypeLike | None = None, param_dtype: DTypeLike = jnp.float32

@@ -15,12 +15,13 @@ class Task:
       name: what the head is called in the model, in logs and in `results.json`.
       classes: class names in label order. Two classes make a binary task with a single logit, for which
         `classes[1]` is the positive class; more make a multiclass task with a logit per class.
-      source: the data set (a name in `facefeat_jax.data.sources`) that the baseline labels this task with.
+      source: the data set (a name in `facefeat_jax.data.sources`) that the baseline labels this task with; empty for
+        tasks of your own.
     """
 
     name: str
     classes: tuple[str, ...]
-    source: str
+    source: str = ""
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
