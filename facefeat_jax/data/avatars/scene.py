@@ -546,9 +546,9 @@ def _clothes(dice: Dice) -> Clothes:
         print_color=_any_color(dice),
         over=dice.weighted(
             {
-                "none": 3.0,
-                "jacket": 1.8,
-                "dungarees": 0.3,
+                "none": 2.8,
+                "jacket": 3.3,
+                "dungarees": 0.25,
                 "waistcoat": 2.2,
                 "braces": 2.0,
                 "scarf": 0.45,
@@ -564,7 +564,7 @@ def _clothes(dice: Dice) -> Clothes:
 def _prop(dice: Dice, over: str) -> Prop:
     side = -1.0 if dice.chance(0.5) else 1.0
     return Prop(
-        kind=dice.weighted({"none": 3.3, "book": 2.2, "mug": 1.6, "cat": 0.5, "ball": 1.3, "flowers": 1.6}),
+        kind=dice.weighted({"none": 3.0, "book": 2.0, "mug": 2.0, "cat": 0.4, "ball": 0.5, "flowers": 1.8}),
         color=_any_color(dice),
         trim=_any_color(dice),
         # To a side, so that the other half of the chest shows; an open jacket shows little of it, so farther there.
