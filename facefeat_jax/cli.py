@@ -98,7 +98,7 @@ def _prepare(argv: Sequence[str]) -> int:
 
 
 def _train(argv: Sequence[str]) -> int:
-    from facefeat_jax.config import TrainConfig, list_recipes, load_recipe
+    from facefeat_jax.config import TrainConfig, apply_smoke, list_recipes, load_recipe
 
     if not argv or argv[0].startswith("-"):
         if argv and argv[0] in ("-h", "--help"):
@@ -108,7 +108,7 @@ def _train(argv: Sequence[str]) -> int:
             )
             return 0
         raise UserError(f"name a recipe: facefeat train RECIPE [--field value]. Recipes: {', '.join(list_recipes())}")
-    config = _parse(TrainConfig, f"train {argv[0]}", argv[1:], load_recipe(argv[0]))
+    config = apply_smoke(_parse(TrainConfig, f"train {argv[0]}", argv[1:], load_recipe(argv[0])))
     from facefeat_jax.evaluation.table import results_table
     from facefeat_jax.run_folder import CURVES, REPORT
     from facefeat_jax.runtime import use_compilation_cache

@@ -61,7 +61,7 @@ class TrainConfig:
     dtype: DType = "float32"
     """Of the computation."""
     param_dtype: DType = "float32"
-    """Of parameters, statistics and optimizer moments."""
+    """Of parameters, statistics and optimizer moments. bfloat16 loses the small increments of Adam's second moment."""
     matmul_precision: Literal["default", "tensorfloat32", "highest"] = "default"
     """Of float32 products; JAX's default on recent GPUs is TF32."""
 
@@ -167,8 +167,11 @@ def apply_smoke(config: TrainConfig) -> TrainConfig:
     """
     if not config.smoke:
         return config
+    default_run = load_recipe(config.recipe).run if config.recipe else None
     return dataclasses.replace(
         config,
+        # Not in the place of the real run, unless that was asked for.
+        run=config.run if config.run != default_run else default_run.with_name(f"{default_run.name}-smoke"),
         sources=("avatars",),
         weights="random" if config.weights == "imagenet" else config.weights,
         image_size=min(config.image_size, 32),

@@ -164,16 +164,24 @@ def create_from_weights(folder: Path, spec: ModelSpec, model: MultiTaskModel, co
     Raises:
       UserError: the folder already holds something, or can't be made.
     """
+    _, params, batch_stats = split_values(model)
+    # Beside its place, then moved: what an interrupted conversion leaves is not taken for a run, nor is it in the way.
+    partial = folder.with_name(f".{folder.name}.partial")
     try:
         if folder.exists() and any(folder.iterdir()):
             raise UserError(f"{folder} is not empty; give a new folder")
-        folder.mkdir(parents=True, exist_ok=True)
+        if partial.exists():
+            shutil.rmtree(partial)
+        partial.mkdir(parents=True)
+        checkpoints.save_model(partial, spec, params, batch_stats)
+        write_json(partial / CONFIG, config.to_json())
+        if folder.exists():
+            folder.rmdir()
+        partial.rename(folder)
     except OSError as error:
         raise UserError(f"{folder} can't be made a run folder ({error.strerror}); give a new folder") from error
-    _, params, batch_stats = split_values(model)
-    checkpoints.save_model(folder, spec, params, batch_stats)
-    # Last: a folder without it is not a run, so that an interrupted conversion is not taken for one.
-    write_json(folder / CONFIG, config.to_json())
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def environment() -> dict[str, str]:

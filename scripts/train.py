@@ -3,10 +3,10 @@
 import sys
 
 import tyro
-from facefeat_jax.evaluation.table import results_table
 
 from facefeat_jax.config import TrainConfig, load_recipe
 from facefeat_jax.errors import run_main
+from facefeat_jax.evaluation.table import results_table
 from facefeat_jax.runtime import use_compilation_cache
 from facefeat_jax.training.loop import train
 
@@ -14,7 +14,9 @@ from facefeat_jax.training.loop import train
 def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
         sys.exit(__doc__)
-    config = tyro.cli(TrainConfig, default=load_recipe(sys.argv[1]), args=sys.argv[2:])
+    config = tyro.cli(
+        TrainConfig, default=load_recipe(sys.argv[1]), args=sys.argv[2:], config=(tyro.conf.FlagCreatePairsOff,)
+    )
     use_compilation_cache()
     print(results_table(train(config), sequential=config.schedule == "sequential"))
 

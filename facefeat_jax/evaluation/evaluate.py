@@ -137,7 +137,9 @@ def evaluate_run(
     names = tuple(sources or config.sources)
     if not names:
         raise UserError(f"{folder} was not trained on a data set; name one with --data")
-    examples = open_examples(names, "val", where, run.spec.classes, limit=config.limit, need_all=False)
+    # The run's limit belongs to the run's data.
+    limit = config.limit if sources is None else None
+    examples = open_examples(names, "val", where, run.spec.classes, limit=limit, need_all=False)
     tasks = [task for task in run.spec.classes if len(examples.labelled(task))]
     if not tasks:
         raise UserError(

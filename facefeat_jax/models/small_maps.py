@@ -20,7 +20,12 @@ LARGEST_SIDE = 4
 
 
 def conv_as_patches(
-    inputs: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Sequence[tuple[int, int]]
+    inputs: jax.Array,
+    kernel: jax.Array,
+    strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    *,
+    precision: lax.PrecisionLike = None,
 ) -> jax.Array:
     """Convolves NHWC `inputs` with an HWIO `kernel` by gathering its patches and multiplying once.
 
@@ -29,6 +34,7 @@ def conv_as_patches(
       kernel: `[kernel_height, kernel_width, in_channels, out_channels]`, of the same dtype.
       strides: the strides along height and width.
       padding: zeros added (before, after) along height and width.
+      precision: of the matrix product.
 
     Returns:
       `[batch, out_height, out_width, out_channels]`, equal to `lax.conv_general_dilated` up to rounding.
@@ -47,7 +53,7 @@ def conv_as_patches(
         for column in range(kernel_width)
     ]
     patch_matrix = jnp.concatenate(patches, axis=-1).reshape(-1, kernel_height * kernel_width * in_channels)
-    outputs = patch_matrix @ kernel.reshape(-1, out_channels)
+    outputs = jnp.matmul(patch_matrix, kernel.reshape(-1, out_channels), precision=precision)
     return outputs.reshape(-1, out_height, out_width, out_channels)
 
 
@@ -60,6 +66,8 @@ def conv_general_dilated(
     rhs_dilation: Sequence[int] | None = None,
     dimension_numbers: Any = None,
     feature_group_count: int = 1,
+    batch_group_count: int = 1,
+    precision: lax.PrecisionLike = None,
     **kwargs: Any,
 ) -> jax.Array:
     """`lax.conv_general_dilated` for `nnx.Conv(conv_general_dilated=...)`, with the detour for small maps on CPU.
@@ -70,10 +78,10 @@ def conv_general_dilated(
         jax.default_backend() == "cpu"
         and max(lhs.shape[1:3]) <= LARGEST_SIDE
         and not isinstance(padding, str)
-        and feature_group_count == 1
+        and feature_group_count == batch_group_count == 1
         and all(d == 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
     ):
-        return conv_as_patches(lhs, rhs, window_strides, padding)
+        return conv_as_patches(lhs, rhs, window_strides, padding, precision=precision)
     return lax.conv_general_dilated(
         lhs,
         rhs,
@@ -83,5 +91,7 @@ def conv_general_dilated(
         rhs_dilation=rhs_dilation,
         dimension_numbers=dimension_numbers,
         feature_group_count=feature_group_count,
+        batch_group_count=batch_group_count,
+        precision=precision,
         **kwargs,
     )

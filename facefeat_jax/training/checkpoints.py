@@ -7,7 +7,9 @@ index stream is the step number (`data.index_stream`).
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,14 +58,15 @@ class Checkpoints:
         step = int(state.step)
         if step in self._manager.all_steps():
             return
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                model=ocp.args.StandardSave({"params": state.params, "batch_stats": state.batch_stats}),
-                optimizer=ocp.args.StandardSave({"optimizer": state.optimizer, "step": state.step}),
-                about=ocp.args.JsonSave(about),
-            ),
-        )
+        with _written(self.folder):
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    model=ocp.args.StandardSave({"params": state.params, "batch_stats": state.batch_stats}),
+                    optimizer=ocp.args.StandardSave({"optimizer": state.optimizer, "step": state.step}),
+                    about=ocp.args.JsonSave(about),
+                ),
+            )
 
     def about(self, step: int) -> dict[str, Any]:
         """Returns the JSON item of a checkpoint.
@@ -114,7 +117,8 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Waits until what is being written is on disk."""
-        self._manager.wait_until_finished()
+        with _written(self.folder):
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits for writing and releases the folder."""
@@ -122,13 +126,29 @@ class Checkpoints:
 
 
 def save_model(run: Path, spec: ModelSpec, params: Any, batch_stats: Any) -> None:
-    """Writes a checkpoint of a model that was not trained here, at step 0 and without an optimizer."""
-    manager = ocp.CheckpointManager(run.resolve() / FOLDER)
-    manager.save(
-        0,
-        args=ocp.args.Composite(
-            model=ocp.args.StandardSave({"params": params, "batch_stats": batch_stats}),
-            about=ocp.args.JsonSave({"spec": spec.to_json(), "history": []}),
-        ),
-    )
-    manager.close()
+    """Writes a checkpoint of a model that was not trained here, at step 0 and without an optimizer.
+
+    Raises:
+      UserError: it can't be written.
+    """
+    folder = run.resolve() / FOLDER
+    with _written(folder), ocp.CheckpointManager(folder) as manager:
+        manager.save(
+            0,
+            args=ocp.args.Composite(
+                model=ocp.args.StandardSave({"params": params, "batch_stats": batch_stats}),
+                about=ocp.args.JsonSave({"spec": spec.to_json(), "history": []}),
+            ),
+        )
+
+
+@contextlib.contextmanager
+def _written(folder: Path) -> Iterator[None]:
+    """Says in one line what keeps a checkpoint from being written; Orbax leaves no half one behind."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"a checkpoint can't be written to {folder} ({reason}); make room, then go on with --resume"
+        ) from error

@@ -7,10 +7,11 @@ go on moving the other heads by their momentum and advance their step counts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from facefeat_jax.errors import UserError, unknown
@@ -63,15 +64,34 @@ def init(groups: Groups) -> dict[str, optax.ScaleByAdamState]:
 
 
 def update(
-    groups: Groups, gradients: Groups, states: dict[str, optax.ScaleByAdamState], learning_rate: jax.Array | float
+    groups: Groups,
+    gradients: Groups,
+    states: dict[str, optax.ScaleByAdamState],
+    learning_rate: jax.Array | float,
+    counts: Mapping[str, jax.Array],
 ) -> tuple[Groups, dict[str, optax.ScaleByAdamState]]:
-    """Takes one Adam step in each group that has gradients; the others are returned as they are."""
+    """Takes one Adam step in each group that has gradients; the others are returned as they are.
+
+    Args:
+      groups: the parameters.
+      gradients: of some groups.
+      states: Adam's, of all groups.
+      learning_rate: of this step.
+      counts: by head, how many labels its loss was taken over. A head without any stands still, as torch's would.
+    """
     groups, states = dict(groups), dict(states)
     for name, gradient in gradients.items():
-        direction, states[name] = _adam.update(gradient, states[name])
-        groups[name] = jax.tree.map(
+        direction, state = _adam.update(gradient, states[name])
+        moved = jax.tree.map(
             lambda value, step: (value - learning_rate * step).astype(value.dtype), groups[name], direction
         )
+        if name in counts:
+            moved, state = jax.tree.map(
+                lambda new, old, count=counts[name]: jnp.where(count > 0, new, old),
+                (moved, state),
+                (groups[name], states[name]),
+            )
+        groups[name], states[name] = moved, state
     return groups, states
 
 

@@ -62,7 +62,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
     model = create_model(
         config.trunk,
         tasks=spec.tasks,
-        weights=config.weights,
+        weights="random" if config.resume and _has_checkpoint(config.run) else config.weights,
         rngs=nnx.Rngs(config.seed),
         dtype=config.dtype,
         param_dtype=config.param_dtype,
@@ -285,6 +285,17 @@ class _Run:
         write_report(self.config.run, samples=samples)
         write_curves(self.config.run)
         return results
+
+
+def _has_checkpoint(run: Path) -> bool:
+    """Returns whether there is one to go on from; the weights that the run began with are not needed then."""
+    if not (run / checkpoints.FOLDER).is_dir():
+        return False
+    store = checkpoints.Checkpoints(run, read_only=True)
+    try:
+        return store.latest_step() is not None
+    finally:
+        store.close()
 
 
 def _check_run_folder(config: TrainConfig) -> None:

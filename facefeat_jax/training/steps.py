@@ -128,7 +128,8 @@ def make_train_step(
             return sum(metric["loss"] for metric in metrics.values()), (batch_stats, metrics)
 
         gradients, (batch_stats, metrics) = jax.grad(loss_of, has_aux=True)(reached)
-        updated, optimizer = groups.update(everything, gradients, state.optimizer, learning_rate(state.step))
+        counts = {task: metric["count"] for task, metric in metrics.items()}
+        updated, optimizer = groups.update(everything, gradients, state.optimizer, learning_rate(state.step), counts)
         return TrainState(groups.replace(state.params, updated), batch_stats, optimizer, state.step + 1), metrics
 
     return train_step

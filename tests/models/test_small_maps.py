@@ -88,7 +88,7 @@ def test_elsewhere_the_program_is_laxs(monkeypatch: pytest.MonkeyPatch, backend:
 
 def test_a_long_thin_map_is_not_small(monkeypatch: pytest.MonkeyPatch) -> None:
     called = []
-    monkeypatch.setattr(small_maps, "conv_as_patches", lambda *args: called.append(args))
+    monkeypatch.setattr(small_maps, "conv_as_patches", lambda *args, **kwargs: called.append(args))
     conv_general_dilated(
         jnp.zeros((1, 2, LARGEST_SIDE + 1, 4)),
         jnp.zeros((3, 3, 4, 4)),

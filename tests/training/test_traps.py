@@ -156,7 +156,7 @@ def test_adams_first_step_has_torchs_epsilon_outside_the_root() -> None:
     with jax.enable_x64(True):
         values, gradient = jnp.asarray([1.0, 2.0, 3.0]), np.array([1e-8, -1e-3, 5.0])
         start = {"trunk": {"w": values}}
-        updated, states = groups.update(start, {"trunk": {"w": jnp.asarray(gradient)}}, groups.init(start), 1e-4)
+        updated, states = groups.update(start, {"trunk": {"w": jnp.asarray(gradient)}}, groups.init(start), 1e-4, {})
         expected = values - 1e-4 * gradient / (np.abs(gradient) + 1e-8)
         np.testing.assert_allclose(updated["trunk"]["w"], expected, rtol=1e-14)
         np.testing.assert_allclose(states["trunk"].mu["w"], 0.1 * gradient, rtol=1e-12)
@@ -387,3 +387,17 @@ def test_colours_are_numbered_as_the_data_does_and_the_notebooks_otherwise() -> 
     assert sorted(NOTEBOOK_SHIRT_CLASSES) == list(SHIRT_CLASSES)
     assert TASKS["gender"].classes == ("female", "male")
     assert TASKS["glasses"].classes == ("no_glasses", "glasses")
+
+
+def test_a_head_without_labels_in_a_mixed_batch_stands_still() -> None:
+    """Trap 3 in another guise: a loss over no labels has zero gradients, which Adam would take for gradients."""
+    start = {"trunk": {"w": jnp.ones(2)}, "gender": {"w": jnp.ones(2)}, "shirt": {"w": jnp.ones(2)}}
+    gradient = {name: {"w": jnp.full(2, 0.5)} for name in start}
+    counts = {"gender": jnp.asarray(3), "shirt": jnp.asarray(3)}
+    moved, states = groups.update(start, gradient, groups.init(start), 0.1, counts)
+    still = {**gradient, "shirt": {"w": jnp.zeros(2)}}
+    again, later = groups.update(moved, still, states, 0.1, {**counts, "shirt": jnp.asarray(0)})
+    np.testing.assert_array_equal(again["shirt"]["w"], moved["shirt"]["w"])
+    assert [int(later[name].count) for name in ("trunk", "gender", "shirt")] == [2, 2, 1]
+    np.testing.assert_array_equal(later["shirt"].mu["w"], states["shirt"].mu["w"])
+    assert not np.array_equal(again["gender"]["w"], moved["gender"]["w"])
