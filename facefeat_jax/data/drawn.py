@@ -16,7 +16,7 @@ from facefeat_jax.data.avatars import draw
 from facefeat_jax.data.selection import Row, SplitName
 
 SEED = 0
-TRAIN_SIZE = 6144
+TRAIN_SIZE = 7168
 VAL_SIZE = 1024
 
 _CHUNK = 32
