@@ -3,8 +3,8 @@
     facefeat train avatars
 
 Three to five minutes on two CPU cores; each head should end above 95% on pictures not trained on (measured:
-docs/benchmarks/quickstart.md). The pictures are drawn by this project's own code: a good score here says that the system
-works, and nothing about people.
+docs/benchmarks/quickstart.md). The pictures are drawn by this project's own code: a good score here says that the
+system works, and nothing about people.
 """
 
 from pathlib import Path
