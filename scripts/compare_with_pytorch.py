@@ -98,9 +98,8 @@ class Train:
 
     def run(self) -> int:
         """Trains, prints the table and writes it."""
-        from parity import whole_job
-
         from facefeat_jax.run_folder import write_json
+        from parity import whole_job
 
         job = whole_job.Job(
             self.out,

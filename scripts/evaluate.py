@@ -4,10 +4,10 @@ import sys
 from pathlib import Path
 
 import tyro
-from facefeat_jax.evaluation.table import heads_table
 
 from facefeat_jax.errors import run_main
 from facefeat_jax.evaluation.evaluate import evaluate_run
+from facefeat_jax.evaluation.table import heads_table
 
 
 def main(run: tyro.conf.Positional[Path], data: tuple[str, ...] = ()) -> None:

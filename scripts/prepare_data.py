@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import tyro
+
 from facefeat_jax.data.dataset import default_data_dir
 from facefeat_jax.data.prepare import prepare
-
 from facefeat_jax.errors import run_main
 
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from pytorch_baseline import model as baseline_model
-from pytorch_baseline import pictures, training
 
 from parity.cases import TASK_NAMES, Case
 from parity.records import Arrays, Record
+from pytorch_baseline import model as baseline_model
+from pytorch_baseline import pictures, training
 
 _STATISTICS = ("running_mean", "running_var")
 _COUNTER = "num_batches_tracked"

@@ -166,11 +166,11 @@ def train_jax(job: Job) -> dict[str, Any]:
 def train_torch(job: Job) -> dict[str, Any]:
     """Trains the notebook's program on the same batches."""
     import torch
-    from pytorch_baseline import model as baseline_model
-    from pytorch_baseline import pictures, training
 
     import weights_conversion
     from facefeat_jax.training.loop import class_names
+    from pytorch_baseline import model as baseline_model
+    from pytorch_baseline import pictures, training
 
     config = job.config()
     assert config.data_dir is not None

@@ -125,9 +125,9 @@ def test_another_filter_would_be_seen() -> None:
 def test_the_pixels_a_step_sees_are_the_notebooks() -> None:
     """From the file to the normalised tensor: `ToTensor` and `Normalize` against `normalize`, in float32."""
     import torch
-    from pytorch_baseline.pictures import tensor_of, transform
 
     from facefeat_jax.models import normalize
+    from pytorch_baseline.pictures import tensor_of, transform
 
     data = MADE["jpeg"]()
     theirs = transform(64)(Image.open(io.BytesIO(data)).convert("RGB"))

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+import weights_conversion
 from parity import jax_side
 from parity.cases import Case, made_up_pictures, multi_task_shapes, multi_task_weights
 from parity.records import Record, differences
-
-import weights_conversion
 
 TOLERANCE = 1e-9
 FULL = Case()  # 64 px, batch 16, 48 steps, the notebook's frozen layers
@@ -76,6 +76,7 @@ def test_weights_there_and_back_through_files(tmp_path: Path, suffix: str) -> No
     """Ours into the PyTorch model (`strict=True`) and back, bit for bit, through torch's own reader and writer."""
     import safetensors.torch
     import torch
+
     from parity import torch_side
     from pytorch_baseline.model import MultiTaskNet
 
@@ -105,9 +106,9 @@ def test_weights_there_and_back_through_files(tmp_path: Path, suffix: str) -> No
 def test_torchvisions_own_names_load() -> None:
     """A trunk's state dict as torchvision makes it: `fc.*` dropped, and its start taken over."""
     from flax import nnx
-    from pytorch_baseline.vision import torchvision
 
     from facefeat_jax.models import resnet18
+    from pytorch_baseline.vision import torchvision
 
     network = torchvision.models.resnet18(weights=None)
     tensors = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
@@ -121,6 +122,7 @@ def test_torchvisions_own_names_load() -> None:
 def test_saturated_losses_part_as_documented() -> None:
     """torch's BCELoss at logit 20, label 0, in float32: 100 and no gradient. Ours: tests/training/test_traps.py."""
     import torch
+
     from pytorch_baseline.training import loss_of
 
     for dtype, loss, gradient in ((torch.float32, 100.0, 0.0), (torch.float64, 20.0, 1.0)):

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from parity import whole_job
 
 import weights_conversion
 from facefeat_jax.errors import UserError
+from parity import whole_job
 
 SCRIPT = Path(whole_job.__file__).resolve().parents[1] / "compare_with_pytorch.py"
 TASKS = ("gender", "glasses", "shirt")

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from parity import golden, jax_side
 from parity.cases import multi_task_shapes, multi_task_weights
 from parity.records import Record

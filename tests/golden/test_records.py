@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from parity.cases import Case, multi_task_shapes, multi_task_weights
 from parity.records import Record, differences, relative, summary, summary_difference
 
