@@ -92,13 +92,13 @@ def make_samples(count: int = 24, size: int = 64) -> list[Sample]:
 
 @pytest.fixture
 def mixed(tmp_path: Path) -> Path:
-    make_run(tmp_path / "mixed", load_recipe("avatars"))
+    make_run(tmp_path / "mixed", dataclasses.replace(load_recipe("avatars"), epochs=5))
     return tmp_path / "mixed"
 
 
 @pytest.fixture
 def sequential(tmp_path: Path) -> Path:
-    make_run(tmp_path / "sequential", load_recipe("baseline"))
+    make_run(tmp_path / "sequential", dataclasses.replace(load_recipe("baseline"), epochs=5))
     return tmp_path / "sequential"
 
 
