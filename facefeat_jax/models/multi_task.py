@@ -59,17 +59,24 @@ class MultiTaskModel(nnx.Module):
         )
 
     def __call__(
-        self, images: jax.Array, *, tasks: Iterable[str] | None = None, mask: jax.Array | None = None
+        self,
+        images: jax.Array,
+        *,
+        tasks: Iterable[str] | None = None,
+        mask: jax.Array | None = None,
+        after: str | None = None,
     ) -> dict[str, jax.Array]:
         """Returns the logits of each task.
 
         Args:
-          images: `[batch, height, width, channels]`, floating point, normalised (`models.preprocessing`).
+          images: `[batch, height, width, channels]`, floating point, normalised (`models.preprocessing`); with
+            `after`, the output of that stage of the trunk.
           tasks: the heads to run; the default is all of them.
           mask: `[batch]`, true for real rows; in training mode batch statistics are taken over these alone.
+          after: the stage of the trunk that `images` come from; those up to it are left out.
 
         Returns:
           `{task: [batch, num_outputs]}`; a binary task has one output.
         """
-        features = self.trunk(images, mask=mask)
+        features = self.trunk(images, mask=mask, after=after)
         return {name: self.heads[name](features) for name in (self.heads if tasks is None else tasks)}

@@ -18,7 +18,6 @@ class Architecture:
       name: as in `create_model`.
       build: makes the trunk from `num_classes`, `in_channels`, `dtype`, `param_dtype` and `rngs`.
       stages: the modules of each stage, by the stage's name, in order.
-      last_stage: the stage that the baseline fine-tunes.
       image_size: side of the square pictures that its ImageNet weights were trained on.
       imagenet_weights: their name in `weights_conversion.download.WEIGHTS`.
     """
@@ -26,7 +25,6 @@ class Architecture:
     name: str
     build: Callable[..., Trunk]
     stages: dict[str, tuple[str, ...]]
-    last_stage: str
     image_size: int
     imagenet_weights: str
 
@@ -38,7 +36,6 @@ ARCHITECTURES: dict[str, Architecture] = {
             "resnet18",
             resnet.resnet18,
             stages=resnet.ResNet.STAGES,
-            last_stage="layer4",
             image_size=224,
             imagenet_weights="resnet18-f37072fd",
         ),

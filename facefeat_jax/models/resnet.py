@@ -149,46 +149,23 @@ class ResNet(Trunk):
             else torch_linear(self.num_features, num_classes, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         )
 
-    def stages(self, images: jax.Array, *, mask: jax.Array | None = None) -> dict[str, jax.Array]:
-        """Returns the map after each stage, by its name in `STAGES`.
+    def stage(self, name: str, inputs: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
+        """Runs one stage.
 
-        Args:
-          images: `[batch, height, width, in_channels]`, floating point, normalised (`models.preprocessing`).
-          mask: `[batch]`, true for real rows; see `BatchNorm`.
-
-        Returns:
-          Maps `[batch, height / s, width / s, features]` with s = 4, 4, 8, 16, 32 and 64, 64, 128, 256, 512 features.
-
-        Raises:
-          ValueError: the array is not NHWC with `in_channels` channels, or not floating point.
+        The stages divide the images' height and width by 4, 4, 8, 16 and 32, and give 64, 64, 128, 256 and 512
+        channels.
         """
-        if images.ndim != 4 or images.shape[-1] != self.in_channels:
-            hint = (
-                " It looks like NCHW: transpose it." if images.ndim == 4 and images.shape[1] == self.in_channels else ""
-            )
-            raise ValueError(
-                f"expected images of shape [batch, height, width, {self.in_channels}], got {images.shape}.{hint}"
-            )
-        if not jnp.issubdtype(images.dtype, jnp.floating):
-            raise ValueError(
-                f"expected floating-point images, got {images.dtype}: normalise them first "
-                "(facefeat_jax.models.preprocessing.normalize)"
-            )
-        maps: dict[str, jax.Array] = {}
-        x = nnx.relu(self.bn1(self.conv1(images), mask=mask))
-        maps["stem"] = x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
-        for name in ("layer1", "layer2", "layer3", "layer4"):
-            for block in getattr(self, name):
-                x = block(x, mask=mask)
-            maps[name] = x
-        return maps
+        if name == "stem":
+            x = nnx.relu(self.bn1(self.conv1(inputs), mask=mask))
+            return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        x = inputs
+        for block in getattr(self, name):
+            x = block(x, mask=mask)
+        return x
 
-    def __call__(self, images: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
-        """Returns pooled features `[batch, num_features]`, or logits `[batch, num_classes]` with a classifier.
-
-        Arguments and errors are those of `stages`.
-        """
-        features = jnp.mean(self.stages(images, mask=mask)["layer4"], axis=(1, 2))
+    def pool(self, inputs: jax.Array) -> jax.Array:
+        """Maps the last stage's output to pooled features `[batch, num_features]`, or logits with a classifier."""
+        features = jnp.mean(inputs, axis=(1, 2))
         return features if self.fc is None else self.fc(features)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from flax import nnx
@@ -14,7 +14,7 @@ from facefeat_jax import run_folder
 from facefeat_jax.config import TrainConfig, apply_smoke
 from facefeat_jax.data import feeds
 from facefeat_jax.data.dataset import default_data_dir, open_split
-from facefeat_jax.data.examples import open_examples
+from facefeat_jax.data.examples import Examples, open_examples
 from facefeat_jax.data.index_stream import IndexStream, Pass
 from facefeat_jax.errors import Interrupted, UserError
 from facefeat_jax.evaluation.curves import write_curves
@@ -22,6 +22,7 @@ from facefeat_jax.evaluation.evaluate import Evaluator
 from facefeat_jax.evaluation.metrics import HeadResult
 from facefeat_jax.evaluation.report import count_data, training_samples, write_report
 from facefeat_jax.factory import create_model
+from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.models.registry import get_architecture
 from facefeat_jax.progress import Bar, say
 from facefeat_jax.runtime import set_numerics
@@ -53,11 +54,8 @@ def train(config: TrainConfig) -> dict[str, Any]:
     set_numerics(config.dtype, config.param_dtype, config.matmul_precision)
     # Everything that can be refused is looked at before the run folder is touched.
     _check_run_folder(config)
-    data_dir = config.data_dir or default_data_dir()
-    classes = class_names(config, data_dir)
-    training = open_examples(config.sources, "train", data_dir, classes, limit=config.limit)
-    validation = open_examples(config.sources, "val", data_dir, classes, limit=config.limit)
-    spec = ModelSpec(config.trunk, classes, config.image_size, config.decode, str(config.weights))
+    data = open_data(config)
+    spec = ModelSpec(config.trunk, data.classes, config.image_size, config.decode, str(config.weights))
     trained = groups.trained_modules(get_architecture(config.trunk).stages, config.trainable)
     model = create_model(
         config.trunk,
@@ -67,6 +65,41 @@ def train(config: TrainConfig) -> dict[str, Any]:
         dtype=config.dtype,
         param_dtype=config.param_dtype,
     )
+    if config.overwrite:
+        run_folder.clear(config.run)
+    run = _Run(config, spec, model, trained, data)
+    try:
+        return run.train()
+    finally:
+        run.close()
+
+
+class RunData(NamedTuple):
+    """What a config trains and validates on.
+
+    Attributes:
+      classes: class names of each task.
+      training: the pictures to train on.
+      validation: the pictures to validate on.
+      stream: which training pictures each step takes.
+    """
+
+    classes: dict[str, tuple[str, ...]]
+    training: Examples
+    validation: Examples
+    stream: IndexStream
+
+
+def open_data(config: TrainConfig) -> RunData:
+    """Opens the data sets of a config; whoever opens the same config gets the same batches.
+
+    Raises:
+      UserError: a source is not prepared, its classes don't fit, or no source labels some task.
+    """
+    data_dir = config.data_dir or default_data_dir()
+    classes = _class_names(config, data_dir)
+    training = open_examples(config.sources, "train", data_dir, classes, limit=config.limit)
+    validation = open_examples(config.sources, "val", data_dir, classes, limit=config.limit)
     stream = IndexStream(
         training,
         tasks=config.tasks,
@@ -75,16 +108,10 @@ def train(config: TrainConfig) -> dict[str, Any]:
         epochs=config.epochs,
         seed=config.seed,
     )
-    if config.overwrite:
-        run_folder.clear(config.run)
-    run = _Run(config, spec, model, trained, stream, training, validation)
-    try:
-        return run.train()
-    finally:
-        run.close()
+    return RunData(classes, training, validation, stream)
 
 
-def class_names(config: TrainConfig, data_dir: Path) -> dict[str, tuple[str, ...]]:
+def _class_names(config: TrainConfig, data_dir: Path) -> dict[str, tuple[str, ...]]:
     """Returns the class names of each task of the config, from the first of its sources that labels the task.
 
     Raises:
@@ -105,21 +132,23 @@ def class_names(config: TrainConfig, data_dir: Path) -> dict[str, tuple[str, ...
 class _Run:
     """The state of one run while it trains."""
 
-    def __init__(self, config, spec, model, trained, stream: IndexStream, training, validation):
-        self.config: TrainConfig = config
-        self.spec: ModelSpec = spec
-        self.stream = stream
-        self.training = training
-        self.validation = validation
+    def __init__(
+        self, config: TrainConfig, spec: ModelSpec, model: MultiTaskModel, trained: tuple[str, ...], data: RunData
+    ):
+        self.config = config
+        self.spec = spec
+        self.stream = data.stream
+        self.training = data.training
+        self.validation = data.validation
         freeze = config.batch_norm == "frozen"
         train_graph, eval_graph = steps.graphdefs(model, trained, freeze_batch_norm=freeze)
         self.learning_rate = groups.learning_rate_schedule(
-            config.learning_rate_schedule, config.learning_rate, len(stream), config.warmup_steps
+            config.learning_rate_schedule, config.learning_rate, len(self.stream), config.warmup_steps
         )
         self.train_step = steps.make_train_step(
             train_graph, spec, trained, self.learning_rate, config.dtype, flip=config.flip, seed=config.seed
         )
-        self.evaluator = Evaluator(eval_graph, spec, validation, config)
+        self.evaluator = Evaluator(eval_graph, spec, self.validation, config)
         self.state = steps.create_state(model, trained)
         self.history: list[dict[str, Any]] = []
         self.seconds_before = 0.0

@@ -162,25 +162,26 @@ def _recorded(model: MultiTaskModel) -> Iterator[Arrays]:
         for stage in ("layer1", "layer2", "layer3", "layer4")
         for number, block in enumerate(getattr(model.trunk, stage))
     }
-    block_call, stages, trunk_call = BasicBlock.__call__, ResNet.stages, ResNet.__call__
+    block_call, stage, pool = BasicBlock.__call__, ResNet.stage, ResNet.pool
 
     def recorded_block(self, inputs, **kwargs):
         outputs = maps[names[id(self)]] = block_call(self, inputs, **kwargs)
         return outputs
 
-    def recorded_stages(self, images, **kwargs):
-        outputs = stages(self, images, **kwargs)
-        maps["stem"] = outputs["stem"]
+    def recorded_stage(self, name, inputs, **kwargs):
+        outputs = stage(self, name, inputs, **kwargs)
+        if name == "stem":
+            maps["stem"] = outputs
         return outputs
 
-    def recorded_trunk(self, images, **kwargs):
-        outputs = maps["pooled"] = trunk_call(self, images, **kwargs)
+    def recorded_pool(self, inputs):
+        outputs = maps["pooled"] = pool(self, inputs)
         return outputs
 
     with (
         mock.patch.object(BasicBlock, "__call__", recorded_block),
-        mock.patch.object(ResNet, "stages", recorded_stages),
-        mock.patch.object(ResNet, "__call__", recorded_trunk),
+        mock.patch.object(ResNet, "stage", recorded_stage),
+        mock.patch.object(ResNet, "pool", recorded_pool),
     ):
         yield maps
     for name, value in maps.items():

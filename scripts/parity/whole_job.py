@@ -28,8 +28,8 @@ import numpy as np
 
 from facefeat_jax.config import TrainConfig, load_recipe
 from facefeat_jax.data.dataset import default_data_dir
-from facefeat_jax.data.examples import Examples, open_examples
-from facefeat_jax.data.index_stream import IndexBatch, IndexStream, in_order
+from facefeat_jax.data.examples import Examples
+from facefeat_jax.data.index_stream import IndexBatch, in_order
 from facefeat_jax.errors import Interrupted, UserError
 from facefeat_jax.progress import Bar, say
 from facefeat_jax.run_folder import CONFIG, METRICS, write_json
@@ -128,11 +128,10 @@ def write_start(job: Job) -> None:
     import weights_conversion
     from facefeat_jax.factory import create_model
     from facefeat_jax.spec import ModelSpec
-    from facefeat_jax.training.loop import class_names
+    from facefeat_jax.training.loop import open_data
 
     config = job.config()
-    assert config.data_dir is not None
-    spec = ModelSpec(config.trunk, class_names(config, config.data_dir), config.image_size, config.decode, job.weights)
+    spec = ModelSpec(config.trunk, open_data(config).classes, config.image_size, config.decode, job.weights)
     model = create_model(config.trunk, tasks=spec.tasks, weights=job.weights, rngs=nnx.Rngs(config.seed))
     job.out.mkdir(parents=True, exist_ok=True)
     weights_conversion.write(job.out / START, weights_conversion.to_torch(model))
@@ -168,23 +167,12 @@ def train_torch(job: Job) -> dict[str, Any]:
     import torch
 
     import weights_conversion
-    from facefeat_jax.training.loop import class_names
+    from facefeat_jax.training.loop import open_data
     from pytorch_baseline import model as baseline_model
     from pytorch_baseline import pictures, training
 
     config = job.config()
-    assert config.data_dir is not None
-    classes = class_names(config, config.data_dir)
-    train_examples = open_examples(config.sources, "train", config.data_dir, classes, limit=config.limit)
-    val_examples = open_examples(config.sources, "val", config.data_dir, classes, limit=config.limit)
-    stream = IndexStream(
-        train_examples,
-        tasks=config.tasks,
-        schedule=config.schedule,
-        batch_size=config.batch_size,
-        epochs=config.epochs,
-        seed=config.seed,
-    )
+    _, train_examples, val_examples, stream = open_data(config)
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
