@@ -25,6 +25,7 @@ _LEAST = {
     "log_every": 1,
     "checkpoint_every": 1,
     "keep_checkpoints": 1,
+    "steps_per_call": 0,
     "warmup_steps": 0,
     "seed": 0,
 }
@@ -58,8 +59,9 @@ class TrainConfig:
     """Name of the trunk (`facefeat models` lists them)."""
     weights: str = "imagenet"
     """`imagenet` (downloaded once), `random`, or the path of a .pth or .safetensors file."""
-    dtype: DType = "float32"
-    """Of the computation."""
+    dtype: Literal["auto", "float32", "bfloat16", "float64"] = "float32"
+    """Of the computation. `auto` is bfloat16 on GPU and TPU (parameters, statistics and losses stay float32), and
+    float32 on CPU."""
     param_dtype: DType = "float32"
     """Of parameters, statistics and optimizer moments. bfloat16 loses the small increments of Adam's second moment."""
     matmul_precision: Literal["default", "tensorfloat32", "highest"] = "default"
@@ -90,10 +92,22 @@ class TrainConfig:
     """Of initial weights, shuffling and augmentation."""
 
     # --- Feed
+    packed: Literal["auto", "on", "off"] = "auto"
+    """`on`: decode and resize every picture once, into the cache folder, from where later runs take it too. `off`:
+    decode in every pass. `auto`: once, if there is room."""
+    feed: Literal["auto", "stream", "device"] = "auto"
+    """`device`: all pictures lie on the device, and steps take them by number. `stream`: batches are put together on
+    the host and sent ahead. The batches are the same. `auto` goes by the memory that is free, and says so."""
+    cache_prefix: bool = False
+    """Compute the output of the frozen stages once for each picture, and train from there. Needs frozen BatchNorm and
+    pictures that are not changed at random."""
+    steps_per_call: int = 0
+    """Steps that one call of the compiled program takes. 0 chooses: 32 on GPU and TPU; on CPU 1, or 32 where the heads
+    alone are trained from a cached prefix."""
     feed_threads: int = 4
-    """Threads that read and decode batches ahead."""
+    """Threads that put batches together."""
     feed_prefetch: int = 8
-    """Batches decoded ahead."""
+    """Calls' batches held ready."""
 
     # --- Logs and checkpoints
     log_every: int = 20
@@ -132,6 +146,16 @@ class TrainConfig:
         for task in self.tasks:
             if task not in TASKS:
                 raise unknown("task", task, TASKS)
+        if self.cache_prefix and self.batch_norm != "frozen":
+            raise UserError(
+                "--cache-prefix computes the frozen stages once, but with --batch-norm batch they depend on the batch; "
+                "give --batch-norm frozen, or --no-cache-prefix"
+            )
+        if self.cache_prefix and self.flip:
+            raise UserError(
+                "--cache-prefix computes the frozen stages once, so pictures can't be mirrored anew in each pass; "
+                "give --no-flip, or --no-cache-prefix"
+            )
         if self.resume and self.overwrite:
             raise UserError("--resume goes on with a run and --overwrite deletes it; give one of them")
 

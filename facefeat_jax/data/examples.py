@@ -19,6 +19,7 @@ class Examples:
 
     Attributes:
       splits: what the list is made of, in order.
+      rows: of each split, the numbers of the records that are used.
       labels: per task `[n]`, int32, in the numbering of `classes`; `UNKNOWN` where a picture has no label for it.
 
     Args:
@@ -32,12 +33,12 @@ class Examples:
 
     def __init__(self, splits: Sequence[Split], classes: Mapping[str, Sequence[str]], *, limit: int | None = None):
         self.splits = list(splits)
-        kept = [_spread(len(split), limit) for split in self.splits]
-        self._split_of = np.concatenate([np.full(len(rows), number) for number, rows in enumerate(kept)])
-        self._row_of = np.concatenate(kept)
+        self.rows = [_spread(len(split), limit) for split in self.splits]
+        self._split_of = np.concatenate([np.full(len(rows), number) for number, rows in enumerate(self.rows)])
+        self._row_of = np.concatenate(self.rows)
         self.labels = {
             task: np.concatenate(
-                [_numbered(split, task, names)[rows] for split, rows in zip(self.splits, kept, strict=True)]
+                [_numbered(split, task, names)[rows] for split, rows in zip(self.splits, self.rows, strict=True)]
             )
             for task, names in classes.items()
         }

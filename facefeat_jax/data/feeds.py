@@ -1,83 +1,252 @@
-"""Feeds: from the index stream to batches of pixels and labels."""
+"""Feeds: from the index stream to what a call of the step takes.
+
+A call takes one step or several. Two feeds give the same batches, bit for bit: `stream` puts them together on the host
+and sends them ahead of their use, `device` has all rows on the device and sends only their numbers.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import grain
+import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
 from facefeat_jax.data.examples import UNKNOWN, Examples
-from facefeat_jax.data.images import BadImageError, DecodePolicy, decode_resized
-from facefeat_jax.data.index_stream import IndexBatch, IndexStream
+from facefeat_jax.data.index_stream import Call, IndexBatch
+from facefeat_jax.data.pixels import ExampleRows
+from facefeat_jax.data.placement import Placement
+from facefeat_jax.errors import UserError
+
+FeedName = Literal["stream", "device"]
+
+# Of the free memory of a device, what its rows may take: the rest is the step's.
+_DEVICE_SHARE = 0.6
+# On CPU the device's memory is the host's, and rows that are mapped from a file take none: only small ones are copied.
+_CPU_ROOM = 512 * 2**20
+# What is sent to the device at a time when a table is filled.
+_SENT_BYTES = 64 * 2**20
 
 
-class Batch(NamedTuple):
-    """What a step takes.
+class Batches(NamedTuple):
+    """The batches of a call; the first axis is the step.
 
     Attributes:
-      tasks: the heads whose losses are taken.
-      images: `[batch, size, size, 3]`, uint8.
-      labels: per task of `tasks` `[batch]`, int32; `UNKNOWN` for padding and where a picture has no label.
-      mask: `[batch]`, bool, false for padding.
-      indices: `[batch]`, int64, the pictures' numbers in `Examples`.
+      rows: `[steps, batch, *row]`, or None where `indices` say which they are.
+      indices: `[steps, batch]`, int32, numbers of the examples, or None where `rows` are given.
+      labels: per task `[steps, batch]`, int32, `UNKNOWN` for padding and where there is no label; empty with `indices`.
+      mask: `[steps, batch]`, bool, false for padding.
     """
 
+    rows: Any
+    indices: Any
+    labels: dict[str, Any]
+    mask: Any
+
+
+class Table(NamedTuple):
+    """All examples on the device; what the numbers of a `device` feed stand for.
+
+    Attributes:
+      rows: `[n, *row]`; n may be more than there are examples, so that it can be split over the devices.
+      labels: per task `[n]`, int32.
+    """
+
+    rows: Any
+    labels: dict[str, Any]
+
+
+def take(table: Table | None, batches: Batches, tasks: Sequence[str]) -> tuple[Any, dict[str, Any], Any]:
+    """Returns rows, labels and mask of batches, inside jit: those at hand, or those that the indices stand for."""
+    if table is None:
+        return batches.rows, batches.labels, batches.mask
+
+    def chosen(values: jax.Array) -> jax.Array:
+        return values.at[batches.indices].get(mode="promise_in_bounds")
+
+    labels = {task: jnp.where(batches.mask, chosen(table.labels[task]), UNKNOWN) for task in tasks}
+    return chosen(table.rows), labels, batches.mask
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The form of a feed's arrays, known before any picture is read: what programs are compiled for.
+
+    Attributes:
+      feed: `stream` or `device`.
+      count: number of examples.
+      row_shape: of one row.
+      row_dtype: of its numbers.
+      tasks: the tasks that have labels.
+      placement: the devices.
+    """
+
+    feed: FeedName
+    count: int
+    row_shape: tuple[int, ...]
+    row_dtype: np.dtype
     tasks: tuple[str, ...]
-    images: np.ndarray
-    labels: dict[str, np.ndarray]
-    mask: np.ndarray
-    indices: np.ndarray
+    placement: Placement
+
+    def batches(self, call: Call, batch_size: int) -> Batches:
+        """Returns shapes, types and placement of a call's batches."""
+        lead = (call.num_steps, batch_size)
+        abstract = partial(jax.ShapeDtypeStruct, sharding=self.placement.batches)
+        if self.feed == "device":
+            return Batches(None, abstract(lead, np.int32), {}, abstract(lead, np.bool_))
+        labels = {task: abstract(lead, np.int32) for task in call.tasks}
+        return Batches(abstract((*lead, *self.row_shape), self.row_dtype), None, labels, abstract(lead, np.bool_))
+
+    def table(self) -> Table | None:
+        """Returns shapes, types and placement of the table; None where the feed has none."""
+        if self.feed != "device":
+            return None
+        n = self.placement.round_up(self.count)
+        abstract = partial(jax.ShapeDtypeStruct, sharding=self.placement.table)
+        labels = {task: abstract((n,), np.int32) for task in self.tasks}
+        return Table(abstract((n, *self.row_shape), self.row_dtype), labels)
 
 
-def stream(
-    batches: IndexStream | Sequence[IndexBatch],
-    examples: Examples,
-    *,
-    image_size: int,
-    decode: DecodePolicy,
-    start: int = 0,
-    threads: int = 4,
-    prefetch: int = 8,
-) -> Iterator[Batch]:
-    """Decodes batches on the host, some ahead of their use, in the order of the index stream.
+@dataclass(frozen=True)
+class Feed:
+    """Where the batches of a run come from.
 
-    Pillow releases the GIL while it decodes, so the work is spread over threads, a batch each.
+    Attributes:
+      examples: the labels.
+      placement: the devices.
+      rows: the rows on the host; None where there is a table.
+      table: the rows and labels on the device, or None.
+      threads: how many calls are put together at a time.
+      prefetch: how many are held ready.
+    """
+
+    examples: Examples
+    placement: Placement
+    rows: ExampleRows | None
+    table: Table | None
+    threads: int = 4
+    prefetch: int = 8
+
+    def __call__(self, steps: Any, calls: Sequence[Call]) -> Iterator[Batches]:
+        """Yields the batches of each call, on the device, some ahead of their use.
+
+        Args:
+          steps: the `IndexBatch` of each step, by its number.
+          calls: which steps are wanted.
+
+        Raises:
+          BadImageError: from the iterator, naming the picture that does not decode.
+        """
+        # grain reads absl flags, which are only parsed inside an absl app.
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()
+        if not calls:
+            return iter(())
+
+        def load(call: Call) -> Batches:
+            wanted = [steps[step] for step in range(call.first_step, call.end_step)]
+            return batches_of(wanted, self.rows, self.examples)
+
+        options = grain.ReadOptions(num_threads=self.threads, prefetch_buffer_size=max(self.prefetch, self.threads))
+        dataset = grain.MapDataset.source(calls).map(load).to_iter_dataset(options)
+        # The transfer of the next ones goes on while the device computes.
+        sent = grain.experimental.device_put(dataset, self.placement.batches, cpu_buffer_size=1, device_buffer_size=2)
+        return iter(sent)
+
+
+def batches_of(wanted: Sequence[IndexBatch], rows: ExampleRows | None, examples: Examples) -> Batches:
+    """Returns the batches of some steps as numpy arrays; with `rows` None, the numbers of their examples."""
+    indices = np.stack([batch.indices for batch in wanted])
+    mask = np.stack([batch.mask for batch in wanted])
+    if rows is None:
+        return Batches(None, indices.astype(np.int32), {}, mask)
+    labels = {
+        task: np.where(mask, examples.labels[task][indices], UNKNOWN).astype(np.int32) for task in wanted[0].tasks
+    }
+    # Padding repeats the first picture of its batch, which need not be decoded again for it.
+    real = rows.take(indices[mask])
+    if mask.all():
+        return Batches(real.reshape(*indices.shape, *rows.shape), None, labels, mask)
+    places = np.cumsum(mask.reshape(-1)).reshape(mask.shape) - 1
+    return Batches(real[np.where(mask, places, places[:, :1])], None, labels, mask)
+
+
+def fill_table(chunks: Iterator[tuple[range, Any]], examples: Examples, layout: Layout) -> Table:
+    """Returns all examples on the device.
 
     Args:
-      batches: the steps' pictures, by step number.
-      examples: where the pictures are read from.
-      image_size: side of the pictures in the batch, in pixels.
-      decode: how files become RGB.
-      start: number of the first step wanted.
-      threads: how many batches are decoded at a time.
-      prefetch: how many batches are held ready.
+      chunks: all rows, in order, by range of numbers; on the host or on the device.
+      examples: the labels.
+      layout: the form of the table.
+    """
+    described = layout.table()
+    assert described is not None
+
+    @partial(jax.jit, donate_argnums=0)
+    def put(table: jax.Array, chunk: jax.Array, first: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_update_slice_in_dim(table, chunk, first, axis=0)
+
+    rows = jnp.zeros(described.rows.shape, described.rows.dtype, device=layout.placement.table)
+    for one, values in chunks:
+        rows = put(rows, values, np.int32(one.start))
+    n = len(described.rows.shape) and described.rows.shape[0]
+    labels = {
+        task: jax.device_put(
+            np.pad(examples.labels[task], (0, n - len(examples)), constant_values=UNKNOWN), layout.placement.table
+        )
+        for task in layout.tasks
+    }
+    return Table(rows, labels)
+
+
+def table_chunks(count: int, row_bytes: int) -> list[range]:
+    """Returns the ranges in which a table of `count` rows is filled."""
+    size = max(1, _SENT_BYTES // max(row_bytes, 1))
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def choose(
+    asked: Literal["auto", "stream", "device"], counts: Sequence[int], row_bytes: int, placement: Placement
+) -> tuple[FeedName, str]:
+    """Chooses the feed by the memory that is free on the devices.
+
+    Args:
+      asked: what the config says.
+      counts: number of rows of each table.
+      row_bytes: size of a row.
+      placement: the devices.
+
+    Returns:
+      The feed, and why in words.
 
     Raises:
-      BadImageError: from the iterator, naming the picture that does not decode.
+      UserError: `device` is asked for and the rows don't fit.
     """
-    # grain reads absl flags, which are only parsed inside an absl app.
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()
+    needed = math.ceil(sum(counts) / placement.num_devices) * row_bytes
+    device = placement.device
+    each = " on each device" if placement.num_devices > 1 else ""
+    need = f"the pictures take {_gib(needed)}{each}"
+    if device.platform == "cpu":
+        room, why = _CPU_ROOM, f"more than {_gib(_CPU_ROOM)} is not copied on CPU, but read where it is mapped"
+    else:
+        stats = device.memory_stats() or {}
+        free = stats.get("bytes_limit", 0) - stats.get("bytes_in_use", 0)
+        room = int(_DEVICE_SHARE * free)
+        why = f"{_gib(free)} are free on {device.device_kind}, of which they may take {_DEVICE_SHARE:.0%}"
+    if asked == "stream":
+        return "stream", "as asked"
+    if asked == "device":
+        if device.platform != "cpu" and needed > room:
+            raise UserError(f"--feed device has no room: {need}, {why}; give --feed stream")
+        return "device", "as asked"
+    return ("device" if needed <= room else "stream"), f"{need}, {why}"
 
-    def load(wanted: IndexBatch) -> Batch:
-        images = np.empty((len(wanted.indices), image_size, image_size, 3), np.uint8)
-        for position, index in enumerate(wanted.indices):
-            if not wanted.mask[position]:
-                images[position] = images[0]
-                continue
-            try:
-                images[position] = decode_resized(examples.read(int(index)), image_size, decode)
-            except BadImageError as error:
-                raise BadImageError(f"{examples.name(int(index))}: {error}; prepare the data set again") from error
-        labels = {
-            task: np.where(wanted.mask, examples.labels[task][wanted.indices], UNKNOWN).astype(np.int32)
-            for task in wanted.tasks
-        }
-        return Batch(wanted.tasks, images, labels, wanted.mask, wanted.indices)
 
-    dataset = grain.MapDataset.source(batches)[start:].map(load)
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(prefetch, threads))
-    return iter(dataset.to_iter_dataset(options))
+def _gib(num_bytes: float) -> str:
+    return f"{num_bytes / 2**30:.2f} GiB"

@@ -31,6 +31,25 @@ class IndexBatch(NamedTuple):
     mask: np.ndarray
 
 
+class Call(NamedTuple):
+    """The steps that are taken in one call of a compiled program; all of one pass.
+
+    Attributes:
+      first_step: number of the first.
+      num_steps: how many.
+      tasks: the heads whose losses are taken.
+    """
+
+    first_step: int
+    num_steps: int
+    tasks: tuple[str, ...]
+
+    @property
+    def end_step(self) -> int:
+        """Number of the step after the last."""
+        return self.first_step + self.num_steps
+
+
 @dataclass(frozen=True)
 class Pass:
     """A run of steps over the pictures of some tasks, once each.
@@ -56,6 +75,15 @@ class Pass:
         """Number of the step after its last."""
         return self.first_step + self.num_steps
 
+    def calls(self, steps_per_call: int) -> list[Call]:
+        """Returns its steps, grouped into calls; the last may have fewer.
+
+        The grouping depends on the number of the step alone, never on where a run was resumed: a step that is taken
+        together with others differs from one that is taken alone in the last bits.
+        """
+        starts = range(self.first_step, self.end_step, steps_per_call)
+        return [Call(start, min(steps_per_call, self.end_step - start), self.tasks) for start in starts]
+
 
 class IndexStream:
     """The steps of a training run, by number; a random-access source for `grain.MapDataset.source`.
@@ -68,6 +96,7 @@ class IndexStream:
       batch_size: pictures per step.
       epochs: how often every pass is repeated, shuffled anew.
       seed: of the shuffling.
+      padded_size: what batches are padded to; the default is `batch_size`.
     """
 
     def __init__(
@@ -79,6 +108,7 @@ class IndexStream:
         batch_size: int,
         epochs: int,
         seed: int,
+        padded_size: int | None = None,
     ):
         groups: dict[tuple[str, ...], np.ndarray]
         if schedule == "sequential":
@@ -86,7 +116,7 @@ class IndexStream:
         else:
             any_label = np.any([examples.labels[task] >= 0 for task in tasks], axis=0)
             groups = {tuple(tasks): np.flatnonzero(any_label)}
-        self._batch_size = batch_size
+        self._padded_size = padded_size or batch_size
         # `.seed` spreads neighbouring seeds apart; `.shuffle(seed=...)` would make epoch 1 of seed 0 epoch 0 of seed 1.
         self._shuffled = {
             group: grain.MapDataset.source(indices).seed(seed * len(groups) + number).shuffle().batch(batch_size)
@@ -119,7 +149,7 @@ class IndexStream:
             raise IndexError(f"step {step} of {len(self)}")
         at = self.pass_at(step)
         indices = self._shuffled[at.tasks][at.epoch * at.num_steps + step - at.first_step]
-        return pad(at.tasks, indices, self._batch_size)
+        return pad(at.tasks, indices, self._padded_size)
 
 
 def in_order(indices: np.ndarray, tasks: tuple[str, ...], batch_size: int) -> list[IndexBatch]:
@@ -127,8 +157,8 @@ def in_order(indices: np.ndarray, tasks: tuple[str, ...], batch_size: int) -> li
     return [pad(tasks, indices[start : start + batch_size], batch_size) for start in range(0, len(indices), batch_size)]
 
 
-def pad(tasks: tuple[str, ...], indices: np.ndarray, batch_size: int) -> IndexBatch:
+def pad(tasks: tuple[str, ...], indices: np.ndarray, size: int) -> IndexBatch:
     """Fills a short batch up with its first picture, masked out: one compiled program serves batches of any size."""
-    padded = np.full(batch_size, indices[0], np.int64)
+    padded = np.full(size, indices[0], np.int64)
     padded[: len(indices)] = indices
-    return IndexBatch(tasks, padded, np.arange(batch_size) < len(indices))
+    return IndexBatch(tasks, padded, np.arange(size) < len(indices))

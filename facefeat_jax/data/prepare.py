@@ -20,6 +20,7 @@ from facefeat_jax.data.listing import Picture, check_pictures, select
 from facefeat_jax.data.selection import BAD_PICTURE, NO_PICTURE, UNLISTED, LeftOut, Row, Selection, SplitName
 from facefeat_jax.data.sources import Source, get_source, open_source, prepare_command, version_of
 from facefeat_jax.errors import UserError
+from facefeat_jax.locks import only_one
 from facefeat_jax.progress import Bar
 
 LEFT_OUT = "left_out.csv"
@@ -301,15 +302,11 @@ def _only_writer(folder: Path) -> Iterator[None]:
     """Holds the lock on a data set; the system drops it with the process, however that ends."""
     parent = folder.parent
     parent.mkdir(parents=True, exist_ok=True)
-    with open(parent / ".lock", "w") as lock:
+    with contextlib.ExitStack() as held:
         try:
-            import fcntl
-
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held.enter_context(only_one(parent / ".lock"))
         except BlockingIOError as error:
             raise UserError(f"another process is preparing {parent}; wait for it to end") from error
-        except (ImportError, OSError):
-            pass  # no such locks on this system or file system: go on without
         replaced = parent / _REPLACED
         if replaced.exists() and not folder.exists():
             replaced.rename(folder)  # an earlier attempt ended between the two renames

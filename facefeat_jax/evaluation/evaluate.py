@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
+from jax.typing import DTypeLike
 
-from facefeat_jax.config import TrainConfig
-from facefeat_jax.data import feeds
 from facefeat_jax.data.dataset import default_data_dir
 from facefeat_jax.data.examples import Examples, open_examples
-from facefeat_jax.data.index_stream import in_order
+from facefeat_jax.data.feeds import Feed, Layout
+from facefeat_jax.data.index_stream import Call, in_order
+from facefeat_jax.data.pixels import PixelFormat, open_rows
+from facefeat_jax.data.placement import Placement
 from facefeat_jax.errors import UserError
 from facefeat_jax.evaluation.metrics import HeadResult, head_result
-from facefeat_jax.evaluation.predict_step import make_predict_step
+from facefeat_jax.evaluation.predict_step import make_predict_call, make_predict_step
 from facefeat_jax.models.values import Values, split_values
 from facefeat_jax.progress import Bar
 from facefeat_jax.run_folder import open_run
 from facefeat_jax.spec import ModelSpec
+
+_ACCELERATOR_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -46,42 +52,83 @@ class Evaluator:
     Args:
       graphdef: of the model in evaluation mode.
       spec: what the model is.
-      examples: the pictures.
-      config: batch size, feed and dtype.
+      examples: the labels.
+      placement: the devices.
+      batch_size: how many pictures the loss of a batch is taken over (`HeadResult.loss_of_batches`).
+      dtype: of the computation.
+      after: the stage of the trunk that the rows of its feeds come from.
     """
 
-    def __init__(self, graphdef: nnx.GraphDef, spec: ModelSpec, examples: Examples, config: TrainConfig):
-        self._predict = make_predict_step(graphdef, spec, config.dtype)
-        self._spec = spec
+    def __init__(
+        self,
+        graphdef: nnx.GraphDef,
+        spec: ModelSpec,
+        examples: Examples,
+        placement: Placement,
+        *,
+        batch_size: int,
+        dtype: DTypeLike,
+        after: str | None = None,
+    ):
+        self._call = make_predict_call(make_predict_step(graphdef, spec, dtype, after=after), placement)
         self._examples = examples
-        self._config = config
+        self._batch_size = batch_size
+        # How many pictures run at a time changes no figure; on an accelerator, few do not fill it.
+        at_least = 1 if placement.device.platform == "cpu" else _ACCELERATOR_BATCH
+        self._padded_size = placement.round_up(max(batch_size, at_least))
+        self._programs: dict[tuple[str, ...], Callable[..., Any]] = {}
+
+    def kinds(self, tasks: Sequence[str]) -> list[tuple[str, ...]]:
+        """Returns the sets of heads that run together: those for which the same pictures have labels."""
+        return list(self._rows_of(tasks))
+
+    def _rows_of(self, tasks: Sequence[str]) -> dict[tuple[str, ...], np.ndarray]:
+        known = np.stack([self._examples.labels[task] >= 0 for task in tasks], axis=1)
+        patterns = np.unique(known[known.any(axis=1)], axis=0)[::-1]
+        return {
+            tuple(task for task, labelled in zip(tasks, pattern, strict=True) if labelled): np.flatnonzero(
+                (known == pattern).all(axis=1)
+            )
+            for pattern in patterns
+        }
+
+    def lower(self, heads: tuple[str, ...], params: Values, batch_stats: Values, layout: Layout) -> jax.stages.Lowered:
+        """Traces the program of some heads, for compiling it ahead."""
+        batches = layout.batches(Call(0, 1, heads), self._padded_size)
+        return self._call.lower(params, batch_stats, layout.table(), batches, tasks=heads)
+
+    def use(self, heads: tuple[str, ...], program: Callable[..., Any]) -> None:
+        """Uses a program that `lower` was compiled to."""
+        self._programs[heads] = program
 
     def outputs(
-        self, params: Values, batch_stats: Values, tasks: Sequence[str], *, title: str = "evaluating"
+        self, feed: Feed, params: Values, batch_stats: Values, tasks: Sequence[str], *, title: str = "evaluating"
     ) -> dict[str, Outputs]:
         """Returns each head's outputs on the pictures that have its label.
 
         Pictures that carry the same set of labels go through the trunk once, with all their heads.
 
         Args:
+          feed: the pictures, or with `after` the outputs of that stage.
           params: as in `TrainState`.
           batch_stats: as in `TrainState`.
           tasks: the heads.
           title: of the progress bar.
         """
-        known = np.stack([self._examples.labels[task] >= 0 for task in tasks], axis=1)
-        collected: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {task: [] for task in tasks}
-        with Bar(title, int(known.any(axis=1).sum())) as bar:
-            for pattern in np.unique(known[known.any(axis=1)], axis=0)[::-1]:
-                heads = tuple(task for task, labelled in zip(tasks, pattern, strict=True) if labelled)
-                rows = np.flatnonzero((known == pattern).all(axis=1))
-                for batch in self._feed(rows, heads):
-                    logits = self._predict(params, batch_stats, batch.images, tasks=heads)
-                    count = int(batch.mask.sum())
+        collected: dict[str, list[tuple[Any, np.ndarray]]] = {task: [] for task in tasks}
+        rows_of = self._rows_of(tasks)
+        with Bar(title, sum(map(len, rows_of.values()))) as bar:
+            for heads, rows in rows_of.items():
+                program = self._programs.get(heads) or partial(self._call, tasks=heads)
+                steps = in_order(rows, heads, self._padded_size)
+                calls = [Call(number, 1, heads) for number in range(len(steps))]
+                for step, batches in zip(steps, feed(steps, calls), strict=True):
+                    logits = program(params, batch_stats, feed.table, batches)
+                    real = step.indices[step.mask]
                     for task in heads:
                         # Kept on the device until the end: reading a batch back would stall the next one.
-                        collected[task].append((logits[task], batch.indices[:count]))
-                    bar.advance(count)
+                        collected[task].append((logits[task], real))
+                    bar.advance(len(real))
         results = {}
         for task, parts in collected.items():
             logits = [value[: len(indices)] for value, indices in jax.device_get(parts)]
@@ -89,25 +136,12 @@ class Evaluator:
             results[task] = Outputs(np.concatenate(logits), self._examples.labels[task][indices], indices)
         return results
 
-    def _feed(self, rows: np.ndarray, heads: tuple[str, ...]) -> Iterator[feeds.Batch]:
-        return feeds.stream(
-            in_order(rows, heads, self._config.batch_size),
-            self._examples,
-            image_size=self._spec.image_size,
-            decode=self._spec.decode,
-            threads=self._config.feed_threads,
-            prefetch=self._config.feed_prefetch,
-        )
-
     def results(
-        self, params: Values, batch_stats: Values, tasks: Sequence[str], *, title: str = "evaluating"
+        self, feed: Feed, params: Values, batch_stats: Values, tasks: Sequence[str], *, title: str = "evaluating"
     ) -> dict[str, HeadResult]:
         """Returns each head's figures; arguments are those of `outputs`."""
-        outputs = self.outputs(params, batch_stats, tasks, title=title)
-        return {
-            task: head_result(out.logits, out.labels, batch_size=self._config.batch_size)
-            for task, out in outputs.items()
-        }
+        outputs = self.outputs(feed, params, batch_stats, tasks, title=title)
+        return {task: head_result(out.logits, out.labels, batch_size=self._batch_size) for task, out in outputs.items()}
 
 
 def evaluate_run(
@@ -146,5 +180,9 @@ def evaluate_run(
             f"no picture of {', '.join(names)} has a label for any head of {folder} ({', '.join(run.spec.classes)})"
         )
     graphdef, params, batch_stats = split_values(run.model)
-    evaluator = Evaluator(graphdef, run.spec, examples, config)
-    return evaluator.results(params, batch_stats, tasks)
+    placement = Placement()
+    evaluator = Evaluator(graphdef, run.spec, examples, placement, batch_size=config.batch_size, dtype=config.dtype)
+    rows = open_rows(examples, PixelFormat(run.spec.image_size, run.spec.decode), config.packed)
+    feed = Feed(examples, placement, rows, None, config.feed_threads, config.feed_prefetch)
+    params, batch_stats = jax.device_put((params, batch_stats), placement.replicated)
+    return evaluator.results(feed, params, batch_stats, tasks)

@@ -10,7 +10,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from facefeat_jax.models.head import Head
-from facefeat_jax.models.trunk import Trunk
+from facefeat_jax.models.trunk import POOLED, Trunk
 from facefeat_jax.tasks import Task
 
 
@@ -70,13 +70,13 @@ class MultiTaskModel(nnx.Module):
 
         Args:
           images: `[batch, height, width, channels]`, floating point, normalised (`models.preprocessing`); with
-            `after`, the output of that stage of the trunk.
+            `after`, the output of that stage of the trunk, or pooled features.
           tasks: the heads to run; the default is all of them.
           mask: `[batch]`, true for real rows; in training mode batch statistics are taken over these alone.
-          after: the stage of the trunk that `images` come from; those up to it are left out.
+          after: the stage of the trunk that `images` come from; those up to it are left out. `POOLED`: all are.
 
         Returns:
           `{task: [batch, num_outputs]}`; a binary task has one output.
         """
-        features = self.trunk(images, mask=mask, after=after)
+        features = images if after == POOLED else self.trunk(images, mask=mask, after=after)
         return {name: self.heads[name](features) for name in (self.heads if tasks is None else tasks)}

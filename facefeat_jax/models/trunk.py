@@ -9,6 +9,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+POOLED = "pooled"
+"""What stands for the output of `Trunk.pool` where the name of a stage is asked for."""
+
 
 class Trunk(nnx.Module):
     """A network from images to pooled features, made of named stages that are run one after the other.

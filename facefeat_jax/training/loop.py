@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
+from collections import deque
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,10 +16,11 @@ from flax import nnx
 
 from facefeat_jax import run_folder
 from facefeat_jax.config import TrainConfig, apply_smoke
-from facefeat_jax.data import feeds
 from facefeat_jax.data.dataset import default_data_dir, open_split
 from facefeat_jax.data.examples import Examples, open_examples
-from facefeat_jax.data.index_stream import IndexStream, Pass
+from facefeat_jax.data.feeds import Batches, Feed
+from facefeat_jax.data.index_stream import Call, IndexStream, Pass
+from facefeat_jax.data.placement import Placement
 from facefeat_jax.errors import Interrupted, UserError
 from facefeat_jax.evaluation.curves import write_curves
 from facefeat_jax.evaluation.evaluate import Evaluator
@@ -24,16 +29,22 @@ from facefeat_jax.evaluation.report import count_data, training_samples, write_r
 from facefeat_jax.factory import create_model
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.models.registry import get_architecture
+from facefeat_jax.models.trunk import POOLED
+from facefeat_jax.programs import Programs
 from facefeat_jax.progress import Bar, say
 from facefeat_jax.runtime import set_numerics
 from facefeat_jax.spec import ModelSpec
-from facefeat_jax.training import checkpoints, groups, steps
+from facefeat_jax.training import automatic, checkpoints, groups, steps
+from facefeat_jax.training.inputs import Inputs
 from facefeat_jax.training.interrupt import SignalWatch
 from facefeat_jax.training.logs import Logs
+from facefeat_jax.training.prefix import Prefix, last_frozen
 
 # What a run that goes on may be told anew: where it lies and how it is driven. Its numbers depend on none of these.
-_MAY_CHANGE = {"run", "data_dir", "resume", "overwrite", "feed_threads", "feed_prefetch"}
+_MAY_CHANGE = {"run", "data_dir", "resume", "overwrite", "packed", "feed", "feed_threads", "feed_prefetch"}
 _MAY_CHANGE |= {"log_every", "checkpoint_every", "keep_checkpoints"}
+# How many calls may be under way before the figures of the first are waited for.
+_CALLS_AHEAD = 2
 
 
 def train(config: TrainConfig) -> dict[str, Any]:
@@ -44,19 +55,27 @@ def train(config: TrainConfig) -> dict[str, Any]:
 
     Returns:
       What `results.json` holds: `heads` (figures of the final weights), `history` (every validation), `steps`,
-      `seconds`, `data` (counts), `environment`.
+      `seconds`, `timings` (where they went, `training.loop.Timings`), `data` (counts), `environment`.
 
     Raises:
       UserError: something in the config, the data or the weights can't be used; nothing is trained.
       Interrupted: a signal came; the run can be resumed.
     """
+    began = time.perf_counter()
     config = apply_smoke(config)
+    if config.resume:
+        config = automatic.as_before(config, run_folder.read_config(config.run))
+    config = automatic.choose_dtype(config)
     set_numerics(config.dtype, config.param_dtype, config.matmul_precision)
     # Everything that can be refused is looked at before the run folder is touched.
     _check_run_folder(config)
-    data = open_data(config)
+    placement = Placement()
+    data = open_data(config, padded_size=placement.round_up(config.batch_size))
     spec = ModelSpec(config.trunk, data.classes, config.image_size, config.decode, str(config.weights))
-    trained = groups.trained_modules(get_architecture(config.trunk).stages, config.trainable)
+    stages = get_architecture(config.trunk).stages
+    trained = groups.trained_modules(stages, config.trainable)
+    until = last_frozen(stages, trained) if config.cache_prefix else None
+    config = automatic.choose_steps_per_call(config, heads_alone=until == POOLED)
     model = create_model(
         config.trunk,
         tasks=spec.tasks,
@@ -65,9 +84,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
         dtype=config.dtype,
         param_dtype=config.param_dtype,
     )
-    if config.overwrite:
-        run_folder.clear(config.run)
-    run = _Run(config, spec, model, trained, data)
+    run = _Run(config, spec, model, trained, until, data, placement, began)
     try:
         return run.train()
     finally:
@@ -90,8 +107,12 @@ class RunData(NamedTuple):
     stream: IndexStream
 
 
-def open_data(config: TrainConfig) -> RunData:
+def open_data(config: TrainConfig, *, padded_size: int | None = None) -> RunData:
     """Opens the data sets of a config; whoever opens the same config gets the same batches.
+
+    Args:
+      config: what is wanted.
+      padded_size: what batches are padded to; the default is the config's batch size.
 
     Raises:
       UserError: a source is not prepared, its classes don't fit, or no source labels some task.
@@ -107,6 +128,7 @@ def open_data(config: TrainConfig) -> RunData:
         batch_size=config.batch_size,
         epochs=config.epochs,
         seed=config.seed,
+        padded_size=padded_size,
     )
     return RunData(classes, training, validation, stream)
 
@@ -129,27 +151,75 @@ def _class_names(config: TrainConfig, data_dir: Path) -> dict[str, tuple[str, ..
     return classes
 
 
+class Timings(NamedTuple):
+    """Where the seconds of a process went; what ran beside something else is not waited for.
+
+    Attributes:
+      start: until the first picture was read: opening data, making the model.
+      read: reading, decoding and resizing, the outputs of frozen stages, the way to the device.
+      compile_wait: waiting for programs.
+      train: in the steps, waiting for pictures included.
+      validate: validation.
+      compile: tracing and compiling, mostly beside the above.
+    """
+
+    start: float
+    read: float
+    compile_wait: float
+    train: float
+    validate: float
+    compile: float
+
+
 class _Run:
     """The state of one run while it trains."""
 
     def __init__(
-        self, config: TrainConfig, spec: ModelSpec, model: MultiTaskModel, trained: tuple[str, ...], data: RunData
+        self,
+        config: TrainConfig,
+        spec: ModelSpec,
+        model: MultiTaskModel,
+        trained: tuple[str, ...],
+        until: str | None,
+        data: RunData,
+        placement: Placement,
+        began: float,
     ):
-        self.config = config
         self.spec = spec
         self.stream = data.stream
         self.training = data.training
         self.validation = data.validation
-        freeze = config.batch_norm == "frozen"
-        train_graph, eval_graph = steps.graphdefs(model, trained, freeze_batch_norm=freeze)
-        self.learning_rate = groups.learning_rate_schedule(
+        self.placement = placement
+        self.programs = Programs()
+        train_graph, eval_graph = steps.graphdefs(model, trained, freeze_batch_norm=config.batch_norm == "frozen")
+        learning_rate = groups.learning_rate_schedule(
             config.learning_rate_schedule, config.learning_rate, len(self.stream), config.warmup_steps
         )
-        self.train_step = steps.make_train_step(
-            train_graph, spec, trained, self.learning_rate, config.dtype, flip=config.flip, seed=config.seed
+        # For the logs, all at once: asked for step by step, each would be a computation and a wait of its own.
+        self.learning_rates = jax.device_get(jax.vmap(learning_rate)(jax.numpy.arange(len(self.stream))))
+        self.state = jax.device_put(steps.create_state(model, trained), placement.replicated)
+        step = steps.make_step(
+            train_graph, spec, trained, learning_rate, config.dtype, flip=config.flip, seed=config.seed, after=until
         )
-        self.evaluator = Evaluator(eval_graph, spec, self.validation, config)
-        self.state = steps.create_state(model, trained)
+        self.train_call = steps.make_train_call(step, placement)
+        self.evaluator = Evaluator(
+            eval_graph,
+            spec,
+            self.validation,
+            placement,
+            batch_size=config.batch_size,
+            dtype=config.dtype,
+            after=until,
+        )
+        self.prefix = None
+        if until is not None:
+            # With copies of its own: the state's buffers are given away at the first step.
+            params, batch_stats = jax.tree.map(jax.numpy.copy, (self.state.params, self.state.batch_stats))
+            self.prefix = Prefix(eval_graph, params, batch_stats, spec, config.dtype, until, placement)
+        self.inputs = Inputs(config, self.training, self.validation, self.prefix, placement)
+        self.config = config = dataclasses.replace(config, feed=self.inputs.feed)
+        if config.overwrite:
+            run_folder.clear(config.run)
         self.history: list[dict[str, Any]] = []
         self.seconds_before = 0.0
         if not config.resume:
@@ -157,14 +227,17 @@ class _Run:
             run_folder.write_json(config.run / run_folder.CONFIG, config.to_json())
         self.checkpoints = checkpoints.Checkpoints(config.run, keep=config.keep_checkpoints)
         self.start = self._resume() if config.resume else 0
-        self.started = time.perf_counter()
+        self.began = began
         validated = any(entry["step"] == self.start for entry in self.history)
         self.logs = Logs(
             config.run / run_folder.METRICS, config.run / run_folder.TENSORBOARD, start=self.start, validated=validated
         )
-        self._pending: list[tuple[int, Pass, Any]] = []
+        self._pending: deque[tuple[Call, Pass, Any]] = deque()
+        self.read_seconds = self.train_seconds = self.validate_seconds = 0.0
+        self.start_seconds = time.perf_counter() - began
 
     def close(self) -> None:
+        self.programs.close()
         self.logs.close()
         self.checkpoints.close()
 
@@ -176,71 +249,101 @@ class _Run:
         about = self.checkpoints.about(step)
         self.history, self.seconds_before = about["history"], about["seconds"]
         self.state = self.checkpoints.restore(step, self.state)
+        if self.prefix is not None:
+            # The model was made with random weights; those of the frozen stages are in the checkpoint.
+            self.prefix.use(*jax.tree.map(jax.numpy.copy, (self.state.params, self.state.batch_stats)))
         say(f"going on from step {step} of {len(self.stream)}")
         return step
 
     def _seconds(self) -> float:
-        return self.seconds_before + time.perf_counter() - self.started
+        return self.seconds_before + time.perf_counter() - self.began
 
     def save(self) -> None:
         about = {"spec": self.spec.to_json(), "history": self.history, "seconds": self._seconds()}
         self.checkpoints.save(self.state, about)
 
-    def train(self) -> dict[str, Any]:
-        feed = feeds.stream(
-            self.stream,
-            self.training,
-            image_size=self.config.image_size,
-            decode=self.config.decode,
-            start=self.start,
-            threads=self.config.feed_threads,
-            prefetch=self.config.feed_prefetch,
+    def _calls(self, one: Pass) -> list[Call]:
+        """Returns the calls of a pass that are still to be made."""
+        return [call for call in one.calls(self.config.steps_per_call) if call.first_step >= self.start]
+
+    def _compile_ahead(self) -> None:
+        """Begins to compile all programs of the run, those that are needed first in front."""
+        if self.prefix is not None:
+            self.programs.add("prefix", self.prefix.lower)
+        params, batch_stats = self.state.params, self.state.batch_stats
+        size = self.placement.round_up(self.config.batch_size)
+        # Shapes in place of the state's arrays, which the first step gives away.
+        state, params, batch_stats = jax.tree.map(
+            lambda value: jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=value.sharding),
+            (self.state, params, batch_stats),
         )
-        step = self.start
+        layouts = self.inputs.layouts
+
+        def add_validation(tasks: tuple[str, ...]) -> None:
+            for heads in self.evaluator.kinds(tasks):
+                lower = partial(self.evaluator.lower, heads, params, batch_stats, layouts.validation)
+                self.programs.add(heads, lower)
+
+        for one in self.stream.passes:
+            for call in self._calls(one):
+                batches = layouts.training.batches(call, size)
+                self.programs.add(
+                    (call.tasks, call.num_steps),
+                    partial(self.train_call.lower, state, layouts.training.table(), batches, tasks=call.tasks),
+                )
+            add_validation(one.tasks)
+        add_validation(self.config.tasks)
+
+    def train(self) -> dict[str, Any]:
+        self._compile_ahead()
+        started = time.perf_counter()
+        training, self.validation_feed = self.inputs.open(lambda: self.programs.get("prefix"))
+        self.read_seconds = time.perf_counter() - started
         validated = {entry["step"] for entry in self.history}
+        # A signal may have come between the last step of a pass and its validation.
+        passes = [p for p in self.stream.passes if p.end_step >= self.start and p.end_step not in validated]
+        calls = [call for one in passes for call in self._calls(one)]
+        batches = training(self.stream, calls)
         with SignalWatch() as watch:
-            for one in self.stream.passes:
-                # A signal may have come between the last step of a pass and its validation.
-                if one.end_step < step or one.end_step in validated:
-                    continue
-                speed = ""
-                if step < one.end_step:
-                    speed = f"{self._train_pass(one, step, feed, watch):.0f} images/s; "
-                    step = one.end_step
-                results = self._validate(one, step)
+            for one in passes:
+                speed = f"{self._train_pass(one, training, batches, watch):.0f} images/s; " if self._calls(one) else ""
+                results = self._validate(one, one.end_step)
                 figures = ", ".join(f"{t} {100 * r.accuracy:.1f}% (loss {r.loss:.4f})" for t, r in results.items())
                 say(f"{self._title(one)}: {speed}validation: {figures}")
                 if one.last_of_epoch:
                     self.save()
-                self._stop_if_told(watch, step)
+                self._stop_if_told(watch, one.end_step)
         return self._finish()
 
     def _title(self, one: Pass) -> str:
         return f"epoch {one.epoch + 1}/{self.config.epochs} {'+'.join(one.tasks)}"
 
-    def _train_pass(self, one: Pass, step: int, feed, watch: SignalWatch) -> float:
-        """Takes the steps of a pass from `step` on; returns the pictures per second."""
-        done = (step - one.first_step) * self.config.batch_size
+    def _train_pass(self, one: Pass, feed: Feed, batches: Iterator[Batches], watch: SignalWatch) -> float:
+        """Takes the steps of a pass that are left; returns the pictures per second."""
+        calls = self._calls(one)
+        done = (calls[0].first_step - one.first_step) * self.config.batch_size
         with Bar(self._title(one), one.num_pictures, completed=done) as bar:
-            while step < one.end_step:
-                batch = next(feed)
-                self.state, metrics = self.train_step(
-                    self.state, batch.images, batch.labels, batch.mask, tasks=batch.tasks
-                )
-                step += 1
-                bar.advance(int(batch.mask.sum()))
-                self._pending.append((step, one, metrics))
-                if len(self._pending) >= self.config.log_every:
-                    bar.note(self._flush())
-                if step < one.end_step:
-                    self._stop_if_told(watch, step)
-                    if step % self.config.checkpoint_every == 0:
+            for call in calls:
+                program = self.programs.get((call.tasks, call.num_steps))
+                self.state, metrics = program(self.state, feed.table, next(batches))
+                # The figures come when they are there: nothing here waits for the step that was just begun.
+                jax.tree.map(lambda value: value.copy_to_host_async(), metrics)
+                self._pending.append((call, one, metrics))
+                bar.advance(min((call.end_step - one.first_step) * self.config.batch_size, one.num_pictures) - done)
+                done = min((call.end_step - one.first_step) * self.config.batch_size, one.num_pictures)
+                if sum(pending.num_steps for pending, *_ in self._pending) >= self.config.log_every:
+                    bar.note(self._flush(keep=_CALLS_AHEAD))
+                if call.end_step < one.end_step:
+                    self._stop_if_told(watch, call.end_step)
+                    every = self.config.checkpoint_every
+                    if call.first_step // every < call.end_step // every:
                         self._flush()
                         self.save()
             self._flush()
             rate, seconds = bar.rate, bar.seconds
-        self.logs.write("pass", step, one.epoch + 1, tasks=one.tasks, seconds=seconds, images_per_s=rate)
-        self._stop_if_told(watch, step)
+        self.train_seconds += seconds
+        self.logs.write("pass", one.end_step, one.epoch + 1, tasks=one.tasks, seconds=seconds, images_per_s=rate)
+        self._stop_if_told(watch, one.end_step)
         return rate
 
     def _stop_if_told(self, watch: SignalWatch, step: int) -> None:
@@ -252,29 +355,34 @@ class _Run:
         self.checkpoints.wait()
         raise Interrupted(watch.received, f"stopped at step {step} of {len(self.stream)}; add --resume to go on")
 
-    def _flush(self) -> str:
-        """Writes out the steps' figures that are still on the device; returns the newest as text: loss and accuracy."""
+    def _flush(self, keep: int = 0) -> str:
+        """Writes out the figures of all calls but the newest `keep`; returns the newest as text: loss and accuracy."""
         text = ""
-        for (step, one, _), metrics in zip(
-            self._pending, jax.device_get([metrics for *_, metrics in self._pending]), strict=True
-        ):
-            tasks = {}
-            for task, metric in metrics.items():
-                loss, count = float(metric["loss"]), int(metric["count"])
-                if not math.isfinite(loss):
-                    raise UserError(
-                        f"the loss of {task} is {loss} at step {step} of {len(self.stream)}; the newest checkpoint in "
-                        f"{self.checkpoints.folder} is from before. Try a lower --learning-rate or look at the data"
-                    )
-                if count:
-                    tasks[task] = {"loss": loss, "accuracy": int(metric["correct"]) / count}
-            rate = float(self.learning_rate(step - 1))
-            self.logs.write("train", step, one.epoch + 1, learning_rate=rate, tasks=tasks)
+        while len(self._pending) > keep:
+            call, one, metrics = self._pending.popleft()
+            host = jax.device_get(metrics)
+            for number, step in enumerate(range(call.first_step + 1, call.end_step + 1)):
+                tasks = self._figures({t: {name: v[number] for name, v in m.items()} for t, m in host.items()}, step)
+                rate = float(self.learning_rates[step - 1])
+                self.logs.write("train", step, one.epoch + 1, learning_rate=rate, tasks=tasks)
             text = "  ".join(
                 f"{task} {figures['loss']:.3f} {figures['accuracy']:.0%}" for task, figures in tasks.items()
             )
-        self._pending.clear()
         return text
+
+    def _figures(self, metrics: dict[str, dict[str, Any]], step: int) -> dict[str, dict[str, float]]:
+        """Returns what is logged of a step; raises UserError where a loss is not finite."""
+        tasks = {}
+        for task, metric in metrics.items():
+            loss, count = float(metric["loss"]), int(metric["count"])
+            if not math.isfinite(loss):
+                raise UserError(
+                    f"the loss of {task} is {loss} at step {step} of {len(self.stream)}; the newest checkpoint in "
+                    f"{self.checkpoints.folder} is from before. Try a lower --learning-rate or look at the data"
+                )
+            if count:
+                tasks[task] = {"loss": loss, "accuracy": int(metric["correct"]) / count}
+        return tasks
 
     def _validate(self, one: Pass, step: int) -> dict[str, HeadResult]:
         results = self._evaluate(one.tasks, "validation")
@@ -284,9 +392,19 @@ class _Run:
         return results
 
     def _evaluate(self, tasks: tuple[str, ...], title: str) -> dict[str, HeadResult]:
-        return self.evaluator.results(
-            self.state.params, self.state.batch_stats, tasks, title=f"{title} {'+'.join(tasks)}"
+        started = time.perf_counter()
+        for heads in self.evaluator.kinds(tasks):
+            if heads in self.programs:
+                self.evaluator.use(heads, self.programs.get(heads))
+        results = self.evaluator.results(
+            self.validation_feed,
+            self.state.params,
+            self.state.batch_stats,
+            tasks,
+            title=f"{title} {'+'.join(tasks)}",
         )
+        self.validate_seconds += time.perf_counter() - started
+        return results
 
     def _finish(self) -> dict[str, Any]:
         # From here on a signal ends the process; what was trained is on disk by then.
@@ -304,6 +422,7 @@ class _Run:
             "history": self.history,
             "steps": len(self.stream),
             "seconds": self._seconds(),
+            "timings": self._timings()._asdict(),
             "data": count_data({"train": self.training, "val": self.validation}, self.spec.classes),
             "environment": run_folder.environment(),
         }
@@ -314,6 +433,16 @@ class _Run:
         write_report(self.config.run, samples=samples)
         write_curves(self.config.run)
         return results
+
+    def _timings(self) -> Timings:
+        return Timings(
+            start=self.start_seconds,
+            read=self.read_seconds,
+            compile_wait=self.programs.wait_seconds,
+            train=self.train_seconds,
+            validate=self.validate_seconds,
+            compile=self.programs.compile_seconds,
+        )
 
 
 def _has_checkpoint(run: Path) -> bool:

@@ -13,8 +13,10 @@ import optax
 from flax import nnx
 from jax.typing import DTypeLike
 
+from facefeat_jax.data.feeds import Batches, Table, take
+from facefeat_jax.data.placement import Placement
+from facefeat_jax.evaluation.predict_step import prepared
 from facefeat_jax.models.multi_task import MultiTaskModel
-from facefeat_jax.models.preprocessing import normalize
 from facefeat_jax.models.values import Values, split_values
 from facefeat_jax.spec import ModelSpec
 from facefeat_jax.training import groups
@@ -84,7 +86,7 @@ def mirrored(images: jax.Array, key: jax.Array) -> jax.Array:
     return jnp.where(heads, images[:, :, ::-1], images)
 
 
-def make_train_step(
+def make_step(
     graphdef: nnx.GraphDef,
     spec: ModelSpec,
     trained: Iterable[str],
@@ -93,29 +95,30 @@ def make_train_step(
     *,
     flip: bool = False,
     seed: int = 0,
+    after: str | None = None,
 ):
-    """Returns the jitted training step.
+    """Returns the training step, a plain function to be traced.
 
     With `flip`, pictures are mirrored at random, as a function of `seed` and of the state's step, so that a run which
     was resumed mirrors the same ones.
 
-    The step takes the state (donated: its buffers are reused), `images` `[batch, size, size, 3]` uint8, `labels`
-    `{task: [batch]}` int32 (negative: unknown), `mask` `[batch]` bool (false: padding) and, static, the `tasks` whose
-    losses are summed. It returns the new state and, per task, the mean loss, the hits and the count, on the device.
+    The step takes the state, `rows` (uint8 pictures `[batch, size, size, 3]` or, with `after`, the outputs of that
+    stage of the trunk), `labels` `{task: [batch]}` int32 (negative: unknown), `mask` `[batch]` bool (false: padding)
+    and, static, the `tasks` whose losses are summed. It returns the new state and, per task, the mean loss, the hits
+    and the count, on the device.
     """
     trained = tuple(trained)
 
-    @partial(jax.jit, static_argnames="tasks", donate_argnames="state")
-    def train_step(state: TrainState, images, labels, mask, *, tasks: tuple[str, ...]):
+    def step(state: TrainState, rows, labels, mask, *, tasks: tuple[str, ...]):
         if flip:
-            images = mirrored(images, jax.random.fold_in(jax.random.key(seed), state.step))
-        pixels = normalize(images, mean=spec.mean, std=spec.std, dtype=dtype)
+            rows = mirrored(rows, jax.random.fold_in(jax.random.key(seed), state.step))
+        inputs = prepared(rows, spec, dtype, after)
         everything = groups.select(state.params, trained)
         reached = {name: everything[name] for name in (groups.TRUNK, *tasks) if everything[name]}
 
         def loss_of(reached: groups.Groups):
             model = nnx.merge(graphdef, groups.replace(state.params, reached), state.batch_stats, copy=True)
-            logits = model(pixels, tasks=tasks, mask=mask)
+            logits = model(inputs, tasks=tasks, mask=mask, after=after)
             metrics = {}
             for task in tasks:
                 counted = mask & (labels[task] >= 0)
@@ -132,4 +135,31 @@ def make_train_step(
         updated, optimizer = groups.update(everything, gradients, state.optimizer, learning_rate(state.step), counts)
         return TrainState(groups.replace(state.params, updated), batch_stats, optimizer, state.step + 1), metrics
 
-    return train_step
+    return step
+
+
+def make_train_step(*args: Any, **options: Any):
+    """Returns `make_step`'s step, jitted; the state is donated: its buffers are reused."""
+    return partial(jax.jit, static_argnames="tasks", donate_argnames="state")(make_step(*args, **options))
+
+
+def make_train_call(step, placement: Placement):
+    """Returns a jitted function that takes one step or several, by the length of what it is given.
+
+    It takes the state (donated), the `table` that indices stand for or None, `batches` (`data.feeds.Batches`) and,
+    static, the `tasks`; it returns the new state and the metrics of each step, `[steps]`.
+    """
+
+    @partial(jax.jit, static_argnames="tasks", donate_argnames="state")
+    def train_call(state: TrainState, table: Table | None, batches: Batches, *, tasks: tuple[str, ...]):
+        def one(state: TrainState, batch: Batches):
+            rows, labels, mask = placement.split(take(table, batch, tasks))
+            return step(state, rows, labels, mask, tasks=tasks)
+
+        if batches.mask.shape[0] > 1:
+            return jax.lax.scan(one, state, batches)
+        # Not a loop of one round: XLA on CPU computes the gradients in a loop on one thread.
+        state, metrics = one(state, jax.tree.map(lambda values: values[0], batches))
+        return state, jax.tree.map(lambda value: value[None], metrics)
+
+    return train_call

@@ -79,3 +79,23 @@ def test_short_batches_are_padded_with_a_picture_of_their_own_and_masked():
     batches = in_order(np.arange(5, 11), ("gender",), 4)
     assert [batch.indices.tolist() for batch in batches] == [[5, 6, 7, 8], [9, 10, 9, 9]]
     assert batches[1].mask.tolist() == [True, True, False, False]
+
+
+@pytest.mark.parametrize("steps_per_call", [1, 2, 3, 32])
+def test_calls_take_every_step_once_and_stay_within_a_pass(steps_per_call):
+    stream = make("mixed", epochs=2)  # 5 steps a pass
+    calls = [call for one in stream.passes for call in one.calls(steps_per_call)]
+    assert [step for call in calls for step in range(call.first_step, call.end_step)] == list(range(10))
+    assert all(stream.pass_at(call.first_step) is stream.pass_at(call.end_step - 1) for call in calls)
+    assert {call.num_steps for call in calls} <= {steps_per_call, 5 % steps_per_call, min(steps_per_call, 5)}
+
+
+def test_batches_can_be_padded_to_more_than_their_size():
+    stream = IndexStream(
+        Labels(), tasks=("gender",), schedule="sequential", batch_size=4, epochs=1, seed=0, padded_size=6
+    )
+    assert [batch.mask.tolist() for batch in (stream[0], stream[2])] == [
+        [True] * 4 + [False] * 2,
+        [True] * 2 + [False] * 4,
+    ]
+    np.testing.assert_array_equal(np.sort(real(stream[step] for step in range(3))), np.arange(10))

@@ -18,47 +18,28 @@ from numpy.lib.stride_tricks import sliding_window_view
 from facefeat_jax.config import load_recipe
 from facefeat_jax.data.index_stream import IndexStream, in_order
 from facefeat_jax.evaluation.metrics import head_result
-from facefeat_jax.models import BatchNorm, Head, MultiTaskModel, ResNet
+from facefeat_jax.models import BatchNorm, Head, ResNet
 from facefeat_jax.models.head import torch_linear
-from facefeat_jax.spec import ModelSpec
 from facefeat_jax.tasks import NOTEBOOK_SHIRT_CLASSES, SHIRT_CLASSES, TASKS
 from facefeat_jax.training import groups, steps
 from facefeat_jax.training.losses import per_example_loss
 
 BATCH, SIZE = 6, 32
 LEARNING_RATE = 1e-4
-SPEC = ModelSpec("resnet18", {name: task.classes for name, task in TASKS.items()}, SIZE, "as_notebook", "random")
-
-
-def _model(dtype: str) -> MultiTaskModel:
-    """A model with one block per stage, so that it compiles fast, and made-up weights and statistics."""
-
-    def build() -> MultiTaskModel:
-        rngs = nnx.Rngs(0)
-        trunk = ResNet((1, 1, 1, 1), dtype=dtype, param_dtype=dtype, rngs=rngs)
-        return MultiTaskModel(trunk, SPEC.tasks, dtype=dtype, param_dtype=dtype, rngs=rngs)
-
-    model, stream = nnx.eval_shape(build), np.random.RandomState(0)
-    for _, node in nnx.iter_graph(model):
-        if isinstance(node, nnx.Param | nnx.BatchStat):
-            spread = 1 / math.sqrt(math.prod(node.shape[:-1])) if len(node.shape) > 1 else 1.0
-            values = stream.uniform(0.5, 1.5, node.shape) if len(node.shape) < 2 else stream.standard_normal(node.shape)
-            node.set_value(jnp.asarray(values * spread, node.dtype))
-    return model
 
 
 class _Trainer:
     """The notebook's training step on a small model: layer4 and the heads trained, BatchNorm as the recipe has it."""
 
-    def __init__(self, dtype: str):
-        self.model = _model(dtype)
+    def __init__(self, small_model, dtype: str):
+        self.model, spec = small_model(dtype)
         recipe = load_recipe("baseline")
         self.trained = groups.trained_modules(ResNet.STAGES, recipe.trainable)
         graph, self.eval_graph = steps.graphdefs(
             self.model, self.trained, freeze_batch_norm=recipe.batch_norm == "frozen"
         )
         rate = groups.learning_rate_schedule(recipe.learning_rate_schedule, recipe.learning_rate, 100, 0)
-        self.step = steps.make_train_step(graph, SPEC, self.trained, rate, dtype)
+        self.step = steps.make_train_step(graph, spec, self.trained, rate, dtype)
 
     def start(self) -> steps.TrainState:
         return steps.create_state(self.model, self.trained)
@@ -75,8 +56,8 @@ def _host(tree):
 
 
 @pytest.fixture(scope="module")
-def trainer() -> _Trainer:
-    return _Trainer("float32")
+def trainer(small_model) -> _Trainer:
+    return _Trainer(small_model, "float32")
 
 
 # --- 1. model.train() reaches the frozen layers
@@ -178,10 +159,10 @@ def _pooled(inputs: np.ndarray) -> np.ndarray:
     return sliding_window_view(padded, (3, 3), (1, 2))[:, ::2, ::2].max((-1, -2))
 
 
-def test_every_convolution_pads_on_both_sides() -> None:
+def test_every_convolution_pads_on_both_sides(small_model) -> None:
     """Against convolutions written out in numpy; on even maps "SAME" would pad the strided ones on one side only."""
     with jax.enable_x64(True):
-        trunk, stream = _model("float64").trunk, np.random.RandomState(0)
+        trunk, stream = small_model("float64")[0].trunk, np.random.RandomState(0)
         for block, side in ((trunk.layer1[0], 8), (trunk.layer2[0], 8), (trunk.layer4[0], 6)):
             for convolution in (block.conv1, block.conv2, block.downsample_conv):
                 if convolution is None:
@@ -195,10 +176,10 @@ def test_every_convolution_pads_on_both_sides() -> None:
         np.testing.assert_allclose(trunk.conv1(jnp.asarray(inputs)), expected, rtol=1e-9, atol=1e-9)
 
 
-def test_the_stems_pool_pads_with_minus_infinity(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_stems_pool_pads_with_minus_infinity(small_model, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its inputs follow a ReLU, where zeros would do as well; without the ReLU the padding shows."""
     with jax.enable_x64(True):
-        trunk = _model("float64").trunk
+        trunk = small_model("float64")[0].trunk
         trunk.eval()
         trunk.bn1.bias[...] = trunk.bn1.bias[...] - 100.0  # every value below zero
         images = jnp.asarray(np.random.RandomState(0).standard_normal((1, 32, 32, 3)))
@@ -211,11 +192,11 @@ def test_the_stems_pool_pads_with_minus_infinity(monkeypatch: pytest.MonkeyPatch
 # --- 5. The last batch, however small
 
 
-def test_a_short_batch_padded_equals_it_unpadded() -> None:
+def test_a_short_batch_padded_equals_it_unpadded(small_model) -> None:
     """Loss, weights, moments and statistics after the step, in float64; the loss is the mean over the real rows."""
     real = 4
     with jax.enable_x64(True):
-        trainer = _Trainer("float64")
+        trainer = _Trainer(small_model, "float64")
         images, labels, mask = _batch("shirt", real)
         plain, expected = trainer.step(trainer.start(), images, labels, mask, tasks=("shirt",))
         padding = np.random.RandomState(5).randint(0, 256, (BATCH - real, SIZE, SIZE, 3)).astype(np.uint8)

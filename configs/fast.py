@@ -1,0 +1,30 @@
+"""The notebook's job at a fraction of its cost: the same model, heads and pictures, nothing computed twice.
+
+    facefeat train fast
+
+Wants what `baseline` wants. The stages below layer4 are frozen, BatchNorm included, so each picture is decoded once and
+goes through them once; layer4 and the heads are trained on what comes out, all heads at once. On a GPU in bfloat16,
+from arrays that lie on the device. How fast, against PyTorch: docs/benchmarks/README.md.
+"""
+
+from pathlib import Path
+
+from facefeat_jax.config import TrainConfig
+
+
+def config() -> TrainConfig:
+    return TrainConfig(
+        run=Path("runs/fast"),
+        sources=("fairface", "glasses", "apparel"),
+        tasks=("gender", "glasses", "shirt"),
+        image_size=224,
+        weights="imagenet",
+        dtype="auto",
+        schedule="mixed",
+        trainable=("layer4",),
+        batch_norm="frozen",
+        cache_prefix=True,
+        batch_size=32,
+        epochs=5,
+        learning_rate=1e-4,
+    )

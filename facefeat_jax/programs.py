@@ -1,0 +1,63 @@
+"""Programs that are compiled in the background, while data is being read."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import jax
+
+Compiled = Callable[..., Any]
+
+
+class Programs:
+    """Compiles programs ahead of their use, several at a time, in the order in which they were asked for.
+
+    Attributes:
+      compile_seconds: what tracing and compiling took, added up over the programs that are done.
+      wait_seconds: how long `get` has waited for programs that were not done.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2), thread_name_prefix="compile")
+        self._programs: dict[Hashable, Future[Compiled]] = {}
+        self.compile_seconds = 0.0
+        self.wait_seconds = 0.0
+
+    def add(self, key: Hashable, lower: Callable[[], jax.stages.Lowered]) -> None:
+        """Begins to compile a program, unless it was asked for already.
+
+        Args:
+          key: what it is asked for by.
+          lower: traces it for the shapes and placement of its arguments (`jit(...).lower`).
+        """
+        if key not in self._programs:
+            self._programs[key] = self._pool.submit(self._compile, lower)
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._programs
+
+    def _compile(self, lower: Callable[[], jax.stages.Lowered]) -> Compiled:
+        started = time.perf_counter()
+        compiled = lower().compile()
+        self.compile_seconds += time.perf_counter() - started
+        return compiled
+
+    def get(self, key: Hashable) -> Compiled:
+        """Returns a program, once it is compiled.
+
+        Raises:
+          Whatever tracing or compiling it raised.
+        """
+        started = time.perf_counter()
+        try:
+            return self._programs[key].result()
+        finally:
+            self.wait_seconds += time.perf_counter() - started
+
+    def close(self) -> None:
+        """Drops what has not been begun."""
+        self._pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,133 @@
+"""What a run trains and validates on: pictures or the outputs of frozen stages, on the host or on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from facefeat_jax.config import TrainConfig
+from facefeat_jax.data import feeds, row_store
+from facefeat_jax.data.examples import Examples
+from facefeat_jax.data.pixels import (
+    DecodedRows,
+    ExampleRows,
+    PixelFormat,
+    are_packed,
+    examples_key,
+    open_rows,
+    read_ahead,
+    store_folder,
+)
+from facefeat_jax.data.placement import Placement
+from facefeat_jax.progress import Bar, say
+from facefeat_jax.training.prefix import Prefix
+
+
+class Layouts(NamedTuple):
+    """The form of both feeds.
+
+    Attributes:
+      training: of the training pictures.
+      validation: of the validation pictures.
+    """
+
+    training: feeds.Layout
+    validation: feeds.Layout
+
+
+class Inputs:
+    """The feeds of a run: planned first, so that programs can be compiled while the pictures are read.
+
+    Attributes:
+      feed: `stream` or `device`.
+      layouts: the form of the arrays.
+
+    Args:
+      config: what to do.
+      training: the pictures to train on.
+      validation: the pictures to validate on.
+      prefix: the stages whose outputs take the pictures' place, or None.
+      placement: the devices.
+
+    Raises:
+      UserError: the feed that is asked for has no room on the device.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        training: Examples,
+        validation: Examples,
+        prefix: Prefix | None,
+        placement: Placement,
+    ):
+        self._config = config
+        self._examples = (training, validation)
+        self._prefix = prefix
+        self._placement = placement
+        self._pixels = PixelFormat(config.image_size, config.decode)
+        shape = prefix.shape if prefix else self._pixels.shape
+        dtype = prefix.dtype if prefix else np.dtype(np.uint8)
+        counts = [len(examples) for examples in self._examples]
+        row_bytes = int(np.prod(shape)) * dtype.itemsize
+        self.feed, self.why = feeds.choose(config.feed, counts, row_bytes, placement)
+        self.layouts = Layouts(
+            *(feeds.Layout(self.feed, count, shape, dtype, config.tasks, placement) for count in counts)
+        )
+
+    def open(self, prefix_program: Any) -> tuple[feeds.Feed, feeds.Feed]:
+        """Reads, decodes and computes what is not at hand yet; returns the feeds of training and validation.
+
+        Args:
+          prefix_program: gives what `Prefix.lower` compiles to; not called without a prefix.
+
+        Raises:
+          BadImageError: a picture does not decode; the message names it.
+          UserError: the cache has no room or can't be written to, where the config insists on it.
+        """
+        say(f"feed: {self.feed} ({self.why})")
+        training, validation = (
+            self._open(examples, layout, prefix_program)
+            for examples, layout in zip(self._examples, self.layouts, strict=True)
+        )
+        return training, validation
+
+    def _open(self, examples: Examples, layout: feeds.Layout, prefix_program: Any) -> feeds.Feed:
+        feed = partial(
+            feeds.Feed,
+            examples,
+            self._placement,
+            threads=self._config.feed_threads,
+            prefetch=self._config.feed_prefetch,
+        )
+        if self._prefix is None:
+            rows = open_rows(examples, self._pixels, self._config.packed)
+            return feed(None, self._filled(examples, rows, layout)) if self.feed == "device" else feed(rows, None)
+        source = self._source(examples)
+        if self.feed == "device":
+            return feed(None, self._prefix.table(examples, source, layout, prefix_program()))
+        try:
+            key = examples_key(examples, self._pixels)
+            return feed(self._prefix.stored(examples, key, source, store_folder(), prefix_program), None)
+        except row_store.NoRoomError as error:
+            raise row_store.NoRoomError(f"{error}; or give --no-cache-prefix") from error
+
+    def _source(self, examples: Examples) -> ExampleRows:
+        """Returns the pictures for a prefix, which wants each of them once: no need to pack them for that."""
+        if self._config.packed == "on" or (self._config.packed == "auto" and are_packed(examples, self._pixels)):
+            return open_rows(examples, self._pixels, self._config.packed)
+        return DecodedRows(examples, self._pixels)
+
+    def _filled(self, examples: Examples, rows: ExampleRows, layout: feeds.Layout) -> feeds.Table:
+        row_bytes = int(np.prod(rows.shape)) * rows.dtype.itemsize
+        with Bar("to the device", len(examples)) as bar:
+
+            def counted() -> Iterator[tuple[range, np.ndarray]]:
+                for one, values in read_ahead(rows, feeds.table_chunks(len(examples), row_bytes)):
+                    yield one, values
+                    bar.advance(len(one))
+
+            return feeds.fill_table(counted(), examples, layout)

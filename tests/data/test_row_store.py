@@ -1,0 +1,201 @@
+"""Stores of rows: filled once, gone on with after an interruption, never half there, and what is wrong is said."""
+
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from facefeat_jax.data import row_store
+from facefeat_jax.data.row_store import NoRoomError, Rows, open_or_fill
+from facefeat_jax.errors import UserError
+
+COUNT, CHUNK = 50, 4
+
+
+def described(**changes) -> Rows:
+    fields = dict(key="abc", count=COUNT, shape=(3, 2), dtype=np.dtype(np.uint8), what="numbers", chunk=CHUNK)
+    return Rows(**{**fields, **changes})
+
+
+def values(one: range) -> np.ndarray:
+    return np.arange(one.start * 6, one.stop * 6).reshape(-1, 3, 2).astype(np.uint8)
+
+
+class Producer:
+    """Makes rows; notes which, and fails where it is told to."""
+
+    def __init__(self, fail_at: int | None = None):
+        self.made: list[int] = []
+        self._fail_at = fail_at
+
+    def __call__(self, ranges: list[range]) -> Iterator[tuple[range, np.ndarray]]:
+        for one in ranges:
+            if self._fail_at in one:
+                raise KeyboardInterrupt
+            self.made += one
+            yield one, values(one)
+
+
+def never(ranges):
+    raise AssertionError("it is there already")
+
+
+def test_rows_are_made_once_and_mapped_afterwards(tmp_path):
+    producer = Producer()
+    found = open_or_fill(tmp_path, described(), producer)
+    np.testing.assert_array_equal(found, values(range(COUNT)))
+    assert producer.made == list(range(COUNT))
+    again = open_or_fill(tmp_path, described(), never)
+    np.testing.assert_array_equal(again, found)
+    assert isinstance(again, np.memmap)
+    assert not again.flags.writeable
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["abc", "abc.lock"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_rows_of_other_types_keep_every_bit(tmp_path, dtype):
+    import ml_dtypes  # noqa: F401 - makes numpy know bfloat16
+
+    rows = described(dtype=np.dtype(dtype))
+    wanted = np.random.RandomState(0).standard_normal((COUNT, 3, 2)).astype(rows.dtype)
+    open_or_fill(tmp_path, rows, lambda ranges: ((one, wanted[one.start : one.stop]) for one in ranges))
+    np.testing.assert_array_equal(np.asarray(open_or_fill(tmp_path, rows, never)), wanted)
+
+
+def test_what_was_made_before_an_interruption_is_not_made_again(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        open_or_fill(tmp_path, described(), Producer(fail_at=21))
+    assert not (tmp_path / "abc").exists()
+    producer = Producer()
+    found = open_or_fill(tmp_path, described(), producer)
+    assert producer.made == list(range(20, COUNT))
+    np.testing.assert_array_equal(found, values(range(COUNT)))
+
+
+def _fill_until_killed(root, ready) -> None:
+    row_store._SYNC_S = 0.0
+
+    def produce(ranges):
+        for one in ranges:
+            if one.start >= 5 * CHUNK:
+                ready.send(None)
+                signal.pause()
+            yield one, values(one)
+
+    open_or_fill(root, described(), produce)
+
+
+def test_a_killed_process_leaves_what_it_had_marked_and_no_lock(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_fill_until_killed, args=(tmp_path, sender))
+    process.start()
+    assert receiver.poll(60)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    producer = Producer()
+    np.testing.assert_array_equal(open_or_fill(tmp_path, described(), producer), values(range(COUNT)))
+    assert producer.made == list(range(5 * CHUNK, COUNT))
+
+
+def test_rows_that_are_not_marked_are_made_again(tmp_path, monkeypatch):
+    """A power cut takes what was written and not forced to disk; only marks after that count."""
+    monkeypatch.setattr(row_store._Partial, "sync", lambda self: None)
+    with pytest.raises(KeyboardInterrupt):
+        open_or_fill(tmp_path, described(), Producer(fail_at=21))
+    monkeypatch.undo()
+    producer = Producer()
+    open_or_fill(tmp_path, described(), producer)
+    assert producer.made == list(range(COUNT))
+
+
+def test_two_writers_take_turns(tmp_path, capsys):
+    producers = [Producer(), Producer()]
+    threads = [threading.Thread(target=open_or_fill, args=(tmp_path, described(), one)) for one in producers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(len(producer.made) for producer in producers) == [0, COUNT]
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda folder: os.truncate(folder / "rows.bin", 17), "is cut short (17 bytes of 300)"),
+        (
+            lambda folder: (folder / "rows.json").write_text(
+                json.dumps({**json.loads((folder / "rows.json").read_text()), "format": 0})
+            ),
+            "was written by another version",
+        ),
+        (lambda folder: (folder / "rows.json").write_text("[]"), "was written by another version"),
+        (lambda folder: (folder / "rows.json").write_text("{"), "can't be read"),
+        (lambda folder: (folder / "rows.bin").unlink(), "is not complete"),
+        (
+            lambda folder: (folder / "rows.json").write_text(
+                (folder / "rows.json").read_text().replace('"count": 50', '"count": 49')
+            ),
+            "holds something else",
+        ),
+    ],
+)
+def test_a_store_that_is_not_whole_is_filled_again_and_that_is_said_in_one_line(tmp_path, capsys, damage, said):
+    open_or_fill(tmp_path, described(), Producer())
+    damage(tmp_path / "abc")
+    np.testing.assert_array_equal(open_or_fill(tmp_path, described(), Producer()), values(range(COUNT)))
+    line = capsys.readouterr().err
+    assert said in line
+    assert len(line.splitlines()) == 1
+
+
+def test_a_partial_store_of_another_form_is_not_gone_on_with(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        open_or_fill(tmp_path, described(chunk=8), Producer(fail_at=21))
+    producer = Producer()
+    open_or_fill(tmp_path, described(), producer)
+    assert producer.made == list(range(COUNT))
+
+
+def test_no_room_is_said_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(row_store.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 2**20})())
+    with pytest.raises(NoRoomError, match=r"needs 16 MiB for decoded pictures, 1 MiB are free; make room"):
+        row_store.require_room(tmp_path / "rows", [described()])
+    assert not (tmp_path / "rows").exists()
+    row_store.require_room(tmp_path, [])
+
+
+def test_a_disk_that_fills_up_keeps_what_was_written(tmp_path, monkeypatch):
+    pwrite, seen = os.pwrite, []
+
+    def full(descriptor, data, offset):
+        seen.append(offset)
+        if len(seen) > 5:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return pwrite(descriptor, data, offset)
+
+    monkeypatch.setattr(row_store.os, "pwrite", full)
+    with pytest.raises(NoRoomError, match=r"no room left .* what was written is kept: make room and start again"):
+        open_or_fill(tmp_path, described(), Producer())
+    # Not even the marks could be written: nothing is taken for whole.
+    monkeypatch.undo()
+    np.testing.assert_array_equal(open_or_fill(tmp_path, described(), Producer()), values(range(COUNT)))
+
+
+def test_a_folder_that_can_not_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="choose another folder with FACEFEAT_CACHE"):
+        open_or_fill(tmp_path / "file" / "rows", described(), Producer())
+
+
+def test_a_store_without_rows_is_empty(tmp_path):
+    assert open_or_fill(tmp_path, described(count=0), Producer()).shape == (0, 3, 2)

@@ -1,0 +1,234 @@
+"""Several steps in one call: the same training, resumed at the same places, and nothing waited for in between."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import weights_conversion
+from facefeat_jax import progress
+from facefeat_jax.data.feeds import Batches
+from facefeat_jax.data.placement import Placement
+from facefeat_jax.errors import Interrupted
+from facefeat_jax.models.resnet import ResNet
+from facefeat_jax.run_folder import open_run
+from facefeat_jax.training import groups, loop, steps
+from facefeat_jax.training.loop import train
+
+BATCH, SIZE, STEPS = 4, 32, 3
+TASKS = ("gender", "shirt")
+
+
+def test_steps_in_one_call_are_the_steps_one_after_the_other(small_model):
+    """In float64, where only rounding may differ."""
+    with jax.enable_x64(True):
+        model, spec = small_model("float64")
+        trained = groups.trained_modules(ResNet.STAGES, ("layer4",))
+        graph, _ = steps.graphdefs(model, trained, freeze_batch_norm=False)
+        rate = groups.learning_rate_schedule("cosine", 1e-3, STEPS, 1)
+        step = steps.make_step(graph, spec, trained, rate, "float64", flip=True, seed=3)
+        call = steps.make_train_call(step, Placement())
+        stream = np.random.RandomState(0)
+        batches = Batches(
+            stream.randint(0, 256, (STEPS, BATCH, SIZE, SIZE, 3)).astype(np.uint8),
+            None,
+            {task: stream.randint(0, 2, (STEPS, BATCH)).astype(np.int32) for task in TASKS},
+            np.ones((STEPS, BATCH), bool),
+        )
+        state, losses = steps.create_state(model, trained), []
+        for number in range(STEPS):
+            one = jax.tree.map(lambda values, n=number: values[n : n + 1], batches)
+            state, metrics = call(state, None, one, tasks=TASKS)
+            losses.append(metrics["shirt"]["loss"])
+        together, metrics = call(steps.create_state(model, trained), None, batches, tasks=TASKS)
+        np.testing.assert_allclose(metrics["shirt"]["loss"], np.concatenate(losses), rtol=1e-10)
+        assert metrics["gender"]["count"].tolist() == [BATCH] * STEPS
+
+        def close(ours, theirs):
+            scale = max(float(np.max(np.abs(theirs))), 1e-30)
+            np.testing.assert_allclose(np.asarray(ours) / scale, np.asarray(theirs) / scale, rtol=0, atol=1e-10)
+
+        jax.tree.map(close, together, state)
+
+
+def weights(run):
+    return weights_conversion.to_torch(open_run(run).model)
+
+
+@pytest.fixture(scope="module")
+def heads(tiny):
+    """Returns a function to a config that trains heads alone, four steps a call; 11 steps an epoch, the last call 3."""
+
+    def config(run, **fields):
+        defaults = {
+            "trainable": ("none",),
+            "batch_norm": "frozen",
+            "cache_prefix": True,
+            "batch_size": 4,
+            "steps_per_call": 4,
+            "log_every": 2,
+        }
+        return tiny(run, **{**defaults, **fields})
+
+    return config
+
+
+@pytest.mark.parametrize("feed", ["stream", "device"])
+def test_a_run_resumed_between_calls_ends_with_the_same_weights(heads, tmp_path, monkeypatch, feed):
+    whole = train(heads(tmp_path / "whole", feed=feed, checkpoint_every=6))
+    config = heads(tmp_path / "stopped", feed=feed, checkpoint_every=6)
+    seen, advance = 0, progress.Bar.advance
+
+    def stop_once(bar, pictures):
+        nonlocal seen
+        seen += bar._progress.tasks[0].description.startswith("epoch")
+        if seen == 2:
+            signal.raise_signal(signal.SIGTERM)
+        advance(bar, pictures)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(progress.Bar, "advance", stop_once)
+        with pytest.raises(Interrupted, match="stopped at step 8 of 22"):
+            train(config)
+    # Left to choose, it takes what it had chosen before.
+    resumed = train(dataclasses.replace(config, resume=True, feed="auto", steps_per_call=0))
+    expected, found = weights(tmp_path / "whole"), weights(tmp_path / "stopped")
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+    assert resumed["history"] == whole["history"]
+
+
+def test_nothing_in_the_loop_waits_for_the_step_that_was_just_begun(heads, tmp_path, monkeypatch):
+    """Every array that comes to the host while steps are under way belongs to a call that is two or more back."""
+    calls = 0  # made so far
+    call_of: dict[int, int] = {}  # of the arrays that a call returned, by id
+    kept, early, reads = [], [], 0
+    array = type(jax.numpy.zeros(()))
+    value = array._value
+    in_pass = False
+
+    def counted(self):
+        nonlocal reads
+        if in_pass and id(self) in call_of:
+            reads += 1
+            if call_of[id(self)] > calls - loop._CALLS_AHEAD:
+                early.append((call_of[id(self)], calls))
+        return value.fget(self)
+
+    get = loop.Programs.get
+
+    def watched(self, key):
+        program = get(self, key)
+        if not isinstance(key, tuple) or not isinstance(key[-1], int):
+            return program
+
+        def call(*arguments):
+            nonlocal calls, in_pass
+            calls, in_pass = calls + 1, True
+            outputs = program(*arguments)
+            kept.append(outputs)  # so that no other array takes its id
+            call_of.update({id(leaf): calls for leaf in jax.tree.leaves(outputs)})
+            return outputs
+
+        return call
+
+    flush = loop._Run._flush
+
+    def at_the_end(self, keep=0):
+        nonlocal in_pass
+        was, in_pass = in_pass, in_pass and keep > 0  # where all is flushed, the pass is over
+        try:
+            return flush(self, keep)
+        finally:
+            in_pass = was and keep > 0
+
+    monkeypatch.setattr(array, "_value", property(counted))
+    monkeypatch.setattr(loop.Programs, "get", watched)
+    monkeypatch.setattr(loop._Run, "_flush", at_the_end)
+    train(heads(tmp_path / "run", feed="stream", steps_per_call=1, checkpoint_every=1000))
+    assert calls == 22
+    assert reads > 22  # the loop does read, or this test would see nothing
+    assert not early
+
+
+def test_the_state_is_given_away_not_copied(small_model):
+    model, spec = small_model("float32")
+    trained = groups.trained_modules(ResNet.STAGES, ("none",))
+    graph, _ = steps.graphdefs(model, trained, freeze_batch_norm=True)
+    rate = groups.learning_rate_schedule("constant", 1e-3, 3, 0)
+    call = steps.make_train_call(steps.make_step(graph, spec, trained, rate, "float32", after="pooled"), Placement())
+    batches = Batches(
+        np.zeros((1, 4, 512), np.float32), None, {"gender": np.zeros((1, 4), np.int32)}, np.ones((1, 4), bool)
+    )
+    before = jax.device_put(steps.create_state(model, trained), Placement().replicated)
+    call(before, None, batches, tasks=("gender",))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before.params))
+
+
+_ON_DEVICES = """
+import json, sys
+import jax, numpy as np
+jax.config.update("jax_enable_x64", True)
+from pathlib import Path
+from facefeat_jax.config import TrainConfig
+from facefeat_jax.training.loop import train
+import weights_conversion
+from facefeat_jax.run_folder import open_run
+fields = json.loads(sys.argv[1])
+fields |= {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
+fields |= {name: Path(fields[name]) for name in ("run", "data_dir")}
+train(TrainConfig(**fields))
+weights_conversion.write(Path(sys.argv[2]), weights_conversion.to_torch(open_run(fields["run"]).model))
+print(jax.device_count())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("feed", ["stream", "device"])
+@pytest.mark.parametrize("schedule", ["mixed", "sequential"])
+def test_any_number_of_devices_trains_the_same_weights(avatars_dir, tmp_path, feed, schedule):
+    """Batches of 6 over 1, 2 and 4 devices, the last of a pass with 2 pictures, in float64."""
+    found = {}
+    for devices in (1, 2, 4):
+        fields = {
+            "run": str(tmp_path / f"run{devices}"),
+            "data_dir": str(avatars_dir),
+            "sources": ["avatars"],
+            "tasks": ["gender", "shirt"],
+            "weights": "random",
+            "image_size": 32,
+            "batch_size": 6,
+            "epochs": 1,
+            "limit": 14,
+            "dtype": "float64",
+            "param_dtype": "float64",
+            "feed": feed,
+            "schedule": schedule,
+        }
+        out = tmp_path / f"{devices}.safetensors"
+        done = subprocess.run(
+            [sys.executable, "-c", _ON_DEVICES, json.dumps(fields), str(out)],
+            env={**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.split()[-1] == str(devices)
+        found[devices] = weights_conversion.read(out)
+    for devices in (2, 4):
+        for name, value in found[1].items():
+            scale = max(float(np.max(np.abs(value))), 1e-30)
+            np.testing.assert_allclose(
+                found[devices][name] / scale, value / scale, rtol=0, atol=1e-10, err_msg=f"{devices} {name}"
+            )
