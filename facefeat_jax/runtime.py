@@ -27,6 +27,9 @@ def use_compilation_cache() -> None:
     import jax
 
     jax.config.update("jax_compilation_cache_dir", str(compilation_cache_dir()))
+    # All of them: those that compile in less than JAX's default of a second add up to several.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def set_numerics(dtype: str, param_dtype: str, matmul_precision: str) -> None:

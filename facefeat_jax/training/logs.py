@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tensorboardX import SummaryWriter
+from tensorboardX.proto.summary_pb2 import Summary
 
 from facefeat_jax.whole_file import write_whole
 
@@ -40,8 +41,9 @@ class Logs:
         if isinstance(values.get("tasks"), dict):
             for task, figures in values["tasks"].items():
                 scalars |= {f"{task}/{name}": value for name, value in figures.items()}
-        for name, value in scalars.items():
-            self._writer.add_scalar(f"{event}/{name}", value, step)
+        # One event for all of them: an event each costs the training loop more than a small step does.
+        values_of = [Summary.Value(tag=f"{event}/{name}", simple_value=value) for name, value in scalars.items()]
+        self._writer.file_writer.add_summary(Summary(value=values_of), step)
 
     def close(self) -> None:
         """Writes everything out."""

@@ -214,7 +214,7 @@ class _Run:
         self.prefix = None
         if until is not None:
             # With copies of its own: the state's buffers are given away at the first step.
-            params, batch_stats = jax.tree.map(jax.numpy.copy, (self.state.params, self.state.batch_stats))
+            params, batch_stats = steps.copied((self.state.params, self.state.batch_stats))
             self.prefix = Prefix(eval_graph, params, batch_stats, spec, config.dtype, until, placement)
         self.inputs = Inputs(config, self.training, self.validation, self.prefix, placement)
         self.config = config = dataclasses.replace(config, feed=self.inputs.feed)
@@ -251,7 +251,7 @@ class _Run:
         self.state = self.checkpoints.restore(step, self.state)
         if self.prefix is not None:
             # The model was made with random weights; those of the frozen stages are in the checkpoint.
-            self.prefix.use(*jax.tree.map(jax.numpy.copy, (self.state.params, self.state.batch_stats)))
+            self.prefix.use(*steps.copied((self.state.params, self.state.batch_stats)))
         say(f"going on from step {step} of {len(self.stream)}")
         return step
 

@@ -48,9 +48,22 @@ def create_state(model: MultiTaskModel, trained: Iterable[str]) -> TrainState:
       model: the initial weights.
       trained: the trunk's modules that are trained (`groups.trained_modules`).
     """
-    _, *values = split_values(model)
-    params, batch_stats = jax.tree.map(jnp.copy, values)
-    return TrainState(params, batch_stats, groups.init(groups.select(params, trained)), jnp.zeros((), jnp.int32))
+    trained = tuple(trained)
+    _, params, batch_stats = split_values(model)
+
+    # As one program: done one by one, the copies would be one for each shape there is.
+    @jax.jit
+    def start(params: Values, batch_stats: Values) -> TrainState:
+        params, batch_stats = jax.tree.map(jnp.copy, (params, batch_stats))
+        return TrainState(params, batch_stats, groups.init(groups.select(params, trained)), jnp.zeros((), jnp.int32))
+
+    return start(params, batch_stats)
+
+
+@jax.jit
+def copied(values: Any) -> Any:
+    """Returns copies that stay when the state's buffers are given away."""
+    return jax.tree.map(jnp.copy, values)
 
 
 def model_of(graphdef: nnx.GraphDef, state: TrainState) -> MultiTaskModel:
