@@ -117,11 +117,22 @@ def _train(argv: Sequence[str]) -> int:
     use_compilation_cache()
     results = train(config)
     print(results_table(results, sequential=config.schedule == "sequential"))
-    print(f"trained in {results['seconds']:.0f} s")
+    print(f"trained in {results['seconds']:.0f} s{_where_it_went(results['timings'])}")
     print(f"run:    {config.run}")
     print(f"report: {config.run / REPORT}")
     print(f"curves: {config.run / CURVES}")
     return 0
+
+
+def _where_it_went(timings: dict[str, float]) -> str:
+    parts = {
+        "starting": timings["start"],
+        "reading pictures": timings["read"],
+        "steps": timings["train"],
+        "validation": timings["validate"],
+    }
+    told = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in parts.items())
+    return f" ({told}; {timings['compile_wait']:.1f} s of it waiting for compiled programs)"
 
 
 # --- evaluate
