@@ -107,7 +107,7 @@ class TrainConfig:
     feed_threads: int = 4
     """Threads that put batches together."""
     feed_prefetch: int = 8
-    """Calls' batches held ready."""
+    """Batches held ready."""
 
     # --- Logs and checkpoints
     log_every: int = 20

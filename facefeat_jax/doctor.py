@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 
 from facefeat_jax.data.dataset import default_data_dir
+from facefeat_jax.data.pixels import store_folder
 from facefeat_jax.runtime import cache_dir, compilation_cache_dir
 
 PACKAGES = (
@@ -106,6 +107,7 @@ def _disk() -> dict[str, str]:
         "data sets": default_data_dir(),
         "cache": cache_dir(),
         "compiled programs": compilation_cache_dir(),
+        "decoded pictures": store_folder(),
     }
     about = {}
     for name, place in places.items():

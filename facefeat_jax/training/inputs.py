@@ -101,7 +101,8 @@ class Inputs:
             examples,
             self._placement,
             threads=self._config.feed_threads,
-            prefetch=self._config.feed_prefetch,
+            # Counted in calls there: many steps a call would fill the host's memory.
+            prefetch=max(1, self._config.feed_prefetch // self._config.steps_per_call),
         )
         if self._prefix is None:
             rows = open_rows(examples, self._pixels, self._config.packed)
