@@ -1,13 +1,13 @@
 """The table from torchvision's names to the module tree, one per architecture.
 
 A row names a layer on both sides and its kind; the kind says what the layer's tensors are called and how they are laid
-out. `{...}` stands for one part of a name and is the same on both sides.
+out. `{...}` stands for one part of a name and is the same on both sides. Of rows that fit, the first one counts.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +35,9 @@ RESNET = (
     Layer("fc", "fc", "linear"),
 )
 
+# What the classifier is called in the module tree, in every table: weights without one fit a trunk without one.
+CLASSIFIER = "fc"
+
 # The notebook's own model: torchvision's trunk under `backbone`, and nn.Sequential heads (index 1 is the ReLU).
 HEADS = (
     Layer("{task}_head.0", "heads.{task}.hidden", "linear"),
@@ -60,6 +63,10 @@ class Layout:
     def torch_array(self, array: np.ndarray) -> np.ndarray:
         """Reorders a Flax tensor's axes."""
         return array if self.to_flax is None else array.transpose(np.argsort(self.to_flax))
+
+    def torch_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Reorders the lengths of a Flax tensor's axes."""
+        return shape if self.to_flax is None else tuple(shape[axis] for axis in np.argsort(self.to_flax))
 
 
 KINDS: dict[str, tuple[Layout, ...]] = {
@@ -90,6 +97,18 @@ def table(model: MultiTaskModel | Trunk) -> tuple[Layer, ...]:
         )
         return (*trunk, *HEADS)
     return TRUNKS[type(model)]
+
+
+def classifier_prefix(model: MultiTaskModel | Trunk) -> str:
+    """Returns what torch's names of the trunk's classifier begin with."""
+    rows = table(model)
+    classifier = f"{BACKBONE[1]}{CLASSIFIER}" if isinstance(model, MultiTaskModel) else CLASSIFIER
+    return next(row.torch for row in rows if row.module == classifier) + "."
+
+
+def canonical(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the tensors under the names that torchvision gives them now; its older files have some others."""
+    return dict(state_dict)
 
 
 def _pattern(template: str) -> re.Pattern[str]:

@@ -55,8 +55,9 @@ def train(config: TrainConfig) -> dict[str, Any]:
     # Everything that can be refused is looked at before the run folder is touched.
     _check_run_folder(config)
     data = open_data(config)
-    spec = ModelSpec(config.trunk, data.classes, config.image_size, config.decode, str(config.weights))
-    trained = groups.trained_modules(get_architecture(config.trunk).stages, config.trainable)
+    spec = ModelSpec.following(config.trunk, data.classes, config.image_size, config.decode, str(config.weights))
+    architecture = get_architecture(config.trunk)
+    trained = groups.trained_modules(architecture.stages, config.trainable, architecture.last)
     model = create_model(
         config.trunk,
         tasks=spec.tasks,
