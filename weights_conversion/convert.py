@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
@@ -14,10 +15,12 @@ from facefeat_jax.models import MultiTaskModel
 from facefeat_jax.models.abstract import abstract
 from facefeat_jax.models.registry import ARCHITECTURES
 from facefeat_jax.models.trunk import Trunk
+from facefeat_jax.models.vit import bicubic
 from weights_conversion import names
 
 Model = TypeVar("Model", MultiTaskModel, Trunk)
 COUNTER = "num_batches_tracked"
+POSITIONS = "encoder.pos_embedding"
 
 
 class WeightsMismatchError(UserError):
@@ -29,7 +32,8 @@ def to_flax(state_dict: Mapping[str, np.ndarray], model: Model, *, source: str =
 
     Every tensor must be used and every parameter and statistic filled, with three exceptions: the classifier (`fc.*` of
     a ResNet) is dropped where the model has none; `num_batches_tracked` may be missing and then is 0; a file of a trunk
-    alone (no `backbone.` in its names) fills a multi-task model's trunk, and its heads keep what they have.
+    alone (no `backbone.` in its names) fills a multi-task model's trunk, and its heads keep what they have. Position
+    embeddings for pictures of another size are resized, as torchvision's `interpolate_embeddings` does.
 
     Args:
       state_dict: names as torchvision's (a trunk) or the baseline's (`backbone.*`, `{task}_head.*`), axes as torch's.
@@ -63,6 +67,8 @@ def to_flax(state_dict: Mapping[str, np.ndarray], model: Model, *, source: str =
         unused.discard(torch_name)
         tensor = np.asarray(state_dict[torch_name])
         expected = layout.torch_shape(variable.shape)
+        if torch_name.endswith(POSITIONS):
+            tensor = _resized(tensor, expected)
         if tensor.shape != expected:
             misshapen.append(f"{torch_name} is {tensor.shape} where {expected} is needed")
             continue
@@ -72,6 +78,19 @@ def to_flax(state_dict: Mapping[str, np.ndarray], model: Model, *, source: str =
     for variable, array in values:
         variable.set_value(jnp.asarray(array, variable.dtype))
     return model
+
+
+def _resized(positions: np.ndarray, expected: tuple[int, ...]) -> np.ndarray:
+    """Returns position embeddings for another grid of patches, where both are of square pictures and of one width."""
+    sides = [math.isqrt(max(shape[1] - 1, 0)) for shape in (positions.shape, expected) if len(shape) == 3]
+    is_square = len(sides) == 2 and [side**2 + 1 for side in sides] == [positions.shape[1], expected[1]]
+    if positions.shape == expected or not is_square or positions.shape[::2] != expected[::2] or 0 in sides:
+        return positions
+    # In numpy's float64, whatever the model's dtype and jax's configuration.
+    rows = bicubic(*sides)
+    image = positions[0, 1:].astype(np.float64).reshape(sides[0], sides[0], -1)
+    resized = np.einsum("yi,xj,ijc->yxc", rows, rows, image).reshape(1, -1, positions.shape[2])
+    return np.concatenate([positions[:, :1], resized.astype(positions.dtype)], axis=1)
 
 
 def is_trunk_only(state_dict: Mapping[str, np.ndarray]) -> bool:

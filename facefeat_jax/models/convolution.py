@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
@@ -12,7 +14,7 @@ from facefeat_jax.models.small_maps import conv_general_dilated
 _he_normal = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
-def logical_axes(*names: str | None) -> dict[str, object]:
+def logical_axes(*names: str | None) -> dict[str, Any]:
     """Returns the metadata that names a kernel's axes, for `kernel_metadata` or an `nnx.Param`.
 
     The names do nothing by themselves. With rules for them, as `nnx.logical_axis_rules([("mlp", "model")])`,

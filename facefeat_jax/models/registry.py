@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from facefeat_jax.errors import unknown
-from facefeat_jax.models import resnet
+from facefeat_jax.models import efficientnet, resnet, vit
+from facefeat_jax.models.efficientnet import EfficientNet
 from facefeat_jax.models.published import PublishedWeights, find_weights, weights_of
 from facefeat_jax.models.resnet import ResNet
 from facefeat_jax.models.trunk import Stages, Trunk
+from facefeat_jax.models.vit import VisionTransformer
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class Architecture:
 
 
 _RESNET_PAPER = "https://arxiv.org/abs/1512.03385"
+_EFFICIENTNET_PAPER = "https://arxiv.org/abs/1905.11946"
+_VIT_PAPER = "https://arxiv.org/abs/2010.11929"
 
 ARCHITECTURES: dict[str, Architecture] = {
     architecture.name: architecture
@@ -70,6 +74,36 @@ ARCHITECTURES: dict[str, Architecture] = {
         Architecture("resnet50", resnet.resnet50, 2048, ResNet.STAGES, ResNet.LAST, _RESNET_PAPER),
         Architecture("resnet101", resnet.resnet101, 2048, ResNet.STAGES, ResNet.LAST, _RESNET_PAPER),
         Architecture("resnet152", resnet.resnet152, 2048, ResNet.STAGES, ResNet.LAST, _RESNET_PAPER),
+        *(
+            Architecture(build.__name__, build, width, EfficientNet.STAGES, EfficientNet.LAST, _EFFICIENTNET_PAPER)
+            for build, width in (
+                (efficientnet.efficientnet_b0, 1280),
+                (efficientnet.efficientnet_b1, 1280),
+                (efficientnet.efficientnet_b2, 1408),
+                (efficientnet.efficientnet_b3, 1536),
+                (efficientnet.efficientnet_b4, 1792),
+                (efficientnet.efficientnet_b5, 2048),
+                (efficientnet.efficientnet_b6, 2304),
+                (efficientnet.efficientnet_b7, 2560),
+            )
+        ),
+        *(
+            Architecture(
+                build.__name__,
+                build,
+                width,
+                VisionTransformer.stages_of(depth),
+                VisionTransformer.last_of(depth),
+                _VIT_PAPER,
+                fixed_size=True,
+            )
+            for build, width, depth in (
+                (vit.vit_b_16, 768, 12),
+                (vit.vit_b_32, 768, 12),
+                (vit.vit_l_16, 1024, 24),
+                (vit.vit_l_32, 1024, 24),
+            )
+        ),
     )
 }
 

@@ -32,6 +32,7 @@ from facefeat_jax.data.index_stream import IndexBatch, in_order
 from facefeat_jax.errors import Interrupted, UserError
 from facefeat_jax.progress import Bar, say
 from facefeat_jax.run_folder import CONFIG, METRICS, write_json
+from weights_conversion.with_torch import require_torch
 
 Side = Literal["jax", "torch"]
 SIDES: tuple[Side, ...] = ("jax", "torch")
