@@ -2,9 +2,9 @@
 
     facefeat train fast
 
-Wants what `baseline` wants. The stages below layer4 are frozen, BatchNorm included, so each picture is decoded once and
-goes through them once; layer4 and the heads are trained on what comes out, all heads at once. On a GPU in bfloat16,
-from arrays that lie on the device. How fast, against PyTorch: docs/benchmarks/README.md.
+Wants what `baseline` wants. All but the last block (layer4) is frozen, BatchNorm included, so each picture is decoded
+once and goes through the frozen stages once; layer4 and the heads are trained on what comes out, all heads at once. On
+a GPU in bfloat16, from arrays that lie on the device. How fast, against PyTorch: docs/benchmarks/README.md.
 """
 
 from pathlib import Path
@@ -21,7 +21,7 @@ def config() -> TrainConfig:
         weights="imagenet",
         dtype="auto",
         schedule="mixed",
-        trainable=("layer4",),
+        trainable=("last",),
         batch_norm="frozen",
         cache_prefix=True,
         batch_size=32,

@@ -28,7 +28,7 @@ Detects gender, glasses and shirt colour in pictures.
   predict RUN IMAGE...          labels and probabilities for pictures
   convert FILE --to RUN         make a run of a torch file of the baseline's
   export RUN --to torch FILE    write a run as a file that PyTorch loads
-  models                        the trunks there are
+  models [NAME...]              the trunks there are, and their published weights
   doctor                        what a bug report needs
 
 `facefeat COMMAND --help` says more of each. Exit codes: 0 done, 2 wrong call or input, 130 and 143 stopped by Ctrl-C
@@ -297,40 +297,34 @@ def _export(argv: Sequence[str]) -> int:
 
 
 @dataclass(frozen=True)
+class ModelsArguments:
+    """Lists the trunks; with names, says all about those and the weights that are published for them."""
+
+    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Names of trunks."""
+    json: bool = False
+    """Print everything as JSON."""
+
+
+@dataclass(frozen=True)
 class JsonArguments:
     json: bool = False
     """Print JSON."""
 
 
 def _models(argv: Sequence[str]) -> int:
-    arguments = _parse(JsonArguments, "models", argv)
-    import jax
-    from flax import nnx
+    arguments = _parse(ModelsArguments, "models", argv)
+    from facefeat_jax.models.listing import describe, details, overview
+    from facefeat_jax.models.registry import get_architecture, list_models
 
-    from facefeat_jax.models.registry import ARCHITECTURES
-
-    rows = []
-    for architecture in ARCHITECTURES.values():
-        trunk = nnx.eval_shape(lambda build=architecture.build: build(rngs=nnx.Rngs(0)))
-        parameters = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(trunk, nnx.Param)))
-        rows.append(
-            {
-                "name": architecture.name,
-                "parameters": parameters,
-                "features": trunk.num_features,
-                "stages": list(architecture.stages),
-                "image_size": architecture.image_size,
-                "imagenet_weights": architecture.imagenet_weights,
-            }
-        )
+    names = arguments.names or tuple(list_models())
+    described = [describe(get_architecture(name)) for name in names]
     if arguments.json:
-        print(json.dumps(rows, indent=2))
+        print(json.dumps(described, indent=2))
+    elif arguments.names:
+        print("\n\n".join(map(details, described)))
     else:
-        for row in rows:
-            print(
-                f"{row['name']}: {row['parameters'] / 1e6:.1f} M parameters, {row['features']} features, "
-                f"{row['image_size']} px, ImageNet weights {row['imagenet_weights']}, stages {' '.join(row['stages'])}"
-            )
+        print(overview(described))
     return 0
 
 

@@ -58,7 +58,8 @@ class TrainConfig:
     trunk: str = "resnet18"
     """Name of the trunk (`facefeat models` lists them)."""
     weights: str = "imagenet"
-    """`imagenet` (downloaded once), `random`, or the path of a .pth or .safetensors file."""
+    """`imagenet` (downloaded once), the name of other published weights (`facefeat models` lists them), `random`, or
+    the path of a .pth or .safetensors file."""
     dtype: Literal["auto", "float32", "bfloat16", "float64"] = "float32"
     """Of the computation. `auto` is bfloat16 on GPU and TPU (parameters, statistics and losses stay float32), and
     float32 on CPU."""
@@ -72,7 +73,8 @@ class TrainConfig:
     """In each epoch one task after the other, each validated after its own pass (`sequential`), or the pictures of all
     sources in one stream, each loss taken over the pictures that carry its label (`mixed`)."""
     trainable: tuple[str, ...] = ("all",)
-    """Stages of the trunk that are trained (`stem`, `layer1` to `layer4`, `all`, `none`); heads always are."""
+    """Stages of the trunk that are trained, by name (`facefeat models` lists them), or `last` (the trunk's last block:
+    `layer4` of a ResNet), `all` or `none`; heads always are."""
     batch_norm: Literal["batch", "frozen"] = "batch"
     """`batch`: all layers normalise with batch statistics and move their running ones, also in stages that are not
     trained (the notebook's rule). `frozen`: stages that are not trained use their running statistics."""

@@ -10,8 +10,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from facefeat_jax.errors import UserError
+from facefeat_jax.models.abstract import abstract
 from facefeat_jax.models.multi_task import MultiTaskModel
-from facefeat_jax.models.registry import get_architecture
+from facefeat_jax.models.published import WEIGHTS, find_weights
+from facefeat_jax.models.registry import Architecture, get_architecture
 from facefeat_jax.tasks import TASKS, Task, get_task
 
 
@@ -23,6 +26,7 @@ def create_model(
     rngs: nnx.Rngs | None = None,
     dtype: DTypeLike | None = None,
     param_dtype: DTypeLike = jnp.float32,
+    **options: Any,
 ) -> MultiTaskModel:
     """Makes a model: a trunk and a head for each task.
 
@@ -31,12 +35,14 @@ def create_model(
     Args:
       name: of the trunk; one of `list_models()`.
       tasks: one or more names from `facefeat_jax.tasks.TASKS`, or tasks of your own.
-      weights: `"imagenet"` (torchvision's file, downloaded once into the cache), the path of a `.pth` or
-        `.safetensors` file with torchvision's or the baseline's names, or `"random"`. A file without heads leaves the
-        heads as they started.
+      weights: `"imagenet"` (torchvision's newest file, downloaded once into the cache), the name of one of its other
+        files (`facefeat_jax.models.published`), the path of a `.pth` or `.safetensors` file with torchvision's or the
+        baseline's names, or `"random"`. A file without heads leaves the heads as they started.
       rngs: source of the initial weights; the default is `nnx.Rngs(0)`.
       dtype: of the computation; the default is that of inputs and parameters together.
       param_dtype: of parameters and running statistics.
+      **options: for the trunk: `in_channels`, `remat`, and `image_size` of a trunk that is made for one size (its
+        position embeddings are resized to it as torchvision does; at other sizes it also works, resizing as it runs).
 
     Returns:
       The model; calling it maps normalised NHWC images to `{task: logits}`.
@@ -47,11 +53,12 @@ def create_model(
     architecture = get_architecture(name)
     # A lone name is a sequence of letters to Python.
     resolved = [get_task(task) for task in ([tasks] if isinstance(tasks, str | Task) else tasks)]
-    options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
+    dtypes: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
     rngs = nnx.Rngs(0) if rngs is None else rngs
 
     def build(rngs: nnx.Rngs) -> MultiTaskModel:
-        return MultiTaskModel(architecture.build(rngs=rngs, **options), resolved, rngs=rngs, **options)
+        trunk = architecture.build_for(weights, **dtypes, **options, rngs=rngs)
+        return MultiTaskModel(trunk, resolved, **dtypes, rngs=rngs)
 
     # As one program, which the compilation cache keeps; run op by op, each shape would be compiled anew every time.
     if weights == "random":
@@ -59,12 +66,32 @@ def create_model(
     # Loaded on demand: a model with random weights needs none of it.
     import weights_conversion
 
-    path = weights_conversion.fetch(architecture.imagenet_weights) if weights == "imagenet" else Path(weights)
+    path = _file_of(architecture, weights)
     tensors = weights_conversion.read(path)
     weights_conversion.check_finite(tensors, path)
     # Shapes only, so that no random trunk is drawn to be thrown away; heads are drawn where the file has none.
-    model = nnx.eval_shape(lambda: build(nnx.Rngs(0)))
+    model = abstract(build)
     if weights_conversion.is_trunk_only(tensors):
         features = model.trunk.num_features
-        model.heads = nnx.jit(lambda rngs: MultiTaskModel.make_heads(features, resolved, rngs=rngs, **options))(rngs)
+        model.heads = nnx.jit(lambda rngs: MultiTaskModel.make_heads(features, resolved, rngs=rngs, **dtypes))(rngs)
     return weights_conversion.to_flax(tensors, model, source=str(path))
+
+
+def _file_of(architecture: Architecture, weights: str | Path) -> Path:
+    """Returns the file that `weights` stands for; downloads it where it is one of the published.
+
+    Raises:
+      UserError: those weights are another architecture's, or can't be had.
+    """
+    import weights_conversion
+
+    entry = find_weights(architecture.name, weights)
+    if entry is not None and (weights == "imagenet" or weights == entry.name):
+        return weights_conversion.fetch(entry.name)
+    if str(weights) in WEIGHTS:
+        names = ", ".join(entry.name for entry in architecture.published)
+        raise UserError(
+            f"the weights {weights} are those of {WEIGHTS[str(weights)].architecture}, not of {architecture.name}, "
+            f"which has {names}"
+        )
+    return Path(weights)

@@ -11,11 +11,13 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from facefeat_jax.errors import UserError
+from facefeat_jax.models.abstract import abstract
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from facefeat_jax.models.published import find_weights
 from facefeat_jax.models.registry import get_architecture
 from facefeat_jax.tasks import Task
-from facefeat_jax.types import DecodePolicy
+from facefeat_jax.types import DecodePolicy, Interpolation
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class ModelSpec:
       weights: where its initial weights came from.
       mean: per channel, subtracted from pictures in [0, 1].
       std: per channel, divided by.
+      interpolation: how pictures are resized, `bilinear` or `bicubic`.
     """
 
     trunk: str
@@ -39,6 +42,26 @@ class ModelSpec:
     weights: str
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    interpolation: Interpolation = "bilinear"
+
+    @classmethod
+    def following(
+        cls,
+        trunk: str,
+        classes: dict[str, tuple[str, ...]],
+        image_size: int,
+        decode: DecodePolicy,
+        weights: str,
+    ) -> ModelSpec:
+        """Makes a spec whose mean, deviation and interpolation are those that the weights were trained with.
+
+        Weights that are not published for the trunk (random ones, a file under a name of its own) get the defaults.
+        """
+        entry = find_weights(trunk, weights)
+        preprocessing: dict[str, Any] = (
+            {"mean": entry.mean, "std": entry.std, "interpolation": entry.interpolation} if entry else {}
+        )
+        return cls(trunk, classes, image_size, decode, weights, **preprocessing)
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -49,12 +72,12 @@ class ModelSpec:
         self, *, rngs: nnx.Rngs, dtype: DTypeLike | None = None, param_dtype: DTypeLike = jnp.float32
     ) -> MultiTaskModel:
         """Makes the model with random weights."""
-        trunk = get_architecture(self.trunk).build(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        trunk = get_architecture(self.trunk).build_for(self.weights, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         return MultiTaskModel(trunk, self.tasks, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
 
     def abstract(self, *, dtype: DTypeLike | None = None, param_dtype: DTypeLike = jnp.float32) -> MultiTaskModel:
         """Makes the model with shapes in place of weights, for loading into."""
-        return nnx.eval_shape(lambda: self.build(rngs=nnx.Rngs(0), dtype=dtype, param_dtype=param_dtype))
+        return abstract(self.build, dtype=dtype, param_dtype=param_dtype)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the fields as JSON values."""

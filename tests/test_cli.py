@@ -110,7 +110,7 @@ def test_the_baseline_recipe_is_the_notebooks():
     recipe = load_recipe("baseline")
     assert (recipe.batch_size, recipe.epochs, recipe.learning_rate, recipe.image_size) == (32, 5, 1e-4, 224)
     assert (recipe.tasks, recipe.sources) == (("gender", "glasses", "shirt"), ("fairface", "glasses", "apparel"))
-    assert (recipe.schedule, recipe.trainable, recipe.batch_norm) == ("sequential", ("layer4",), "batch")
+    assert (recipe.schedule, recipe.trainable, recipe.batch_norm) == ("sequential", ("last",), "batch")
     assert (recipe.decode, recipe.weights, recipe.dtype) == ("as_notebook", "imagenet", "float32")
     assert recipe.learning_rate_schedule == "constant"
 
@@ -130,10 +130,21 @@ def test_evaluate_repeats_what_training_found(trained_run, capsys):
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]] == list(expected)
 
 
-def test_models_and_doctor_answer_in_json(capsys):
-    assert main(["models", "--json"]) == 0
-    (resnet18,) = json.loads(capsys.readouterr().out)
-    assert (resnet18["name"], resnet18["parameters"]) == ("resnet18", 11_176_512)
+def test_models_says_what_there_is(capsys):
+    assert main(["models", "resnet50", "--json"]) == 0
+    (resnet50,) = json.loads(capsys.readouterr().out)
+    assert (resnet50["name"], resnet50["parameters"], resnet50["last"]) == ("resnet50", 23_508_032, ["layer4"])
+    assert [entry["name"] for entry in resnet50["weights"]] == ["resnet50-11ad3fa6", "resnet50-0676ba61"]
+    assert main(["models", "resnet50"]) == 0
+    text = capsys.readouterr().out
+    assert (
+        "23,508,032 parameters" in text and "(--weights imagenet)" in text and resnet50["weights"][0]["sha256"] in text
+    )
+    assert main(["models", "resnet5"]) == 2
+    assert "Did you mean 'resnet50'" in capsys.readouterr().err
+
+
+def test_doctor_answers_in_json(capsys):
     assert main(["doctor", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["packages"]["jax"] != "not installed"

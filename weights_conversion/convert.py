@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
@@ -11,11 +12,15 @@ from flax import nnx
 
 from facefeat_jax.errors import UserError
 from facefeat_jax.models import MultiTaskModel
+from facefeat_jax.models.abstract import abstract
+from facefeat_jax.models.registry import ARCHITECTURES
 from facefeat_jax.models.trunk import Trunk
+from facefeat_jax.models.vit import bicubic
 from weights_conversion import names
 
 Model = TypeVar("Model", MultiTaskModel, Trunk)
 COUNTER = "num_batches_tracked"
+POSITIONS = "encoder.pos_embedding"
 
 
 class WeightsMismatchError(UserError):
@@ -25,9 +30,10 @@ class WeightsMismatchError(UserError):
 def to_flax(state_dict: Mapping[str, np.ndarray], model: Model, *, source: str = "the state dict") -> Model:
     """Fills a model with the tensors of a torch state dict.
 
-    Every tensor must be used and every parameter and statistic filled, with three exceptions: `fc.*` is dropped where
-    the model has no classifier; `num_batches_tracked` may be missing and then is 0; a file of a trunk alone (no
-    `backbone.` in its names) fills a multi-task model's trunk, and its heads keep what they have.
+    Every tensor must be used and every parameter and statistic filled, with three exceptions: the classifier (`fc.*` of
+    a ResNet) is dropped where the model has none; `num_batches_tracked` may be missing and then is 0; a file of a trunk
+    alone (no `backbone.` in its names) fills a multi-task model's trunk, and its heads keep what they have. Position
+    embeddings for pictures of another size are resized, as torchvision's `interpolate_embeddings` does.
 
     Args:
       state_dict: names as torchvision's (a trunk) or the baseline's (`backbone.*`, `{task}_head.*`), axes as torch's.
@@ -44,8 +50,9 @@ def to_flax(state_dict: Mapping[str, np.ndarray], model: Model, *, source: str =
         to_flax(state_dict, model.trunk, source=source)
         return model
 
+    state_dict = names.canonical(state_dict)
     trunk = model.trunk if isinstance(model, MultiTaskModel) else model
-    classifier = f"{names.BACKBONE[0]}fc." if isinstance(model, MultiTaskModel) else "fc."
+    classifier = names.classifier_prefix(model)
     unused = {name for name in state_dict if trunk.fc is not None or not name.startswith(classifier)}
     missing: list[str] = []
     misshapen: list[str] = []
@@ -59,21 +66,66 @@ def to_flax(state_dict: Mapping[str, np.ndarray], model: Model, *, source: str =
             continue
         unused.discard(torch_name)
         tensor = np.asarray(state_dict[torch_name])
-        expected = np.empty(variable.shape, bool)  # the shape in torch's order, for the message
-        if tensor.shape != layout.torch_array(expected).shape:
-            misshapen.append(f"{torch_name} is {tensor.shape} where {layout.torch_array(expected).shape} is needed")
+        expected = layout.torch_shape(variable.shape)
+        if torch_name.endswith(POSITIONS):
+            tensor = _resized(tensor, expected)
+        if tensor.shape != expected:
+            misshapen.append(f"{torch_name} is {tensor.shape} where {expected} is needed")
             continue
         values.append((variable, layout.flax_array(tensor)))
     if missing or misshapen or unused:
-        raise WeightsMismatchError(_mismatch(model, source, missing, misshapen, sorted(unused)))
+        raise WeightsMismatchError(_mismatch(model, state_dict, source, missing, misshapen, sorted(unused)))
     for variable, array in values:
         variable.set_value(jnp.asarray(array, variable.dtype))
     return model
 
 
+def _resized(positions: np.ndarray, expected: tuple[int, ...]) -> np.ndarray:
+    """Returns position embeddings for another grid of patches, where both are of square pictures and of one width."""
+    sides = [math.isqrt(max(shape[1] - 1, 0)) for shape in (positions.shape, expected) if len(shape) == 3]
+    is_square = len(sides) == 2 and [side**2 + 1 for side in sides] == [positions.shape[1], expected[1]]
+    if positions.shape == expected or not is_square or positions.shape[::2] != expected[::2] or 0 in sides:
+        return positions
+    # In numpy's float64, whatever the model's dtype and jax's configuration.
+    rows = bicubic(*sides)
+    image = positions[0, 1:].astype(np.float64).reshape(sides[0], sides[0], -1)
+    resized = np.einsum("yi,xj,ijc->yxc", rows, rows, image).reshape(1, -1, positions.shape[2])
+    return np.concatenate([positions[:, :1], resized.astype(positions.dtype)], axis=1)
+
+
 def is_trunk_only(state_dict: Mapping[str, np.ndarray]) -> bool:
     """Returns whether a state dict is a trunk's, as torchvision saves one, and not that of a model with heads."""
     return not any(name.startswith(names.BACKBONE[0]) for name in state_dict)
+
+
+def torch_shapes(model: MultiTaskModel | Trunk) -> dict[str, tuple[int, ...]]:
+    """Returns the names and shapes that `to_torch` would give; the model may be abstract."""
+    return {name: layout.torch_shape(variable.shape) for variable, name, layout in _entries(model)}
+
+
+def recognise(state_dict: Mapping[str, np.ndarray]) -> str | None:
+    """Returns the name of the architecture that a state dict belongs to, or None where it is none of ours.
+
+    Classifier, heads and counters do not matter, nor does the number of channels of the pictures.
+    """
+    shapes = {
+        name.removeprefix(names.BACKBONE[0]): tuple(np.shape(tensor))
+        for name, tensor in names.canonical(state_dict).items()
+        if is_trunk_only(state_dict) or name.startswith(names.BACKBONE[0])
+    }
+    for architecture in ARCHITECTURES.values():
+        trunk = abstract(architecture.build, num_classes=1)
+        first, classifier = f"{names.table(trunk)[0].torch}.weight", names.classifier_prefix(trunk)
+        if first not in shapes:
+            continue  # another family
+
+        def body(shapes: Mapping[str, tuple[int, ...]], first=first, classifier=classifier) -> dict:
+            kept = (n for n in shapes if not n.endswith(COUNTER) and not n.startswith(classifier))
+            return {name: shapes[name][:1] if name == first else shapes[name] for name in kept}
+
+        if body(shapes) == body(torch_shapes(trunk)):
+            return architecture.name
+    return None
 
 
 def to_torch(model: MultiTaskModel | Trunk) -> dict[str, np.ndarray]:
@@ -102,21 +154,29 @@ def _entries(model: MultiTaskModel | Trunk) -> Iterator[tuple[nnx.Variable, str,
 
 
 def _mismatch(
-    model: MultiTaskModel | Trunk, source: str, missing: list[str], misshapen: list[str], unused: list[str]
+    model: MultiTaskModel | Trunk,
+    state_dict: Mapping[str, np.ndarray],
+    source: str,
+    missing: list[str],
+    misshapen: list[str],
+    unused: list[str],
 ) -> str:
     trunk = model.trunk if isinstance(model, MultiTaskModel) else model
     parts = []
     if misshapen:
-        parts.append(f"wrong shapes: {'; '.join(misshapen)}")
+        parts.append(f"wrong shapes: {_some(misshapen, '; ')}")
     if missing:
         parts.append(f"{len(missing)} missing: {_some(missing)}")
     if unused:
         parts.append(f"{len(unused)} that this model has no place for: {_some(unused)}")
+    # All tensors fit another architecture, or the names are nothing that we know.
+    likely = recognise(state_dict)
+    looks = f"It looks like {likely}. " if likely and (missing or unused or len(misshapen) > 1) else ""
     return (
-        f"{source} does not fit this {type(trunk).__name__} ({'. '.join(parts)}). "
+        f"{source} does not fit this {type(trunk).__name__}. {looks}({'. '.join(parts)}). "
         "Give weights of the same architecture, or create the model that they belong to."
     )
 
 
-def _some(items: list[str], most: int = 6) -> str:
-    return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
+def _some(items: list[str], separator: str = ", ", most: int = 6) -> str:
+    return separator.join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")

@@ -1,7 +1,7 @@
 """Downloads published weights once, checks them by SHA-256, and keeps them in a cache folder.
 
-The table `WEIGHTS` is the only place that knows an address or a hash. A download that stops is taken up where it
-stopped; a file appears under its name only when it is complete and its hash is right.
+The table `facefeat_jax.models.published.WEIGHTS` says where a file is and what its hash must be. A download that stops
+is taken up where it stopped; a file appears under its name only when it is complete and its hash is right.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from facefeat_jax.errors import UserError, unknown
+from facefeat_jax.models.published import WEIGHTS, PublishedWeights
 from facefeat_jax.runtime import cache_dir as cache_root
 
 try:
@@ -43,63 +43,6 @@ _RETRY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 class DownloadError(UserError):
     """A file could not be downloaded. One line: what was tried, where to get the file by hand, where to put it."""
-
-
-@dataclass(frozen=True)
-class PublishedWeights:
-    """A file of weights that someone publishes.
-
-    Attributes:
-        name: What `fetch` calls it: the file's name without its suffix.
-        url: Where it is published.
-        sha256: SHA-256 of the whole file, in hexadecimal.
-        size: Its length in bytes.
-        architecture: The model it fits.
-        licence: Terms of use.
-        origin: Who trained it, on what.
-    """
-
-    name: str
-    url: str
-    sha256: str
-    size: int
-    architecture: str
-    licence: str
-    origin: str
-
-    @property
-    def file(self) -> str:
-        """Name of the file, in the cache and on a mirror."""
-        return self.url.rsplit("/", 1)[-1]
-
-
-# torchvision puts the first eight digits of the SHA-256 into a file's name; torch.hub checks no more than those. The
-# full digests and the sizes are those that many public projects, independently, pin for these files (the
-# Data-Driven Discovery programme's primitives for 5c106cde, for one). They were not recomputed from a complete file
-# here; they agree with the digits in the names, and 5c106cde's size with what the headers of its tar add up to.
-WEIGHTS: dict[str, PublishedWeights] = {
-    entry.name: entry
-    for entry in (
-        PublishedWeights(
-            name="resnet18-f37072fd",
-            url="https://download.pytorch.org/models/resnet18-f37072fd.pth",
-            sha256="f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec",
-            size=46_830_571,
-            architecture="resnet18",
-            licence="BSD-3-Clause (torchvision); ImageNet's pictures are for non-commercial research",
-            origin="torchvision, ResNet18_Weights.IMAGENET1K_V1: trained on ImageNet-1k",
-        ),
-        PublishedWeights(
-            name="resnet18-5c106cde",
-            url="https://download.pytorch.org/models/resnet18-5c106cde.pth",
-            sha256="5c106cde386e87d4033832f2996f5493238eda96ccf559d1d62760c4de0613f8",
-            size=46_827_520,
-            architecture="resnet18",
-            licence="BSD-3-Clause (torchvision); ImageNet's pictures are for non-commercial research",
-            origin="torchvision before 0.10, the same weights as resnet18-f37072fd in the older file format",
-        ),
-    )
-}
 
 
 def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
@@ -124,8 +67,9 @@ def fetch(
     """Returns the path of published weights in the cache; downloads them if they are not there.
 
     A file in the cache is checked against its hash at every call (0.1 s for a ResNet18) and then used without any
-    network, so a file that was downloaded by hand may simply be put there. Several processes may call this at once:
-    one downloads, the others wait for it.
+    network (of some files only the first eight digits of the hash are known: then it is those that are checked), so a
+    file that was downloaded by hand may simply be put there. Several processes may call this at once: one downloads,
+    the others wait for it.
 
     Args:
         name: A key of `WEIGHTS`.
@@ -149,7 +93,7 @@ def fetch(
     entry = WEIGHTS[name]
     folder = cache_folder(cache_dir)
     target = folder / entry.file
-    if _sha256(target) == entry.sha256:
+    if entry.has_digest(_sha256(target)):
         return target
     url = _address(entry, mirror)
     try:
@@ -157,7 +101,7 @@ def fetch(
         with _only_one(folder / f".{entry.file}.lock"):
             # Whoever held the lock before may have brought the file.
             found = _sha256(target)
-            if found == entry.sha256:
+            if entry.has_digest(found):
                 return target
             if found is not None:
                 _log.warning("%s is not the published file (SHA-256 %s); downloading it again", target, found)
@@ -217,16 +161,17 @@ def _download(
         tried += 1
         start = _size(part)
         try:
-            if start < entry.size:
+            if start < _about(entry) and not entry.may_have_size(start):
                 _transfer(entry, url, part, start, report, timeout)
             found = _sha256(part)
-            if found == entry.sha256:
+            if entry.has_digest(found):
                 break
             part.unlink(missing_ok=True)
             # Bytes of two files may have been joined, if the first came from elsewhere. One fresh start settles it.
             if start == 0:
                 raise DownloadError(
-                    f"{url} gave another file than the published one: expected SHA-256 {entry.sha256}, got {found} "
+                    f"{url} gave another file than the published one: expected SHA-256 "
+                    f"{entry.sha256 or entry.digits + '...'}, got {found} "
                     f"(it was removed); try another mirror, or {by_hand}"
                 )
             report(0)
@@ -243,7 +188,7 @@ def _download(
                 raise DownloadError(f"could not copy {entry.name}: {url}: {reason}; {by_hand}") from None
         in_a_row = 1 if _size(part) > start else in_a_row + 1
         if in_a_row >= _ATTEMPTS or tried >= _ATTEMPTS_IN_ALL:
-            kept = f" ({_size(part):,} of {entry.size:,} bytes are kept for the next try)" if _size(part) else ""
+            kept = f" ({_size(part):,} of {_about(entry):,} bytes are kept for the next try)" if _size(part) else ""
             raise DownloadError(
                 f"could not download {entry.name}: tried {url} {tried} times, last: {reason}{kept}; {by_hand}, "
                 "or give a mirror with FACEFEAT_WEIGHTS_MIRROR"
@@ -257,6 +202,11 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def _about(entry: PublishedWeights) -> int:
+    """Length of the file in bytes, to half a thousandth of a mebibyte where it is not known exactly."""
+    return entry.size or round(entry.mebibytes * 2**20)
 
 
 def _transfer(
@@ -283,26 +233,29 @@ def _transfer(
     with response:
         # file:// has no status, and gives the whole file.
         if start and getattr(response, "status", None) == 206:
-            _check_range(response.headers.get("Content-Range", ""), start, entry.size)
+            size = _check_range(response.headers.get("Content-Range", ""), start, entry)
         else:
             start = 0
             length = response.headers.get("Content-Length")
-            if length is not None and length.isdecimal() and int(length) != entry.size:
-                raise _PermanentError(f"it is {int(length):,} bytes long and should be {entry.size:,}")
+            size = int(length) if length is not None and length.isdecimal() else None
+            if size is not None and not entry.may_have_size(size):
+                raise _PermanentError(f"it is {size:,} bytes long and should be {_about(entry):,}")
+        size = size or entry.size
+        most = size or _about(entry) + 1024
         with part.open("r+b" if start else "wb") as file:
             file.seek(start)
             at = start
             report(at)
             while chunk := _chunk(response):
                 at += len(chunk)
-                if at > entry.size:
-                    raise _PermanentError(f"it gives more than the {entry.size:,} bytes it should")
+                if at > most:
+                    raise _PermanentError(f"it gives more than the {_about(entry):,} bytes it should")
                 file.write(chunk)
                 report(at)
             file.flush()
             os.fsync(file.fileno())
-    if at < entry.size:
-        raise http.client.IncompleteRead(b"", entry.size - at)
+    if at < (size or 0) or not entry.may_have_size(at):
+        raise http.client.IncompleteRead(b"", max((size or _about(entry)) - at, 1))
 
 
 def _chunk(response: Any) -> bytes:
@@ -314,11 +267,12 @@ def _chunk(response: Any) -> bytes:
         raise urllib.error.URLError(error) from None
 
 
-def _check_range(stated: str, start: int, size: int) -> None:
-    """A 206 answer must continue where we stopped, in a file of the length we know."""
+def _check_range(stated: str, start: int, entry: PublishedWeights) -> int | None:
+    """Returns the whole length that a 206 answer states; it must continue where we stopped, in a file of our length."""
     match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", stated.strip())
-    if not match or int(match[1]) != start or match[2] not in ("*", str(size)):
+    if not match or int(match[1]) != start or not (match[2] == "*" or entry.may_have_size(int(match[2]))):
         raise _ChangedError
+    return None if match[2] == "*" else int(match[2])
 
 
 def _reason(error: Exception) -> str:
@@ -348,7 +302,7 @@ def _asked_wait(error: Exception) -> float:
 def _reporter(entry: PublishedWeights, progress: Progress) -> Iterator[Callable[[int], None]]:
     if callable(progress):
         show = progress
-        yield lambda at: show(at, entry.size)
+        yield lambda at: show(at, _about(entry))
         return
     if not progress:
         yield lambda at: None
@@ -360,7 +314,7 @@ def _reporter(entry: PublishedWeights, progress: Progress) -> Iterator[Callable[
     columns = (TextColumn(entry.file), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=entry.size)
+        task = bar.add_task("", total=_about(entry))
         yield lambda at: bar.update(task, completed=at)
 
 

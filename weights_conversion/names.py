@@ -1,18 +1,18 @@
 """The table from torchvision's names to the module tree, one per architecture.
 
 A row names a layer on both sides and its kind; the kind says what the layer's tensors are called and how they are laid
-out. `{...}` stands for one part of a name and is the same on both sides.
+out. `{...}` stands for one part of a name and is the same on both sides. Of rows that fit, the first one counts.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from facefeat_jax.models import MultiTaskModel, ResNet
+from facefeat_jax.models import EfficientNet, MultiTaskModel, ResNet, VisionTransformer
 from facefeat_jax.models.trunk import Trunk
 
 
@@ -35,6 +35,46 @@ RESNET = (
     Layer("fc", "fc", "linear"),
 )
 
+# torchvision numbers the layers of a block: without an expansion, as in the first stage, all move up by one. The
+# stages and the layers around them are numbered through, too.
+EFFICIENTNET = (
+    Layer("features.0.0", "stem.conv", "conv"),
+    Layer("features.0.1", "stem.bn", "batch_norm"),
+    Layer("features.1.{b}.block.0.0", "stage1.{b}.depthwise.conv", "conv"),
+    Layer("features.1.{b}.block.0.1", "stage1.{b}.depthwise.bn", "batch_norm"),
+    Layer("features.1.{b}.block.1.fc{n}", "stage1.{b}.squeeze.fc{n}", "conv"),
+    Layer("features.1.{b}.block.2.0", "stage1.{b}.project.conv", "conv"),
+    Layer("features.1.{b}.block.2.1", "stage1.{b}.project.bn", "batch_norm"),
+    Layer("features.{s}.{b}.block.0.0", "stage{s}.{b}.expand.conv", "conv"),
+    Layer("features.{s}.{b}.block.0.1", "stage{s}.{b}.expand.bn", "batch_norm"),
+    Layer("features.{s}.{b}.block.1.0", "stage{s}.{b}.depthwise.conv", "conv"),
+    Layer("features.{s}.{b}.block.1.1", "stage{s}.{b}.depthwise.bn", "batch_norm"),
+    Layer("features.{s}.{b}.block.2.fc{n}", "stage{s}.{b}.squeeze.fc{n}", "conv"),
+    Layer("features.{s}.{b}.block.3.0", "stage{s}.{b}.project.conv", "conv"),
+    Layer("features.{s}.{b}.block.3.1", "stage{s}.{b}.project.bn", "batch_norm"),
+    Layer("features.8.0", "head.conv", "conv"),
+    Layer("features.8.1", "head.bn", "batch_norm"),
+    Layer("classifier.1", "fc", "linear"),
+)
+
+VIT = (
+    Layer("conv_proj", "stem.projection", "conv"),
+    Layer("", "stem", "class_token"),
+    Layer("encoder", "stem", "positions"),
+    Layer("encoder.layers.encoder_layer_{b}.ln_{n}", "block{b}.norm{n}", "layer_norm"),
+    Layer("encoder.layers.encoder_layer_{b}.self_attention", "block{b}.attention.qkv", "in_proj"),
+    Layer("encoder.layers.encoder_layer_{b}.self_attention.out_proj", "block{b}.attention.out", "linear"),
+    Layer("encoder.layers.encoder_layer_{b}.mlp.0", "block{b}.mlp.hidden", "linear"),
+    Layer("encoder.layers.encoder_layer_{b}.mlp.3", "block{b}.mlp.output", "linear"),
+    Layer("encoder.ln", "norm", "layer_norm"),
+    Layer("heads.head", "fc", "linear"),
+)
+# The perceptrons of the files that torchvision published before it numbered their layers.
+RENAMED = ((".mlp.linear_1.", ".mlp.0."), (".mlp.linear_2.", ".mlp.3."))
+
+# What the classifier is called in the module tree, in every table: weights without one fit a trunk without one.
+CLASSIFIER = "fc"
+
 # The notebook's own model: torchvision's trunk under `backbone`, and nn.Sequential heads (index 1 is the ReLU).
 HEADS = (
     Layer("{task}_head.0", "heads.{task}.hidden", "linear"),
@@ -42,7 +82,7 @@ HEADS = (
 )
 BACKBONE = ("backbone.", "trunk.")
 
-TRUNKS: dict[type[Trunk], tuple[Layer, ...]] = {ResNet: RESNET}
+TRUNKS: dict[type[Trunk], tuple[Layer, ...]] = {ResNet: RESNET, EfficientNet: EFFICIENTNET, VisionTransformer: VIT}
 
 
 @dataclass(frozen=True)
@@ -61,12 +101,21 @@ class Layout:
         """Reorders a Flax tensor's axes."""
         return array if self.to_flax is None else array.transpose(np.argsort(self.to_flax))
 
+    def torch_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Reorders the lengths of a Flax tensor's axes."""
+        return shape if self.to_flax is None else tuple(shape[axis] for axis in np.argsort(self.to_flax))
+
 
 KINDS: dict[str, tuple[Layout, ...]] = {
     # OIHW to HWIO
     "conv": (Layout("weight", "kernel", (2, 3, 1, 0)), Layout("bias", "bias")),
     # [out, in] to [in, out]
     "linear": (Layout("weight", "kernel", (1, 0)), Layout("bias", "bias")),
+    # queries, keys and values below one another
+    "in_proj": (Layout("in_proj_weight", "kernel", (1, 0)), Layout("in_proj_bias", "bias")),
+    "class_token": (Layout("class_token", "class_token"),),
+    "positions": (Layout("pos_embedding", "positions"),),
+    "layer_norm": (Layout("weight", "scale"), Layout("bias", "bias")),
     "batch_norm": (
         Layout("weight", "scale"),
         Layout("bias", "bias"),
@@ -86,10 +135,29 @@ def table(model: MultiTaskModel | Trunk) -> tuple[Layer, ...]:
     if isinstance(model, MultiTaskModel):
         torch_prefix, module_prefix = BACKBONE
         trunk = (
-            Layer(torch_prefix + row.torch, module_prefix + row.module, row.kind) for row in TRUNKS[type(model.trunk)]
+            Layer((torch_prefix + row.torch).rstrip("."), module_prefix + row.module, row.kind)
+            for row in TRUNKS[type(model.trunk)]
         )
         return (*trunk, *HEADS)
     return TRUNKS[type(model)]
+
+
+def classifier_prefix(model: MultiTaskModel | Trunk) -> str:
+    """Returns what torch's names of the trunk's classifier begin with."""
+    rows = table(model)
+    classifier = f"{BACKBONE[1]}{CLASSIFIER}" if isinstance(model, MultiTaskModel) else CLASSIFIER
+    return next(row.torch for row in rows if row.module == classifier) + "."
+
+
+def canonical(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the tensors under the names that torchvision gives them now; its older files have some others."""
+
+    def renamed(name: str) -> str:
+        for old, new in RENAMED:
+            name = name.replace(old, new)
+        return name
+
+    return {renamed(name): tensor for name, tensor in state_dict.items()}
 
 
 def _pattern(template: str) -> re.Pattern[str]:
@@ -112,7 +180,8 @@ def translator(rows: tuple[Layer, ...]) -> Callable[[str], tuple[str, Layout]]:
     def translate(path: str) -> tuple[str, Layout]:
         for pattern, row, layout in patterns:
             if match := pattern.fullmatch(path):
-                return f"{row.torch.format(**match.groupdict())}.{layout.torch}", layout
+                # A tensor of the network itself has no layer before its name.
+                return f"{row.torch.format(**match.groupdict())}.{layout.torch}".removeprefix("."), layout
         raise KeyError(path)
 
     return translate

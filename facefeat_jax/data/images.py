@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from facefeat_jax.errors import UserError, unknown
-from facefeat_jax.types import DecodePolicy
+from facefeat_jax.types import DecodePolicy, Interpolation
 
 _Result = TypeVar("_Result")
 
@@ -101,50 +101,58 @@ def decode(data: bytes, policy: DecodePolicy) -> Image.Image:
     return _decoded(data, policy)[0]
 
 
-def decode_resized(data: bytes, size: int, policy: DecodePolicy) -> np.ndarray:
+def decode_resized(
+    data: bytes, size: int, policy: DecodePolicy, *, interpolation: Interpolation = "bilinear"
+) -> np.ndarray:
     """Decodes a picture and resizes it, aspect ratio not kept, as torchvision's `Resize((size, size))` does to PIL's.
 
     Args:
       data: the file's bytes.
       size: width and height wanted, in pixels.
       policy: see `decode`.
+      interpolation: `bilinear` or `bicubic`, both over all the pixels that a new one covers.
 
     Returns:
       uint8 `[size, size, 3]`.
 
     Raises:
       BadImageError: see `decode`.
-      UserError: there is no such policy.
+      UserError: there is no such policy or interpolation.
     """
-    return _resized(decode(data, policy), size)
+    return _resized(decode(data, policy), size, interpolation)
 
 
-def pixels_resized(picture: Image.Image | np.ndarray, size: int, policy: DecodePolicy) -> np.ndarray:
+def pixels_resized(
+    picture: Image.Image | np.ndarray, size: int, policy: DecodePolicy, *, interpolation: Interpolation = "bilinear"
+) -> np.ndarray:
     """Does to a picture that is in memory already what `decode_resized` does to a file's bytes.
 
     Args:
       picture: a PIL image of any mode, or an array `[height, width, 3]`, uint8, RGB.
       size: width and height wanted, in pixels.
       policy: see `decode`.
+      interpolation: see `decode_resized`.
 
     Returns:
       uint8 `[size, size, 3]`.
 
     Raises:
       BadImageError: the array is of another shape or type, or the image can't be converted.
-      UserError: there is no such policy.
+      UserError: there is no such policy or interpolation.
     """
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] != 3 or 0 in picture.shape:
             raise BadImageError(f"not uint8 [height, width, 3], but {picture.dtype} {list(picture.shape)}")
-        return _resized(Image.fromarray(np.ascontiguousarray(picture)), size)
+        return _resized(Image.fromarray(np.ascontiguousarray(picture)), size, interpolation)
     if not isinstance(picture, Image.Image):
         raise BadImageError(f"not a picture: {type(picture).__name__}")
-    return _resized(_guarded(b"", lambda: _to_rgb(picture, policy)), size)
+    return _resized(_guarded(b"", lambda: _to_rgb(picture, policy)), size, interpolation)
 
 
-def _resized(image: Image.Image, size: int) -> np.ndarray:
-    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+def _resized(image: Image.Image, size: int, interpolation: Interpolation) -> np.ndarray:
+    if interpolation not in get_args(Interpolation):
+        raise unknown("interpolation", interpolation, get_args(Interpolation))
+    return np.asarray(image.resize((size, size), Image.Resampling[interpolation.upper()]))
 
 
 def _to_rgb(image: Image.Image, policy: DecodePolicy) -> Image.Image:

@@ -21,7 +21,7 @@ from facefeat_jax.data.examples import Examples
 from facefeat_jax.data.images import BadImageError, decode_resized
 from facefeat_jax.progress import say
 from facefeat_jax.runtime import cache_dir
-from facefeat_jax.types import DecodePolicy
+from facefeat_jax.types import DecodePolicy, Interpolation
 
 _CHUNK_BYTES = 4 * 2**20  # decoded by a thread at a time
 
@@ -33,10 +33,12 @@ class PixelFormat:
     Attributes:
       image_size: side in pixels.
       decode: how files become RGB.
+      interpolation: how they are resized.
     """
 
     image_size: int
     decode: DecodePolicy
+    interpolation: Interpolation = "bilinear"
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -50,7 +52,7 @@ class PixelFormat:
           BadImageError: it does not decode; the message names it.
         """
         try:
-            return decode_resized(examples.read(index), self.image_size, self.decode)
+            return decode_resized(examples.read(index), self.image_size, self.decode, interpolation=self.interpolation)
         except BadImageError as error:
             raise BadImageError(f"{examples.name(index)}: {error}; prepare the data set again") from error
 

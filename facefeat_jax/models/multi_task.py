@@ -65,6 +65,7 @@ class MultiTaskModel(nnx.Module):
         tasks: Iterable[str] | None = None,
         mask: jax.Array | None = None,
         after: str | None = None,
+        rngs: nnx.Rngs | None = None,
     ) -> dict[str, jax.Array]:
         """Returns the logits of each task.
 
@@ -74,9 +75,10 @@ class MultiTaskModel(nnx.Module):
           tasks: the heads to run; the default is all of them.
           mask: `[batch]`, true for real rows; in training mode batch statistics are taken over these alone.
           after: the stage of the trunk that `images` come from; those up to it are left out. `POOLED`: all are.
+          rngs: source of what is random in training mode; trunks without stochastic depth and dropout need none.
 
         Returns:
           `{task: [batch, num_outputs]}`; a binary task has one output.
         """
-        features = images if after == POOLED else self.trunk(images, mask=mask, after=after)
+        features = images if after == POOLED else self.trunk(images, mask=mask, after=after, rngs=rngs)
         return {name: self.heads[name](features) for name in (self.heads if tasks is None else tasks)}

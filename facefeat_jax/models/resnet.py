@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -11,39 +11,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from facefeat_jax.models.batch_norm import BatchNorm
+from facefeat_jax.models.convolution import conv
 from facefeat_jax.models.head import torch_linear
-from facefeat_jax.models.small_maps import conv_general_dilated
-from facefeat_jax.models.trunk import Trunk
-
-# torchvision's start: normal, variance 2 / fan_out.
-_kernel_init = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
-
-
-def _conv(
-    in_features: int,
-    out_features: int,
-    kernel: int,
-    stride: int,
-    *,
-    dtype: DTypeLike | None,
-    param_dtype: DTypeLike,
-    rngs: nnx.Rngs,
-) -> nnx.Conv:
-    # Padding is torch's: the same on both sides. "SAME" pads strided convolutions on one side only.
-    pad = kernel // 2
-    return nnx.Conv(
-        in_features,
-        out_features,
-        (kernel, kernel),
-        strides=(stride, stride),
-        padding=((pad, pad), (pad, pad)),
-        use_bias=False,
-        dtype=dtype,
-        param_dtype=param_dtype,
-        kernel_init=_kernel_init,
-        conv_general_dilated=conv_general_dilated,
-        rngs=rngs,
-    )
+from facefeat_jax.models.trunk import Stages, Trunk, TrunkOptions
 
 
 class BasicBlock(nnx.Module):
@@ -53,39 +23,86 @@ class BasicBlock(nnx.Module):
     `downsample_bn`), else the identity (both `None`).
     """
 
+    EXPANSION: ClassVar[int] = 1
+
     def __init__(
         self,
         in_features: int,
-        features: int,
+        width: int,
         stride: int,
         *,
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.conv1 = _conv(in_features, features, 3, stride, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
-        self.bn1 = BatchNorm(features, dtype=dtype, param_dtype=param_dtype)
-        self.conv2 = _conv(features, features, 3, 1, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
-        self.bn2 = BatchNorm(features, dtype=dtype, param_dtype=param_dtype)
+        dtypes: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
+        self.conv1 = conv(in_features, width, 3, stride, **dtypes, rngs=rngs)
+        self.bn1 = BatchNorm(width, **dtypes)
+        self.conv2 = conv(width, width, 3, **dtypes, rngs=rngs)
+        self.bn2 = BatchNorm(width, **dtypes)
         # Declared, not set: an attribute that was None first is static to Flax and takes no module afterwards.
         self.downsample_conv: nnx.Conv | None
         self.downsample_bn: BatchNorm | None
-        if stride != 1 or in_features != features:
-            self.downsample_conv = _conv(
-                in_features, features, 1, stride, dtype=dtype, param_dtype=param_dtype, rngs=rngs
-            )
-            self.downsample_bn = BatchNorm(features, dtype=dtype, param_dtype=param_dtype)
-        else:
-            self.downsample_conv = self.downsample_bn = None
+        self.downsample_conv, self.downsample_bn = _downsample(in_features, width, stride, dtypes, rngs)
 
-    def __call__(self, inputs: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
-        """Maps `[batch, height, width, in_features]` to `[batch, height / stride, width / stride, features]`."""
+    def __call__(self, inputs: jax.Array, *, mask: jax.Array | None = None, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Maps `[batch, height, width, in_features]` to `[batch, height / stride, width / stride, width]`."""
         x = nnx.relu(self.bn1(self.conv1(inputs), mask=mask))
         x = self.bn2(self.conv2(x), mask=mask)
-        shortcut = inputs
-        if self.downsample_conv is not None and self.downsample_bn is not None:
-            shortcut = self.downsample_bn(self.downsample_conv(inputs), mask=mask)
-        return nnx.relu(x + shortcut)
+        return nnx.relu(x + _shortcut(self, inputs, mask))
+
+
+class Bottleneck(nnx.Module):
+    """A 1x1, a 3x3 and a 1x1 convolution and a shortcut; the block of ResNet50, ResNet101 and ResNet152.
+
+    The 3x3 convolution has the stride, as in torchvision; the paper gave it to the first 1x1. This is often called
+    ResNet v1.5. The shortcut is that of `BasicBlock`.
+    """
+
+    EXPANSION: ClassVar[int] = 4
+
+    def __init__(
+        self,
+        in_features: int,
+        width: int,
+        stride: int,
+        *,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        dtypes: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
+        features = width * self.EXPANSION
+        self.conv1 = conv(in_features, width, 1, **dtypes, rngs=rngs)
+        self.bn1 = BatchNorm(width, **dtypes)
+        self.conv2 = conv(width, width, 3, stride, **dtypes, rngs=rngs)
+        self.bn2 = BatchNorm(width, **dtypes)
+        self.conv3 = conv(width, features, 1, **dtypes, rngs=rngs)
+        self.bn3 = BatchNorm(features, **dtypes)
+        self.downsample_conv: nnx.Conv | None
+        self.downsample_bn: BatchNorm | None
+        self.downsample_conv, self.downsample_bn = _downsample(in_features, features, stride, dtypes, rngs)
+
+    def __call__(self, inputs: jax.Array, *, mask: jax.Array | None = None, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Maps `[batch, height, width, in_features]` to `[batch, height / stride, width / stride, 4 * width]`."""
+        x = nnx.relu(self.bn1(self.conv1(inputs), mask=mask))
+        x = nnx.relu(self.bn2(self.conv2(x), mask=mask))
+        x = self.bn3(self.conv3(x), mask=mask)
+        return nnx.relu(x + _shortcut(self, inputs, mask))
+
+
+def _downsample(
+    in_features: int, features: int, stride: int, dtypes: dict[str, Any], rngs: nnx.Rngs
+) -> tuple[nnx.Conv, BatchNorm] | tuple[None, None]:
+    if stride == 1 and in_features == features:
+        return None, None
+    return conv(in_features, features, 1, stride, **dtypes, rngs=rngs), BatchNorm(features, **dtypes)
+
+
+def _shortcut(block: BasicBlock | Bottleneck, inputs: jax.Array, mask: jax.Array | None) -> jax.Array:
+    if block.downsample_conv is None or block.downsample_bn is None:
+        return inputs
+    return block.downsample_bn(block.downsample_conv(inputs), mask=mask)
 
 
 class ResNet(Trunk):
@@ -93,91 +110,102 @@ class ResNet(Trunk):
 
     Args:
       stage_sizes: how many blocks `layer1` to `layer4` have; `resnet18` is (2, 2, 2, 2).
+      block: `BasicBlock` or `Bottleneck`.
       num_classes: width of the classifier `fc`; `None` leaves it out, and calling the network gives pooled features.
       in_channels: channels of the pictures.
       dtype: of the computation; the default is that of inputs and parameters together.
       param_dtype: of parameters and running statistics.
+      remat: compute the blocks' activations anew in the backward pass, which saves memory and costs time.
       rngs: source of the initial weights.
 
     Attributes:
       num_features: width of the pooled features.
     """
 
-    STAGES: ClassVar[dict[str, tuple[str, ...]]] = {
+    STAGES: ClassVar[Stages] = {
         "stem": ("conv1", "bn1"),
         "layer1": ("layer1",),
         "layer2": ("layer2",),
         "layer3": ("layer3",),
         "layer4": ("layer4",),
     }
+    LAST: ClassVar[tuple[str, ...]] = ("layer4",)
 
     def __init__(
         self,
         stage_sizes: Sequence[int],
         *,
+        block: type[BasicBlock] | type[Bottleneck] = BasicBlock,
         num_classes: int | None = None,
         in_channels: int = 3,
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
+        remat: bool = False,
         rngs: nnx.Rngs,
     ):
-        def stage(features: int, in_features: int, blocks: int, stride: int) -> nnx.List:
+        dtypes: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
+
+        def stage(in_features: int, width: int, blocks: int, stride: int) -> nnx.List:
+            features = width * block.EXPANSION
             return nnx.List(
-                BasicBlock(
-                    in_features if index == 0 else features,
-                    features,
-                    stride if index == 0 else 1,
-                    dtype=dtype,
-                    param_dtype=param_dtype,
-                    rngs=rngs,
-                )
+                block(in_features if index == 0 else features, width, stride if index == 0 else 1, **dtypes, rngs=rngs)
                 for index in range(blocks)
             )
 
+        expansion = block.EXPANSION
         self.in_channels = in_channels
-        self.num_features = 512
+        self.num_features = 512 * expansion
         self.dtype = dtype or param_dtype
-        self.conv1 = _conv(in_channels, 64, 7, 2, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
-        self.bn1 = BatchNorm(64, dtype=dtype, param_dtype=param_dtype)
+        self.remat = remat
+        self.conv1 = conv(in_channels, 64, 7, 2, **dtypes, rngs=rngs)
+        self.bn1 = BatchNorm(64, **dtypes)
         self.layer1 = stage(64, 64, stage_sizes[0], stride=1)
-        self.layer2 = stage(128, 64, stage_sizes[1], stride=2)
-        self.layer3 = stage(256, 128, stage_sizes[2], stride=2)
-        self.layer4 = stage(512, 256, stage_sizes[3], stride=2)
-        self.fc = (
-            None
-            if num_classes is None
-            else torch_linear(self.num_features, num_classes, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
-        )
+        self.layer2 = stage(64 * expansion, 128, stage_sizes[1], stride=2)
+        self.layer3 = stage(128 * expansion, 256, stage_sizes[2], stride=2)
+        self.layer4 = stage(256 * expansion, 512, stage_sizes[3], stride=2)
+        self.fc = None if num_classes is None else torch_linear(self.num_features, num_classes, **dtypes, rngs=rngs)
 
-    def stage(self, name: str, inputs: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
+    def stage(
+        self, name: str, inputs: jax.Array, *, mask: jax.Array | None = None, rngs: nnx.Rngs | None = None
+    ) -> jax.Array:
         """Runs one stage.
 
         The stages divide the images' height and width by 4, 4, 8, 16 and 32, and give 64, 64, 128, 256 and 512
-        channels.
+        channels; with bottlenecks 64, 256, 512, 1024 and 2048.
         """
         if name == "stem":
             x = nnx.relu(self.bn1(self.conv1(inputs), mask=mask))
             return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         x = inputs
         for block in getattr(self, name):
-            x = block(x, mask=mask)
+            x = self.run_block(block, x, mask, rngs)
         return x
 
-    def pool(self, inputs: jax.Array) -> jax.Array:
-        """Maps the last stage's output to pooled features `[batch, num_features]`, or logits with a classifier."""
-        features = jnp.mean(inputs, axis=(1, 2))
-        return features if self.fc is None else self.fc(features)
+    def pooled(self, inputs: jax.Array) -> jax.Array:
+        """Maps the last stage's output to pooled features `[batch, num_features]`."""
+        return jnp.mean(inputs, axis=(1, 2))
 
 
-def resnet18(
-    *,
-    num_classes: int | None = None,
-    in_channels: int = 3,
-    dtype: DTypeLike | None = None,
-    param_dtype: DTypeLike = jnp.float32,
-    rngs: nnx.Rngs,
-) -> ResNet:
-    """ResNet18: 11.2 million parameters without its classifier. Arguments are those of `ResNet`."""
-    return ResNet(
-        (2, 2, 2, 2), num_classes=num_classes, in_channels=in_channels, dtype=dtype, param_dtype=param_dtype, rngs=rngs
-    )
+def resnet18(**options: Unpack[TrunkOptions]) -> ResNet:
+    """ResNet18: 11.2 million parameters without its classifier. Options are `TrunkOptions`."""
+    return ResNet((2, 2, 2, 2), **options)
+
+
+def resnet34(**options: Unpack[TrunkOptions]) -> ResNet:
+    """ResNet34: 21.3 million parameters without its classifier. Options are `TrunkOptions`."""
+    return ResNet((3, 4, 6, 3), **options)
+
+
+def resnet50(**options: Unpack[TrunkOptions]) -> ResNet:
+    """ResNet50: 23.5 million parameters without its classifier. Options are `TrunkOptions`."""
+    return ResNet((3, 4, 6, 3), block=Bottleneck, **options)
+
+
+def resnet101(**options: Unpack[TrunkOptions]) -> ResNet:
+    """ResNet101: 42.5 million parameters without its classifier. Options are `TrunkOptions`."""
+    return ResNet((3, 4, 23, 3), block=Bottleneck, **options)
+
+
+def resnet152(**options: Unpack[TrunkOptions]) -> ResNet:
+    """ResNet152: 58.1 million parameters without its classifier. Options are `TrunkOptions`."""
+    return ResNet((3, 8, 36, 3), block=Bottleneck, **options)

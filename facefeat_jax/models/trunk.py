@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+import difflib
+from collections.abc import Mapping
+from typing import Required, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -12,53 +14,119 @@ from jax.typing import DTypeLike
 POOLED = "pooled"
 """What stands for the output of `Trunk.pool` where the name of a stage is asked for."""
 
+Stages = Mapping[str, tuple[str, ...]]
+
+
+class TrunkOptions(TypedDict, total=False):
+    """What every trunk can be made with.
+
+    Attributes:
+      num_classes: width of the classifier `fc`; None, the default, leaves it out: calling gives pooled features.
+      in_channels: channels of the pictures; the default is 3.
+      dtype: of the computation; the default is that of inputs and parameters together.
+      param_dtype: of parameters and running statistics; the default is float32.
+      remat: compute the blocks' activations anew in the backward pass, which saves memory and costs time.
+      rngs: source of the initial weights.
+    """
+
+    num_classes: int | None
+    in_channels: int
+    dtype: DTypeLike | None
+    param_dtype: DTypeLike
+    remat: bool
+    rngs: Required[nnx.Rngs]
+
 
 class Trunk(nnx.Module):
     """A network from images to pooled features, made of named stages that are run one after the other.
 
-    A subclass has `STAGES`, `stage` and `pool`; running several stages is the same for all.
+    A subclass has `STAGES`, `LAST`, `stage` and `pooled`; running several stages is the same for all.
 
     Attributes:
       STAGES: which modules make up each named stage, in order: what is trained or frozen together.
+      LAST: the stages that are its last block: what is trained where the baseline's rule trains ResNet18's `layer4`.
       in_channels: channels of the images.
       num_features: width of the pooled features.
       dtype: of the computation.
+      remat: whether the blocks' activations are computed anew in the backward pass instead of kept.
       fc: the classifier that the published weights come with, or None.
     """
 
-    STAGES: ClassVar[dict[str, tuple[str, ...]]]
     in_channels: int
     num_features: int
     dtype: DTypeLike
+    remat: bool
     fc: nnx.Linear | None
 
-    def stage(self, name: str, inputs: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
-        """Runs one stage on the output of the one before (the first: on images); `mask` as in `stages`."""
+    # Properties here, so that a subclass may have class attributes or compute them.
+    @property
+    def STAGES(self) -> Stages:
         raise NotImplementedError
 
-    def pool(self, inputs: jax.Array) -> jax.Array:
+    @property
+    def LAST(self) -> tuple[str, ...]:
+        raise NotImplementedError
+
+    def stage(
+        self, name: str, inputs: jax.Array, *, mask: jax.Array | None = None, rngs: nnx.Rngs | None = None
+    ) -> jax.Array:
+        """Runs one stage on the output of the one before (the first: on images); arguments as in `stages`."""
+        raise NotImplementedError
+
+    def pooled(self, inputs: jax.Array) -> jax.Array:
+        """Maps the last stage's output to pooled features `[batch, num_features]`."""
+        raise NotImplementedError
+
+    def classify(self, features: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Maps pooled features to logits `[batch, num_classes]`.
+
+        Raises:
+          ValueError: the trunk has no classifier, or `rngs` is missing.
+        """
+        if self.fc is None:
+            raise ValueError(f"this {type(self).__name__} has no classifier: make it with num_classes")
+        return self.fc(features)
+
+    def pool(self, inputs: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Maps the last stage's output to pooled features `[batch, num_features]`, or logits with a classifier."""
-        raise NotImplementedError
+        features = self.pooled(inputs)
+        return features if self.fc is None else self.classify(features, rngs=rngs)
 
-    def stages(self, images: jax.Array, *, mask: jax.Array | None = None) -> dict[str, jax.Array]:
+    def check_size(self, images: jax.Array) -> None:
+        """Raises ValueError for images `[batch, height, width, channels]` of a size that the trunk can't take."""
+        if 0 in images.shape[1:3]:
+            raise ValueError(f"{type(self).__name__} takes images of one pixel or more, got {images.shape}")
+
+    def stages(
+        self, images: jax.Array, *, mask: jax.Array | None = None, rngs: nnx.Rngs | None = None
+    ) -> dict[str, jax.Array]:
         """Returns the map after each stage, by its name in `STAGES`.
 
         Args:
           images: `[batch, height, width, in_channels]`, floating point, normalised (`models.preprocessing`).
           mask: `[batch]`, true for real rows; in training mode batch statistics are taken over these alone.
+          rngs: source of what is random in training mode (stochastic depth, dropout), from its stream `dropout`;
+            evaluation and trunks without such layers need none.
 
         Raises:
-          ValueError: the array is not NHWC with `in_channels` channels, or not floating point.
+          ValueError: the array is not NHWC with `in_channels` channels, not floating point or too small; or `rngs` is
+            missing.
         """
-        check_images(images, self.in_channels)
+        self._check(images)
         maps: dict[str, jax.Array] = {}
         x = images
         for name in self.STAGES:
-            maps[name] = x = self.stage(name, x, mask=mask)
+            maps[name] = x = self.stage(name, x, mask=mask, rngs=rngs)
         return maps
 
     def __call__(
-        self, inputs: jax.Array, *, mask: jax.Array | None = None, after: str | None = None, until: str | None = None
+        self,
+        inputs: jax.Array,
+        *,
+        mask: jax.Array | None = None,
+        after: str | None = None,
+        until: str | None = None,
+        rngs: nnx.Rngs | None = None,
     ) -> jax.Array:
         """Returns pooled features `[batch, num_features]`, or logits `[batch, num_classes]` with a classifier.
 
@@ -67,21 +135,44 @@ class Trunk(nnx.Module):
           mask: as in `stages`.
           after: the stage that `inputs` come from; those up to it are left out.
           until: return the output of this stage instead.
+          rngs: as in `stages`.
 
         Raises:
-          ValueError: as `stages`.
+          ValueError: as `stages`; or there is no such stage.
         """
         names = list(self.STAGES)
+        for name in (after, until):
+            if name is not None and name not in names:
+                raise ValueError(_unknown_stage(name, names))
         if after is None:
-            check_images(inputs, self.in_channels)
+            self._check(inputs)
         else:
             names = names[names.index(after) + 1 :]
+            if until is not None and until not in names:
+                raise ValueError(f"stage {until!r} does not come after {after!r}")
         x = inputs
         for name in names:
-            x = self.stage(name, x, mask=mask)
+            x = self.stage(name, x, mask=mask, rngs=rngs)
             if name == until:
                 return x
-        return self.pool(x)
+        return self.pool(x, rngs=rngs)
+
+    def run_block(
+        self, block: nnx.Module, inputs: jax.Array, mask: jax.Array | None, rngs: nnx.Rngs | None
+    ) -> jax.Array:
+        """Runs one block; with `remat`, so that the backward pass keeps its inputs only."""
+        return _run_block_anew(block, inputs, mask, rngs) if self.remat else _run_block(block, inputs, mask, rngs)
+
+    def _check(self, images: jax.Array) -> None:
+        check_images(images, self.in_channels)
+        self.check_size(images)
+
+
+def _run_block(block, inputs: jax.Array, mask: jax.Array | None, rngs: nnx.Rngs | None) -> jax.Array:
+    return block(inputs, mask=mask, rngs=rngs)
+
+
+_run_block_anew = nnx.remat(_run_block)
 
 
 def check_images(images: jax.Array, in_channels: int) -> None:
@@ -94,3 +185,9 @@ def check_images(images: jax.Array, in_channels: int) -> None:
             f"expected floating-point images, got {images.dtype}: normalise them first "
             "(facefeat_jax.models.preprocessing.normalize)"
         )
+
+
+def _unknown_stage(name: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    suggestion = f" Did you mean {near[0]!r}?" if near else ""
+    return f"the trunk has no stage {name!r}.{suggestion} Stages: {', '.join(names)}"

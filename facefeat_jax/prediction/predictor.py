@@ -101,14 +101,14 @@ class Predictor:
 
     def _load(self, number: int, image: Image) -> tuple[str, np.ndarray | None, str | None]:
         """Returns name, pixels and what is wrong with a picture."""
-        size, policy = self.spec.image_size, self.spec.decode
+        size, policy, interpolation = self.spec.image_size, self.spec.decode, self.spec.interpolation
         source = str(image) if isinstance(image, str | Path) else f"#{number}"
         try:
             if isinstance(image, str | Path):
-                return source, decode_resized(_content(Path(image)), size, policy), None
+                return source, decode_resized(_content(Path(image)), size, policy, interpolation=interpolation), None
             if isinstance(image, bytes):
-                return source, decode_resized(image, size, policy), None
-            return source, pixels_resized(image, size, policy), None
+                return source, decode_resized(image, size, policy, interpolation=interpolation), None
+            return source, pixels_resized(image, size, policy, interpolation=interpolation), None
         except BadImageError as error:
             return source, None, str(error)
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from facefeat_jax.errors import UserError, unknown
+from facefeat_jax.models.freezing import trained_modules as trained_modules
 
 TRUNK = "trunk"
 Params = dict[str, Any]  # {"trunk": {module: ...}, "heads": {task: ...}}
@@ -22,29 +22,6 @@ Groups = dict[str, Any]  # {"trunk": {trained module: ...}, task: ...}
 
 # torch's Adam, the learning rate apart: it is a function of the run's step, not of a group's own count.
 _adam = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8)
-
-
-def trained_modules(stages: dict[str, tuple[str, ...]], trainable: Iterable[str]) -> tuple[str, ...]:
-    """Returns the trunk's modules that are trained.
-
-    Args:
-      stages: the trunk's `STAGES`.
-      trainable: names of stages, or `all`, or `none`.
-
-    Raises:
-      UserError: there is no such stage.
-    """
-    names = tuple(trainable)
-    if names == ("all",):
-        names = tuple(stages)
-    elif names == ("none",):
-        names = ()
-    for name in names:
-        if name in ("all", "none"):
-            raise UserError(f"--trainable {name} stands alone, got {list(names)}")
-        if name not in stages:
-            raise unknown("stage of the trunk", name, [*stages, "all", "none"])
-    return tuple(module for stage in stages if stage in names for module in stages[stage])
 
 
 def select(params: Params, modules: Iterable[str]) -> Groups:

@@ -47,6 +47,7 @@ class Inputs:
 
     Args:
       config: what to do.
+      pixels: how picture files become rows.
       training: the pictures to train on.
       validation: the pictures to validate on.
       prefix: the stages whose outputs take the pictures' place, or None.
@@ -59,6 +60,7 @@ class Inputs:
     def __init__(
         self,
         config: TrainConfig,
+        pixels: PixelFormat,
         training: Examples,
         validation: Examples,
         prefix: Prefix | None,
@@ -68,8 +70,8 @@ class Inputs:
         self._examples = (training, validation)
         self._prefix = prefix
         self._placement = placement
-        self._pixels = PixelFormat(config.image_size, config.decode)
-        shape = prefix.shape if prefix else self._pixels.shape
+        self._pixels = pixels
+        shape = prefix.shape if prefix else pixels.shape
         dtype = prefix.dtype if prefix else np.dtype(np.uint8)
         counts = [len(examples) for examples in self._examples]
         row_bytes = int(np.prod(shape)) * dtype.itemsize

@@ -20,6 +20,7 @@ from facefeat_jax.data.dataset import default_data_dir, open_split
 from facefeat_jax.data.examples import Examples, open_examples
 from facefeat_jax.data.feeds import Batches, Feed
 from facefeat_jax.data.index_stream import Call, IndexStream, Pass
+from facefeat_jax.data.pixels import PixelFormat
 from facefeat_jax.data.placement import Placement
 from facefeat_jax.errors import Interrupted, UserError
 from facefeat_jax.evaluation.curves import write_curves
@@ -71,10 +72,10 @@ def train(config: TrainConfig) -> dict[str, Any]:
     _check_run_folder(config)
     placement = Placement()
     data = open_data(config, padded_size=placement.round_up(config.batch_size))
-    spec = ModelSpec(config.trunk, data.classes, config.image_size, config.decode, str(config.weights))
-    stages = get_architecture(config.trunk).stages
-    trained = groups.trained_modules(stages, config.trainable)
-    until = last_frozen(stages, trained) if config.cache_prefix else None
+    spec = ModelSpec.following(config.trunk, data.classes, config.image_size, config.decode, str(config.weights))
+    architecture = get_architecture(config.trunk)
+    trained = groups.trained_modules(architecture.stages, config.trainable, architecture.last)
+    until = last_frozen(architecture.stages, trained) if config.cache_prefix else None
     config = automatic.choose_steps_per_call(config, heads_alone=until == POOLED)
     model = create_model(
         config.trunk,
@@ -216,7 +217,8 @@ class _Run:
             # With copies of its own: the state's buffers are given away at the first step.
             params, batch_stats = steps.copied((self.state.params, self.state.batch_stats))
             self.prefix = Prefix(eval_graph, params, batch_stats, spec, config.dtype, until, placement)
-        self.inputs = Inputs(config, self.training, self.validation, self.prefix, placement)
+        pixels = PixelFormat(spec.image_size, spec.decode, spec.interpolation)
+        self.inputs = Inputs(config, pixels, self.training, self.validation, self.prefix, placement)
         self.config = config = dataclasses.replace(config, feed=self.inputs.feed)
         if config.overwrite:
             run_folder.clear(config.run)

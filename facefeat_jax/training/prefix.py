@@ -23,13 +23,13 @@ from facefeat_jax.data.placement import Placement
 from facefeat_jax.errors import UserError
 from facefeat_jax.evaluation.predict_step import prepared
 from facefeat_jax.models.registry import get_architecture
-from facefeat_jax.models.trunk import POOLED
+from facefeat_jax.models.trunk import POOLED, Stages
 from facefeat_jax.models.values import Values
 from facefeat_jax.progress import Bar
 from facefeat_jax.spec import ModelSpec
 
 
-def last_frozen(stages: dict[str, tuple[str, ...]], trained: Iterable[str]) -> str:
+def last_frozen(stages: Stages, trained: Iterable[str]) -> str:
     """Returns the stage before the first one that is trained; `POOLED` where none is.
 
     Args:
@@ -197,7 +197,7 @@ class Prefix:
             return jax.block_until_ready(table)
 
 
-def _modules_up_to(stages: dict[str, tuple[str, ...]], until: str) -> list[str]:
+def _modules_up_to(stages: Stages, until: str) -> list[str]:
     modules: list[str] = []
     for name, members in stages.items():
         modules += members

@@ -79,15 +79,16 @@ def graphdefs(
     Args:
       model: its mode is left as evaluation.
       trained: the trunk's modules that are trained.
-      freeze_batch_norm: whether modules that are not trained normalise with their running statistics. The baseline's
-        do not: `model.train()` puts every BatchNorm in training mode, also where no weight is trained.
+      freeze_batch_norm: whether modules that are not trained are in evaluation mode: they normalise with their running
+        statistics and drop nothing at random. The baseline's are not: `model.train()` puts every BatchNorm in training
+        mode, also where no weight is trained.
     """
     model.train()
     if freeze_batch_norm:
         for name in {module for stage in model.trunk.STAGES.values() for module in stage} - set(trained):
             module = getattr(model.trunk, name)
             for part in module if isinstance(module, nnx.List) else [module]:
-                part.set_attributes(use_running_average=True, raise_if_not_found=False)
+                part.eval()
     training = nnx.graphdef(model)
     model.eval()
     return training, nnx.graphdef(model)
@@ -112,8 +113,8 @@ def make_step(
 ):
     """Returns the training step, a plain function to be traced.
 
-    With `flip`, pictures are mirrored at random, as a function of `seed` and of the state's step, so that a run which
-    was resumed mirrors the same ones.
+    What is random (with `flip` which pictures are mirrored, and the trunk's dropout) is a function of `seed` and of the
+    state's step, so that a run which was resumed draws the same.
 
     The step takes the state, `rows` (uint8 pictures `[batch, size, size, 3]` or, with `after`, the outputs of that
     stage of the trunk), `labels` `{task: [batch]}` int32 (negative: unknown), `mask` `[batch]` bool (false: padding)
@@ -123,15 +124,17 @@ def make_step(
     trained = tuple(trained)
 
     def step(state: TrainState, rows, labels, mask, *, tasks: tuple[str, ...]):
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
         if flip:
-            rows = mirrored(rows, jax.random.fold_in(jax.random.key(seed), state.step))
+            rows = mirrored(rows, key)
         inputs = prepared(rows, spec, dtype, after)
         everything = groups.select(state.params, trained)
         reached = {name: everything[name] for name in (groups.TRUNK, *tasks) if everything[name]}
 
         def loss_of(reached: groups.Groups):
             model = nnx.merge(graphdef, groups.replace(state.params, reached), state.batch_stats, copy=True)
-            logits = model(inputs, tasks=tasks, mask=mask, after=after)
+            rngs = nnx.Rngs(dropout=jax.random.fold_in(key, 1))
+            logits = model(inputs, tasks=tasks, mask=mask, after=after, rngs=rngs)
             metrics = {}
             for task in tasks:
                 counted = mask & (labels[task] >= 0)

@@ -174,8 +174,8 @@ def _recorded(model: MultiTaskModel) -> Iterator[Arrays]:
             maps["stem"] = outputs
         return outputs
 
-    def recorded_pool(self, inputs):
-        outputs = maps["pooled"] = pool(self, inputs)
+    def recorded_pool(self, inputs, **kwargs):
+        outputs = maps["pooled"] = pool(self, inputs, **kwargs)
         return outputs
 
     with (

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import importlib.metadata
-import importlib.util
 import json
 import multiprocessing
 import os
@@ -33,6 +32,7 @@ from facefeat_jax.data.index_stream import IndexBatch, in_order
 from facefeat_jax.errors import Interrupted, UserError
 from facefeat_jax.progress import Bar, say
 from facefeat_jax.run_folder import CONFIG, METRICS, write_json
+from weights_conversion.with_torch import require_torch
 
 Side = Literal["jax", "torch"]
 SIDES: tuple[Side, ...] = ("jax", "torch")
@@ -114,13 +114,6 @@ def run(job: Job, sides: tuple[Side, ...]) -> dict[Side, dict[str, Any]]:
     return {side: result for side, result in done.items() if result is not None}
 
 
-def require_torch() -> None:
-    """Raises UserError where torch or torchvision is not installed."""
-    absent = [name for name in ("torch", "torchvision") if importlib.util.find_spec(name) is None]
-    if absent:
-        raise UserError(f"{' and '.join(absent)} not installed; pip install 'facefeat-jax[compare]' (Python 3.11)")
-
-
 def write_start(job: Job) -> None:
     """Writes the weights that both sides start from, the heads included, under torch's names."""
     from flax import nnx
@@ -179,7 +172,7 @@ def train_torch(job: Job) -> dict[str, Any]:
     model = baseline_model.MultiTaskNet()
     start = weights_conversion.read(job.out / START)
     model.load_state_dict({name: torch.from_numpy(array) for name, array in start.items()}, strict=True)
-    if config.trainable == ("layer4",):
+    if config.trainable in (("last",), ("layer4",)):
         baseline_model.freeze_early_layers(model)
     model.to(device)
     optimizer = training.make_optimizer(model)

@@ -2,27 +2,6 @@
 
 from __future__ import annotations
 
-import torch
+from weights_conversion.with_torch import import_torchvision
 
-
-def _import_torchvision():
-    try:
-        import torchvision
-    except RuntimeError as error:
-        if "torchvision::" not in str(error):
-            raise
-        # A CPU build of torch can't load the compiled part of torchvision's CUDA wheel. Its models and transforms are
-        # plain Python, but importing it registers variants of two detection operators, whose schemas must exist.
-        library = torch.library.Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _KEPT.append(library)  # the schemas vanish with it
-        import torchvision
-    import torchvision.models
-    import torchvision.transforms
-
-    return torchvision
-
-
-_KEPT: list[object] = []
-torchvision = _import_torchvision()
+torchvision = import_torchvision()

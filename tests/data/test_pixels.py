@@ -52,6 +52,7 @@ def test_the_key_changes_with_whatever_the_pixels_depend_on(examples, avatars_di
     few = open_examples(["avatars"], "train", avatars_dir, {"gender": ("female", "male")}, limit=5)
     val = open_examples(["avatars"], "val", avatars_dir, {"gender": ("female", "male")})
     other_pixels = [dataclasses.replace(PIXELS, image_size=17), dataclasses.replace(PIXELS, decode="as_notebook")]
+    other_pixels.append(dataclasses.replace(PIXELS, interpolation="bicubic"))
     keys = [stores(examples, pixels)[0].key for pixels in (PIXELS, *other_pixels)]
     keys += [stores(one, PIXELS)[0].key for one in (few, val)]
     split = dataclasses.replace(examples.splits[0], fingerprint="another")
@@ -78,7 +79,7 @@ def test_a_picture_that_does_not_decode_is_named_and_the_others_are_kept(example
             pack(examples, PIXELS, threads=1)
     decoded = []
     decode = pixels_module.decode_resized
-    monkeypatch.setattr(pixels_module, "decode_resized", lambda *args: decoded.append(1) or decode(*args))
+    monkeypatch.setattr(pixels_module, "decode_resized", lambda *a, **k: decoded.append(1) or decode(*a, **k))
     pack(examples, PIXELS)
     assert 0 < len(decoded) <= 14
 

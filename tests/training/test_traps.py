@@ -20,6 +20,7 @@ from facefeat_jax.data.index_stream import IndexStream, in_order
 from facefeat_jax.evaluation.metrics import head_result
 from facefeat_jax.models import BatchNorm, Head, ResNet
 from facefeat_jax.models.head import torch_linear
+from facefeat_jax.models.registry import get_architecture
 from facefeat_jax.tasks import NOTEBOOK_SHIRT_CLASSES, SHIRT_CLASSES, TASKS
 from facefeat_jax.training import groups, steps
 from facefeat_jax.training.losses import per_example_loss
@@ -34,7 +35,7 @@ class _Trainer:
     def __init__(self, small_model, dtype: str):
         self.model, spec = small_model(dtype)
         recipe = load_recipe("baseline")
-        self.trained = groups.trained_modules(ResNet.STAGES, recipe.trainable)
+        self.trained = groups.trained_modules(ResNet.STAGES, recipe.trainable, ResNet.LAST)
         graph, self.eval_graph = steps.graphdefs(
             self.model, self.trained, freeze_batch_norm=recipe.batch_norm == "frozen"
         )
@@ -342,7 +343,9 @@ def test_the_recipe_is_the_notebook() -> None:
     assert recipe.tasks == ("gender", "glasses", "shirt")
     assert recipe.sources == ("fairface", "glasses", "apparel")
     assert (recipe.image_size, recipe.decode, recipe.weights) == (224, "as_notebook", "imagenet")
-    assert (recipe.trainable, recipe.batch_norm) == (("layer4",), "batch")
+    assert (recipe.trunk, recipe.trainable, recipe.batch_norm) == ("resnet18", ("last",), "batch")
+    architecture = get_architecture(recipe.trunk)
+    assert groups.trained_modules(architecture.stages, recipe.trainable, architecture.last) == ("layer4",)
     assert (recipe.batch_size, recipe.epochs, recipe.learning_rate) == (32, 5, LEARNING_RATE)
     assert (recipe.schedule, recipe.learning_rate_schedule) == ("sequential", "constant")
     rate = groups.learning_rate_schedule("constant", recipe.learning_rate, 100, 0)

@@ -137,8 +137,30 @@ def visible(folder: Path) -> list[str]:
 def test_the_table_is_consistent() -> None:
     for name, entry in WEIGHTS.items():
         assert name == entry.name and entry.file == f"{name}.pth" and entry.url.startswith("https://")
-        assert re.fullmatch(r"[0-9a-f]{64}", entry.sha256) and entry.size > 0 and entry.licence and entry.origin
-        assert name.rsplit("-", 1)[1] == entry.sha256[:8]  # torchvision's own mark in the file's name
+        assert re.fullmatch(r"[0-9a-f]{8}", entry.digits) and entry.licence and entry.origin
+        if entry.sha256 is not None:
+            assert re.fullmatch(r"[0-9a-f]{64}", entry.sha256)
+            assert entry.digits == entry.sha256[:8]  # torchvision's own mark in the file's name
+        if entry.size is not None:
+            assert round(entry.size / 2**20, 3) == entry.mebibytes and entry.may_have_size(entry.size)
+        assert not entry.may_have_size(round((entry.mebibytes + 0.002) * 2**20))
+
+
+def test_a_file_of_which_eight_digits_are_known_is_held_to_those(get: Get, server: Server, tmp_path: Path) -> None:
+    digest, mebibytes = hashlib.sha256(CONTENT).hexdigest(), round(len(CONTENT) / 2**20, 3)
+    name = f"resnet18-{digest[:8]}"
+    entry = replace(WEIGHTS[NAME], name=name, sha256=None, size=None, mebibytes=mebibytes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(WEIGHTS, NAME, entry)
+        server.plan = ["cut 1000000", "good"]
+        assert get().read_bytes() == CONTENT and len(server.ranges) == 2 and server.ranges[1] is not None
+        assert visible(tmp_path) == [f"{name}.pth"]
+        assert get().read_bytes() == CONTENT and len(server.ranges) == 2  # now from the cache
+        (tmp_path / f"{name}.pth").unlink()
+        server.content = CONTENT[:-1] + b"?"  # another file of the same length
+        assert f"expected SHA-256 {digest[:8]}..." in refusal(get)
+        server.content = CONTENT + bytes(2000)
+        assert "bytes long and should be" in refusal(get)
 
 
 @pytest.mark.realdata

@@ -1,0 +1,38 @@
+"""Models with shapes in place of weights: for loading into, counting and looking at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import jax
+from flax import nnx
+
+Module = TypeVar("Module", bound=nnx.Module)
+
+
+class _OneKey:
+    """Stands in for `nnx.Rngs` where the numbers drawn are never looked at; each stream gives the same key."""
+
+    def __init__(self, key: jax.Array):
+        self._key = key
+
+    def __getattr__(self, stream: str) -> Callable[[], jax.Array]:
+        return lambda: self._key
+
+    __getitem__ = __getattr__
+
+
+def abstract(build: Callable[..., Module], *arguments: Any, **options: Any) -> Module:
+    """Makes a module without computing anything: its variables hold `jax.ShapeDtypeStruct`.
+
+    The same as `nnx.eval_shape(lambda: build(..., rngs=nnx.Rngs(0)))`, more than twice as fast for a deep network: Flax
+    counts the keys that a stream has given in a traced array, whose history grows with every one.
+
+    Args:
+      build: a module's class or a function that makes one, given `rngs`.
+      *arguments: passed on to it.
+      **options: passed on to it.
+    """
+    rngs = cast(nnx.Rngs, _OneKey(jax.random.key(0)))
+    return nnx.eval_shape(lambda: build(*arguments, **options, rngs=rngs))

@@ -1,0 +1,343 @@
+"""The Vision Transformer with torchvision's layout, so that its weights fit.
+
+Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Unpack
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.typing import DTypeLike
+
+from facefeat_jax.models.convolution import logical_axes
+from facefeat_jax.models.dropout import Dropout
+from facefeat_jax.models.trunk import Stages, Trunk, TrunkOptions
+
+_EPSILON = 1e-6
+
+
+class Embedding(nnx.Module):
+    """Cuts pictures into patches, maps each to a token, puts the class token before them and adds their positions.
+
+    Attributes:
+      projection: the convolution whose kernel and stride are a patch.
+      class_token: `[1, 1, width]`.
+      positions: `[1, 1 + grid * grid, width]`: of the class token, then of the patches row by row.
+      grid: patches along a side of the pictures that it is made for; for others the positions are resized.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        width: int,
+        patch: int,
+        grid: int,
+        *,
+        dtype: DTypeLike | None,
+        param_dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        fan_in = in_channels * patch * patch
+        # torch's trunc_normal_ cuts at 2, which at these deviations cuts nothing.
+        self.projection = nnx.Conv(
+            in_channels,
+            width,
+            (patch, patch),
+            strides=(patch, patch),
+            padding="VALID",
+            kernel_init=nnx.initializers.normal(math.sqrt(1 / fan_in)),
+            kernel_metadata=logical_axes(None, None, "channels", "embed"),
+            dtype=dtype,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )
+        positions = jax.random.normal(rngs.params(), (1, 1 + grid * grid, width), param_dtype) * 0.02
+        self.class_token = nnx.Param(jnp.zeros((1, 1, width), param_dtype), **logical_axes(None, None, "embed"))
+        self.positions = nnx.Param(positions, **logical_axes(None, None, "embed"))
+        self.grid = grid
+        self.patch = patch
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Maps `[batch, height, width, channels]` to tokens `[batch, 1 + height / patch * width / patch, width]`."""
+        patches = self.projection(images)
+        batch, rows, columns, width = patches.shape
+        class_token, positions = (value[...].astype(patches.dtype) for value in (self.class_token, self.positions))
+        if (rows, columns) != (self.grid, self.grid):
+            positions = resized_positions(positions, (rows, columns))
+        tokens = [jnp.broadcast_to(class_token, (batch, 1, width)), patches.reshape(batch, rows * columns, width)]
+        return jnp.concatenate(tokens, axis=1) + positions
+
+
+class SelfAttention(nnx.Module):
+    """Multi-head self-attention; queries, keys and values come from one matrix, as in torch's `MultiheadAttention`."""
+
+    def __init__(self, width: int, heads: int, *, dtype: DTypeLike | None, param_dtype: DTypeLike, rngs: nnx.Rngs):
+        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        bound = 1 / math.sqrt(width)
+
+        def uniform(key, shape, dtype, out_sharding=None):
+            return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+        # torch starts the three as the one matrix they are stored in, and the output like any linear layer.
+        self.qkv = nnx.Linear(
+            width,
+            3 * width,
+            kernel_init=nnx.initializers.xavier_uniform(),
+            kernel_metadata=logical_axes("embed", "heads"),
+            **options,
+        )
+        self.out = nnx.Linear(
+            width,
+            width,
+            kernel_init=uniform,
+            kernel_metadata=logical_axes("heads", "embed"),
+            **options,
+        )
+        self.heads = heads
+
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        """Maps `[batch, tokens, width]` to the same shape."""
+        batch, length, width = tokens.shape
+        qkv = self.qkv(tokens).reshape(batch, length, 3, self.heads, width // self.heads)
+        query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+        scores = jnp.einsum("bqhd,bkhd->bhqk", query / math.sqrt(width // self.heads), key)
+        # The sum of many exponentials: in float32 where the rest is narrower.
+        weights = jax.nn.softmax(scores.astype(jnp.promote_types(scores.dtype, jnp.float32)), axis=-1)
+        mixed = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(value.dtype), value)
+        return self.out(mixed.reshape(batch, length, width))
+
+
+class MLP(nnx.Module):
+    """Two linear layers with a GELU, the exact one, between them; each is followed by dropout."""
+
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        dropout: float,
+        *,
+        dtype: DTypeLike | None,
+        param_dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        options: dict[str, Any] = {
+            "kernel_init": nnx.initializers.xavier_uniform(),
+            "bias_init": nnx.initializers.normal(1e-6),
+            "dtype": dtype,
+            "param_dtype": param_dtype,
+            "rngs": rngs,
+        }
+        self.hidden = nnx.Linear(width, hidden, kernel_metadata=logical_axes("embed", "mlp"), **options)
+        self.output = nnx.Linear(hidden, width, kernel_metadata=logical_axes("mlp", "embed"), **options)
+        self.dropout = Dropout(dropout)
+
+    def __call__(self, tokens: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Maps `[batch, tokens, width]` to the same shape."""
+        x = self.dropout(jax.nn.gelu(self.hidden(tokens), approximate=False), rngs=rngs)
+        return self.dropout(self.output(x), rngs=rngs)
+
+
+class EncoderBlock(nnx.Module):
+    """Self-attention and a perceptron, each on normalised tokens and added to them."""
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        hidden: int,
+        dropout: float,
+        *,
+        dtype: DTypeLike | None,
+        param_dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        self.norm1 = _layer_norm(width, **options)
+        self.attention = SelfAttention(width, heads, **options)
+        self.dropout = Dropout(dropout)
+        self.norm2 = _layer_norm(width, **options)
+        self.mlp = MLP(width, hidden, dropout, **options)
+
+    def __call__(self, tokens: jax.Array, *, mask: jax.Array | None = None, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Maps `[batch, tokens, width]` to the same shape."""
+        x = tokens + self.dropout(self.attention(self.norm1(tokens)), rngs=rngs)
+        return x + self.mlp(self.norm2(x), rngs=rngs)
+
+
+class VisionTransformer(Trunk):
+    """A Vision Transformer: patches to tokens, encoder blocks, a last normalisation, and maybe a classifier.
+
+    The pooled features are the class token's. It takes pictures of any size whose sides are multiples of the patch:
+    where they are not what it is made for, its position embeddings are resized as it runs, as torchvision's
+    `interpolate_embeddings` does once.
+
+    Args:
+      patch: side of a patch in pixels.
+      depth: number of encoder blocks.
+      width: of the tokens.
+      heads: of the attention.
+      hidden: width of the perceptrons' hidden layers.
+      image_size: side of the square pictures that it is made for.
+      dropout: rate after the embedding, the attention, and both layers of the perceptrons; torchvision's is 0.
+      num_classes, in_channels, dtype, param_dtype, remat, rngs: see `TrunkOptions`.
+
+    Attributes:
+      num_features: width of the tokens.
+    """
+
+    def __init__(
+        self,
+        patch: int,
+        depth: int,
+        width: int,
+        heads: int,
+        hidden: int,
+        *,
+        image_size: int = 224,
+        dropout: float = 0.0,
+        num_classes: int | None = None,
+        in_channels: int = 3,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        remat: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        if image_size < patch or image_size % patch:
+            raise ValueError(f"image_size must be a multiple of the patch, {patch} pixels, got {image_size}")
+        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        self.patch = patch
+        self.depth = depth
+        self.in_channels = in_channels
+        self.num_features = width
+        self.dtype = dtype or param_dtype
+        self.remat = remat
+        self.stem = Embedding(in_channels, width, patch, image_size // patch, **options)
+        self.dropout = Dropout(dropout)
+        for number in range(depth):
+            setattr(self, f"block{number}", EncoderBlock(width, heads, hidden, dropout, **options))
+        self.norm = _layer_norm(width, **options)
+        zeros = nnx.initializers.zeros
+        axes = logical_axes("embed", "classes")
+        self.fc = (
+            None
+            if num_classes is None
+            else nnx.Linear(width, num_classes, kernel_init=zeros, kernel_metadata=axes, **options)
+        )
+
+    @staticmethod
+    def stages_of(depth: int) -> Stages:
+        """Returns `STAGES` of a network with that many blocks."""
+        blocks = (f"block{number}" for number in range(depth))
+        return {name: (name,) for name in ("stem", *blocks, "norm")}
+
+    @staticmethod
+    def last_of(depth: int) -> tuple[str, ...]:
+        """Returns `LAST` of a network with that many blocks."""
+        return (f"block{depth - 1}", "norm")
+
+    @property
+    def STAGES(self) -> Stages:
+        return self.stages_of(self.depth)
+
+    @property
+    def LAST(self) -> tuple[str, ...]:
+        return self.last_of(self.depth)
+
+    def check_size(self, images: jax.Array) -> None:
+        """Raises ValueError for images whose sides are not multiples of the patch."""
+        if any(side < self.patch or side % self.patch for side in images.shape[1:3]):
+            raise ValueError(
+                f"a Vision Transformer with patches of {self.patch} pixels takes images whose height and width are "
+                f"multiples of that, got {images.shape}"
+            )
+
+    def stage(
+        self, name: str, inputs: jax.Array, *, mask: jax.Array | None = None, rngs: nnx.Rngs | None = None
+    ) -> jax.Array:
+        """Runs one stage; all give tokens `[batch, 1 + patches, width]`, the class token first."""
+        if name == "stem":
+            return self.dropout(self.stem(inputs), rngs=rngs)
+        if name == "norm":
+            return self.norm(inputs)
+        return self.run_block(getattr(self, name), inputs, mask, rngs)
+
+    def pooled(self, inputs: jax.Array) -> jax.Array:
+        """Returns the class token of the last stage's output: pooled features `[batch, num_features]`."""
+        return inputs[:, 0]
+
+
+def _layer_norm(width: int, **options: Any) -> nnx.LayerNorm:
+    # In two passes, as torch's: the fast form loses digits.
+    return nnx.LayerNorm(width, epsilon=_EPSILON, use_fast_variance=False, **options)
+
+
+def resized_positions(positions: jax.Array, grid: tuple[int, int]) -> jax.Array:
+    """Resizes position embeddings to another grid of patches, as torchvision's `interpolate_embeddings` does.
+
+    Bicubic, with the corners in place; the class token's is kept. It is linear, so gradients go through it.
+
+    Args:
+      positions: `[1, 1 + n * n, width]`.
+      grid: rows and columns wanted.
+
+    Returns:
+      `[1, 1 + rows * columns, width]`.
+    """
+    side = math.isqrt(positions.shape[1] - 1)
+    width = positions.shape[2]
+    rows, columns = (jnp.asarray(bicubic(side, wanted), positions.dtype) for wanted in grid)
+    image = positions[0, 1:].reshape(side, side, width)
+    resized = jnp.einsum("yi,xj,ijc->yxc", rows, columns, image).reshape(1, -1, width)
+    return jnp.concatenate([positions[:, :1], resized], axis=1)
+
+
+def bicubic(size: int, wanted: int) -> np.ndarray:
+    """Returns the matrix `[wanted, size]` of torch's bicubic interpolation with `align_corners=True`."""
+    steepness = -0.75
+    matrix = np.zeros((wanted, size))
+    for row in range(wanted):
+        at = row * (size - 1) / (wanted - 1) if wanted > 1 else 0.0
+        first = math.floor(at)
+        for neighbour in range(first - 1, first + 3):
+            distance = abs(at - neighbour)
+            if distance <= 1:
+                weight = ((steepness + 2) * distance - (steepness + 3)) * distance**2 + 1
+            else:
+                weight = ((distance - 5) * distance + 8) * distance * steepness - 4 * steepness
+            matrix[row, min(max(neighbour, 0), size - 1)] += weight  # beyond the edge its value is repeated
+    return matrix
+
+
+class ViTOptions(TrunkOptions, total=False):
+    """`TrunkOptions`, and the side of the square pictures that a Vision Transformer is made for, in pixels."""
+
+    image_size: int
+
+
+_BASE: dict[str, int] = {"depth": 12, "width": 768, "heads": 12, "hidden": 3072}
+_LARGE: dict[str, int] = {"depth": 24, "width": 1024, "heads": 16, "hidden": 4096}
+
+
+def vit_b_16(**options: Unpack[ViTOptions]) -> VisionTransformer:
+    """ViT-B/16: 85.8 million parameters without its classifier."""
+    return VisionTransformer(16, **_BASE, **options)
+
+
+def vit_b_32(**options: Unpack[ViTOptions]) -> VisionTransformer:
+    """ViT-B/32: 87.5 million parameters without its classifier."""
+    return VisionTransformer(32, **_BASE, **options)
+
+
+def vit_l_16(**options: Unpack[ViTOptions]) -> VisionTransformer:
+    """ViT-L/16: 303.3 million parameters without its classifier."""
+    return VisionTransformer(16, **_LARGE, **options)
+
+
+def vit_l_32(**options: Unpack[ViTOptions]) -> VisionTransformer:
+    """ViT-L/32: 305.5 million parameters without its classifier."""
+    return VisionTransformer(32, **_LARGE, **options)
