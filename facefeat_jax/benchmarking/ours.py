@@ -97,7 +97,7 @@ def _config(settings: Settings, **fields: Any) -> TrainConfig:
     known = {field.name for field in dataclasses.fields(TrainConfig)}
     if unknown := sorted(set(given) - known):
         raise UserError(f"this version has no setting {', '.join(unknown)}")
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     return dataclasses.replace(recipe, **values)
 
 
@@ -275,9 +275,9 @@ def _count_compiling() -> dict[str, float]:
 
     sums = dict.fromkeys(_COMPILE_EVENTS.values(), 0.0)
 
-    def listen(event: str, seconds: float, **_: Any) -> None:
+    def listen(event: str, duration_secs: float, **_: str | int) -> None:
         if event in _COMPILE_EVENTS:
-            sums[_COMPILE_EVENTS[event]] += seconds
+            sums[_COMPILE_EVENTS[event]] += duration_secs
 
     monitoring.register_event_duration_secs_listener(listen)
     return sums
@@ -313,8 +313,7 @@ def job(settings: Settings) -> Measurement:
 
 
 OPERATIONS: dict[str, Callable[[Settings], Measurement]] = {
-    operation.__name__: operation
-    for operation in (matmul, decode, feed, feed_memory, step, forward, validation, job)
+    operation.__name__: operation for operation in (matmul, decode, feed, feed_memory, step, forward, validation, job)
 }
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -124,14 +125,10 @@ class Worker:
     def end(self, patience: float = 5) -> None:
         """Ends the process and whatever it started: it may leave by itself, then it is killed."""
         assert self._process.stdin is not None
-        try:
+        with contextlib.suppress(OSError):  # it may have gone, with a request unread
             self._process.stdin.close()
-        except OSError:
-            pass  # it has gone, with a request unread
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=patience)
-        except subprocess.TimeoutExpired:
-            pass
         _kill_session(self._process)
         self._process.wait()
         self._reader.join()
@@ -176,10 +173,8 @@ def run_command(
 
 def _kill_session(process: subprocess.Popen) -> None:
     """Kills what is left of a process that leads a session of its own, its children included."""
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
 
 
 def python_path(folders: Sequence[Path], inherited: str | None) -> str:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -84,7 +85,9 @@ def run(request: Request, sides: Sequence[Side] = (OURS,)) -> dict[str, Any]:
     if (request.out / RESULTS).exists():
         raise UserError(f"{request.out} already holds results; give --out a new folder")
     if request.downloads is not None and not request.downloads.is_dir():
-        raise UserError(f"{request.downloads} is no folder; --downloads takes one with fairface/, glasses/ and apparel/")
+        raise UserError(
+            f"--downloads takes a folder with fairface/, glasses/ and apparel/; {request.downloads} is none"
+        )
     place = Workplace(request.out / "work")
     stages = request.stages or STAGES
     # Looked at before anything is made: the device is not known yet, but the names are.
@@ -216,7 +219,7 @@ class _Benchmark:
 
         takers = {}
         for name, entry in case.entries.items():
-            opened = self._attempt(name, entries, lambda name=name, entry=entry: self._open(case, name, entry.side))
+            opened = self._attempt(name, entries, partial(self._open, case, name, entry.side))
             if opened is not None:
                 entries[name]["about"] = opened
                 takers[name] = taker(name, self._workers[name])
@@ -232,7 +235,7 @@ class _Benchmark:
     def _close(self, case: Case, entries: dict[str, dict[str, Any]]) -> None:
         for name in case.entries:
             if name in self._workers and "error" not in entries[name]:
-                closed = self._attempt(name, entries, lambda name=name: self._workers[name].close(timeout=600))
+                closed = self._attempt(name, entries, partial(self._workers[name].close, timeout=600))
                 entries[name]["after"] = closed
 
     def _fresh_takers(self, case: Case, entries: dict[str, dict[str, Any]]) -> dict[str, Callable[[int], Any]]:

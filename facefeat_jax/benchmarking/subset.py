@@ -103,4 +103,4 @@ def _refuse_tracked(out: Path) -> None:
     except OSError:
         return  # no git, no project to take it in
     if ignored == 1:  # in a work tree, and not ignored there; elsewhere it is 128
-        raise UserError(f"{out} lies in a git work tree that doesn't ignore it; give a folder outside, or one it ignores")
+        raise UserError(f"git would take {out} into a project; give a folder outside it, or one that it ignores")

@@ -1,7 +1,7 @@
 """Downloads made here: the three data sets' layouts and sizes, with pictures that cost what photographs cost to decode.
 
-The pictures are noise with the spectrum of photographs (amplitude falls as 1/f), cut anew for each file out of a
-hundred and more larger ones: as JPEG they hold about as many bytes as faces and shop photos of that size do. They show nothing;
+The pictures are noise with the spectrum of photographs (amplitude falls as 1/f), cut anew for each file out of more
+than a hundred larger ones: as JPEG they hold about as many bytes as photographs of that size do. They show nothing;
 only speed and memory can be measured on them. Every picture is a function of its number.
 """
 
@@ -63,8 +63,8 @@ def write_downloads(out: Path, fraction: float) -> int:
     folders = [f"{colour}_{garment}" for garment in _GARMENTS for colour in SHIRT_CLASSES][:15]
     for number in range(_scaled(_APPAREL, fraction, least=5 * len(folders))):
         files.append(out / "apparel" / folders[number % len(folders)] / f"{number:05}.jpg")
-    for folder in {file.parent for file in files}:
-        folder.mkdir(parents=True, exist_ok=True)
+    for parent in {file.parent for file in files}:
+        parent.mkdir(parents=True, exist_ok=True)
     with Bar("making pictures", len(files)) as bar:
         _write(files, lambda number: jpeg(number, SIDE), bar.advance)
     return len(files)

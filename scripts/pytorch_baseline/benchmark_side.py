@@ -156,9 +156,7 @@ def step(settings: Settings) -> Measurement:
         def call() -> None:
             training.train_step(model, optimizer, task, images, labels)
 
-    return Repeated(
-        call, _wait, images=batch, seconds=settings["round_seconds"], about=_about(), after=_after
-    )
+    return Repeated(call, _wait, images=batch, seconds=settings["round_seconds"], about=_about(), after=_after)
 
 
 def forward(settings: Settings) -> Measurement:
@@ -181,9 +179,7 @@ def forward(settings: Settings) -> Measurement:
             with torch.no_grad():
                 model(images, task)
 
-    return Repeated(
-        call, _wait, images=batch, seconds=settings["round_seconds"], about=_about(), after=_after
-    )
+    return Repeated(call, _wait, images=batch, seconds=settings["round_seconds"], about=_about(), after=_after)
 
 
 def validation(settings: Settings) -> Measurement:
