@@ -212,6 +212,9 @@ def _step(plan: Plan, device: Device, cores: int) -> Iterator[Case]:
                 entries = _everybody()
                 if batch != batches[0]:
                     del entries["pytorch"]  # the notebook's batch size is its own
+                if (trainable, precision) == ("layer4", plan.precisions[0]):
+                    cached = {"batch_norm": "frozen", "after": "layer3"}
+                    entries["ours, from cached outputs of layer3"] = Entry("ours", cached)
                 yield Case(
                     f"step/{trainable}/{precision}/{batch}",
                     "step",
@@ -273,7 +276,9 @@ def _feed(plan: Plan, device: Device, cores: int) -> Iterator[Case]:
         "feed",
         {"batches": plan.feed_batches, "image_size": plan.image_size, "batch": plan.batch, "task": "gender"},
         {
-            "ours": Entry("ours"),
+            "ours": Entry("ours", {"fields": {"packed": "on", "feed": "stream"}}),
+            "ours, on the device": Entry("ours", {"fields": {"packed": "on", "feed": "device"}}),
+            "ours, decoding anew": Entry("ours", {"fields": {"packed": "off", "feed": "stream"}}),
             "pytorch": Entry("pytorch", {"workers": 0}),
             "tuned": Entry("tuned", {"workers": cores}),
         },
@@ -293,7 +298,8 @@ def _validation(plan: Plan, device: Device, cores: int) -> Iterator[Case]:
             "task": "gender",
         },
         {
-            "ours": Entry("ours"),
+            "ours": Entry("ours", {"fields": {"packed": "on"}}),
+            "ours, decoding anew": Entry("ours", {"fields": {"packed": "off"}}),
             "pytorch": Entry("pytorch", {"workers": 0}),
             "tuned": Entry("tuned", {"workers": cores}),
         },
@@ -353,6 +359,7 @@ def _start(plan: Plan, device: Device, cores: int) -> Iterator[Case]:
 
 
 def _memory(plan: Plan, device: Device, cores: int) -> Iterator[Case]:
+    feed = {"packed": "on", "feed": "stream", "steps_per_call": 1}
     yield Case(
         "memory",
         "memory",
@@ -364,9 +371,11 @@ def _memory(plan: Plan, device: Device, cores: int) -> Iterator[Case]:
             "sources": ["fairface"],
         },
         {
-            f"{count:,} pictures": Entry("ours", {"count": count, "fields": {"tasks": ["gender"], "epochs": 200}})
+            f"{count:,} pictures": Entry(
+                "ours", {"count": count, "fields": {**feed, "tasks": ["gender"], "epochs": 200}}
+            )
             for count in plan.memory_counts
         },
-        2,
+        1,
         fresh=True,
     )

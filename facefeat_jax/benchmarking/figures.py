@@ -58,8 +58,8 @@ class Figures:
             return None
         if per_call := entry["about"].get("flops_per_call"):
             return spread([per_call * one["calls"] / one["seconds"] / 1e12 for one in entry["rounds"]])
-        # Ours counts it; it is the same mathematics on every side.
-        counts = [other.get("about", {}) for other in self._cases[case]["entries"].values()]
+        # Ours counts it; it is the same mathematics on every side, but where an entry has a count of its own.
+        counts = [one.get("about", {}) for one in (entry, *self._cases[case]["entries"].values())]
         per_image = next((about["flops_per_image"] for about in counts if "flops_per_image" in about), None)
         return spread([rate * per_image / 1e12 for rate in self.rates(case, name)]) if per_image else None
 

@@ -27,28 +27,33 @@ def forward_flops(spec: ModelSpec, tasks: Sequence[str]) -> float:
     return _flops(spec, tasks, trained=None)
 
 
-def step_flops(spec: ModelSpec, tasks: Sequence[str], trained: Sequence[str]) -> float:
+def step_flops(spec: ModelSpec, tasks: Sequence[str], trained: Sequence[str], *, after: str | None = None) -> float:
     """Returns the operations of one picture in a training step.
 
     Args:
       spec: the model.
       tasks: the heads in the loss; they are trained.
       trained: the trunk's modules that are trained.
+      after: the stage of the trunk whose outputs the step begins with, or None for pictures.
     """
-    return _flops(spec, tasks, trained=trained)
+    return _flops(spec, tasks, trained=trained, after=after)
 
 
-def _flops(spec: ModelSpec, tasks: Sequence[str], trained: Sequence[str] | None) -> float:
+def _flops(spec: ModelSpec, tasks: Sequence[str], trained: Sequence[str] | None, after: str | None = None) -> float:
     model: MultiTaskModel = spec.abstract()
     model.eval()  # the products are the same, and a picture alone has no batch statistics
     graphdef, params, batch_stats = split_values(model)
 
-    def logits(params: groups.Params, pixels: jax.Array) -> dict[str, jax.Array]:
+    def merged(params: groups.Params) -> MultiTaskModel:
         statistics = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), batch_stats)
-        return nnx.merge(graphdef, params, statistics, copy=True)(pixels, tasks=tuple(tasks))
+        return nnx.merge(graphdef, params, statistics, copy=True)
 
-    pixels = jax.ShapeDtypeStruct((1, spec.image_size, spec.image_size, 3), jnp.float32)
-    program = jax.make_jaxpr(logits)(params, pixels)
+    inputs = jax.ShapeDtypeStruct((1, spec.image_size, spec.image_size, 3), jnp.float32)
+    if after is not None:
+        inputs = jax.eval_shape(lambda params, pixels: merged(params).trunk(pixels, until=after), params, inputs)
+    program = jax.make_jaxpr(lambda params, inputs: merged(params)(inputs, tasks=tuple(tasks), after=after))(
+        params, inputs
+    )
     in_loss = {f"heads/{task}" for task in tasks} if trained is not None else set()
     moving = in_loss | {f"{groups.TRUNK}/{module}" for module in trained or ()}
     leaves = jax.tree_util.tree_flatten_with_path(params)[0]

@@ -35,6 +35,11 @@ def describe(packages: tuple[str, ...], devices: str) -> dict[str, Any]:
     }
 
 
+def busy_cores(seconds: float = 0.3) -> float:
+    """Returns how many cores' worth of work the machine does meanwhile; called when we do none."""
+    return round(psutil.cpu_percent(interval=seconds) / 100 * (psutil.cpu_count() or 1), 2)
+
+
 def processor() -> str:
     """Returns the processor's name, as the system has it."""
     try:

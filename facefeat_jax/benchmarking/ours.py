@@ -101,56 +101,75 @@ def _config(settings: Settings, **fields: Any) -> TrainConfig:
     return dataclasses.replace(recipe, **values)
 
 
-def _batches(config: TrainConfig) -> Iterator[Any]:
-    """Yields the batches of a run, as its loop takes them."""
-    from facefeat_jax.data import feeds
-    from facefeat_jax.training.loop import open_data
+def _chosen(config: TrainConfig) -> TrainConfig:
+    """Returns the config with what it leaves open chosen as training does."""
+    from facefeat_jax.training import automatic
 
-    data = open_data(config)
-    return feeds.stream(
-        data.stream,
-        data.training,
-        image_size=config.image_size,
-        decode=config.decode,
-        threads=config.feed_threads,
-        prefetch=config.feed_prefetch,
-    )
+    return automatic.choose_steps_per_call(automatic.choose_dtype(config), heads_alone=False)
+
+
+class _Feed:
+    """The training feed of a run, as the loop opens it, and the first of its calls over and over."""
+
+    def __init__(self, config: TrainConfig, batches: int):
+        from facefeat_jax.data.placement import Placement
+        from facefeat_jax.training.inputs import Inputs
+        from facefeat_jax.training.loop import open_data
+
+        config = _chosen(config)
+        data = open_data(config)
+        inputs = Inputs(config, data.training, data.validation, None, Placement())
+        self.name = inputs.feed
+        self._steps = data.stream
+        self._feed, _ = inputs.open(None)
+        calls = (call for one in data.stream.passes for call in one.calls(config.steps_per_call))
+        self._calls = list(itertools.islice(calls, max(1, batches // config.steps_per_call)))
+        wanted = [step for call in self._calls for step in range(call.first_step, call.end_step)]
+        self.images = sum(int(data.stream[step].mask.sum()) for step in wanted)
+
+    def batches(self) -> Iterator[Any]:
+        """Yields the rows of each call, on the device; those of a table are gathered from it."""
+        import jax
+
+        from facefeat_jax.data.feeds import take
+
+        gather = jax.jit(take, static_argnums=2)
+        for call, batches in zip(self._calls, self._feed(self._steps, self._calls), strict=True):
+            yield batches.rows if self._feed.table is None else gather(self._feed.table, batches, call.tasks)
 
 
 def feed(settings: Settings) -> Measurement:
     """Prepared records to batches on the device, nothing computed; a round begins anew."""
     import jax
 
+    started = time.perf_counter()
     config = _config(settings, batch_size=settings["batch"])
-    on_host = jax.default_backend() == "cpu"
+    opened = _Feed(config, settings["batches"])
 
     def run() -> dict[str, Any]:
-        images = 0
-        for batch in itertools.islice(_batches(config), settings["batches"]):
-            images += int(batch.mask.sum())
-            if not on_host:
-                jax.block_until_ready(jax.device_put(batch.images))
-        return {"images": images}
+        for rows in opened.batches():
+            jax.block_until_ready(rows)
+        return {"images": opened.images}
 
+    about = {"feed": opened.name, "threads": config.feed_threads, "open_seconds": time.perf_counter() - started}
     run()
-    return Once(run, about={"threads": config.feed_threads}, after=_device_memory)
+    return Once(run, about=about, after=_device_memory)
 
 
 def feed_memory(settings: Settings) -> Measurement:
     """The same in a process that does nothing else; the round's figure is the most memory it held."""
-    config = _config(settings, batch_size=settings["batch"])
+    opened = _Feed(_config(settings, batch_size=settings["batch"]), settings["batches"])
 
     def run() -> dict[str, Any]:
-        most, images = 0, 0
-        for number, batch in enumerate(itertools.islice(_batches(config), settings["batches"])):
-            images += int(batch.mask.sum())
+        most = anonymous_bytes()
+        if most is None:
+            raise UserError("this system doesn't say how much anonymous memory a process holds")
+        for number, _ in enumerate(opened.batches()):
             if number % 10 == 9:
                 most = max(most, anonymous_bytes() or 0)
-        if not most:
-            raise UserError("this system doesn't say how much anonymous memory a process holds")
-        return {"images": images, "feed_anonymous_bytes": most}
+        return {"images": opened.images, "feed_anonymous_bytes": most}
 
-    return Once(run, about={"before_bytes": anonymous_bytes()})
+    return Once(run, about={"feed": opened.name})
 
 
 def _spec(settings: Settings):
@@ -166,37 +185,64 @@ def _images(settings: Settings) -> np.ndarray:
     return np.random.RandomState(0).randint(0, 256, shape).astype(np.uint8)
 
 
+# Of what a call takes in a benchmark at most: large batches need no long calls to hide what a call costs.
+_PICTURES_PER_CALL = 8192
+
+
 def step(settings: Settings) -> Measurement:
-    """The training step that the loop takes, on a batch that is on the device already."""
+    """The training step as the loop calls it, several steps a call on a GPU, on pictures that are on the device.
+
+    With `after`, the rows are the outputs of that stage of the trunk.
+    """
     import jax
+    import jax.numpy as jnp
     import optax
     from flax import nnx
 
     from facefeat_jax.benchmarking.flops import step_flops
+    from facefeat_jax.data.feeds import Batches, Table
+    from facefeat_jax.data.placement import Placement
     from facefeat_jax.factory import create_model
     from facefeat_jax.training import groups, steps
 
     dtype = _numerics(settings["precision"])
-    spec, task, batch = _spec(settings), settings["task"], settings["batch"]
+    spec, task, batch, after = _spec(settings), settings["task"], settings["batch"], settings.get("after")
+    placement = Placement()
     model = create_model(tasks=spec.tasks, rngs=nnx.Rngs(0), dtype=dtype)
     trained = groups.trained_modules(model.trunk.STAGES, (settings["trainable"],))
-    graphdef, _ = steps.graphdefs(model, trained, freeze_batch_norm=settings.get("batch_norm", "batch") == "frozen")
-    run = steps.make_train_step(graphdef, spec, trained, optax.constant_schedule(1e-4), dtype)
-    state = steps.create_state(model, trained)
-    labels = {task: np.arange(batch, dtype=np.int32) % 2}
-    given = jax.device_put((_images(settings), labels, np.ones(batch, bool)))
+    frozen = settings.get("batch_norm", "batch") == "frozen"
+    graphdef, _ = steps.graphdefs(model, trained, freeze_batch_norm=frozen)
+    step = steps.make_step(graphdef, spec, trained, optax.constant_schedule(1e-4), dtype, after=after)
+    run = steps.make_train_call(step, placement)
+    state = jax.device_put(steps.create_state(model, trained), placement.replicated)
+    rows = _images(settings)
+    if after is not None:
+        shape = jax.eval_shape(lambda x: model.trunk(x, until=after), jnp.zeros(rows.shape, dtype)).shape
+        rows = np.random.RandomState(0).random_sample(shape).astype(jnp.dtype(dtype))
+    num_steps = _chosen(TrainConfig(batch_size=batch)).steps_per_call
+    num_steps = max(1, min(num_steps, _PICTURES_PER_CALL // batch))
+    labels = np.arange(batch, dtype=np.int32) % 2
+    mask = np.ones((num_steps, batch), bool)
+    table: Table | None = None
+    if num_steps == 1:
+        batches = Batches(rows[None], None, {task: labels[None]}, mask)
+    else:
+        table = Table(rows, {task: labels})
+        indices = np.stack([np.random.RandomState(n).permutation(batch) for n in range(num_steps)]).astype(np.int32)
+        batches = Batches(None, indices, {}, mask)
+    table, batches = jax.device_put((table, batches))
     metrics: Any = None
 
     def call() -> None:
         nonlocal state, metrics
-        state, metrics = run(state, *given, tasks=(task,))
+        state, metrics = run(state, table, batches, tasks=(task,))
 
     return Repeated(
         call,
         lambda: jax.block_until_ready((state, metrics)),
-        images=batch,
+        images=num_steps * batch,
         seconds=settings["round_seconds"],
-        about={"flops_per_image": step_flops(spec, (task,), trained)},
+        about={"flops_per_image": step_flops(spec, (task,), trained, after=after), "steps_per_call": num_steps},
         after=_device_memory,
     )
 
@@ -236,8 +282,12 @@ def forward(settings: Settings) -> Measurement:
 
 def validation(settings: Settings) -> Measurement:
     """Prepared records to a head's accuracy and loss, with a model in memory."""
+    import jax
     from flax import nnx
 
+    from facefeat_jax.data.feeds import Feed
+    from facefeat_jax.data.pixels import PixelFormat, open_rows
+    from facefeat_jax.data.placement import Placement
     from facefeat_jax.evaluation.evaluate import Evaluator
     from facefeat_jax.factory import create_model
     from facefeat_jax.models.values import split_values
@@ -245,15 +295,18 @@ def validation(settings: Settings) -> Measurement:
 
     dtype = _numerics(settings["precision"])
     config = _config(settings, batch_size=settings["batch"], dtype=dtype, tasks=(settings["task"],))
-    data = open_data(config)
+    data, placement = open_data(config), Placement()
     spec = dataclasses.replace(_spec(settings), classes=data.classes)
     model = create_model(tasks=spec.tasks, rngs=nnx.Rngs(0), dtype=dtype)
     model.eval()
-    graphdef, params, batch_stats = split_values(model)
-    evaluator = Evaluator(graphdef, spec, data.validation, config)
+    graphdef, *values = split_values(model)
+    params, batch_stats = jax.device_put(values, placement.replicated)
+    evaluator = Evaluator(graphdef, spec, data.validation, placement, batch_size=config.batch_size, dtype=dtype)
+    rows = open_rows(data.validation, PixelFormat(config.image_size, config.decode), config.packed)
+    opened = Feed(data.validation, placement, rows, None, config.feed_threads, config.feed_prefetch)
 
     def run() -> dict[str, Any]:
-        results = evaluator.results(params, batch_stats, config.tasks)
+        results = evaluator.results(opened, params, batch_stats, config.tasks)
         return {"images": sum(result.n for result in results.values())}
 
     started = time.perf_counter()
@@ -304,7 +357,7 @@ def job(settings: Settings) -> Measurement:
             "epochs": config.epochs,
             "train_call_seconds": time.perf_counter() - imported,
             "loop_seconds": results["seconds"],
-            "passes_seconds": sum(one["seconds"] for one in passes),
+            "timings": results["timings"],
             "accuracy": {task: head["accuracy"] for task, head in results["heads"].items()},
             **compiling,
         }

@@ -14,10 +14,17 @@ from facefeat_jax.benchmarking.turns import Spread, spread
 from facefeat_jax.errors import UserError
 
 _TRAINED = {"layer4": "layer4 and heads", "all": "all", "none": "heads"}
+_BUSY = 0.3  # cores' worth of other work, above which figures are doubtful
 _RATES = {
     "decode": ("Decode", "Picture files in the page cache to batches on the host, nothing else."),
-    "feed": ("Feed", "Training batches on the device, nothing computed. Ours reads prepared records, PyTorch files."),
-    "validation": ("Validation", "A pass over the validation pictures of one head, decoding included."),
+    "feed": (
+        "Feed",
+        "Training batches on the device, nothing computed. Ours are decoded once, before; PyTorch's each time.",
+    ),
+    "validation": (
+        "Validation",
+        "A pass over the validation pictures of one head. Ours are decoded once, before; PyTorch's each time.",
+    ),
 }
 
 
@@ -73,6 +80,12 @@ def _run(figures: Figures) -> list[str]:
         lines.append(
             f"- {data['kind']} pictures, {data['fraction']:g} of the full set ({counts}), "
             f"{data['mean_file_bytes'] / 1000:.1f} kB a file; `facefeat prepare`: {prepared}"
+        )
+    busy = max((case["busy_cores"] for case in results["cases"] if "busy_cores" in case), default=0.0)
+    if busy > _BUSY:
+        lines.append(
+            f"- **not a quiet machine**: between cases, other programs kept up to {busy:.1f} of {env['cores']} cores "
+            "busy, which slows some sides more than others; these figures are good for nothing but a rehearsal"
         )
     absent = [f"{side['title']} ({side['absent']})" for side in results["sides"].values() if side["absent"]]
     if absent:

@@ -189,12 +189,13 @@ class _Benchmark:
             name: {"side": entry.side, "settings": dict(entry.settings), "rounds": []}
             for name, entry in case.entries.items()
         }
-        if case.stage == "memory":
+        if case.stage == "memory":  # needed by this case alone, and large
             for entry in case.entries.values():
                 self._place.fill_faces(entry.settings["count"], plan.memory_image_size)
         if not case.group or case.group != self._group:
             self.end_workers()
             self._group = case.group
+        busy = machine.busy_cores()
         takers = self._fresh_takers(case, entries) if case.fresh else self._takers(case, entries)
         rounds = take_turns(takers, case.rounds, alternate=not case.keep_caches)
         for name, figures in rounds.items():
@@ -203,7 +204,7 @@ class _Benchmark:
             self._close(case, entries)
             if not case.group:
                 self.end_workers()
-        return {"entries": entries}
+        return {"entries": entries, "busy_cores": busy}
 
     def _settings(self, case: Case, name: str, work: Path | None = None) -> dict[str, Any]:
         entry = case.entries[name]
