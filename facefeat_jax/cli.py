@@ -29,6 +29,7 @@ Detects gender, glasses and shirt colour in pictures.
   convert FILE --to RUN         make a run of a torch file of the baseline's
   export RUN --to torch FILE    write a run as a file that PyTorch loads
   models [NAME...]              the trunks there are, and their published weights
+  benchmark                     how fast each stage is on this machine
   doctor                        what a bug report needs
 
 `facefeat COMMAND --help` says more of each. Exit codes: 0 done, 2 wrong call or input, 130 and 143 stopped by Ctrl-C
@@ -343,6 +344,15 @@ def _doctor(argv: Sequence[str]) -> int:
     return 0
 
 
+# --- benchmark
+
+
+def _benchmark(argv: Sequence[str]) -> int:
+    from facefeat_jax.benchmarking.command import RunArguments
+
+    return _parse(RunArguments, "benchmark", argv).measure("facefeat benchmark", [])
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "prepare": _prepare,
     "train": _train,
@@ -351,6 +361,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "convert": _convert,
     "export": _export,
     "models": _models,
+    "benchmark": _benchmark,
     "doctor": _doctor,
 }
 

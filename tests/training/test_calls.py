@@ -184,14 +184,14 @@ from facefeat_jax.training import groups, steps
 from flax import nnx
 
 STEPS, BATCH, PICTURES = 3, 6, 18
-spec = ModelSpec("resnet18", {"gender": ("female", "male")}, 32, "as_notebook", "random")
+spec = ModelSpec("resnet18", {"gender": ("female", "male")}, 64, "as_notebook", "random")
 options = {"dtype": "float64", "param_dtype": "float64", "rngs": nnx.Rngs(0)}
 model = MultiTaskModel(ResNet((1, 1, 1, 1), **options), spec.tasks, **options)
 trained = groups.trained_modules(ResNet.STAGES, ("all",))
 graph, _ = steps.graphdefs(model, trained, freeze_batch_norm=False)
 rate = groups.learning_rate_schedule("constant", 1e-3, STEPS, 0)
 stream = np.random.RandomState(0)
-rows = stream.randint(0, 256, (PICTURES, 32, 32, 3)).astype(np.uint8)
+rows = stream.randint(0, 256, (PICTURES, 64, 64, 3)).astype(np.uint8)
 labels = stream.randint(0, 2, PICTURES).astype(np.int32)
 results = []
 for devices, feed in ((1, "stream"), (2, "stream"), (4, "stream"), (4, "device")):

@@ -1,0 +1,374 @@
+"""This project's side of the benchmark: what each operation does. The main of its worker processes."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from facefeat_jax.benchmarking.memory import anonymous_bytes
+from facefeat_jax.benchmarking.pictures import read_listing
+from facefeat_jax.benchmarking.worker import Measurement, Once, Repeated, Settings, serve
+from facefeat_jax.config import TrainConfig, load_recipe
+from facefeat_jax.errors import UserError
+
+_PRECISIONS = {"float32": ("float32", "highest"), "tf32": ("float32", "tensorfloat32"), "bf16": ("bfloat16", "default")}
+
+
+def _numerics(precision: str) -> str:
+    """Sets the precision of products in this process; returns the dtype of the computation."""
+    from facefeat_jax.runtime import set_numerics
+
+    dtype, products = _PRECISIONS[precision]
+    set_numerics(dtype, "float32", products)
+    return dtype
+
+
+def _device_memory() -> dict[str, Any]:
+    import jax
+
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return {"device_peak_bytes": stats["peak_bytes_in_use"]} if "peak_bytes_in_use" in stats else {}
+
+
+def matmul(settings: Settings) -> Measurement:
+    """A square matrix product: the most that this side gets out of the machine."""
+    import jax
+    import jax.numpy as jnp
+
+    dtype = _numerics(settings["precision"])
+    size = settings["size"]
+    keys = jax.random.split(jax.random.key(0))
+    left, right = (jax.random.normal(key, (size, size), jnp.dtype(dtype)) for key in keys)
+    product = jax.jit(jnp.matmul)
+    out: list[jax.Array] = []
+
+    def call() -> None:
+        out[:] = [product(left, right)]
+
+    return Repeated(
+        call,
+        lambda: jax.block_until_ready(out),
+        images=0,
+        seconds=settings["round_seconds"],
+        about={"flops_per_call": 2.0 * size**3},
+    )
+
+
+def decode(settings: Settings) -> Measurement:
+    """Picture files to uint8 pixels of one size, by threads."""
+    from facefeat_jax.data.images import decode_resized
+
+    files = read_listing(Path(settings["listing"])).files("train")[: settings["pictures"]]
+    size, threads = settings["image_size"], settings["threads"]
+    pixels = np.empty((len(files), size, size, 3), np.uint8)
+
+    def one(number: int) -> None:
+        pixels[number] = decode_resized(files[number].read_bytes(), size, "as_notebook")
+
+    def run() -> dict[str, Any]:
+        with ThreadPoolExecutor(threads) as pool:
+            for _ in pool.map(one, range(len(files))):
+                pass
+        return {"images": len(files)}
+
+    run()  # the files are in the page cache, and the libraries loaded, for every side
+    return Once(run, about={"threads": threads})
+
+
+def _config(settings: Settings, **fields: Any) -> TrainConfig:
+    """Returns the recipe (the baseline's if none is named) on the benchmark's data."""
+    recipe = load_recipe(settings.get("recipe", "baseline"))
+    given = {
+        "data_dir": Path(settings["data_dir"]),
+        "sources": tuple(settings["sources"]),
+        "image_size": settings["image_size"],
+        "weights": "random",  # the figures are of speed; a file of weights need not be at hand
+        **settings.get("fields", {}),
+        **fields,
+    }
+    known = {field.name for field in dataclasses.fields(TrainConfig)}
+    if unknown := sorted(set(given) - known):
+        raise UserError(f"this version has no setting {', '.join(unknown)}")
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    return dataclasses.replace(recipe, **values)
+
+
+def _chosen(config: TrainConfig) -> TrainConfig:
+    """Returns the config with what it leaves open chosen as training does."""
+    from facefeat_jax.training import automatic
+
+    return automatic.choose_steps_per_call(automatic.choose_dtype(config), heads_alone=False)
+
+
+class _Feed:
+    """The training feed of a run, as the loop opens it, and the first of its calls over and over."""
+
+    def __init__(self, config: TrainConfig, batches: int):
+        from facefeat_jax.data.placement import Placement
+        from facefeat_jax.training.inputs import Inputs
+        from facefeat_jax.training.loop import open_data
+
+        config = _chosen(config)
+        data = open_data(config)
+        inputs = Inputs(config, data.training, data.validation, None, Placement())
+        self.name = inputs.feed
+        self._steps = data.stream
+        self._feed, _ = inputs.open(None)
+        calls = (call for one in data.stream.passes for call in one.calls(config.steps_per_call))
+        self._calls = list(itertools.islice(calls, max(1, batches // config.steps_per_call)))
+        wanted = [step for call in self._calls for step in range(call.first_step, call.end_step)]
+        self.images = sum(int(data.stream[step].mask.sum()) for step in wanted)
+
+    def batches(self) -> Iterator[Any]:
+        """Yields the rows of each call, on the device; those of a table are gathered from it."""
+        import jax
+
+        from facefeat_jax.data.feeds import take
+
+        gather = jax.jit(take, static_argnums=2)
+        for call, batches in zip(self._calls, self._feed(self._steps, self._calls), strict=True):
+            yield batches.rows if self._feed.table is None else gather(self._feed.table, batches, call.tasks)
+
+
+def feed(settings: Settings) -> Measurement:
+    """Prepared records to batches on the device, nothing computed; a round begins anew."""
+    import jax
+
+    started = time.perf_counter()
+    config = _config(settings, batch_size=settings["batch"])
+    opened = _Feed(config, settings["batches"])
+
+    def run() -> dict[str, Any]:
+        for rows in opened.batches():
+            jax.block_until_ready(rows)
+        return {"images": opened.images}
+
+    about = {"feed": opened.name, "threads": config.feed_threads, "open_seconds": time.perf_counter() - started}
+    run()
+    return Once(run, about=about, after=_device_memory)
+
+
+def feed_memory(settings: Settings) -> Measurement:
+    """The same in a process that does nothing else; the round's figure is the most memory it held."""
+    opened = _Feed(_config(settings, batch_size=settings["batch"]), settings["batches"])
+
+    def run() -> dict[str, Any]:
+        most = anonymous_bytes()
+        if most is None:
+            raise UserError("this system doesn't say how much anonymous memory a process holds")
+        for number, _ in enumerate(opened.batches()):
+            if number % 10 == 9:
+                most = max(most, anonymous_bytes() or 0)
+        return {"images": opened.images, "feed_anonymous_bytes": most}
+
+    return Once(run, about={"feed": opened.name})
+
+
+def _spec(settings: Settings):
+    from facefeat_jax.spec import ModelSpec
+    from facefeat_jax.tasks import TASKS
+
+    classes = {name: task.classes for name, task in TASKS.items()}
+    return ModelSpec("resnet18", classes, settings["image_size"], "as_notebook", "random")
+
+
+def _images(settings: Settings) -> np.ndarray:
+    shape = (settings["batch"], settings["image_size"], settings["image_size"], 3)
+    return np.random.RandomState(0).randint(0, 256, shape).astype(np.uint8)
+
+
+# Of what a call takes in a benchmark at most: large batches need no long calls to hide what a call costs.
+_PICTURES_PER_CALL = 8192
+
+
+def step(settings: Settings) -> Measurement:
+    """The training step as the loop calls it, several steps a call on a GPU, on pictures that are on the device.
+
+    With `after`, the rows are the outputs of that stage of the trunk.
+    """
+    import jax
+    import jax.numpy as jnp
+    import optax
+    from flax import nnx
+
+    from facefeat_jax.benchmarking.flops import step_flops
+    from facefeat_jax.data.feeds import Batches, Table
+    from facefeat_jax.data.placement import Placement
+    from facefeat_jax.factory import create_model
+    from facefeat_jax.training import groups, steps
+
+    dtype = _numerics(settings["precision"])
+    spec, task, batch, after = _spec(settings), settings["task"], settings["batch"], settings.get("after")
+    placement = Placement()
+    model = create_model(tasks=spec.tasks, rngs=nnx.Rngs(0), dtype=dtype)
+    trained = groups.trained_modules(model.trunk.STAGES, (settings["trainable"],))
+    frozen = settings.get("batch_norm", "batch") == "frozen"
+    graphdef, _ = steps.graphdefs(model, trained, freeze_batch_norm=frozen)
+    step = steps.make_step(graphdef, spec, trained, optax.constant_schedule(1e-4), dtype, after=after)
+    run = steps.make_train_call(step, placement)
+    state = jax.device_put(steps.create_state(model, trained), placement.replicated)
+    rows = _images(settings)
+    if after is not None:
+        shape = jax.eval_shape(lambda x: model.trunk(x, until=after), jnp.zeros(rows.shape, dtype)).shape
+        rows = np.random.RandomState(0).random_sample(shape).astype(jnp.dtype(dtype))
+    num_steps = _chosen(TrainConfig(batch_size=batch)).steps_per_call
+    num_steps = max(1, min(num_steps, _PICTURES_PER_CALL // batch))
+    labels = np.arange(batch, dtype=np.int32) % 2
+    mask = np.ones((num_steps, batch), bool)
+    table: Table | None = None
+    if num_steps == 1:
+        batches = Batches(rows[None], None, {task: labels[None]}, mask)
+    else:
+        table = Table(rows, {task: labels})
+        indices = np.stack([np.random.RandomState(n).permutation(batch) for n in range(num_steps)]).astype(np.int32)
+        batches = Batches(None, indices, {}, mask)
+    table, batches = jax.device_put((table, batches))
+    metrics: Any = None
+
+    def call() -> None:
+        nonlocal state, metrics
+        state, metrics = run(state, table, batches, tasks=(task,))
+
+    return Repeated(
+        call,
+        lambda: jax.block_until_ready((state, metrics)),
+        images=num_steps * batch,
+        seconds=settings["round_seconds"],
+        about={"flops_per_image": step_flops(spec, (task,), trained, after=after), "steps_per_call": num_steps},
+        after=_device_memory,
+    )
+
+
+def forward(settings: Settings) -> Measurement:
+    """The evaluation step that validation and prediction take, on a batch that is on the device already."""
+    import jax
+    from flax import nnx
+
+    from facefeat_jax.benchmarking.flops import forward_flops
+    from facefeat_jax.evaluation.predict_step import make_predict_step
+    from facefeat_jax.factory import create_model
+    from facefeat_jax.models.values import split_values
+
+    dtype = _numerics(settings["precision"])
+    spec, task = _spec(settings), settings["task"]
+    model = create_model(tasks=spec.tasks, rngs=nnx.Rngs(0), dtype=dtype)
+    model.eval()
+    graphdef, params, batch_stats = split_values(model)
+    run = make_predict_step(graphdef, spec, dtype)
+    images = jax.device_put(_images(settings))
+    logits: Any = None
+
+    def call() -> None:
+        nonlocal logits
+        logits = run(params, batch_stats, images, tasks=(task,))
+
+    return Repeated(
+        call,
+        lambda: jax.block_until_ready(logits),
+        images=settings["batch"],
+        seconds=settings["round_seconds"],
+        about={"flops_per_image": forward_flops(spec, (task,))},
+        after=_device_memory,
+    )
+
+
+def validation(settings: Settings) -> Measurement:
+    """Prepared records to a head's accuracy and loss, with a model in memory."""
+    import jax
+    from flax import nnx
+
+    from facefeat_jax.data.feeds import Feed
+    from facefeat_jax.data.pixels import PixelFormat, open_rows
+    from facefeat_jax.data.placement import Placement
+    from facefeat_jax.evaluation.evaluate import Evaluator
+    from facefeat_jax.factory import create_model
+    from facefeat_jax.models.values import split_values
+    from facefeat_jax.training.loop import open_data
+
+    dtype = _numerics(settings["precision"])
+    config = _config(settings, batch_size=settings["batch"], dtype=dtype, tasks=(settings["task"],))
+    data, placement = open_data(config), Placement()
+    spec = dataclasses.replace(_spec(settings), classes=data.classes)
+    model = create_model(tasks=spec.tasks, rngs=nnx.Rngs(0), dtype=dtype)
+    model.eval()
+    graphdef, *values = split_values(model)
+    params, batch_stats = jax.device_put(values, placement.replicated)
+    evaluator = Evaluator(graphdef, spec, data.validation, placement, batch_size=config.batch_size, dtype=dtype)
+    rows = open_rows(data.validation, PixelFormat(config.image_size, config.decode), config.packed)
+    opened = Feed(data.validation, placement, rows, None, config.feed_threads, config.feed_prefetch)
+
+    def run() -> dict[str, Any]:
+        results = evaluator.results(opened, params, batch_stats, config.tasks)
+        return {"images": sum(result.n for result in results.values())}
+
+    started = time.perf_counter()
+    run()
+    return Once(run, about={"first_call_seconds": time.perf_counter() - started}, after=_device_memory)
+
+
+# What JAX reports of its own compiling, in seconds. Reading a program from the persistent cache counts as compiling.
+_COMPILE_EVENTS = {
+    "/jax/core/compile/jaxpr_trace_duration": "trace_seconds",
+    "/jax/core/compile/jaxpr_to_mlir_module_duration": "lower_seconds",
+    "/jax/core/compile/backend_compile_duration": "compile_seconds",
+}
+
+
+def _count_compiling() -> dict[str, float]:
+    """Returns sums that go on growing as this process compiles."""
+    from jax import monitoring
+
+    sums = dict.fromkeys(_COMPILE_EVENTS.values(), 0.0)
+
+    def listen(event: str, duration_secs: float, **_: str | int) -> None:
+        if event in _COMPILE_EVENTS:
+            sums[_COMPILE_EVENTS[event]] += duration_secs
+
+    monitoring.register_event_duration_secs_listener(listen)
+    return sums
+
+
+def job(settings: Settings) -> Measurement:
+    """A whole training run, prepared records to results table and report, as `facefeat train` does it."""
+
+    def run() -> dict[str, Any]:
+        from facefeat_jax import run_folder
+        from facefeat_jax.runtime import use_compilation_cache
+        from facefeat_jax.training.logs import read_lines
+        from facefeat_jax.training.loop import train
+
+        imported = time.perf_counter()
+        compiling = _count_compiling()
+        use_compilation_cache()
+        config = _config(settings, run=Path(settings["work"]) / "run")
+        results = train(config)
+        passes = [line for line in read_lines(config.run / run_folder.METRICS) if line["event"] == "pass"]
+        trained = sum(one["images_per_s"] * one["seconds"] for one in passes)
+        return {
+            "images": round(trained) + sum(entry["n"] for entry in results["history"]),
+            "epochs": config.epochs,
+            "train_call_seconds": time.perf_counter() - imported,
+            "loop_seconds": results["seconds"],
+            "timings": results["timings"],
+            "accuracy": {task: head["accuracy"] for task, head in results["heads"].items()},
+            **compiling,
+        }
+
+    return Once(run, after=_device_memory)
+
+
+OPERATIONS: dict[str, Callable[[Settings], Measurement]] = {
+    operation.__name__: operation for operation in (matmul, decode, feed, feed_memory, step, forward, validation, job)
+}
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    serve(OPERATIONS)

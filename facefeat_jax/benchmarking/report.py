@@ -1,0 +1,277 @@
+"""From results to Markdown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from facefeat_jax.benchmarking import targets
+from facefeat_jax.benchmarking.figures import Figures
+from facefeat_jax.benchmarking.run import FORMAT
+from facefeat_jax.benchmarking.turns import Spread, spread
+from facefeat_jax.errors import UserError
+
+_TRAINED = {"layer4": "layer4 and heads", "all": "all", "none": "heads"}
+_BUSY = 0.3  # cores' worth of other work, above which figures are doubtful
+_RATES = {
+    "decode": ("Decode", "Picture files in the page cache to batches on the host, nothing else."),
+    "feed": (
+        "Feed",
+        "Training batches on the device, nothing computed. Ours are decoded once, before; PyTorch's each time.",
+    ),
+    "validation": (
+        "Validation",
+        "A pass over the validation pictures of one head. Ours are decoded once, before; PyTorch's each time.",
+    ),
+}
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """Reads a `results.json`.
+
+    Raises:
+      UserError: it is not one, or not of this version.
+    """
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} can't be read ({error}); give a results.json of the benchmark") from error
+    if not isinstance(results, dict) or not {"format", "plan", "cases", "environment"} <= set(results):
+        raise UserError(f"{path} holds no results of a benchmark; give the results.json that it wrote")
+    if results["format"] != FORMAT:
+        raise UserError(f"{path} is of format {results['format']}, this version reads {FORMAT}; measure again")
+    return results
+
+
+def report(all_results: Sequence[dict[str, Any]]) -> str:
+    """Returns the tables of one or more runs as Markdown; figures of an earlier run give way to a later one's."""
+    runs = [Figures(results) for results in all_results]
+    lines = ["# Benchmark", "", "Made by `python scripts/benchmark.py report`; every figure stands in the results.json"]
+    lines[-1] += " that it was made from. A figure is the median of its rounds, with the lowest and the highest behind"
+    lines[-1] += " it; ratios are taken round by round, the sides in turn."
+    lines += ["", "## Figures to reach", "", *targets.table(runs)]
+    if any(figures.results["plan"] == "quick" for figures in runs):
+        lines += ["", "Runs of the plan `quick` don't count: they only show that everything works."]
+    for figures in runs:
+        lines += ["", *_run(figures)]
+    return "\n".join(lines) + "\n"
+
+
+def _run(figures: Figures) -> list[str]:
+    results, env = figures.results, figures.results["environment"]
+    versions = ", ".join(f"{name} {version}" for name, version in env["versions"].items())
+    lines = [
+        f"## {env['devices']}, plan `{results['plan']}`",
+        "",
+        f"- {results['date']}, commit {results['commit'] or 'unknown'}, `{results['command']}`",
+        f"- {env['cores']} cores of {env['processor']}, {env['memory_bytes'] / 2**30:.0f} GiB, {env['system']}, "
+        f"Python {env['python']}, {versions}",
+    ]
+    if env["variables"]:
+        lines.append("- " + ", ".join(f"`{name}={value}`" for name, value in env["variables"].items()))
+    if data := results.get("data"):
+        counts = "; ".join(
+            f"{split} " + ", ".join(f"{count:,} {task}" for task, count in tasks.items())
+            for split, tasks in data["counts"].items()
+        )
+        prepared = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in data["prepare_seconds"].items())
+        lines.append(
+            f"- {data['kind']} pictures, {data['fraction']:g} of the full set ({counts}), "
+            f"{data['mean_file_bytes'] / 1000:.1f} kB a file; `facefeat prepare`: {prepared}"
+        )
+    busy = max((case["busy_cores"] for case in results["cases"] if "busy_cores" in case), default=0.0)
+    if busy > _BUSY:
+        lines.append(
+            f"- **not a quiet machine**: between cases, other programs kept up to {busy:.1f} of {env['cores']} cores "
+            "busy, which slows some sides more than others; these figures are good for nothing but a rehearsal"
+        )
+    absent = [f"{side['title']} ({side['absent']})" for side in results["sides"].values() if side["absent"]]
+    if absent:
+        lines.append(f"- not there: {', '.join(absent)}")
+    for part in (_matmul, _steps, _forward, _rates, _job, _start, _memory):
+        lines += part(figures)
+    return lines
+
+
+def _titled(figures: Figures, name: str, entry: dict[str, Any]) -> str:
+    """Returns an entry's title: that of its side, and what sets it apart from others of the side."""
+    title = figures.results["sides"].get(entry["side"], {}).get("title", entry["side"])
+    _, comma, rest = name.partition(",")
+    return title + comma + rest
+
+
+def _entries(figures: Figures, case: dict[str, Any]) -> Iterable[tuple[str, str, dict[str, Any]]]:
+    for name, entry in case.get("entries", {}).items():
+        yield name, _titled(figures, name, entry), entry
+
+
+def _number(value: Spread | None, digits: int = 3) -> str:
+    if value is None:
+        return ""
+    median, low, high = (_significant(number, digits) for number in value[:3])
+    return median if value.n == 1 else f"{median} ({low} to {high})"
+
+
+def _significant(number: float, digits: int = 3) -> str:
+    return f"{number:,.0f}" if abs(number) >= 10**digits else f"{number:.{digits}g}"
+
+
+def _row(*cells: object) -> str:
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def _table(title: str, about: str, header: Sequence[str], rows: list[str]) -> list[str]:
+    if not rows:
+        return []
+    lines = ["", f"### {title}", ""]
+    lines += [about, ""] if about else []
+    return [*lines, _row(*header), _row(*["---"] * len(header)), *rows]
+
+
+def _gone(figures: Figures, case: dict[str, Any], name: str = "") -> str:
+    return f"not measured: {figures.why_not(case['name'], name) or 'no rounds'}"
+
+
+def _matmul(figures: Figures) -> list[str]:
+    rows = []
+    for case in figures.cases("matmul"):
+        for name, title, entry in _entries(figures, case):
+            found = figures.tflops(case["name"], name)
+            size, precision = case["settings"]["size"], case["settings"]["precision"]
+            rows.append(_row(precision, size, title, _number(found) if entry["rounds"] else _gone(figures, case, name)))
+    return _table("A large matrix product", "", ["precision", "size", "side", "TFLOP/s"], rows)
+
+
+def _steps(figures: Figures) -> list[str]:
+    header = ["trained", "precision", "batch", "side", "images/s", "ours against it"]
+    header += ["TFLOP/s", "of the product's", "first call less a later one", "memory of the device"]
+    return _table(
+        "Training step",
+        "The batch is on the device already. Operations are counted from the mathematics, the same for all sides.",
+        header,
+        [
+            _row(_TRAINED[case["settings"]["trainable"]], *cells)
+            for case in figures.cases("step")
+            for cells in _computed(figures, case)
+        ],
+    )
+
+
+def _forward(figures: Figures) -> list[str]:
+    header = ["precision", "batch", "side", "images/s", "ours against it", "TFLOP/s", "of the product's"]
+    header += ["first call less a later one", "memory of the device"]
+    rows = [_row(*cells) for case in figures.cases("forward") for cells in _computed(figures, case)]
+    return _table("Forward", "The batch is on the device already.", header, rows)
+
+
+def _computed(figures: Figures, case: dict[str, Any]) -> Iterable[list[str]]:
+    settings = case["settings"]
+    for name, title, entry in _entries(figures, case):
+        cells = [settings["precision"], str(settings["batch"]), title]
+        if not entry["rounds"]:
+            yield [*cells, _gone(figures, case, name), *[""] * 5]
+            continue
+        ratio = figures.rate_ratio(case["name"], "ours", name) if name != "ours" else None
+        done, peak = figures.tflops(case["name"], name), figures.peak_tflops(settings["precision"])
+        share = f"{done.median / peak:.0%}" if done and peak else ""
+        memory = (entry.get("after") or {}).get("device_peak_bytes")
+        yield [
+            *cells,
+            _number(spread(figures.rates(case["name"], name))),
+            f"{_number(ratio)}×" if ratio else "",
+            _number(done),
+            share,
+            f"{entry['about']['compile_seconds']:.1f} s",
+            f"{memory / 2**30:.2f} GiB" if memory else "",
+        ]
+
+
+def _rates(figures: Figures) -> list[str]:
+    lines = []
+    for stage, (heading, about) in _RATES.items():
+        rows = []
+        for case in figures.cases(stage):
+            for name, title, entry in _entries(figures, case):
+                ratio = figures.rate_ratio(case["name"], "ours", name) if name != "ours" else None
+                given = entry.get("about", {})
+                hands = f"{given['workers']} workers" if "workers" in given else ""
+                if entry["side"] == "ours" and "threads" in given:
+                    hands = f"{given['threads']} threads"
+                rate = _number(spread(figures.rates(case["name"], name))) if entry["rounds"] else ""
+                shown = rate or _gone(figures, case, name)
+                rows.append(_row(title, hands, shown, f"{_number(ratio)}×" if ratio else ""))
+        lines += _table(heading, about, ["side", "", "images/s", "ours against it"], rows)
+    return lines
+
+
+def _job(figures: Figures) -> list[str]:
+    rows = []
+    for case in figures.cases("job"):
+        what = _TRAINED[case["name"].partition("/")[2].replace("heads", "none")]
+        own = figures.job_seconds(case["name"], "ours")
+        for name, title, entry in _entries(figures, case):
+            if recipe := entry["settings"].get("recipe"):
+                title = f"{figures.results['sides']['ours']['title']}, recipe `{recipe}`"
+            seconds = figures.job_seconds(case["name"], name)
+            if not seconds:
+                rows.append(_row(what, title, _gone(figures, case, name), "", "", "", "", ""))
+                continue
+            prepare = figures.prepare_seconds() if entry["side"] == "ours" else 0.0
+            whole = [one["wall_seconds"] for one in entry["rounds"]]
+            images = [one["images"] / one["wall_seconds"] for one in entry["rounds"]]
+            compiling = [one["compile_seconds"] for one in entry["rounds"] if "compile_seconds" in one]
+            ratio = spread([theirs / ours for theirs, ours in zip(seconds, own, strict=False)]) if own else None
+            one = entry["rounds"][0]
+            extent = f"{one['epochs']} of {figures.epochs(case['name'])} epochs"
+            extent += f", {one['share']:g} of the pictures" if one.get("share", 1) < 1 else ""
+            rows.append(
+                _row(
+                    what,
+                    title,
+                    f"{_number(spread(seconds))} s"
+                    + (" (reckoned)" if figures.is_reckoned(case["name"], name) else ""),
+                    f"{_number(ratio)}×" if ratio and name != "ours" else "",
+                    f"{prepare:.1f} s" if prepare else "",
+                    f"{_number(spread(whole))} s ({extent})",
+                    _number(spread(images)),
+                    f"{_number(spread(compiling))} s" if compiling else "",
+                )
+            )
+    header = ["trained", "side", "files to table", "times ours", "`prepare`", "measured process"]
+    header += ["images/s of it", "compiling in it"]
+    about = (
+        "A new process with empty caches each time, from start to end; picture files are in the page cache. Files "
+        "to table is `facefeat prepare` and the process; *reckoned* is the process with the epochs that it did not do "
+        "added at the speed of those it did."
+    )
+    return _table("Whole job", about, header, rows)
+
+
+def _start(figures: Figures) -> list[str]:
+    rows = []
+    for case in figures.cases("start"):
+        for name, _, entry in _entries(figures, case):
+            label = f"{case['name'].partition('/')[2]}, {name}"
+            if not entry["rounds"]:
+                rows.append(_row(label, _gone(figures, case, name), "", "", ""))
+                continue
+            kinds = ("wall_seconds", "compile_seconds", "trace_seconds", "lower_seconds")
+            cells = [f"{_number(spread([one[kind] for one in entry['rounds']]))} s" for kind in kinds]
+            rows.append(_row(label, *cells))
+    header = ["recipe, start", "whole process", "compiling, or reading the cache", "tracing", "lowering"]
+    about = "A short run, in one new process after the other with the same cache. Nested traces count twice."
+    return _table("First and second start", about, header, rows)
+
+
+def _memory(figures: Figures) -> list[str]:
+    rows = []
+    for case in figures.cases("memory"):
+        for name, _, entry in _entries(figures, case):
+            held = spread([one["feed_anonymous_bytes"] / 2**20 for one in entry["rounds"]])
+            rows.append(_row(name, f"{_number(held)} MiB" if held else _gone(figures, case, name)))
+    about = (
+        "Anonymous memory (no file's pages) of a process that does nothing but take batches from the feed; its most."
+    )
+    return _table("Host memory of the feed", about, ["prepared", "held"], rows)

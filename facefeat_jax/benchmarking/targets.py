@@ -1,0 +1,259 @@
+"""The figures to reach, and what was measured of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from facefeat_jax.benchmarking.figures import Figures
+from facefeat_jax.benchmarking.turns import Spread, paired_ratios, spread
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was measured.
+
+    Attributes:
+      value: in the target's unit.
+      how: the numbers behind it.
+    """
+
+    value: Spread
+    how: str = ""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A figure to reach.
+
+    Attributes:
+      what: is compared.
+      where: it has to be reached.
+      device: what it is computed on there.
+      required: the least, or the most.
+      kind: which of the two.
+      unit: what stands behind the numbers.
+      find: looks for it in the results of one run.
+    """
+
+    what: str
+    where: str
+    device: Literal["cpu", "gpu"]
+    required: float
+    find: Callable[[Figures], Found | None]
+    kind: Literal["at least", "at most"] = "at least"
+    unit: str = "×"
+
+
+def _rates(case: str, ours: str, theirs: Sequence[str]) -> Callable[[Figures], Found | None]:
+    """Compares pictures per second with the fastest of `theirs`."""
+
+    def find(figures: Figures) -> Found | None:
+        own = spread(figures.rates(case, ours))
+        others = {name: found for name in theirs if (found := spread(figures.rates(case, name)))}
+        if own is None or not others:
+            return None
+        best = max(others, key=lambda name: others[name].median)
+        ratio = figures.rate_ratio(case, ours, best)
+        assert ratio is not None
+        return Found(ratio, f"{own.median:.3g} against {others[best].median:.3g} images/s")
+
+    return find
+
+
+def _best_batch(trainable: str) -> Callable[[Figures], Found | None]:
+    """Compares pictures per second in bf16, each side at its own best batch size."""
+
+    def find(figures: Figures) -> Found | None:
+        best: dict[str, tuple[Spread, str]] = {}
+        for case in figures.cases("step"):
+            if case["name"].startswith(f"step/{trainable}/bf16/"):
+                for name in ("ours", "compiled"):
+                    found = spread(figures.rates(case["name"], name))
+                    if found and (name not in best or found.median > best[name][0].median):
+                        best[name] = found, case["name"]
+        if len(best) < 2:
+            return None
+        (own, own_case), (other, other_case) = best["ours"], best["compiled"]
+        ratios = paired_ratios(figures.rates(own_case, "ours"), figures.rates(other_case, "compiled"))
+        batches = [case.rpartition("/")[2] for case in (own_case, other_case)]
+        value = spread(ratios)
+        assert value is not None
+        return Found(
+            value,
+            f"{own.median:.4g} images/s at batch {batches[0]} against {other.median:.4g} at batch {batches[1]}",
+        )
+
+    return find
+
+
+def _job(case: str, theirs: Sequence[str], *, full_size: bool = False) -> Callable[[Figures], Found | None]:
+    """Compares the seconds of the whole job with those of the fastest of `theirs`."""
+
+    def find(figures: Figures) -> Found | None:
+        own = figures.job_seconds(case, "ours")
+        others = {name: seconds for name in theirs if (seconds := figures.job_seconds(case, name))}
+        if not own or not others or (full_size and not _is_full_size(figures)):
+            return None
+        name = min(others, key=lambda name: spread(others[name]))  # type: ignore[arg-type, return-value]
+        ratio, mine, best = spread(paired_ratios(others[name], own)), spread(own), spread(others[name])
+        assert ratio and mine and best
+        reckoned = " (reckoned)" if figures.is_reckoned(case, name) else ""
+        return Found(
+            ratio,
+            f"{mine.median:.1f} s, {figures.prepare_seconds():.1f} s of them `prepare`, against "
+            f"{best.median:.1f} s{reckoned}",
+        )
+
+    return find
+
+
+def _is_full_size(figures: Figures) -> bool:
+    data = figures.results.get("data", {})
+    return data.get("kind") == "synthetic" and data.get("fraction", 0) >= 1
+
+
+def _cold_start(figures: Figures) -> Found | None:
+    seconds = spread(figures.job_seconds("job/layer4", "ours"))
+    if seconds is None or not _is_full_size(figures):
+        return None
+    return Found(seconds, f"{figures.prepare_seconds():.1f} s of them `prepare`")
+
+
+def _memory(figures: Figures) -> Found | None:
+    few, many = (
+        [one["feed_anonymous_bytes"] for one in entry["rounds"]] if entry else []
+        for entry in (figures.entry("memory", f"{count} pictures") for count in ("1,000", "100,000"))
+    )
+    value = spread([above / below for above, below in zip(many, few, strict=False)])
+    if value is None:
+        return None
+    return Found(value, f"{max(few) / 2**20:.0f} MiB with 1,000, {max(many) / 2**20:.0f} MiB with 100,000")
+
+
+def _second_start(figures: Figures) -> Found | None:
+    for case in ("start/fast", "start/baseline"):
+        first, second = (figures.entry(case, name) for name in ("first", "second"))
+        if first and second:
+            pairs = list(zip(first["rounds"], second["rounds"], strict=False))
+            value = spread([b["compile_seconds"] / a["compile_seconds"] for a, b in pairs])
+            wholes = [spread([one["wall_seconds"] for one in entry["rounds"]]) for entry in (first, second)]
+            parts = [spread([one["compile_seconds"] for one in entry["rounds"]]) for entry in (first, second)]
+            if value and all(wholes) and all(parts):
+                return Found(
+                    value,
+                    f"{case.partition('/')[2]}: compile part {parts[0].median:.1f} s, then {parts[1].median:.1f} s; "  # type: ignore[union-attr]
+                    f"whole process {wholes[0].median:.1f} s, then {wholes[1].median:.1f} s",  # type: ignore[union-attr]
+                )
+    return None
+
+
+_STEP = "layer4 and heads trained, batch 32, float32"
+
+TARGETS: tuple[Target, ...] = (
+    Target(
+        "baseline-sized job, files to table, `fast` against PyTorch as written",
+        "2 CPU cores",
+        "cpu",
+        2.0,
+        _job("job/layer4", ["pytorch"]),
+    ),
+    Target("the same, heads only on both sides", "2 CPU cores", "cpu", 5.0, _job("job/heads", ["pytorch"])),
+    Target(
+        f"step, {_STEP}, against PyTorch channels_last",
+        "CPU",
+        "cpu",
+        1.0,
+        _rates("step/layer4/float32/32", "ours", ["tuned"]),
+    ),
+    Target(
+        "step, all trained, batch 32, float32, against PyTorch channels_last",
+        "CPU",
+        "cpu",
+        0.8,
+        _rates("step/all/float32/32", "ours", ["tuned"]),
+    ),
+    Target(
+        "forward, batch 32, against the faster of PyTorch's layouts",
+        "CPU",
+        "cpu",
+        1.0,
+        _rates("forward/float32/32", "ours", ["pytorch", "tuned"]),
+    ),
+    Target(
+        "forward, batch 1, against the faster of PyTorch's layouts",
+        "CPU",
+        "cpu",
+        1.0,
+        _rates("forward/float32/1", "ours", ["pytorch", "tuned"]),
+    ),
+    Target(
+        "baseline-sized job against PyTorch as written",
+        "GPU",
+        "gpu",
+        20.0,
+        _job("job/layer4", ["pytorch"], full_size=True),
+    ),
+    Target(
+        "baseline-sized job against PyTorch tuned (compiled or not, whichever is faster)",
+        "GPU",
+        "gpu",
+        1.5,
+        _job("job/layer4", ["tuned", "compiled"], full_size=True),
+    ),
+    Target("baseline-sized job, cold start, from files", "GPU", "gpu", 30.0, _cold_start, "at most", " s"),
+    Target(
+        "step, layer4 and heads trained, bf16, best batch size, against torch.compile + AMP + channels_last",
+        "GPU",
+        "gpu",
+        1.2,
+        _best_batch("layer4"),
+    ),
+    Target(
+        "step, all trained, bf16, best batch size, against torch.compile + AMP + channels_last",
+        "GPU",
+        "gpu",
+        1.2,
+        _best_batch("all"),
+    ),
+    Target(
+        "host memory of the feed alone (anonymous), 100,000 pictures against 1,000",
+        "CPU",
+        "cpu",
+        1.1,
+        _memory,
+        "at most",
+    ),
+    Target("second start, compile part, of the first's", "CPU", "cpu", 0.2, _second_start, "at most"),
+    Target("second start, compile part, of the first's", "GPU", "gpu", 0.2, _second_start, "at most"),
+)
+
+
+def table(runs: Iterable[Figures]) -> list[str]:
+    """Returns the table of the figures to reach as lines of Markdown; where several runs have one, the last counts."""
+    counted = [figures for figures in runs if figures.results["plan"] != "quick"]
+    lines = ["| what | where | required | measured | verdict | how |", "| --- | --- | --- | --- | --- | --- |"]
+    for target in TARGETS:
+        required = f"{target.kind} {target.required:g}{target.unit}"
+        found = None
+        for figures in counted:
+            if figures.device == target.device:
+                found = target.find(figures) or found
+        if found is None:
+            lines.append(f"| {target.what} | {target.where} | {required} | not measured | | |")
+            continue
+        value = found.value
+        measured = f"{value.median:.2f}{target.unit}"
+        if value.n > 1:
+            measured += f" ({value.low:.2f} to {value.high:.2f})"
+        lines.append(
+            f"| {target.what} | {target.where} | {required} | {measured} | {verdict(target, value)} | {found.how} |"
+        )
+    return lines
+
+
+def verdict(target: Target, value: Spread) -> str:
+    """Returns whether the median reaches what is required, and if not, by how much it is short."""
+    short = target.required / value.median if target.kind == "at least" else value.median / target.required
+    return "reached" if short <= 1 else f"**not reached**, by a factor of {short:.2f}"

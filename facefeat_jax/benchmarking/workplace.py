@@ -1,0 +1,118 @@
+"""The folder that a benchmark works in: the pictures as downloaded and as prepared, caches, logs."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from facefeat_jax.benchmarking.pictures import SOURCES, write_listing
+from facefeat_jax.benchmarking.processes import SideError, run_command
+from facefeat_jax.benchmarking.subset import write_subset
+from facefeat_jax.benchmarking.synthetic import write_downloads, write_faces
+from facefeat_jax.errors import UserError
+from facefeat_jax.progress import say
+
+_PREPARE_SECONDS = 3600
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where things lie.
+
+    Attributes:
+      folder: all of it is made by the benchmark, and removed at its end unless it is to be kept.
+    """
+
+    folder: Path
+
+    @property
+    def downloads(self) -> Path:
+        """The three data sets' files, laid out as they are downloaded."""
+        return self.folder / "downloads"
+
+    @property
+    def data(self) -> Path:
+        """The same prepared by `facefeat prepare`."""
+        return self.folder / "data"
+
+    @property
+    def listing(self) -> Path:
+        """Which files were prepared, for sides that don't read records."""
+        return self.folder / "listing.json"
+
+    @property
+    def log(self) -> Path:
+        """What workers say on standard error."""
+        return self.folder / "workers.log"
+
+    def faces(self, count: int) -> Path:
+        """A prepared set of that many small pictures to train on."""
+        return self.folder / f"faces-{count}"
+
+    def make(self) -> None:
+        """Makes the folder.
+
+        Raises:
+          UserError: it can't be made.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.log.touch()
+        except OSError as error:
+            raise UserError(f"{self.folder} can't be made ({error.strerror}); give --out another folder") from error
+
+    def remove(self) -> None:
+        """Deletes it all but the log."""
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+
+    def fill(self, *, downloads: Path | None, fraction: float) -> dict[str, Any]:
+        """Lays the pictures out and prepares them.
+
+        Args:
+          downloads: folder of the three downloads; None makes pictures.
+          fraction: of them; of the full size where they are made.
+
+        Returns:
+          What they are, and the seconds that each `facefeat prepare` took, from the start of its process to its end.
+
+        Raises:
+          UserError: the pictures can't be had or prepared.
+        """
+        started = time.perf_counter()
+        if downloads is None:
+            say(f"benchmark: making {fraction:g} of the full size in pictures")
+            write_downloads(self.downloads, fraction)
+        else:
+            write_subset(downloads, self.downloads, fraction=fraction)
+        laid_out = time.perf_counter() - started
+        seconds = {name: self._prepare(name, self.downloads / name, self.data) for name in SOURCES}
+        listing = write_listing(self.listing, self.downloads, self.data)
+        sizes = [file.stat().st_size for split in ("train", "val") for file in listing.files(split)]
+        return {
+            "kind": "synthetic" if downloads is None else "real",
+            "fraction": fraction,
+            "counts": listing.counts(),
+            "mean_file_bytes": round(sum(sizes) / len(sizes)),
+            "laid_out_seconds": laid_out,
+            "prepare_seconds": seconds,
+        }
+
+    def fill_faces(self, count: int, side: int) -> None:
+        """Makes and prepares a set of `count` pictures to train on."""
+        made = self.folder / f"made-{count}"
+        write_faces(made, count, 8, side)
+        self._prepare("fairface", made / "fairface", self.faces(count))
+        shutil.rmtree(made)
+
+    def _prepare(self, source: str, download: Path, data_dir: Path) -> float:
+        # As a command: its start is part of what it costs.
+        command = ["-m", "facefeat_jax.cli", "prepare", source, "--from", str(download), "--data-dir", str(data_dir)]
+        try:
+            return run_command([*command, "--overwrite", "--json"], {}, self.log, timeout=_PREPARE_SECONDS)[1]
+        except SideError as error:
+            raise UserError(f"preparing {source} failed: {error}") from error

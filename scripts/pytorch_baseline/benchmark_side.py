@@ -1,0 +1,278 @@
+"""PyTorch's sides of the benchmark: what each operation does. The main of their worker processes.
+
+`mode` says which side: `written` is the notebook's program to the letter, `tuned` is `pytorch_baseline.tuned`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from facefeat_jax.benchmarking.pictures import Listing, read_listing
+from facefeat_jax.benchmarking.worker import Measurement, Once, Repeated, Settings, serve
+from pytorch_baseline import training
+from pytorch_baseline.model import MultiTaskNet, freeze_early_layers
+from pytorch_baseline.pictures import PictureDataset, tensor_of
+from pytorch_baseline.tuned import FileDataset, Trainer, set_precision, tuned_loader
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+_DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
+
+
+def _wait() -> None:
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def _after() -> dict[str, Any]:
+    return {"device_peak_bytes": torch.cuda.max_memory_allocated()} if DEVICE.type == "cuda" else {}
+
+
+def _forget_peak() -> None:
+    if DEVICE.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _about(**values: Any) -> dict[str, Any]:
+    return {"threads": torch.get_num_threads(), **values}
+
+
+def _is_tuned(settings: Settings) -> bool:
+    return settings["mode"] == "tuned"
+
+
+def _network(trainable: str) -> MultiTaskNet:
+    """Returns the network with random weights: the notebook's freezing, or none, or all of the trunk."""
+    torch.manual_seed(0)
+    model = MultiTaskNet()
+    if trainable == "layer4":
+        freeze_early_layers(model)
+    elif trainable == "none":
+        model.backbone.requires_grad_(False)
+    return model
+
+
+def _trainer(settings: Settings, trainable: str) -> Trainer:
+    return Trainer(
+        _network(trainable),
+        DEVICE,
+        settings["precision"],
+        compiled=settings.get("compile", False),
+        batch_size=settings["batch"],
+    )
+
+
+def matmul(settings: Settings) -> Measurement:
+    """A square matrix product."""
+    set_precision(settings["precision"])
+    size = settings["size"]
+    left, right = (torch.randn(size, size, device=DEVICE).to(_DTYPES[settings["precision"]]) for _ in range(2))
+    about = _about(flops_per_call=2.0 * size**3)
+    return Repeated(lambda: left @ right, _wait, images=0, seconds=settings["round_seconds"], about=about)
+
+
+class _Written(PictureDataset):
+    """The notebook's dataset over files: each opened, decoded, resized and normalised whenever it is asked for."""
+
+    def __init__(self, pictures: list[tuple[str, int]], size: int):
+        files = [Path(file) for file, _ in pictures]
+        super().__init__(lambda index: files[index].read_bytes(), np.array([label for _, label in pictures]), size)
+        self._length = len(files)
+
+    def __len__(self) -> int:
+        return self._length
+
+
+def _loader(pictures: list[tuple[str, int]], settings: Settings, *, shuffle: bool = False) -> DataLoader:
+    pictures = [(file, label) for file, label in pictures]
+    size, batch = settings["image_size"], settings["batch"]
+    if _is_tuned(settings):
+        return tuned_loader(FileDataset(pictures, size), batch, settings["workers"], DEVICE, shuffle=shuffle)
+    return DataLoader(_Written(pictures, size), batch_size=batch, shuffle=shuffle, num_workers=0)
+
+
+def _listing(settings: Settings) -> Listing:
+    return read_listing(Path(settings["listing"]))
+
+
+def decode(settings: Settings) -> Measurement:
+    """Picture files to this side's batches, on the host."""
+    files = _listing(settings).files("train")[: settings["pictures"]]
+    loader = _loader([(str(file), 0) for file in files], settings)
+
+    def run() -> dict[str, Any]:
+        return {"images": sum(len(labels) for _, labels in loader)}
+
+    run()
+    return Once(run, about=_about(workers=settings["workers"]))
+
+
+def feed(settings: Settings) -> Measurement:
+    """Picture files to this side's batches, on the device; a round begins anew."""
+    loader = _loader(_listing(settings).pictures["train"][settings["task"]], settings, shuffle=True)
+
+    def run() -> dict[str, Any]:
+        images = 0
+        for pictures, labels in itertools.islice(loader, settings["batches"]):
+            pictures.to(DEVICE, non_blocking=_is_tuned(settings))
+            images += len(labels)
+        _wait()
+        return {"images": images}
+
+    run()
+    return Once(run, about=_about(workers=settings["workers"]), after=_after)
+
+
+def _pixels(settings: Settings) -> np.ndarray:
+    shape = (settings["batch"], settings["image_size"], settings["image_size"], 3)
+    return np.random.RandomState(0).randint(0, 256, shape).astype(np.uint8)
+
+
+def step(settings: Settings) -> Measurement:
+    """A training step on a batch that is on the device already."""
+    _forget_peak()
+    task, batch = settings["task"], settings["batch"]
+    labels = (torch.arange(batch) % 2).to(DEVICE)
+    if _is_tuned(settings):
+        trainer = _trainer(settings, settings["trainable"])
+        trainer.model.train()
+        images = trainer.to_device(torch.from_numpy(_pixels(settings)))
+
+        def call() -> None:
+            trainer.step(images, labels, task)
+    else:
+        model = _network(settings["trainable"]).to(DEVICE).train()
+        optimizer = training.make_optimizer(model)
+        images = tensor_of(_pixels(settings), torch.float32).to(DEVICE)
+
+        def call() -> None:
+            training.train_step(model, optimizer, task, images, labels)
+
+    return Repeated(call, _wait, images=batch, seconds=settings["round_seconds"], about=_about(), after=_after)
+
+
+def forward(settings: Settings) -> Measurement:
+    """The evaluation of a batch that is on the device already."""
+    _forget_peak()
+    task, batch = settings["task"], settings["batch"]
+    if _is_tuned(settings):
+        trainer = _trainer(settings, "all")
+        trainer.model.eval()
+        images = trainer.to_device(torch.from_numpy(_pixels(settings)))
+
+        def call() -> None:
+            with torch.inference_mode():
+                trainer.logits(images, task)
+    else:
+        model = _network("all").to(DEVICE).eval()
+        images = tensor_of(_pixels(settings), torch.float32).to(DEVICE)
+
+        def call() -> None:
+            with torch.no_grad():
+                model(images, task)
+
+    return Repeated(call, _wait, images=batch, seconds=settings["round_seconds"], about=_about(), after=_after)
+
+
+def validation(settings: Settings) -> Measurement:
+    """Picture files to a head's accuracy and loss, with a model in memory."""
+    task = settings["task"]
+    loader = _loader(_listing(settings).pictures["val"][task], settings)
+    if _is_tuned(settings):
+        trainer = _trainer(settings, "layer4")
+
+        def run() -> dict[str, Any]:
+            return {"images": trainer.validate(loader, task)[0]}
+    else:
+        model = _network("layer4").to(DEVICE)
+
+        def run() -> dict[str, Any]:
+            batches = ((images.to(DEVICE), labels.to(DEVICE)) for images, labels in loader)
+            return {"images": training.validate(model, task, batches).n}
+
+    started = time.perf_counter()
+    run()
+    first = time.perf_counter() - started
+    return Once(run, about=_about(first_call_seconds=first, workers=settings["workers"]), after=_after)
+
+
+def job(settings: Settings) -> Measurement:
+    """A whole training run, picture files to the accuracies that the notebook prints.
+
+    `share` takes that part of every task's pictures, for runs that would take hours: `epoch_seconds` and `images` are
+    those of what was done.
+    """
+    listing, share = _listing(settings), settings["share"]
+    pictures = {
+        split: {task: of[: max(settings["batch"], round(len(of) * share))] for task, of in tasks.items()}
+        for split, tasks in listing.pictures.items()
+    }
+
+    def run() -> dict[str, Any]:
+        loaders = {
+            split: {task: _loader(of, settings, shuffle=split == "train") for task, of in tasks.items()}
+            for split, tasks in pictures.items()
+        }
+        program = _tuned_job(settings) if _is_tuned(settings) else _written_job(settings)
+        images, accuracy, seconds = 0, {}, []
+        for _ in range(settings["epochs"]):
+            started = time.perf_counter()
+            for task in pictures["train"]:
+                trained, validated, accuracy[task] = program(task, loaders["train"][task], loaders["val"][task])
+                images += trained + validated
+            seconds.append(time.perf_counter() - started)
+        return {
+            "images": images,
+            "epochs": settings["epochs"],
+            "share": share,
+            "epoch_seconds": seconds,
+            "accuracy": accuracy,
+        }
+
+    return Once(run, about=_about(workers=settings["workers"]), after=_after)
+
+
+Program = Callable[[str, DataLoader, DataLoader], tuple[int, int, float]]  # trained, validated, accuracy
+
+
+def _written_job(settings: Settings) -> Program:
+    model = _network(settings["trainable"]).to(DEVICE)
+    optimizer = training.make_optimizer(model)
+
+    def program(task: str, train: DataLoader, val: DataLoader) -> tuple[int, int, float]:
+        trained = training.train_pass(model, optimizer, task, _on_device(train))
+        validated = training.validate(model, task, _on_device(val))
+        return trained.n, validated.n, validated.accuracy
+
+    return program
+
+
+def _on_device(loader: DataLoader):
+    return ((images.to(DEVICE), labels.to(DEVICE)) for images, labels in loader)
+
+
+def _tuned_job(settings: Settings) -> Program:
+    trainer = _trainer(settings, settings["trainable"])
+
+    def program(task: str, train: DataLoader, val: DataLoader) -> tuple[int, int, float]:
+        trained = trainer.train_pass(train, task)
+        validated, accuracy, _ = trainer.validate(val, task)
+        return trained, validated, accuracy
+
+    return program
+
+
+OPERATIONS: dict[str, Callable[[Settings], Measurement]] = {
+    operation.__name__: operation for operation in (matmul, decode, feed, step, forward, validation, job)
+}
+
+if __name__ == "__main__":
+    serve(OPERATIONS)
