@@ -4,6 +4,8 @@ EXTRAS ?=
 VENV   ?= .venv
 DATA   ?= data
 RUN    ?= runs/quickstart
+# Tests run in as many processes as there are cores, four at most. TESTS="-n 0" for one, where a debugger can get in.
+TESTS  ?= -n logical --maxprocesses 4 --dist worksteal
 
 BIN   := $(VENV)/bin
 comma := ,
@@ -38,7 +40,7 @@ test: $(VENV)/.ready-test ## lint, check types, run the tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TESTS)
 
 compare: ## compare with PyTorch, live (Python 3.11; sets up .venv-compare with torch and torchvision)
 	$(MAKE) --no-print-directory VENV=.venv-compare .venv-compare/.ready-compare.test

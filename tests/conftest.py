@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
+
+from . import session
 
 ROOT = Path(__file__).resolve().parents[1]
+_made: str | None = None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Workers inherit what the first process set.
+    if not hasattr(config, "workerinput"):
+        global _made
+        _made = session.set_up()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    session.tear_down(_made)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -41,30 +56,44 @@ def realdata() -> Path:
 
 
 @pytest.fixture(scope="session")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Lets the programs that several tests compile be compiled once."""
-    import jax
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Returns a function that has a folder filled by the first process that asks for it, for all of them.
 
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    What it returns is only to be read.
+    """
+    base = tmp_path_factory.getbasetemp()
+    # With workers each has a folder of its own inside the session's.
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def filled(name: str, fill: Callable[[Path], object]) -> Path:
+        folder, complete = shared / f"once-{name}", shared / f"once-{name}.complete"
+        with FileLock(shared / f"once-{name}.lock"):
+            if not complete.exists():
+                folder.mkdir()
+                fill(folder)
+                complete.touch()
+        return folder
+
+    return filled
 
 
 @pytest.fixture(scope="session")
-def avatars_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def avatars_dir(once) -> Path:
     """A data folder with a small `avatars` data set: 44 pictures to train on, 20 to validate."""
     from facefeat_jax.data import drawn
     from facefeat_jax.data.prepare import prepare
 
-    folder = tmp_path_factory.mktemp("data")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(drawn, "TRAIN_SIZE", 44)
-        patch.setattr(drawn, "VAL_SIZE", 20)
-        prepare("avatars", None, folder, workers=1, progress=False)
-    return folder
+    def fill(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(drawn, "TRAIN_SIZE", 44)
+            patch.setattr(drawn, "VAL_SIZE", 20)
+            prepare("avatars", None, folder, workers=1, progress=False)
+
+    return once("data", fill)
 
 
 @pytest.fixture(scope="session")
-def tiny(avatars_dir: Path, compiled: None):
+def tiny(avatars_dir: Path):
     """Returns a function from fields to a `TrainConfig` that trains in seconds."""
     from facefeat_jax.config import TrainConfig
 
@@ -86,10 +115,8 @@ def tiny(avatars_dir: Path, compiled: None):
 
 
 @pytest.fixture(scope="session")
-def trained_run(tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_run(tiny, once) -> Path:
     """A run folder of a model trained for a few steps; tests only read it."""
     from facefeat_jax.training.loop import train
 
-    run = tmp_path_factory.mktemp("runs") / "trained"
-    train(tiny(run))
-    return run
+    return once("runs", lambda folder: train(tiny(folder / "trained"))) / "trained"

@@ -34,7 +34,7 @@ def trunk_file(trunk_tensors, tmp_path_factory):
     return path
 
 
-def test_an_imagenet_file_fills_the_trunk_and_leaves_the_heads_as_they_start(trunk_tensors, trunk_file, compiled):
+def test_an_imagenet_file_fills_the_trunk_and_leaves_the_heads_as_they_start(trunk_tensors, trunk_file):
     assert len(trunk_tensors) == 102
     one = to_torch(create_model(weights=trunk_file, rngs=nnx.Rngs(1)))
     same = to_torch(create_model(weights=trunk_file, rngs=nnx.Rngs(1)))
@@ -59,7 +59,7 @@ def test_imagenet_weights_come_from_the_cache_by_name(trunk_file, monkeypatch):
     assert asked == ["resnet18-f37072fd"]
 
 
-def test_random_weights_are_those_of_the_seed(compiled):
+def test_random_weights_are_those_of_the_seed():
     one, same, other = (to_torch(create_model(rngs=nnx.Rngs(seed))) for seed in (3, 3, 4))
     assert all(np.array_equal(one[name], same[name]) for name in one)
     assert not np.array_equal(one["backbone.conv1.weight"], other["backbone.conv1.weight"])

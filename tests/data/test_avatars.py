@@ -46,11 +46,17 @@ def thumbnail(image: Image.Image, size: int) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def drawn() -> tuple[np.ndarray, list[dict[str, str]]]:
+def drawn(once) -> tuple[np.ndarray, list[dict[str, str]]]:
     """16x16 thumbnails and labels of the first pictures of seed 0."""
-    pictures: Iterator[avatars.Avatar] = (avatars.draw(0, i) for i in range(TRAIN + TEST))
-    thumbnails, labels = zip(*((thumbnail(a.image, 16), a.labels) for a in pictures), strict=True)
-    return np.stack(thumbnails), list(labels)
+
+    def fill(folder: Path) -> None:
+        pictures: Iterator[avatars.Avatar] = (avatars.draw(0, i) for i in range(TRAIN + TEST))
+        thumbnails, labels = zip(*((thumbnail(a.image, 16), a.labels) for a in pictures), strict=True)
+        np.save(folder / "thumbnails.npy", np.stack(thumbnails))
+        (folder / "labels.json").write_text(json.dumps(labels))
+
+    folder = once("thumbnails", fill)
+    return np.load(folder / "thumbnails.npy"), json.loads((folder / "labels.json").read_text())
 
 
 @pytest.fixture(scope="module")

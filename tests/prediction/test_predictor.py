@@ -16,7 +16,7 @@ from facefeat_jax.data.avatars import draw
 
 
 @pytest.fixture(scope="module")
-def predictor(trained_run, compiled):
+def predictor(trained_run):
     return Predictor.from_run(trained_run, batch_size=4)
 
 
