@@ -112,13 +112,15 @@ class _Feed:
     """The training feed of a run, as the loop opens it, and the first of its calls over and over."""
 
     def __init__(self, config: TrainConfig, batches: int):
+        from facefeat_jax.data.pixels import PixelFormat
         from facefeat_jax.data.placement import Placement
         from facefeat_jax.training.inputs import Inputs
         from facefeat_jax.training.loop import open_data
 
         config = _chosen(config)
         data = open_data(config)
-        inputs = Inputs(config, data.training, data.validation, None, Placement())
+        pixels = PixelFormat(config.image_size, config.decode)
+        inputs = Inputs(config, pixels, data.training, data.validation, None, Placement())
         self.name = inputs.feed
         self._steps = data.stream
         self._feed, _ = inputs.open(None)
