@@ -80,6 +80,16 @@ class Inputs:
             *(feeds.Layout(self.feed, count, shape, dtype, config.tasks, placement) for count in counts)
         )
 
+    def warm_up(self) -> None:
+        """Has what reads pictures loaded; to be called before other threads trace programs.
+
+        TFDS loads parts of itself at the first read, and while it does so Python's import is replaced for all threads:
+        what they import meanwhile is broken.
+        """
+        for examples in self._examples:
+            if not are_packed(examples, self._pixels):
+                examples.read(0)
+
     def open(self, prefix_program: Any) -> tuple[feeds.Feed, feeds.Feed]:
         """Reads, decodes and computes what is not at hand yet; returns the feeds of training and validation.
 

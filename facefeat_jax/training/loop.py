@@ -42,7 +42,7 @@ from facefeat_jax.training.logs import Logs
 from facefeat_jax.training.prefix import Prefix, last_frozen
 
 # What a run that goes on may be told anew: where it lies and how it is driven. Its numbers depend on none of these.
-_MAY_CHANGE = {"run", "data_dir", "resume", "overwrite", "packed", "feed", "feed_threads", "feed_prefetch"}
+_MAY_CHANGE = {"run", "data_dir", "resume", "overwrite", "packed", "feed_threads", "feed_prefetch"}
 _MAY_CHANGE |= {"log_every", "checkpoint_every", "keep_checkpoints"}
 # How many calls may be under way before the figures of the first are waited for.
 _CALLS_AHEAD = 2
@@ -297,6 +297,7 @@ class _Run:
         add_validation(self.config.tasks)
 
     def train(self) -> dict[str, Any]:
+        self.inputs.warm_up()
         self._compile_ahead()
         started = time.perf_counter()
         training, self.validation_feed = self.inputs.open(lambda: self.programs.get("prefix"))

@@ -106,7 +106,7 @@ def fast(tiny):
     return config
 
 
-def test_both_feeds_train_the_same_weights_and_a_prefix_is_computed_once(fast, tmp_path, monkeypatch):
+def test_both_feeds_train_the_same_and_a_prefix_is_computed_once(fast, tmp_path, monkeypatch):
     monkeypatch.setenv("FACEFEAT_CACHE", str(tmp_path / "cache"))
     train(fast(tmp_path / "stream", feed="stream"))
     stores = [json.loads(path.read_text()) for path in (tmp_path / "cache" / "rows").glob("*/rows.json")]
@@ -118,10 +118,11 @@ def test_both_feeds_train_the_same_weights_and_a_prefix_is_computed_once(fast, t
 
     monkeypatch.setattr(prefix.Prefix, "outputs", never)
     train(fast(tmp_path / "again", feed="stream"))
-    first = weights(tmp_path / "stream")
-    for run in ("device", "again"):
-        for name, value in weights(tmp_path / run).items():
-            np.testing.assert_array_equal(value, first[name], err_msg=f"{run} {name}")
+    first, again, device = (weights(tmp_path / run) for run in ("stream", "again", "device"))
+    for name, value in first.items():
+        np.testing.assert_array_equal(again[name], value, err_msg=name)
+        # The batches are the same, but the programs are two, and may round differently.
+        np.testing.assert_allclose(device[name], value, rtol=0, atol=1e-4 * np.abs(value).max(), err_msg=name)
 
 
 def test_heads_alone_take_many_steps_in_a_call_and_other_weights_another_prefix(fast, tmp_path, monkeypatch):
