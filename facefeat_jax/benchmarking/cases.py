@@ -86,9 +86,7 @@ class Plan:
     round_seconds: float = 3.0
     matmul_size: int = 2048
     precisions: tuple[str, ...] = ("float32",)
-    step_batches: Mapping[str, tuple[int, ...]] = field(
-        default_factory=lambda: {"layer4": (32,), "all": (32,), "none": (32,)}
-    )
+    step_batches: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: {"layer4": (32,), "all": (32,)})
     forward_batches: tuple[int, ...] = (1, 32)
     decode_pictures: int = 1500
     feed_batches: int = 20
@@ -99,7 +97,7 @@ class Plan:
     tuned_epochs: int | None = None
     compiled: tuple[str, ...] = ("step/layer4/", "forward/")
     start_limit: int = 64
-    start_rounds: int = 2
+    start_rounds: int = 1
     memory_counts: tuple[int, int] = (1000, 100_000)
     memory_image_size: int = 64
     memory_batches: int = 100
@@ -120,7 +118,6 @@ PLANS: dict[str, Plan] = {
         pytorch_share=0.2,
         tuned_epochs=2,
         compiled=("step/", "forward/", "job/layer4"),
-        start_rounds=1,
         memory_counts=(1000, 100_000),
         synthetic=1.0,
     ),
@@ -137,7 +134,6 @@ PLANS: dict[str, Plan] = {
         job_rounds=1,
         job_epochs=1,
         start_limit=8,
-        start_rounds=1,
         memory_counts=(100, 1000),
         compiled=(),
         memory_image_size=32,
