@@ -160,19 +160,20 @@ def cases(plan: Plan, device: Device, cores: int, sides: Sequence[str], stages: 
     """
     if unknown := sorted(set(stages) - set(STAGES)):
         raise UserError(f"no stage {', '.join(unknown)}; there are {', '.join(STAGES)}")
-    made = {
-        "matmul": _matmul,
-        "job": _job,
-        "step": _step,
-        "forward": _forward,
-        "start": _start,
-        "decode": _decode,
-        "feed": _feed,
-        "validation": _validation,
-        "memory": _memory,
-    }
+    makers = (
+        ("matmul", _matmul),
+        ("job", _job),
+        ("step", _step),
+        ("forward", _forward),
+        ("start", _start),
+        ("decode", _decode),
+        ("feed", _feed),
+        ("validation", _validation),
+        ("memory", _memory),
+        ("job", _job_to_the_letter),
+    )
     found = []
-    for stage, make in made.items():
+    for stage, make in makers:
         for case in make(plan, device, cores) if stage in stages else ():
             entries = {
                 name: entry
@@ -326,7 +327,6 @@ def _job(plan: Plan, device: Device, cores: int) -> Iterator[Case]:
     }
     entries = {
         "ours": Entry("ours", _recipe("fast", plan)),
-        "ours, baseline": Entry("ours", _recipe("baseline", plan)),
         "pytorch": Entry("pytorch", {"trainable": "layer4", **written}),
         "tuned": Entry("tuned", {"trainable": "layer4", **tuned}),
     }
@@ -339,19 +339,16 @@ def _job(plan: Plan, device: Device, cores: int) -> Iterator[Case]:
     yield Case("job/heads", "job", "job", _job_settings(plan), heads, plan.job_rounds, fresh=True)
 
 
+def _job_to_the_letter(plan: Plan, device: Device, cores: int) -> Iterator[Case]:
+    entries = {"ours": Entry("ours", _recipe("baseline", plan))}
+    yield Case("job/baseline", "job", "job", _job_settings(plan), entries, 1, fresh=True)
+
+
 def _start(plan: Plan, device: Device, cores: int) -> Iterator[Case]:
-    for recipe in ("fast", "baseline"):
-        entry = Entry("ours", _recipe(recipe, plan, epochs=1, limit=plan.start_limit))
-        yield Case(
-            f"start/{recipe}",
-            "start",
-            "job",
-            _job_settings(plan),
-            {"first": entry, "second": entry},
-            plan.start_rounds,
-            fresh=True,
-            keep_caches=True,
-        )
+    entry = Entry("ours", _recipe("fast", plan, epochs=1, limit=plan.start_limit))
+    entries = {"first": entry, "second": entry}
+    settings = _job_settings(plan)
+    yield Case("start/fast", "start", "job", settings, entries, plan.start_rounds, fresh=True, keep_caches=True)
 
 
 def _memory(plan: Plan, device: Device, cores: int) -> Iterator[Case]:
