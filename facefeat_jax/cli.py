@@ -350,7 +350,7 @@ def _doctor(argv: Sequence[str]) -> int:
 def _benchmark(argv: Sequence[str]) -> int:
     from facefeat_jax.benchmarking.command import RunArguments
 
-    return _parse(RunArguments, "benchmark", argv).measure("facefeat benchmark", [])
+    return _parse(RunArguments, "benchmark", argv).measure("facefeat", [])
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {

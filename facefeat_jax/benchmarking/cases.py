@@ -86,9 +86,7 @@ class Plan:
     round_seconds: float = 3.0
     matmul_size: int = 2048
     precisions: tuple[str, ...] = ("float32",)
-    step_batches: Mapping[str, tuple[int, ...]] = field(
-        default_factory=lambda: {"layer4": (32,), "all": (32,), "none": (32,)}
-    )
+    step_batches: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: {"layer4": (32,), "all": (32,)})
     forward_batches: tuple[int, ...] = (1, 32)
     decode_pictures: int = 1500
     feed_batches: int = 20
@@ -99,7 +97,7 @@ class Plan:
     tuned_epochs: int | None = None
     compiled: tuple[str, ...] = ("step/layer4/", "forward/")
     start_limit: int = 64
-    start_rounds: int = 2
+    start_rounds: int = 1
     memory_counts: tuple[int, int] = (1000, 100_000)
     memory_image_size: int = 64
     memory_batches: int = 100
@@ -120,7 +118,6 @@ PLANS: dict[str, Plan] = {
         pytorch_share=0.2,
         tuned_epochs=2,
         compiled=("step/", "forward/", "job/layer4"),
-        start_rounds=1,
         memory_counts=(1000, 100_000),
         synthetic=1.0,
     ),
@@ -137,7 +134,6 @@ PLANS: dict[str, Plan] = {
         job_rounds=1,
         job_epochs=1,
         start_limit=8,
-        start_rounds=1,
         memory_counts=(100, 1000),
         compiled=(),
         memory_image_size=32,
@@ -164,19 +160,20 @@ def cases(plan: Plan, device: Device, cores: int, sides: Sequence[str], stages: 
     """
     if unknown := sorted(set(stages) - set(STAGES)):
         raise UserError(f"no stage {', '.join(unknown)}; there are {', '.join(STAGES)}")
-    made = {
-        "matmul": _matmul,
-        "job": _job,
-        "step": _step,
-        "forward": _forward,
-        "start": _start,
-        "decode": _decode,
-        "feed": _feed,
-        "validation": _validation,
-        "memory": _memory,
-    }
+    makers = (
+        ("matmul", _matmul),
+        ("job", _job),
+        ("step", _step),
+        ("forward", _forward),
+        ("start", _start),
+        ("decode", _decode),
+        ("feed", _feed),
+        ("validation", _validation),
+        ("memory", _memory),
+        ("job", _job_to_the_letter),
+    )
     found = []
-    for stage, make in made.items():
+    for stage, make in makers:
         for case in make(plan, device, cores) if stage in stages else ():
             entries = {
                 name: entry
@@ -330,7 +327,6 @@ def _job(plan: Plan, device: Device, cores: int) -> Iterator[Case]:
     }
     entries = {
         "ours": Entry("ours", _recipe("fast", plan)),
-        "ours, baseline": Entry("ours", _recipe("baseline", plan)),
         "pytorch": Entry("pytorch", {"trainable": "layer4", **written}),
         "tuned": Entry("tuned", {"trainable": "layer4", **tuned}),
     }
@@ -343,19 +339,16 @@ def _job(plan: Plan, device: Device, cores: int) -> Iterator[Case]:
     yield Case("job/heads", "job", "job", _job_settings(plan), heads, plan.job_rounds, fresh=True)
 
 
+def _job_to_the_letter(plan: Plan, device: Device, cores: int) -> Iterator[Case]:
+    entries = {"ours": Entry("ours", _recipe("baseline", plan))}
+    yield Case("job/baseline", "job", "job", _job_settings(plan), entries, 1, fresh=True)
+
+
 def _start(plan: Plan, device: Device, cores: int) -> Iterator[Case]:
-    for recipe in ("fast", "baseline"):
-        entry = Entry("ours", _recipe(recipe, plan, epochs=1, limit=plan.start_limit))
-        yield Case(
-            f"start/{recipe}",
-            "start",
-            "job",
-            _job_settings(plan),
-            {"first": entry, "second": entry},
-            plan.start_rounds,
-            fresh=True,
-            keep_caches=True,
-        )
+    entry = Entry("ours", _recipe("fast", plan, epochs=1, limit=plan.start_limit))
+    entries = {"first": entry, "second": entry}
+    settings = _job_settings(plan)
+    yield Case("start/fast", "start", "job", settings, entries, plan.start_rounds, fresh=True, keep_caches=True)
 
 
 def _memory(plan: Plan, device: Device, cores: int) -> Iterator[Case]:

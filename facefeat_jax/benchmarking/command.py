@@ -39,7 +39,12 @@ class RunArguments:
     """Print the results as JSON; the default is to print the tables."""
 
     def measure(self, program: str, others: Sequence[Side]) -> int:
-        """Runs the benchmark with these sides beside ours, prints what was found, and writes it."""
+        """Runs the benchmark, prints what was found, and writes it.
+
+        Args:
+          program: how the command line began that was typed.
+          others: the sides beside ours.
+        """
         from facefeat_jax.benchmarking.report import report
         from facefeat_jax.benchmarking.run import OURS, RESULTS, Request, run, typed_command
         from facefeat_jax.errors import UserError

@@ -112,6 +112,9 @@ class _Feed:
     """The training feed of a run, as the loop opens it, and the first of its calls over and over."""
 
     def __init__(self, config: TrainConfig, batches: int):
+        import jax
+
+        from facefeat_jax.data.feeds import take
         from facefeat_jax.data.pixels import PixelFormat
         from facefeat_jax.data.placement import Placement
         from facefeat_jax.training.inputs import Inputs
@@ -126,18 +129,15 @@ class _Feed:
         self._feed, _ = inputs.open(None)
         calls = (call for one in data.stream.passes for call in one.calls(config.steps_per_call))
         self._calls = list(itertools.islice(calls, max(1, batches // config.steps_per_call)))
+        self._gather = jax.jit(take, static_argnums=2)
         wanted = [step for call in self._calls for step in range(call.first_step, call.end_step)]
         self.images = sum(int(data.stream[step].mask.sum()) for step in wanted)
 
     def batches(self) -> Iterator[Any]:
         """Yields the rows of each call, on the device; those of a table are gathered from it."""
-        import jax
-
-        from facefeat_jax.data.feeds import take
-
-        gather = jax.jit(take, static_argnums=2)
         for call, batches in zip(self._calls, self._feed(self._steps, self._calls), strict=True):
-            yield batches.rows if self._feed.table is None else gather(self._feed.table, batches, call.tasks)
+            table = self._feed.table
+            yield batches.rows if table is None else self._gather(table, batches, call.tasks)[0]
 
 
 def feed(settings: Settings) -> Measurement:

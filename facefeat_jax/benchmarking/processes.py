@@ -112,7 +112,7 @@ class Worker:
         except queue.Empty:
             self.end(patience=0)
             raise SideError(f"no answer within {timeout:.0f} s") from None
-        except OSError:
+        except (OSError, ValueError):  # it has gone; its standard input is closed on one end or on ours
             line = ""
         if not line:
             self.end()

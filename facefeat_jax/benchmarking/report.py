@@ -15,6 +15,7 @@ from facefeat_jax.errors import UserError
 
 _TRAINED = {"layer4": "layer4 and heads", "all": "all", "none": "heads"}
 _BUSY = 0.3  # cores' worth of other work, above which figures are doubtful
+_JOBS = {"layer4": "layer4 and heads", "heads": "heads", "baseline": "layer4 and heads, to the letter"}
 _RATES = {
     "decode": ("Decode", "Picture files in the page cache to batches on the host, nothing else."),
     "feed": (
@@ -209,7 +210,7 @@ def _rates(figures: Figures) -> list[str]:
 def _job(figures: Figures) -> list[str]:
     rows = []
     for case in figures.cases("job"):
-        what = _TRAINED[case["name"].partition("/")[2].replace("heads", "none")]
+        what = _JOBS[case["name"].partition("/")[2]]
         own = figures.job_seconds(case["name"], "ours")
         for name, title, entry in _entries(figures, case):
             if recipe := entry["settings"].get("recipe"):
@@ -244,7 +245,8 @@ def _job(figures: Figures) -> list[str]:
     about = (
         "A new process with empty caches each time, from start to end; picture files are in the page cache. Files "
         "to table is `facefeat prepare` and the process; *reckoned* is the process with the epochs that it did not do "
-        "added at the speed of those it did."
+        "added at the speed of those it did. Programs are compiled several at a time and beside other work; their "
+        "seconds are summed."
     )
     return _table("Whole job", about, header, rows)
 

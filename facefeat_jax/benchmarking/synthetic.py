@@ -25,7 +25,7 @@ from facefeat_jax.tasks import SHIRT_CLASSES
 SIDE = 224
 _CANVAS_MARGIN = 96
 _NUM_CANVASES = 128
-_QUALITY = 88
+_QUALITY = 82
 
 _RACES = ("Black", "East Asian", "Indian", "Latino_Hispanic", "Middle Eastern", "Southeast Asian", "White")
 _QUOTA = {"train": 2400, "val": 600}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -133,20 +134,18 @@ def _memory(figures: Figures) -> Found | None:
 
 
 def _second_start(figures: Figures) -> Found | None:
-    for case in ("start/fast", "start/baseline"):
-        first, second = (figures.entry(case, name) for name in ("first", "second"))
-        if first and second:
-            pairs = list(zip(first["rounds"], second["rounds"], strict=False))
-            value = spread([b["compile_seconds"] / a["compile_seconds"] for a, b in pairs])
-            wholes = [spread([one["wall_seconds"] for one in entry["rounds"]]) for entry in (first, second)]
-            parts = [spread([one["compile_seconds"] for one in entry["rounds"]]) for entry in (first, second)]
-            if value and all(wholes) and all(parts):
-                return Found(
-                    value,
-                    f"{case.partition('/')[2]}: compile part {parts[0].median:.1f} s, then {parts[1].median:.1f} s; "  # type: ignore[union-attr]
-                    f"whole process {wholes[0].median:.1f} s, then {wholes[1].median:.1f} s",  # type: ignore[union-attr]
-                )
-    return None
+    first, second = (figures.entry("start/fast", name) for name in ("first", "second"))
+    if first is None or second is None:
+        return None
+    pairs = list(zip(first["rounds"], second["rounds"], strict=False))
+    value = spread([after["compile_seconds"] / before["compile_seconds"] for before, after in pairs])
+    if value is None:
+        return None
+    told = []
+    for what, kind in (("compile part", "compile_seconds"), ("whole process", "wall_seconds")):
+        before, after = (statistics.median(one[kind] for one in entry["rounds"]) for entry in (first, second))
+        told.append(f"{what} {before:.1f} s, then {after:.1f} s")
+    return Found(value, "; ".join(told))
 
 
 _STEP = "layer4 and heads trained, batch 32, float32"

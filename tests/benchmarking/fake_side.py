@@ -1,0 +1,43 @@
+"""A side that only pretends: the main of a worker process in the tests."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from facefeat_jax.benchmarking.worker import Once, Settings, serve
+from facefeat_jax.errors import UserError
+
+
+def count(settings: Settings) -> Once:
+    print("libraries print what they like")
+    sys.stdout.flush()
+    done = []
+
+    def run():
+        done.append(1)
+        return {"images": settings["pictures"] * len(done), "cache": os.environ.get("FACEFEAT_CACHE", "")}
+
+    return Once(run, about={"process": os.getpid()}, after=lambda: {"rounds": len(done)})
+
+
+def refuse(settings: Settings) -> Once:
+    raise UserError("no such\nthing here")
+
+
+def fail(settings: Settings) -> Once:
+    return Once(lambda: 1 // 0)
+
+
+def die(settings: Settings) -> Once:
+    os._exit(7)
+
+
+def hang(settings: Settings) -> Once:
+    time.sleep(600)
+    raise AssertionError
+
+
+if __name__ == "__main__":
+    serve({operation.__name__: operation for operation in (count, refuse, fail, die, hang)})
