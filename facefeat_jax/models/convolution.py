@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from facefeat_jax.models import depthwise
 from facefeat_jax.models.small_maps import conv_general_dilated
 
 # torchvision's start: normal, variance 2 / fan_out.
@@ -63,6 +64,6 @@ def conv(
         param_dtype=param_dtype,
         kernel_init=_he_normal,
         kernel_metadata=logical_axes(None, None, "conv_in", "conv_out"),
-        conv_general_dilated=conv_general_dilated,
+        conv_general_dilated=conv_general_dilated if groups == 1 else depthwise.conv_general_dilated,
         rngs=rngs,
     )
