@@ -57,7 +57,7 @@ class Row:
 
     Attributes:
       what: the numbers.
-      differences: by column (`JAX float64`, `torch float32`, ...).
+      differences: by column (`JAX float64`, `torch float32`, ...); a column that did not measure them has none.
     """
 
     what: str
@@ -107,12 +107,14 @@ def verify(
         return result
 
     reference = measured(torch_side, "float64")
-    columns: dict[str, Measured] = {}
+    rows: dict[str, Row] = {}
     for dtype in dtypes:
-        columns[f"JAX {dtype}"] = measured(jax_side, dtype)
-        if dtype != "float64":
-            columns[f"torch {dtype}"] = measured(torch_side, dtype)
-    return _rows(reference, columns)
+        for side_name, side in (("JAX", jax_side), ("torch", torch_side)):
+            if (side_name, dtype) != ("torch", "float64"):
+                # Of each side only the differences are kept: a large model's numbers are gigabytes.
+                for what, difference in _differences(reference, measured(side, dtype)).items():
+                    rows.setdefault(what, Row(what, {})).differences[f"{side_name} {dtype}"] = difference
+    return list(rows.values())
 
 
 # -------------------------------------------------------------------------------------------------------- the two sides
@@ -238,24 +240,20 @@ def torch_side(
 # ------------------------------------------------------------------------------------------------------------ the table
 
 
-def _rows(reference: Measured, columns: dict[str, Measured]) -> list[Row]:
-    rows = []
+def _differences(reference: Measured, measured: Measured) -> dict[str, float]:
+    """Returns the largest difference of each kind of number; of maps, of each stage."""
+    differences: dict[str, float] = {}
     for kind, arrays in reference.kinds.items():
+        if kind not in measured.kinds or not arrays:
+            continue
         # A bias that the next batch normalisation takes away again has no gradient but for rounding, which can be held
         # against the other gradients only.
         overall = max(float(np.max(np.abs(array))) for array in arrays.values()) if kind == "gradients" else 0.0
-        groups = (
-            {f"{kind}, {name}": [name] for name in arrays} if kind in ("evaluation", "training") else {kind: arrays}
-        )
-        for what, members in groups.items():
-            differences = {
-                column: max(_difference(measured.kinds[kind][name], arrays[name], overall) for name in members)
-                for column, measured in columns.items()
-                if kind in measured.kinds and members
-            }
-            if differences:
-                rows.append(Row(what, differences))
-    return rows
+        for name, theirs in arrays.items():
+            what = f"{kind}, {name}" if kind in ("evaluation", "training") else kind
+            found = _difference(measured.kinds[kind][name], theirs, overall)
+            differences[what] = max(differences.get(what, 0.0), found)
+    return differences
 
 
 def _difference(ours: np.ndarray, theirs: np.ndarray, overall: float = 0.0) -> float:
