@@ -91,9 +91,8 @@ def _torch_efficientnet() -> Any:
     rows, features = [], width(32)
     for stage in _TABLE:
         wanted = width(stage.features)
-        rows.append(
-            efficientnet.MBConvConfig(stage.expansion, stage.kernel, stage.stride, features, wanted, stage.blocks)
-        )
+        sizes = stage.expansion, stage.kernel, stage.stride, features, wanted, stage.blocks
+        rows.append(efficientnet.MBConvConfig(*sizes))
         features = wanted
     norm = partial(torch.nn.BatchNorm2d, eps=_SCALE.epsilon, momentum=1 - _SCALE.momentum)
     return efficientnet.EfficientNet(rows, _SCALE.dropout, num_classes=CLASSES, norm_layer=norm)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import nnx
+from flax import linen, nnx
 
 from facefeat_jax.errors import UserError
 from facefeat_jax.models import (
@@ -31,7 +31,7 @@ from facefeat_jax.tasks import TASKS
 from facefeat_jax.training import groups
 
 SIZE, BATCH = 16, 4
-_TABLE = (Stage(1, 3, 1, 16, 1), Stage(2, 5, 2, 32, 2), *(Stage(2, 3, 1, 32, 1),) * 5)
+_TABLE = (Stage(1, 1, 1, 16, 1), Stage(2, 3, 2, 32, 1), *(Stage(1, 1, 1, 32, 1),) * 5)  # 1x1: compiles fast
 
 
 def tiny_resnet(**options: Any) -> ResNet:
@@ -115,17 +115,15 @@ def test_any_stage_on_jit_and_vmap(family: str) -> None:
     for name, outputs in in_parts.items():
         np.testing.assert_allclose(outputs, whole, rtol=1e-4, atol=1e-5, err_msg=name)
     np.testing.assert_allclose(one_by_one, whole, rtol=1e-4, atol=1e-5)
-    assert list(maps) == list(trunk.STAGES) and set(trunk.LAST) <= set(maps)
+    assert set(maps) == set(trunk.STAGES) and set(trunk.LAST) <= set(maps)
 
 
 @every_family
-def test_training_steps_whatever_the_graph_mode_and_with_remat(family: str) -> None:
+def test_training_steps_whatever_the_graph_mode_and_with_remat(family: str, compiled: None) -> None:
     usual = training_step(filled(family, num_classes=5), jax.random.key(1))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(usual))
-    anew = training_step(filled(family, num_classes=5, remat=True), jax.random.key(1))
-    close(anew, usual)
     with nnx.set_graph_mode(False):
-        close(training_step(filled(family, num_classes=5), jax.random.key(1)), usual)
+        close(training_step(filled(family, num_classes=5), jax.random.key(1)), usual)  # the same program: not compiled
         close(training_step(filled(family, num_classes=5, remat=True), jax.random.key(1)), usual)
     if family == "efficientnet":
         assert training_step(filled(family, num_classes=5), jax.random.key(2))[0] != usual[0]
@@ -146,30 +144,44 @@ def test_remat_keeps_less(monkeypatch: pytest.MonkeyPatch) -> None:
 @every_family
 def test_linen_training_step_through_the_bridge(family: str) -> None:
     """Init, apply with mutable statistics and random streams, gradients, an optimizer: the loss falls."""
-    module = nnx.bridge.ToLinen(FAMILIES[family], kwargs={"num_classes": 5})
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        variables = jax.jit(module.init)({"params": jax.random.key(0), "dropout": jax.random.key(1)}, pictures())
-        params, stats = variables["params"], {k: v for k, v in variables.items() if k != "params"}
-        optimizer = optax.adam(3e-3)
 
-        @jax.jit
-        def step(params, stats, opt_state, key):
-            def loss_of(params):
-                logits, moved = module.apply(
-                    {"params": params, **stats}, pictures(), mutable=list(stats), rngs={"dropout": key}
-                )
-                return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.arange(BATCH)).mean(), moved
+    class Classifier(linen.Module):
+        @linen.compact
+        def __call__(self, images: jax.Array, *, training: bool) -> jax.Array:
+            trunk = nnx.bridge.ToLinen(FAMILIES[family], kwargs={"num_classes": 5}, name="trunk")
+            if training:
+                return trunk(images, rngs=nnx.Rngs(dropout=self.make_rng("dropout")))
+            return trunk(images, nnx_method=in_evaluation)
 
-            (loss, moved), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
-            updates, opt_state = optimizer.update(gradients, opt_state)
-            return optax.apply_updates(params, updates), moved, opt_state, loss
+    def in_evaluation(trunk: Trunk, images: jax.Array) -> jax.Array:
+        trunk.eval()
+        return trunk(images)
 
-        opt_state, losses = optimizer.init(params), []
-        for number in range(4):
-            params, stats, opt_state, loss = step(params, stats, opt_state, jax.random.key(number))
-            losses.append(float(loss))
+    module, labels = Classifier(), jnp.arange(BATCH)
+    keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+    variables = jax.jit(partial(module.init, training=True))(keys, pictures())
+    params, stats = variables["params"], {name: value for name, value in variables.items() if name != "params"}
+    optimizer = optax.adam(3e-3)
+
+    @jax.jit
+    def step(params, stats, opt_state, key):
+        def loss_of(params):
+            logits, moved = module.apply(
+                {"params": params, **stats}, pictures(), training=True, mutable=list(stats), rngs={"dropout": key}
+            )
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), moved
+
+        (loss, moved), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
+        updates, opt_state = optimizer.update(gradients, opt_state)
+        return optax.apply_updates(params, updates), moved, opt_state, loss
+
+    opt_state, losses = optimizer.init(params), []
+    for number in range(4):
+        params, stats, opt_state, loss = step(params, stats, opt_state, jax.random.key(number))
+        losses.append(float(loss))
     assert losses[-1] < losses[0]
+    logits = jax.eval_shape(partial(module.apply, training=False), {"params": params, **stats}, pictures())
+    assert logits.shape == (BATCH, 5)
 
 
 # --- What is random
@@ -259,7 +271,7 @@ def test_any_channels_and_dtypes(family: str) -> None:
         assert outputs.dtype == jnp.float64 and outputs.shape == (2, 3)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", ["resnet50", "efficientnet_b0", "vit_b_16"])
 def test_kernels_have_names_for_their_axes(name: str) -> None:
     """And rules for the names lay them out; without rules and without a mesh they do nothing."""
     trunk = abstract(ARCHITECTURES[name].build, num_classes=10)
