@@ -25,7 +25,7 @@ class Verify:
     weights: tyro.conf.Positional[str | None] = None
     """A torchvision file (.pth or .safetensors), or the name of published weights; the default is a random start."""
     image_size: int | None = None
-    """Side of the pictures in pixels; the default is 128, or what a Vision Transformer's positions are made for."""
+    """Side of the pictures in pixels; the default is 128, or what the positions of a Vision Transformer are for."""
     batch_size: int = 8
     """Pictures at a time."""
     training: bool = True

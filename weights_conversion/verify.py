@@ -12,6 +12,7 @@ import contextlib
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ class Row:
 
     Attributes:
       what: the numbers.
-      differences: by column (`JAX float64`, `torch float32`, ...).
+      differences: by column (`JAX float64`, `torch float32`, ...); a column that did not measure them has none.
     """
 
     what: str
@@ -80,7 +81,8 @@ def verify(
       name: one of `list_models()`.
       weights: a torchvision file (.pth or .safetensors), or the name of published weights, which are downloaded. None:
         torch's own random start, with every tensor moved away from its default.
-      image_size: side of the made-up pictures; the default is 128 pixels, or what a trunk of one size is made for.
+      image_size: side of the made-up pictures; the default is 128 pixels. A Vision Transformer with weights takes the
+        size that its positions are for.
       batch_size: how many of them.
       training: whether gradients and training steps are compared too; they take several times the memory.
       dtypes: to compute in; float64 comes first.
@@ -94,37 +96,45 @@ def verify(
     """
     architecture = get_architecture(name)
     require_torch()
-    tensors = _tensors(architecture, weights, seed)
-    size = image_size or (_position_size(tensors) if architecture.fixed_size else 128)
+    tensors = _tensors(architecture, weights, seed, image_size)
+    # torchvision's Vision Transformers take no other pictures than those that their positions are for.
+    size = _position_size(tensors) if architecture.fixed_size else image_size or 128
     stream = np.random.RandomState(seed + 1)
     images = stream.standard_normal((batch_size, size, size, 3))
-    classes = tensors[f"{_classifier(architecture)}bias"].shape[0]
-    labels = stream.randint(0, classes, batch_size)
+    options = _options(architecture, tensors)
+    labels = stream.randint(0, options["num_classes"], batch_size)
+    models = import_torchvision().models
 
-    def measured(side: Callable[..., Measured], dtype: str) -> Measured:
-        result = side(architecture, tensors, images, labels, dtype=dtype, training=training and dtype != "bfloat16")
+    def measured(side: str, dtype: str) -> Measured:
         gc.collect()
-        return result
+        run, build = (
+            (jax_side, partial(architecture.build, **options))
+            if side == "JAX"
+            else (torch_side, partial(getattr(models, name), weights=None, **options))
+        )
+        return run(build, tensors, images, labels, dtype=dtype, training=training and dtype != "bfloat16")
 
-    reference = measured(torch_side, "float64")
-    columns: dict[str, Measured] = {}
+    reference = measured("torch", "float64")
+    rows: dict[str, Row] = {}
     for dtype in dtypes:
-        columns[f"JAX {dtype}"] = measured(jax_side, dtype)
-        if dtype != "float64":
-            columns[f"torch {dtype}"] = measured(torch_side, dtype)
-    return _rows(reference, columns)
+        for side in ("JAX", "torch"):
+            if (side, dtype) != ("torch", "float64"):
+                # Of each side only the differences are kept: a large model's numbers are gigabytes.
+                for what, difference in _differences(reference, measured(side, dtype)).items():
+                    rows.setdefault(what, Row(what, {})).differences[f"{side} {dtype}"] = difference
+    return list(rows.values())
 
 
 # -------------------------------------------------------------------------------------------------------- the two sides
 
 
 def jax_side(
-    architecture: Architecture, tensors: Arrays, images: np.ndarray, labels: np.ndarray, *, dtype: str, training: bool
+    build: Callable[..., Trunk], tensors: Arrays, images: np.ndarray, labels: np.ndarray, *, dtype: str, training: bool
 ) -> Measured:
     """Runs our trunk.
 
     Args:
-      architecture: which.
+      build: makes the trunk, with a classifier, given `dtype`, `param_dtype` and `rngs`.
       tensors: a state dict with torchvision's names.
       images: `[batch, height, width, 3]`.
       labels: `[batch]`, class numbers.
@@ -132,7 +142,7 @@ def jax_side(
       training: whether gradients are taken and steps made.
     """
     with _precision(dtype):
-        trunk = to_flax(tensors, _abstract_trunk(architecture, tensors, dtype))
+        trunk = to_flax(tensors, abstract(build, dtype=dtype, param_dtype=dtype))
         trunk.set_attributes(rate=0.0, raise_if_not_found=False)  # dropout and stochastic depth
         pixels = jnp.asarray(images, dtype)
 
@@ -180,12 +190,12 @@ def jax_side(
 
 
 def torch_side(
-    architecture: Architecture, tensors: Arrays, images: np.ndarray, labels: np.ndarray, *, dtype: str, training: bool
+    build: Callable[[], Any], tensors: Arrays, images: np.ndarray, labels: np.ndarray, *, dtype: str, training: bool
 ) -> Measured:
-    """Runs torchvision's model; arguments and result are those of `jax_side`."""
+    """Runs torchvision's model, which `build` makes; the other arguments and the result are those of `jax_side`."""
     import torch
 
-    model = _torch_model(architecture, tensors).to(getattr(torch, dtype))  # first, or loading would round to float32
+    model = build().to(getattr(torch, dtype))  # first, or loading would round to float32
     model.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in tensors.items()}, strict=True)
     for module in model.modules():
         if hasattr(module, "p") and isinstance(module.p, float):  # Dropout and StochasticDepth
@@ -193,13 +203,14 @@ def torch_side(
     pixels = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(getattr(torch, dtype))
     target = torch.from_numpy(labels)
     maps: Arrays = {}
-    for stage, path in _torch_stages(architecture).items():
+    stages = torch_stages(model)
+    for stage, path in stages.items():
         model.get_submodule(path).register_forward_hook(
             lambda module, inputs, outputs, stage=stage: maps.update({stage: _torch_map(outputs)})
         )
     if hasattr(model, "avgpool"):
         model.avgpool.register_forward_hook(lambda module, inputs, outputs: maps.update(pooled=_torch_map(outputs)))
-    last = list(architecture.stages)[-1]
+    last = list(stages)[-1]
 
     def forward() -> tuple[Any, Arrays]:
         maps.clear()
@@ -238,28 +249,31 @@ def torch_side(
 # ------------------------------------------------------------------------------------------------------------ the table
 
 
-def _rows(reference: Measured, columns: dict[str, Measured]) -> list[Row]:
-    rows = []
+def _differences(reference: Measured, measured: Measured) -> dict[str, float]:
+    """Returns the largest difference of each kind of number; of maps, of each stage."""
+    differences: dict[str, float] = {}
     for kind, arrays in reference.kinds.items():
-        groups = (
-            {f"{kind}, {name}": [name] for name in arrays} if kind in ("evaluation", "training") else {kind: arrays}
-        )
-        for what, members in groups.items():
-            differences = {
-                column: max(_difference(measured.kinds[kind][name], arrays[name]) for name in members)
-                for column, measured in columns.items()
-                if kind in measured.kinds and members
-            }
-            if differences:
-                rows.append(Row(what, differences))
-    return rows
+        if kind not in measured.kinds or not arrays:
+            continue
+        # A bias that the next batch normalisation takes away again has no gradient but for rounding, which can be held
+        # against the other gradients only.
+        overall = max(float(np.max(np.abs(array))) for array in arrays.values()) if kind == "gradients" else 0.0
+        for name, theirs in arrays.items():
+            what = f"{kind}, {name}" if kind in ("evaluation", "training") else kind
+            found = _difference(measured.kinds[kind][name], theirs, overall)
+            differences[what] = max(differences.get(what, 0.0), found)
+    return differences
 
 
-def _difference(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Returns the largest difference relative to the largest number; infinite for other shapes and infinite numbers."""
+def _difference(ours: np.ndarray, theirs: np.ndarray, overall: float = 0.0) -> float:
+    """Returns the largest difference relative to the largest number; infinite for other shapes and infinite numbers.
+
+    Where that number is less than 1e-12 of `overall`, the difference is relative to the latter.
+    """
     if ours.shape != theirs.shape or not np.isfinite(ours).all() or not np.isfinite(theirs).all():
         return float("inf")
     scale, gap = float(np.max(np.abs(theirs))), float(np.max(np.abs(ours - theirs)))
+    scale = overall if scale < 1e-12 * overall else scale
     return gap / scale if scale else (0.0 if gap == 0 else float("inf"))
 
 
@@ -282,9 +296,9 @@ def table(rows: Sequence[Row]) -> str:
 # -------------------------------------------------------------------------------------------------------------- details
 
 
-def _tensors(architecture: Architecture, weights: str | Path | None, seed: int) -> Arrays:
+def _tensors(architecture: Architecture, weights: str | Path | None, seed: int, image_size: int | None) -> Arrays:
     if weights is None:
-        return _random_tensors(architecture, seed)
+        return _random_tensors(architecture, seed, image_size)
     entry = find_weights(architecture.name, weights)
     published = entry is not None and str(weights) in ("imagenet", entry.name)
     path = download.fetch(entry.name) if entry is not None and published else Path(weights)
@@ -296,12 +310,13 @@ def _tensors(architecture: Architecture, weights: str | Path | None, seed: int) 
     return tensors
 
 
-def _random_tensors(architecture: Architecture, seed: int) -> Arrays:
+def _random_tensors(architecture: Architecture, seed: int, image_size: int | None) -> Arrays:
     """Returns torch's random start, with what starts as a constant moved away from it as training would."""
     import torch
 
     torch.manual_seed(seed)
-    model = getattr(import_torchvision().models, architecture.name)(weights=None)
+    options = {"image_size": image_size} if architecture.fixed_size and image_size else {}
+    model = getattr(import_torchvision().models, architecture.name)(weights=None, **options)
     stream, tensors = np.random.RandomState(seed), {}
     for name, tensor in model.state_dict().items():
         array = tensor.numpy().astype(np.float64) if tensor.is_floating_point() else tensor.numpy()
@@ -317,19 +332,12 @@ def _random_tensors(architecture: Architecture, seed: int) -> Arrays:
     return tensors
 
 
-def _abstract_trunk(architecture: Architecture, tensors: Arrays, dtype: str) -> Trunk:
-    classes = tensors[f"{_classifier(architecture)}bias"].shape[0]
-    options: dict[str, Any] = {"num_classes": classes, "dtype": dtype, "param_dtype": dtype}
-    if architecture.fixed_size:
-        options["image_size"] = _position_size(tensors)
-    return abstract(architecture.build, **options)
-
-
-def _torch_model(architecture: Architecture, tensors: Arrays) -> Any:
+def _options(architecture: Architecture, tensors: Arrays) -> dict[str, Any]:
+    """Returns what both sides' models are made with, so that a state dict fits."""
     options: dict[str, Any] = {"num_classes": tensors[f"{_classifier(architecture)}bias"].shape[0]}
     if architecture.fixed_size:
         options["image_size"] = _position_size(tensors)
-    return getattr(import_torchvision().models, architecture.name)(weights=None, **options)
+    return options
 
 
 def _position_size(tensors: Arrays) -> int:
@@ -342,19 +350,16 @@ def _classifier(architecture: Architecture) -> str:
     return names.classifier_prefix(abstract(architecture.build, num_classes=1))
 
 
-def _torch_stages(architecture: Architecture) -> dict[str, str]:
-    """Returns the torch module whose output is that of each of our stages."""
-    own = {"stem": "maxpool", "head": "features.8", "norm": "encoder.ln"}
-    if architecture.name.startswith("vit"):
-        own["stem"] = "encoder.dropout"
-    elif not architecture.name.startswith("resnet"):
-        own["stem"] = "features.0"
-    by_number = {"block": "encoder.layers.encoder_layer_", "stage": "features."}
-    paths = {}
-    for stage in architecture.stages:
-        word, number = stage.rstrip("0123456789"), stage[len(stage.rstrip("0123456789")) :]
-        paths[stage] = own.get(stage) or by_number.get(word, word) + number
-    return paths
+def torch_stages(model: Any) -> dict[str, str]:
+    """Returns the torch module whose output is that of each of our stages, in order."""
+    if hasattr(model, "layer4"):
+        return {"stem": "maxpool", **{f"layer{number}": f"layer{number}" for number in range(1, 5)}}
+    if hasattr(model, "features"):
+        inner = {f"stage{number}": f"features.{number}" for number in range(1, 8)}
+        return {"stem": "features.0", **inner, "head": "features.8"}
+    depth = len(model.encoder.layers)
+    blocks = {f"block{number}": f"encoder.layers.encoder_layer_{number}" for number in range(depth)}
+    return {"stem": "encoder.dropout", **blocks, "norm": "encoder.ln"}
 
 
 def _torch_map(outputs: Any) -> np.ndarray:

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from facefeat_jax.models import depthwise
+from facefeat_jax.models.sharding import logical_axes
 from facefeat_jax.models.small_maps import conv_general_dilated
 
 # torchvision's start: normal, variance 2 / fan_out.
 _he_normal = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
-
-
-def logical_axes(*names: str | None) -> dict[str, Any]:
-    """Returns the metadata that names a kernel's axes, for `kernel_metadata` or an `nnx.Param`.
-
-    The names do nothing by themselves. With rules for them, as `nnx.logical_axis_rules([("mlp", "model")])`,
-    `nnx.get_partition_spec` and `nnx.get_named_sharding` say how to lay the parameters out on a mesh.
-    """
-    # Not eager: Flax would want a mesh to be in place before a parameter can be made.
-    return {"out_sharding": names, "eager_sharding": False}
 
 
 def conv(
@@ -63,6 +53,6 @@ def conv(
         param_dtype=param_dtype,
         kernel_init=_he_normal,
         kernel_metadata=logical_axes(None, None, "conv_in", "conv_out"),
-        conv_general_dilated=conv_general_dilated,
+        conv_general_dilated=conv_general_dilated if groups == 1 else depthwise.conv_general_dilated,
         rngs=rngs,
     )

@@ -11,8 +11,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from facefeat_jax.models.batch_norm import BatchNorm
-from facefeat_jax.models.convolution import conv, logical_axes
+from facefeat_jax.models.convolution import conv
 from facefeat_jax.models.dropout import Dropout, StochasticDepth
+from facefeat_jax.models.sharding import logical_axes
 from facefeat_jax.models.trunk import Stages, Trunk, TrunkOptions
 
 
@@ -239,7 +240,7 @@ def _classifier(in_features: int, num_classes: int, **options: Any) -> nnx.Linea
     def uniform(key, shape, dtype, out_sharding=None):
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
-    axes = logical_axes("features", "classes")
+    axes = logical_axes("features", "outputs")
     return nnx.Linear(in_features, num_classes, kernel_init=uniform, kernel_metadata=axes, **options)
 
 

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from facefeat_jax.models.sharding import logical_axes
+
 
 def torch_linear(
     in_features: int,
@@ -29,6 +31,7 @@ def torch_linear(
         out_features,
         kernel_init=uniform,
         bias_init=uniform,
+        kernel_metadata=logical_axes("features", "outputs"),
         dtype=dtype,
         param_dtype=param_dtype,
         rngs=rngs,

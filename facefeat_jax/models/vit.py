@@ -14,8 +14,8 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from facefeat_jax.models.convolution import logical_axes
 from facefeat_jax.models.dropout import Dropout
+from facefeat_jax.models.sharding import logical_axes
 from facefeat_jax.models.trunk import Stages, Trunk, TrunkOptions
 
 _EPSILON = 1e-6
@@ -222,7 +222,7 @@ class VisionTransformer(Trunk):
             setattr(self, f"block{number}", EncoderBlock(width, heads, hidden, dropout, **options))
         self.norm = _layer_norm(width, **options)
         zeros = nnx.initializers.zeros
-        axes = logical_axes("embed", "classes")
+        axes = logical_axes("features", "outputs")
         self.fc = (
             None
             if num_classes is None

@@ -18,6 +18,7 @@ def main() -> None:
     sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
     from parity import golden, torch_side
     from parity.cases import multi_task_weights
+    from parity.trunks import SMALL_TRUNKS
 
     FILES.mkdir(exist_ok=True)
     for name, training in golden.FORWARD.items():
@@ -26,6 +27,8 @@ def main() -> None:
         golden.write(FILES / f"{name}.npz", record)
     for name, case in golden.TRAINING.items():
         golden.write(FILES / f"{name}.npz", torch_side.train(case), checksum=golden.fingerprint(case))
+    for name, trunk in SMALL_TRUNKS.items():
+        golden.write(FILES / f"trunk_{name}.npz", trunk.run("torch"))
     for path in sorted(FILES.glob("*.npz")):
         print(f"{path.name}: {path.stat().st_size:,} bytes")
 

@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from facefeat_jax.models import abstract
 from parity import golden, jax_side
 from parity.cases import multi_task_shapes, multi_task_weights
 from parity.records import Record
+from parity.trunks import SMALL_TRUNKS
 
 FILES = Path(__file__).resolve().parent / "files"
 TOLERANCE = 1e-9
@@ -48,6 +50,17 @@ def test_training(name: str) -> None:
     _check(jax_side.train(case), theirs)
 
 
+@pytest.mark.parametrize("name", SMALL_TRUNKS)
+def test_a_small_trunk_of_each_family(name: str) -> None:
+    """Every stage, features and logits in both modes, statistics, gradients, weights after three steps of Adam."""
+    theirs, _ = golden.read(FILES / f"trunk_{name}.npz")
+    trunk = SMALL_TRUNKS[name]
+    stages = {*abstract(trunk.build).STAGES, "pooled", "logits"}
+    assert set(theirs.values["evaluation"]) == set(theirs.values["training"]) == stages
+    assert len(theirs.values["weights"]) == len(theirs.values["gradients"]) > 20
+    _check(trunk.run("jax"), theirs)
+
+
 def test_the_notebooks_case_is_long_enough() -> None:
     assert golden.TRAINING["train_layer4"].num_steps >= 48
     assert len(multi_task_shapes()) == 132
@@ -76,5 +89,6 @@ def test_float64_does_not_leak() -> None:
 
 def test_files_are_small() -> None:
     files = list(FILES.glob("*.npz"))
-    assert {path.stem for path in files} == {*golden.FORWARD, *golden.TRAINING}
+    trunks = {f"trunk_{name}" for name in SMALL_TRUNKS}
+    assert {path.stem for path in files} == {*golden.FORWARD, *golden.TRAINING, *trunks}
     assert sum(path.stat().st_size for path in files) < 2_000_000

@@ -1,0 +1,175 @@
+"""Every trunk against torchvision's model of that name: facts, names, shapes, numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from flax import nnx
+
+from facefeat_jax.models import BatchNorm, abstract
+from facefeat_jax.models.counting import count_multiply_adds, count_parameters
+from facefeat_jax.models.dropout import Dropout, StochasticDepth
+from facefeat_jax.models.published import WEIGHTS
+from facefeat_jax.models.registry import ARCHITECTURES
+from facefeat_jax.preset import preset_pixels
+from weights_conversion import to_flax, to_torch
+from weights_conversion.convert import recognise, torch_shapes
+from weights_conversion.verify import TOLERANCE, largest, table, verify
+from weights_conversion.with_torch import import_torchvision
+
+# Name, side of the pictures, whether gradients and steps are compared.
+FAST = [("resnet50", 64, True), ("efficientnet_b0", 64, True), ("vit_b_32", 64, True)]
+SLOW = [
+    ("resnet18", 64, True),
+    ("resnet34", 64, True),
+    ("resnet101", 64, False),
+    ("resnet152", 64, False),
+    *((f"efficientnet_b{number}", 64, False) for number in range(1, 8)),
+    ("vit_b_16", 224, False),
+    ("vit_l_16", 32, False),
+    ("vit_l_32", 64, False),
+]
+
+
+@pytest.fixture(scope="module")
+def torchvision():
+    return import_torchvision()
+
+
+def _meta_model(torchvision, name: str):
+    import torch
+
+    with torch.device("meta"):
+        return getattr(torchvision.models, name)(weights=None)
+
+
+def _check(name: str, image_size: int, training: bool, batch_size: int = 8) -> None:
+    rows = verify(name, image_size=image_size, training=training, batch_size=batch_size, dtypes=("float64",))
+    print(table(rows))
+    trunk = abstract(ARCHITECTURES[name].build)
+    kinds = ["evaluation", "training"]
+    expected = {f"{kind}, {stage}" for kind in kinds for stage in (*trunk.STAGES, "pooled", "logits")}
+    expected |= {"gradients", "weights"} if training else set()
+    if not name.startswith("vit"):
+        expected |= {"statistics"} | ({"moved statistics"} if training else set())
+    assert {row.what for row in rows} == expected
+    assert largest(rows, "JAX float64") <= TOLERANCE
+
+
+@pytest.mark.parametrize(("name", "image_size", "training"), FAST)
+def test_float64(name: str, image_size: int, training: bool) -> None:
+    _check(name, image_size, training)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "image_size", "training"), SLOW)
+def test_float64_of_the_rest(name: str, image_size: int, training: bool) -> None:
+    _check(name, image_size, training, batch_size=4 if image_size <= 64 else 2)
+
+
+def test_every_architecture_is_compared() -> None:
+    assert {name for name, *_ in (*FAST, *SLOW)} == set(ARCHITECTURES)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_names_shapes_and_what_a_layer_is_told(torchvision, name: str) -> None:
+    """Of every tensor; epsilon and momentum of every BatchNorm; the rates of dropout and stochastic depth, in order."""
+    import torch
+
+    theirs, ours = _meta_model(torchvision, name), abstract(ARCHITECTURES[name].build, num_classes=1000)
+    assert torch_shapes(ours) == {n: tuple(tensor.shape) for n, tensor in theirs.state_dict().items()}
+    norms = [module for module in theirs.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    told = {(module.eps, round(1 - module.momentum, 12)) for module in norms}
+    assert {(m.epsilon, m.momentum) for _, m in nnx.iter_modules(ours) if isinstance(m, BatchNorm)} == told
+    depths = [m.p for m in theirs.modules() if type(m).__name__ == "StochasticDepth"]
+    rates = [m.rate for _, m in nnx.iter_modules(ours) if isinstance(m, StochasticDepth)]
+    np.testing.assert_allclose(sorted(rates), sorted(depths), rtol=1e-12)
+    dropouts = {m.p for m in theirs.modules() if isinstance(m, torch.nn.Dropout)}
+    plain = {m.rate for _, m in nnx.iter_modules(ours) if isinstance(m, Dropout) and not isinstance(m, StochasticDepth)}
+    assert plain == dropouts
+    layer_norms = {m.eps for m in theirs.modules() if isinstance(m, torch.nn.LayerNorm)}
+    assert {m.epsilon for _, m in nnx.iter_modules(ours) if isinstance(m, nnx.LayerNorm)} == layer_norms
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_registry_is_torchvisions(torchvision, name: str) -> None:
+    architecture = ARCHITECTURES[name]
+    enum = torchvision.models.get_model_weights(name)
+    published = {entry.name: entry for entry in architecture.published}
+    by_file = {weights.url.rsplit("/", 1)[1].removesuffix(".pth"): weights for weights in enum}
+    assert set(published) - {"resnet18-5c106cde"} == set(by_file)
+    default = architecture.published[0]
+    assert by_file[default.name] is enum.DEFAULT or by_file[default.name] == enum.DEFAULT
+    for file, weights in by_file.items():
+        entry, transforms = published[file], weights.transforms()
+        assert entry.url == weights.url and entry.enum == weights.name and entry.architecture == name
+        assert entry.top1 == weights.meta["_metrics"]["ImageNet-1K"]["acc@1"]
+        assert entry.mebibytes == weights.meta["_file_size"]
+        assert ([entry.image_size], [entry.resize]) == (transforms.crop_size, transforms.resize_size)
+        assert entry.interpolation == transforms.interpolation.value
+        assert (list(entry.mean), list(entry.std)) == (transforms.mean, transforms.std)
+        assert ("NC" in entry.licence) == ("license" in weights.meta)
+        trunk = abstract(architecture.build_for, entry.name, num_classes=1000)
+        assert count_parameters(trunk) == weights.meta["num_params"]
+        # torchvision counts with fewer digits.
+        assert round(count_multiply_adds(trunk, entry.image_size) / 1e9, 3) == pytest.approx(
+            weights.meta["_ops"], abs=2e-3
+        )
+
+
+@pytest.mark.parametrize(("old", "new"), [(64, 96), (64, 32), (96, 16), (16, 64)])
+def test_positions_are_resized_as_torchvision_does(torchvision, old: int, new: int) -> None:
+    """When weights are loaded, and as the network runs on pictures of another size."""
+    import jax
+    import jax.numpy as jnp
+    import torch
+
+    from facefeat_jax.models import VisionTransformer
+    from facefeat_jax.models.vit import resized_positions
+
+    with jax.enable_x64(True):
+        build = {"patch": 8, "depth": 1, "width": 24, "heads": 3, "hidden": 40, "param_dtype": "float64"}
+        source = abstract(VisionTransformer, **build, image_size=old)
+        stream = np.random.RandomState(0)
+        tensors = {n: stream.standard_normal(shape) for n, shape in torch_shapes(source).items()}
+        expected = torchvision.models.vision_transformer.interpolate_embeddings(
+            new, 8, {n: torch.from_numpy(t.copy()) for n, t in tensors.items()}
+        )["encoder.pos_embedding"].numpy()
+        loaded = to_torch(to_flax(tensors, abstract(VisionTransformer, **build, image_size=new)))
+        np.testing.assert_allclose(loaded["encoder.pos_embedding"], expected, rtol=0, atol=1e-12)
+        running = resized_positions(jnp.asarray(tensors["encoder.pos_embedding"]), (new // 8, new // 8))
+        np.testing.assert_allclose(running, expected, rtol=0, atol=1e-12)
+        # The network made for the old size and run on the new one is the network loaded for the new one.
+        images = jnp.asarray(stream.standard_normal((1, new, new, 3)))
+        here = to_flax(tensors, source)(images)
+        there = to_flax(tensors, abstract(VisionTransformer, **build, image_size=new))(images)
+        np.testing.assert_allclose(here, there, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("size", [(300, 200), (201, 333), (231, 233), (224, 224), (50, 40)])
+@pytest.mark.parametrize("name", ["resnet18-f37072fd", "resnet50-11ad3fa6", "efficientnet_b2_rwightman-c35c1473"])
+def test_the_presets_pixels(torchvision, name: str, size: tuple[int, int]) -> None:
+    from PIL import Image
+
+    entry = WEIGHTS[name]
+    pixels = np.random.RandomState(0).randint(0, 256, (size[1], size[0], 3)).astype(np.uint8)
+    picture = Image.fromarray(pixels)
+    weights = next(w for w in torchvision.models.get_model_weights(entry.architecture) if w.url == entry.url)
+    expected = weights.transforms()(picture).numpy().transpose(1, 2, 0)
+    ours = (preset_pixels(picture, name) / 255 - entry.mean) / entry.std
+    assert ours.shape == expected.shape
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", ["resnet34", "efficientnet_b3", "vit_l_32", "vit_b_16"])
+def test_files_are_recognised(torchvision, name: str) -> None:
+    shapes = {n: tuple(tensor.shape) for n, tensor in _meta_model(torchvision, name).state_dict().items()}
+    tensors = {n: np.broadcast_to(np.float32(0), shape) for n, shape in shapes.items()}
+    assert recognise(tensors) == name
+    assert recognise({f"backbone.{n}": tensor for n, tensor in tensors.items()}) == name
+
+
+def test_files_of_others_are_not_recognised(torchvision) -> None:
+    for name in ("resnext50_32x4d", "efficientnet_v2_s", "vit_h_14", "densenet121"):
+        shapes = {n: tuple(tensor.shape) for n, tensor in _meta_model(torchvision, name).state_dict().items()}
+        assert recognise({n: np.broadcast_to(np.float32(0), shape) for n, shape in shapes.items()}) is None
