@@ -125,6 +125,8 @@ def prepare(
     folder = dataset_dir(described, data_dir)
     if not overwrite and (earlier := _already_prepared(folder)):
         return earlier
+    import tensorflow_datasets  # noqa: F401 - missing, it is to be missed before any picture is drawn or read
+
     started = time.monotonic()
     gathered = _Drawing() if described.is_drawn else _Download(described, from_)
     try:
