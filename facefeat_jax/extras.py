@@ -25,8 +25,7 @@ TRAIN = (
 def what_to_install(error: ImportError) -> str | None:
     """Returns one line for a module that is missing because its extra is not installed; None for any other."""
     module = (error.name or "").partition(".")[0]
-    extra = "predict" if module in PREDICT else "train" if module in TRAIN else None
-    if extra is None:
+    if module not in PREDICT + TRAIN:
         return None
-    more = ", or 'facefeat-jax[train]' for data sets and training too" if extra == "predict" else ""
-    return f"this needs {module}, which is not installed; run: pip install 'facefeat-jax[{extra}]'{more}"
+    less = " (to predict alone, 'facefeat-jax[predict]' is enough)" if module in PREDICT else ""
+    return f"this needs {module}, which is not installed; run: pip install 'facefeat-jax[train]'{less}"
