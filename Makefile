@@ -22,10 +22,10 @@ $(BIN)/python:
 
 # One stamp for each set of extras, so that asking for others installs them (commas stand as dots in its name).
 $(VENV)/.ready-%: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.$(if $(filter none,$*),,[$(subst .,$(comma),$*)])'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(subst .,$(comma),$*)]'
 	@touch $@
 
-quickstart: $(VENV)/.ready-$(if $(EXTRAS),$(subst $(comma),.,$(EXTRAS)),none) ## train, evaluate, report and predict on the drawn data set (EXTRAS=cuda on a GPU)
+quickstart: $(VENV)/.ready-train$(if $(EXTRAS),.$(subst $(comma),.,$(EXTRAS))) ## train, evaluate, report and predict on the drawn data set (EXTRAS=cuda on a GPU)
 	$(BIN)/facefeat prepare avatars --data-dir $(DATA)
 	$(BIN)/facefeat train avatars --data-dir $(DATA) --run $(RUN) --overwrite
 	$(BIN)/python scripts/draw_avatars.py --out $(RUN)/pictures
@@ -42,9 +42,10 @@ test: $(VENV)/.ready-test ## lint, check types, run the tests
 	$(BIN)/mypy
 	$(BIN)/python -m pytest $(TESTS)
 
+# XLA_FLAGS is empty, not unset: tests would set flags that compile fast; here programs are compiled as users' are.
 compare: ## compare with PyTorch, live (Python 3.11; sets up .venv-compare with torch and torchvision)
 	$(MAKE) --no-print-directory VENV=.venv-compare .venv-compare/.ready-compare.test
-	.venv-compare/bin/python -m pytest tests/compare
+	XLA_FLAGS= .venv-compare/bin/python -m pytest tests/compare $(TESTS)
 
 wheel-test: $(VENV)/.ready-test ## build the wheel and try it in an empty environment, away from the checkout
 	$(BIN)/python scripts/try_wheel.py

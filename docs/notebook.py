@@ -54,14 +54,13 @@ import numpy as np
 import facefeat_jax
 from facefeat_jax.config import load_recipe
 from facefeat_jax.data import avatars
-from facefeat_jax.data.examples import open_examples
 from facefeat_jax.data.prepare import prepare
 from facefeat_jax.evaluation.curves import SERIES_COLORS, draw_training_loss, draw_validation, read_curves
 from facefeat_jax.evaluation.report import training_samples
 from facefeat_jax.evaluation.table import results_table
 from facefeat_jax.run_folder import REPORT
 from facefeat_jax.runtime import use_compilation_cache
-from facefeat_jax.training.loop import class_names, train
+from facefeat_jax.training.loop import open_data, train
 
 use_compilation_cache()
 FOLDER = Path("facefeat_notebook")  # everything that is written goes here
@@ -87,9 +86,9 @@ print(prepare("avatars", None, FOLDER / "data"))
 config = dataclasses.replace(
     load_recipe("avatars"), data_dir=FOLDER / "data", run=FOLDER / "run", smoke=SMOKE, overwrite=True
 )
-classes = class_names(config, config.data_dir)
-examples = open_examples(config.sources, "train", config.data_dir, classes)
-samples = training_samples(examples, classes, decode=config.decode, image_size=config.image_size, count=24)
+data = open_data(config)
+classes = data.classes
+samples = training_samples(data.training, classes, decode=config.decode, image_size=config.image_size, count=24)
 
 figure, axes = plt.subplots(3, 8, figsize=(13, 6.2), layout="constrained")
 for ax, sample in zip(axes.flat, samples, strict=False):

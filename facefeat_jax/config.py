@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import tyro
 
 from facefeat_jax.errors import UserError, unknown
-from facefeat_jax.tasks import TASKS
+from facefeat_jax.tasks import BASELINE_TASKS, TASKS
 from facefeat_jax.types import DecodePolicy, DType
 
 # The least that each number may be.
@@ -44,7 +44,7 @@ class TrainConfig:
     # --- Data
     sources: tuple[str, ...] = ("fairface", "glasses", "apparel")
     """Prepared data sets to train on."""
-    tasks: tuple[str, ...] = tuple(TASKS)
+    tasks: tuple[str, ...] = BASELINE_TASKS
     """Heads, in the order in which `sequential` trains them."""
     image_size: int = 224
     """Side in pixels to which pictures are resized; the aspect ratio is not kept."""
@@ -188,17 +188,19 @@ class TrainConfig:
 def apply_smoke(config: TrainConfig) -> TrainConfig:
     """Returns the config shrunk to about a minute on two CPU cores, where `smoke` is set.
 
-    It needs nothing that has to be downloaded: the drawn data set stands in for the sources, and random weights for
-    ImageNet's.
+    It needs nothing that has to be downloaded: sources that are drawn stay, `avatars` stands in for the others, and
+    random weights for ImageNet's.
     """
     if not config.smoke:
         return config
+    from facefeat_jax.data.builders import is_drawn  # with TFDS, which reading a config does not need
+
     default_run = load_recipe(config.recipe).run if config.recipe else None
     return dataclasses.replace(
         config,
         # Not in the place of the real run, unless that was asked for.
         run=config.run if config.run != default_run else default_run.with_name(f"{default_run.name}-smoke"),
-        sources=("avatars",),
+        sources=tuple(source for source in config.sources if is_drawn(source)) or ("avatars",),
         weights="random" if config.weights == "imagenet" else config.weights,
         image_size=min(config.image_size, 32),
         batch_size=min(config.batch_size, 8),

@@ -13,8 +13,8 @@ from typing import Any
 
 import psutil
 
+from facefeat_jax.data import row_store
 from facefeat_jax.data.dataset import default_data_dir
-from facefeat_jax.data.pixels import store_folder
 from facefeat_jax.runtime import cache_dir, compilation_cache_dir
 
 PACKAGES = (
@@ -107,7 +107,7 @@ def _disk() -> dict[str, str]:
         "data sets": default_data_dir(),
         "cache": cache_dir(),
         "compiled programs": compilation_cache_dir(),
-        "decoded pictures": store_folder(),
+        "decoded pictures": row_store.store_folder(),
     }
     about = {}
     for name, place in places.items():

@@ -7,6 +7,8 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 
+from facefeat_jax.extras import what_to_install
+
 
 class UserError(Exception):
     """Bad input or a wrong call: the message is one line that says what is wrong, where, and what to do.
@@ -38,6 +40,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
 def run_main(main: Callable[[], int | None]) -> int:
     """Runs the body of a command and returns its exit code: 2 after a `UserError`, 130 and 143 after signals.
 
+    A module that is missing because its extra is not installed is a `UserError` too.
+
     Faults of ours are not caught: they show their traceback, and Python exits with 1.
     """
     try:
@@ -45,6 +49,11 @@ def run_main(main: Callable[[], int | None]) -> int:
     except UserError as error:
         # One line, also where a library's message is quoted in it.
         print(f"facefeat: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if (advice := what_to_install(error)) is None:
+            raise
+        print(f"facefeat: {advice}", file=sys.stderr)
         return 2
     except Interrupted as stopped:
         print(f"facefeat: {stopped}", file=sys.stderr)

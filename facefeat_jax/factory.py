@@ -15,13 +15,13 @@ from facefeat_jax.models.abstract import abstract
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.models.published import WEIGHTS, find_weights
 from facefeat_jax.models.registry import Architecture, get_architecture
-from facefeat_jax.tasks import TASKS, Task, get_task
+from facefeat_jax.tasks import BASELINE_TASKS, Task, get_task
 
 
 def create_model(
     name: str = "resnet18",
     *,
-    tasks: str | Task | Iterable[str | Task] = tuple(TASKS),
+    tasks: str | Task | Iterable[str | Task] = BASELINE_TASKS,
     weights: str | Path = "random",
     rngs: nnx.Rngs | None = None,
     dtype: DTypeLike | None = None,

@@ -54,6 +54,20 @@ TASKS: dict[str, Task] = {
     )
 }
 
+# What models and recipes have unless told otherwise: a task more in the table changes none of them.
+BASELINE_TASKS = ("gender", "glasses", "shirt")
+
+
+def add_task(task: Task) -> Task:
+    """Puts a task of your own into the table, for this process.
+
+    Raises:
+      UserError: there is another task of that name.
+    """
+    if TASKS.setdefault(task.name, task) != task:
+        raise UserError(f"there is a task {task.name!r} already, with other classes; give yours another name")
+    return task
+
 
 def get_task(task: str | Task) -> Task:
     """Returns the task of that name from `TASKS` (a `Task` is passed through).

@@ -176,9 +176,9 @@ def feed_memory(settings: Settings) -> Measurement:
 
 def _spec(settings: Settings):
     from facefeat_jax.spec import ModelSpec
-    from facefeat_jax.tasks import TASKS
+    from facefeat_jax.tasks import BASELINE_TASKS, get_task
 
-    classes = {name: task.classes for name, task in TASKS.items()}
+    classes = {name: get_task(name).classes for name in BASELINE_TASKS}
     return ModelSpec("resnet18", classes, settings["image_size"], "as_notebook", "random")
 
 

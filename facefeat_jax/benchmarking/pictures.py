@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from facefeat_jax.data.builders import builder_class
 from facefeat_jax.data.dataset import open_split
-from facefeat_jax.data.listing import select
-from facefeat_jax.data.sources import get_source, open_source
+from facefeat_jax.data.sources import open_source
 from facefeat_jax.run_folder import write_json
 
 SOURCES = ("fairface", "glasses", "apparel")
@@ -44,8 +44,8 @@ def write_listing(path: Path, downloads: Path, data_dir: Path) -> Listing:
     """Lists what was prepared from the downloads: the files as downloaded, with the labels of the prepared records."""
     pictures: dict[str, dict[str, Labelled]] = {split: {} for split in SPLITS}
     for name in SOURCES:
-        source, folder = get_source(name), downloads / name
-        root = folder / select(source, open_source(source, folder), folder).root
+        builder, folder = builder_class(name), downloads / name
+        root = folder / builder.selected(open_source(builder.SOURCE, folder), folder).root
         for split in SPLITS:
             opened = open_split(name, split, data_dir)
             for task, labels in opened.labels.items():

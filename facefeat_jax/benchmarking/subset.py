@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from facefeat_jax.benchmarking.pictures import SOURCES
-from facefeat_jax.data.listing import select
+from facefeat_jax.data.builders import builder_class
 from facefeat_jax.data.selection import Row, SplitName
-from facefeat_jax.data.sources import get_source, open_source
+from facefeat_jax.data.sources import open_source
 from facefeat_jax.errors import UserError
 
 Item = TypeVar("Item")
@@ -42,9 +42,9 @@ def write_subset(downloads: Path, out: Path, *, fraction: float = 1.0, max_bytes
     _refuse_tracked(out)
     contents: Contents = {}
     for name in SOURCES:
-        source, folder = get_source(name), downloads / name
-        tree = open_source(source, folder)
-        chosen = select(source, tree, folder)
+        builder, folder = builder_class(name), downloads / name
+        tree = open_source(builder.SOURCE, folder)
+        chosen = builder.selected(tree, folder)
         contents[name] = {
             split: [(row, tree.read(chosen.root + row.source_file)) for row in _spread(_ordered(name, rows), fraction)]
             for split, rows in chosen.rows.items()

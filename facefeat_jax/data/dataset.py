@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from facefeat_jax.data.builders import get_source
 from facefeat_jax.data.selection import SplitName
-from facefeat_jax.data.sources import Source, get_source, prepare_command, version_of
+from facefeat_jax.data.sources import Source, prepare_command
 from facefeat_jax.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def default_data_dir() -> Path:
 
 def dataset_dir(source: Source, data_dir: Path) -> Path:
     """Returns the folder of a source's prepared form, in the version that this code writes and reads."""
-    return data_dir / source.name / version_of(source)
+    return data_dir / source.name / source.version
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +115,7 @@ def open_split(source: str, split: Literal["train", "val"], data_dir: Path) -> S
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
         raise _again(described, f"{folder} is not complete ({reason})") from error
-    key = hashlib.sha256(f"{source} {version_of(described)} {split}\n".encode() + content)
+    key = hashlib.sha256(f"{source} {described.version} {split}\n".encode() + content)
     return Split(
         source=source,
         split=split,
@@ -191,9 +192,7 @@ def _not_prepared(source: Source, data_dir: Path) -> UserError:
     parent = data_dir / source.name
     found = [path.name for path in parent.iterdir() if path.name[:1].isdigit()] if parent.is_dir() else []
     if found:
-        return _again(
-            source, f"{parent} holds version {', '.join(sorted(found))}, this code reads {version_of(source)}"
-        )
+        return _again(source, f"{parent} holds version {', '.join(sorted(found))}, this code reads {source.version}")
     return UserError(f"data set {source.name!r} is not prepared in {data_dir}; run: {prepare_command(source)}")
 
 

@@ -1,4 +1,4 @@
-"""The pictures of the `avatars` source: how many are drawn, and drawing them on all cores."""
+"""Drawing whole data sets on all cores, and how many pictures the `avatars` data set has."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 
-import facefeat_jax
-from facefeat_jax.data.avatars import draw
+from facefeat_jax.data.avatars import Avatar
 from facefeat_jax.data.selection import Row, SplitName
 
 SEED = 0
@@ -21,39 +20,50 @@ VAL_SIZE = 1024
 
 _CHUNK = 32
 
+_Draw = Callable[[int], Avatar]
 _Drawn = list[tuple[Row, bytes]]
 
 
 def sizes() -> dict[SplitName, int]:
-    """Returns the number of pictures in each split; train comes first in the numbering of the drawing code."""
+    """Returns the number of pictures in each split of `avatars`."""
     return {"train": TRAIN_SIZE, "val": VAL_SIZE}
 
 
 def draw_rows(
-    *, workers: int | None = None, advance: Callable[[int], None] = lambda _: None
+    draw: _Draw,
+    sizes: Mapping[SplitName, int],
+    *,
+    workers: int | None = None,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[dict[SplitName, list[Row]], dict[str, bytes]]:
-    """Draws the whole data set.
+    """Draws a whole data set.
 
     Args:
+      draw: draws the picture of a number, from 0.
+      sizes: the number of pictures in each split, in the order in which they are numbered.
       workers: number of processes; one per core if None. With 1, everything happens in this process.
       advance: called with the number of pictures drawn since the last call.
 
     Returns:
       Per split the rows, and by `source_file` the pictures, as PNG: the same pixels whatever the version of Pillow.
     """
-    total = TRAIN_SIZE + VAL_SIZE
+    total = sum(sizes.values())
+    # What a main program or a notebook defines is not to be found from another process.
+    if draw.__module__ == "__main__":
+        workers = 1
     chunks = [range(start, min(start + _CHUNK, total)) for start in range(0, total, _CHUNK)]
     rows: list[Row] = []
     data: dict[str, bytes] = {}
-    for drawn in _mapped(chunks, min(workers or os.cpu_count() or 1, len(chunks))):
+    for drawn in _mapped(draw, chunks, min(workers or os.cpu_count() or 1, len(chunks))):
         for row, encoded in drawn:
             rows.append(row)
             data[row.source_file] = encoded
         advance(len(drawn))
-    return {"train": rows[:TRAIN_SIZE], "val": rows[TRAIN_SIZE:]}, data
+    following = iter(rows)
+    return {split: list(islice(following, size)) for split, size in sizes.items()}, data
 
 
-def _mapped(chunks: list[range], workers: int) -> Iterator[_Drawn]:
+def _mapped(draw: _Draw, chunks: list[range], workers: int) -> Iterator[_Drawn]:
     """Draws chunks in order, by processes that take turns.
 
     Processes, since drawing holds the GIL. Not multiprocessing's: forking is not safe beside JAX's threads, and
@@ -61,8 +71,7 @@ def _mapped(chunks: list[range], workers: int) -> Iterator[_Drawn]:
     """
     done = 0
     if workers > 1:
-        package_root = str(Path(facefeat_jax.__file__).parents[1])
-        path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
+        path = os.pathsep.join(sys.path)  # what drew here is found there
         command = [sys.executable, "-c", f"from {__name__} import _serve; _serve()"]
         children = [
             subprocess.Popen(
@@ -74,7 +83,7 @@ def _mapped(chunks: list[range], workers: int) -> Iterator[_Drawn]:
             for number, child in enumerate(children):
                 assert child.stdin is not None
                 with child.stdin:
-                    pickle.dump(chunks[number::workers], child.stdin)
+                    pickle.dump((draw, chunks[number::workers]), child.stdin)
             for number in range(len(chunks)):
                 stream = children[number % workers].stdout
                 assert stream is not None
@@ -90,22 +99,23 @@ def _mapped(chunks: list[range], workers: int) -> Iterator[_Drawn]:
                 child.stdout.close()
                 child.wait()
     for chunk in chunks[done:]:
-        yield _drawn(chunk)
+        yield _drawn(draw, chunk)
 
 
 def _serve() -> None:
     """Draws the chunks that standard input asks for; a child's main."""
     # Ctrl-C reaches the children too; the parent ends them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for chunk in pickle.load(sys.stdin.buffer):
-        pickle.dump(_drawn(chunk), sys.stdout.buffer)
+    draw, chunks = pickle.load(sys.stdin.buffer)
+    for chunk in chunks:
+        pickle.dump(_drawn(draw, chunk), sys.stdout.buffer)
         sys.stdout.buffer.flush()
 
 
-def _drawn(indices: range) -> _Drawn:
+def _drawn(draw: _Draw, indices: range) -> _Drawn:
     drawn = []
     for index in indices:
-        avatar = draw(SEED, index)
+        avatar = draw(index)
         file = io.BytesIO()
         avatar.image.save(file, "PNG")
         drawn.append((Row(f"{index:05}.png", index, avatar.labels, avatar.groups), file.getvalue()))

@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
-import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 
 from facefeat_jax.data.examples import UNKNOWN, Examples
 from facefeat_jax.data.index_stream import Call, IndexBatch
@@ -143,6 +141,10 @@ class Feed:
         Raises:
           BadImageError: from the iterator, naming the picture that does not decode.
         """
+        # Here, not above: `Batches` is all that predicting needs of this module, and is installed without grain.
+        import grain
+        from absl import flags
+
         # grain reads absl flags, which are only parsed inside an absl app.
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-import grain
 import numpy as np
 
 from facefeat_jax.data.examples import Examples
@@ -110,6 +109,8 @@ class IndexStream:
         seed: int,
         padded_size: int | None = None,
     ):
+        import grain  # here, not above: `feeds` is read where predicting alone is installed
+
         groups: dict[tuple[str, ...], np.ndarray]
         if schedule == "sequential":
             groups = {(task,): examples.labelled(task) for task in tasks}

@@ -1,19 +1,17 @@
-"""From an opened download to what is used of it: finds the label files, applies the selection, checks the pictures."""
+"""What builders do with a listing: find the label files in it, and check that the pictures decode."""
 
 from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from facefeat_jax.data import selection
 from facefeat_jax.data.images import BadImageError, check, fits_suffix
-from facefeat_jax.data.label_files import LabelRow, read_table
-from facefeat_jax.data.selection import LayoutError, LeftOut, Row, Selection, SplitName
-from facefeat_jax.data.sources import Source, not_as_expected
+from facefeat_jax.data.selection import LeftOut, Row, SplitName
 from facefeat_jax.data.trees import Tree, UnreadableError
 from facefeat_jax.errors import UserError
 
@@ -35,33 +33,6 @@ class Picture:
     num_bytes: int
     crc32: int
     note: str = ""
-
-
-def select(source: Source, tree: Tree, path: Path) -> Selection:
-    """Applies a source's selection to an opened download.
-
-    Args:
-      source: whose rules.
-      tree: the download.
-      path: where it is, for messages.
-
-    Raises:
-      UserError: the download does not look like that source's, or a label file can't be read.
-    """
-    names = tree.files()
-    try:
-        if source.name == "fairface":
-            chosen = selection.fairface(_fairface_labels(tree, names, path), names)
-        elif source.name == "glasses":
-            chosen = selection.glasses(names, _glasses_attributes(tree, names, path))
-        elif source.name == "apparel":
-            chosen = selection.apparel(names)
-        else:
-            raise ValueError(f"no selection for {source.name}")
-    except LayoutError as error:
-        raise not_as_expected(source, path, str(error)) from error
-    chosen.left_out += [LeftOut(name, "", selection.NOT_OFFERED, reason) for name, reason in tree.skipped]
-    return chosen
 
 
 def check_pictures(
@@ -110,32 +81,14 @@ def check_pictures(
     return pictures, bad
 
 
-def _fairface_labels(tree: Tree, names: Iterable[str], path: Path) -> Mapping[SplitName, Sequence[LabelRow]]:
-    labels: dict[SplitName, Sequence[LabelRow]] = {}
-    splits: tuple[SplitName, ...] = ("train", "val")
-    for split in splits:
-        wanted = f"fairface_label_{split}.csv"
-        if not (name := _find(names, wanted)):
-            raise LayoutError(f"no {wanted}")
-        labels[split] = read_table(_text(tree, name, path), f"{path}: {name}", ("file", "gender", "race"))
-    return labels
-
-
-def _glasses_attributes(tree: Tree, names: Iterable[str], path: Path) -> dict[str, dict[str, str]]:
-    """Returns what an `attributes.csv` beside the pictures says, by `folder/file`; nothing where there is none."""
-    if not (name := _find(names, "attributes.csv")):
-        return {}
-    rows = read_table(_text(tree, name, path), f"{path}: {name}", ("file",))
-    return {"/".join(row.values["file"].split("/")[-2:]): row.values for row in rows if not row.problem}
-
-
-def _find(names: Iterable[str], wanted: str) -> str | None:
-    """Returns the shallowest file of that name."""
+def find(names: Iterable[str], wanted: str) -> str | None:
+    """Returns the shallowest file of that name, or None."""
     found = [name for name in names if name.rpartition("/")[2] == wanted]
     return min(found, key=lambda name: (name.count("/"), name), default=None)
 
 
-def _text(tree: Tree, name: str, path: Path) -> bytes:
+def text_of(tree: Tree, name: str, path: Path) -> bytes:
+    """Returns the content of a label file; raises `UserError` where it can't be read."""
     try:
         return tree.read(name)
     except UnreadableError as error:

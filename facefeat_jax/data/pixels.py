@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
@@ -20,7 +19,6 @@ from facefeat_jax.data.dataset import Split
 from facefeat_jax.data.examples import Examples
 from facefeat_jax.data.images import BadImageError, decode_resized
 from facefeat_jax.progress import say
-from facefeat_jax.runtime import cache_dir
 from facefeat_jax.types import DecodePolicy, Interpolation
 
 _CHUNK_BYTES = 4 * 2**20  # decoded by a thread at a time
@@ -144,7 +142,7 @@ def pack(examples: Examples, pixels: PixelFormat, *, threads: int | None = None)
       UserError: the cache can't be written to.
     """
     wanted = stores(examples, pixels)
-    root = store_folder()
+    root = row_store.store_folder()
     row_store.require_room(root, wanted)
     parts, first = [], 0
     for rows in wanted:
@@ -159,7 +157,7 @@ def pack(examples: Examples, pixels: PixelFormat, *, threads: int | None = None)
 
 def are_packed(examples: Examples, pixels: PixelFormat) -> bool:
     """Returns whether the cache holds all of the pictures."""
-    return not any(row_store.missing_bytes(store_folder(), rows) for rows in stores(examples, pixels))
+    return not any(row_store.missing_bytes(row_store.store_folder(), rows) for rows in stores(examples, pixels))
 
 
 def open_rows(
@@ -180,11 +178,6 @@ def open_rows(
                 raise
             say(f"pictures are decoded anew in every pass: {error}")
     return DecodedRows(examples, pixels)
-
-
-def store_folder() -> Path:
-    """Returns the folder of the stores; all of it can be deleted when no run is under way."""
-    return cache_dir() / "rows"
 
 
 def examples_key(examples: Examples, pixels: PixelFormat) -> str:

@@ -15,13 +15,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import tensorflow_datasets as tfds
+
+from facefeat_jax.data.builders import builder_class
+from facefeat_jax.data.builders.base import DrawnBuilder, PictureBuilder
 from facefeat_jax.data.dataset import GROUP, LABEL, RECORDS, SUMMARY, dataset_dir
-from facefeat_jax.data.listing import Picture, check_pictures, select
+from facefeat_jax.data.drawn import draw_rows
+from facefeat_jax.data.listing import Picture, check_pictures
 from facefeat_jax.data.selection import BAD_PICTURE, NO_PICTURE, UNLISTED, LeftOut, Row, Selection, SplitName
-from facefeat_jax.data.sources import Source, get_source, open_source, prepare_command, version_of
+from facefeat_jax.data.sources import Source, open_source, prepare_command
 from facefeat_jax.errors import UserError
 from facefeat_jax.locks import only_one
 from facefeat_jax.progress import Bar
+from facefeat_jax.tasks import TASKS
 
 LEFT_OUT = "left_out.csv"
 
@@ -109,7 +115,7 @@ def prepare(
 
     Args:
       source: name of the data set.
-      from_: the download, a folder or a zip; None for pictures that the project draws itself.
+      from_: the download, a folder or a zip; None for pictures that are drawn.
       data_dir: where prepared data sets are kept; see `facefeat_jax.data.dataset.default_data_dir`.
       overwrite: prepare again what is already prepared; the old one stays in place until the new one is complete.
       workers: threads that decode, or processes that draw; one per core if None.
@@ -119,23 +125,24 @@ def prepare(
       UserError: no such source, nothing or something else at `from_`, no usable picture in a split, `data_dir` can't
         be written to or has no room, or another process is preparing the same data set. Nothing half-written stays.
     """
-    described = get_source(source)
+    builder = builder_class(source)
+    described = builder.SOURCE
     if described.is_drawn and from_ is not None:
         raise UserError(f"{source} is drawn, not read from a folder; run: {prepare_command(described)}")
     folder = dataset_dir(described, data_dir)
-    if not overwrite and (earlier := _already_prepared(folder)):
+    if not overwrite and (earlier := _already_prepared(builder, folder)):
         return earlier
     started = time.monotonic()
-    gathered = _Drawing() if described.is_drawn else _Download(described, from_)
+    gathered = _Drawing(builder) if issubclass(builder, DrawnBuilder) else _Download(builder, from_)
     try:
         with _only_writer(folder):
-            if not overwrite and (earlier := _already_prepared(folder)):
+            if not overwrite and (earlier := _already_prepared(builder, folder)):
                 return earlier
             chosen = gathered.select(workers, quiet=not progress)
             pictures = _checked(described, chosen, gathered.read, workers, quiet=not progress)
             _require_room(folder, sum(picture.num_bytes for of_split in pictures.values() for picture in of_split))
             with _staged(folder) as staging:
-                written = _write(described, staging, pictures, gathered.read, quiet=not progress)
+                written = _write(builder, staging, pictures, gathered.read, quiet=not progress)
                 summary = _summary(described, folder, chosen, pictures, time.monotonic() - started)
                 for split, of_split in pictures.items():
                     _write_listing(written / RECORDS.format(split=split), of_split, described)
@@ -150,9 +157,9 @@ def prepare(
 class _Download:
     """Pictures of a download."""
 
-    def __init__(self, source: Source, path: Path | None):
-        self._tree = open_source(source, path)
-        self._chosen = select(source, self._tree, path or Path())
+    def __init__(self, builder: type[PictureBuilder], path: Path | None):
+        self._tree = open_source(builder.SOURCE, path)
+        self._chosen = builder.selected(self._tree, path or Path())
 
     def select(self, workers: int | None, *, quiet: bool) -> Selection:
         return self._chosen
@@ -162,17 +169,17 @@ class _Download:
 
 
 class _Drawing:
-    """Pictures that the project draws."""
+    """Pictures that are drawn."""
 
-    def __init__(self) -> None:
+    def __init__(self, builder: type[DrawnBuilder]) -> None:
+        self._builder = builder
         self._data: dict[str, bytes] = {}
 
     def select(self, workers: int | None, *, quiet: bool) -> Selection:
-        from facefeat_jax.data.drawn import draw_rows, sizes
-
-        with Bar("avatars: drawing", sum(sizes().values()), quiet=quiet) as bar:
-            rows, self._data = draw_rows(workers=workers, advance=bar.advance)
-        return Selection(rows, notes=["drawn by this project: scores on it say nothing about photographs of people"])
+        sizes = self._builder.sizes()
+        with Bar(f"{self._builder.SOURCE.name}: drawing", sum(sizes.values()), quiet=quiet) as bar:
+            rows, self._data = draw_rows(self._builder.draw, sizes, workers=workers, advance=bar.advance)
+        return Selection(rows, notes=["drawn pictures: scores on them say nothing about photographs of people"])
 
     def read(self, row: Row) -> bytes:
         return self._data[row.source_file]
@@ -194,7 +201,7 @@ def _checked(
 
 
 def _write(
-    source: Source,
+    builder: type[PictureBuilder],
     staging: Path,
     pictures: Mapping[SplitName, Sequence[Picture]],
     read: Callable[[Row], bytes],
@@ -202,26 +209,22 @@ def _write(
     quiet: bool,
 ) -> Path:
     """Writes the records with the TFDS builder; returns the folder that they are in."""
-    import tensorflow_datasets as tfds
-
-    from facefeat_jax.data.builders import builder_class
-
-    bar = Bar(f"{source.name}: writing", sum(map(len, pictures.values())), quiet=quiet)
+    bar = Bar(f"{builder.SOURCE.name}: writing", sum(map(len, pictures.values())), quiet=quiet)
 
     def read_and_count(row: Row) -> bytes:
         bar.advance(1)
         return read(row)
 
-    builder = builder_class(source)(pictures=pictures, read=read_and_count, data_dir=staging)
+    writer = builder(pictures=pictures, read=read_and_count, data_dir=staging)
     try:
         with bar:
-            builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+            writer.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
     except (RuntimeError, ValueError) as error:
         # ArrayRecord reports a full disk as a RuntimeError with the system's message in it.
         if os.strerror(errno.ENOSPC) in str(error) or _free_bytes(staging) < 2**20:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
         raise
-    return Path(builder.data_dir)
+    return Path(writer.data_dir)
 
 
 def _summary(
@@ -231,8 +234,6 @@ def _summary(
     pictures: Mapping[SplitName, Sequence[Picture]],
     seconds: float,
 ) -> PrepareSummary:
-    from facefeat_jax.tasks import TASKS
-
     notes = list(chosen.notes)
     if mislabelled := sum(bool(picture.note) for of_split in pictures.values() for picture in of_split):
         notes.append(f"{mislabelled:,} kept pictures hold another format than their names say (see the listings)")
@@ -245,7 +246,7 @@ def _summary(
     missing = Counter(one.split for one in chosen.left_out if one.split and one.reason in _SHORTENING)
     return PrepareSummary(
         source=source.name,
-        version=version_of(source),
+        version=source.version,
         folder=folder,
         kept={split: len(of_split) for split, of_split in pictures.items()},
         selected={split: len(of_split) + missing[split] for split, of_split in pictures.items()},
@@ -282,18 +283,15 @@ def _write_csv(path: Path, header: Sequence[str], lines: Sequence[Sequence[objec
         writer.writerows(lines)
 
 
-def _already_prepared(folder: Path) -> PrepareSummary | None:
+def _already_prepared(builder: type[PictureBuilder], folder: Path) -> PrepareSummary | None:
     """Returns the summary of a data set that is in place and complete, else None."""
     try:
         stored = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
         summary = PrepareSummary(**{**stored, "folder": folder, "already_prepared": True})
     except (OSError, ValueError, TypeError):
         return None
-    if summary.source == "avatars":
-        from facefeat_jax.data.drawn import sizes
-
-        if summary.kept != sizes():
-            return None
+    if issubclass(builder, DrawnBuilder) and summary.kept != builder.sizes():
+        return None
     return summary
 
 

@@ -24,6 +24,7 @@ import numpy as np
 from facefeat_jax.errors import UserError
 from facefeat_jax.locks import only_one
 from facefeat_jax.progress import Bar, say
+from facefeat_jax.runtime import cache_dir
 from facefeat_jax.whole_file import write_whole
 
 FORMAT = 1
@@ -78,6 +79,11 @@ class Rows:
             "dtype": self.dtype.name,
             "what": self.what,
         }
+
+
+def store_folder() -> Path:
+    """Returns the folder of the stores; all of it can be deleted when no run is under way."""
+    return cache_dir() / "rows"
 
 
 def open_or_fill(root: Path, rows: Rows, produce: Produce) -> np.ndarray:

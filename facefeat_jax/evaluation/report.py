@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from facefeat_jax.config import TrainConfig, apply_smoke, list_recipes, load_recipe
+from facefeat_jax.data.builders import is_drawn
 from facefeat_jax.errors import UserError
 from facefeat_jax.evaluation import curves as curves_of
 from facefeat_jax.evaluation.table import (
@@ -223,9 +224,9 @@ def _cautions(config: TrainConfig) -> list[str]:
     cautions = []
     if config.smoke:
         cautions.append("This was a smoke run, which shows that everything works. Its figures mean nothing.")
-    if "avatars" in config.sources:
+    if drawn := [source for source in config.sources if is_drawn(source)]:
         cautions.append(
-            "The avatars were drawn by this project's own code. A good score on them says that the system works, and "
+            f"The pictures of {' and '.join(drawn)} are drawn. A good score on them says that the system works, and "
             "nothing about people."
         )
     if "gender" in config.tasks:

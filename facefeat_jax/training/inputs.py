@@ -19,9 +19,9 @@ from facefeat_jax.data.pixels import (
     examples_key,
     open_rows,
     read_ahead,
-    store_folder,
 )
 from facefeat_jax.data.placement import Placement
+from facefeat_jax.data.row_store import store_folder
 from facefeat_jax.progress import Bar, say
 from facefeat_jax.training.prefix import Prefix
 

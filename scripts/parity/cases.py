@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from facefeat_jax.tasks import TASKS
+from facefeat_jax.tasks import BASELINE_TASKS, TASKS
 
-TASK_NAMES = tuple(TASKS)
+TASK_NAMES = BASELINE_TASKS
 _FEATURES = 512
 _HIDDEN = 256
 
@@ -122,8 +122,8 @@ def resnet18_shapes() -> dict[str, tuple[int, ...]]:
 def multi_task_shapes() -> dict[str, tuple[int, ...]]:
     """Returns the notebook's 132 names and their shapes."""
     shapes = {f"backbone.{name}": shape for name, shape in resnet18_shapes().items()}
-    for name, task in TASKS.items():
-        for index, outputs, inputs in ((0, _HIDDEN, _FEATURES), (2, task.num_outputs, _HIDDEN)):
+    for name in TASK_NAMES:
+        for index, outputs, inputs in ((0, _HIDDEN, _FEATURES), (2, TASKS[name].num_outputs, _HIDDEN)):
             shapes[f"{name}_head.{index}.weight"] = (outputs, inputs)
             shapes[f"{name}_head.{index}.bias"] = (outputs,)
     return shapes

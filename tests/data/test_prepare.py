@@ -20,10 +20,10 @@ import pytest
 
 from facefeat_jax.data import drawn
 from facefeat_jax.data import prepare as prepare_module
+from facefeat_jax.data.builders import get_source
 from facefeat_jax.data.dataset import default_data_dir, open_split
 from facefeat_jax.data.images import decode_resized
 from facefeat_jax.data.prepare import prepare
-from facefeat_jax.data.sources import SOURCES, get_source
 from facefeat_jax.errors import UserError
 
 
@@ -234,9 +234,9 @@ def test_a_missing_download_is_one_message_with_what_where_terms_and_command(
         "other": lay_out({"pictures/1.jpg": b"", "pictures/2.jpg": b""}),
     }[given]
     message = fails_in_one_line("Download", source, path, data_dir)
-    for what, where in SOURCES[source].downloads:
+    for what, where in get_source(source).downloads:
         assert what in message and where in message
-    assert f"terms: {SOURCES[source].terms}" in message and SOURCES[source].layout in message
+    assert f"terms: {get_source(source).terms}" in message and get_source(source).layout in message
     assert f"facefeat prepare {source} --from {path or 'DIR'}" in message
     assert nothing_half_written(data_dir)
 
@@ -249,7 +249,7 @@ def test_wrong_calls_are_one_line(lay_out, pack, fairface_files, tmp_path, data_
     table = fairface_files["fairface_label_train.csv"].replace(b"gender", b"sex")
     files = {**fairface_files, "fairface_label_train.csv": table}
     fails_in_one_line(r"fairface_label_train.csv: no column 'gender'", "fairface", lay_out(files), data_dir)
-    with pytest.raises(UserError, match=r"unknown data set.*Known: avatars, fairface, glasses, apparel"):
+    with pytest.raises(UserError, match=r"unknown data set.*Known: apparel, avatars, fairface, glasses"):
         get_source("x")
     assert nothing_half_written(data_dir)
 
@@ -430,9 +430,9 @@ def test_no_tensorflow_and_no_torch_is_loaded(fairface_files, lay_out, data_dir)
     code = f"""
         import sys
         from pathlib import Path
-        from facefeat_jax.data.prepare import prepare
         from facefeat_jax.data.dataset import open_split
         assert "tensorflow_datasets" not in sys.modules
+        from facefeat_jax.data.prepare import prepare
         prepare("fairface", Path({str(lay_out(fairface_files))!r}), Path({str(data_dir)!r}))
         open_split("fairface", "val", Path({str(data_dir)!r})).read(0)
         print(sorted({{"tensorflow", "torch"}} & sys.modules.keys()))

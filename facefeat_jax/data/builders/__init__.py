@@ -1,17 +1,73 @@
-"""One TFDS builder per source. Importing one of these modules imports TFDS."""
+"""The data sets: one builder each, in a module of the data set's name. A module put beside these is a data set.
+
+What another package or a notebook brings is made known by `add_builder`. Importing a builder imports TFDS.
+"""
 
 from __future__ import annotations
 
 import importlib
+import pkgutil
 from typing import TYPE_CHECKING
 
-from facefeat_jax.data.sources import Source
+from facefeat_jax.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from facefeat_jax.data.builders.base import PictureBuilder
+    from facefeat_jax.data.sources import Source
+
+_NO_DATA_SETS = {"base"}
+_added: dict[str, type[PictureBuilder]] = {}
 
 
-def builder_class(source: Source) -> type[PictureBuilder]:
-    """Returns the builder of a source."""
-    module = importlib.import_module(f"{__name__}.{source.name}")
-    return getattr(module, source.name.capitalize())
+def list_sources() -> list[str]:
+    """Returns the names of the data sets that there are builders for."""
+    here = {module.name for module in pkgutil.iter_modules(__path__)} - _NO_DATA_SETS
+    return sorted(here | _added.keys())
+
+
+def add_builder(builder: type[PictureBuilder]) -> type[PictureBuilder]:
+    """Makes a data set of your own known to this process, under its source's name; may stand as a decorator.
+
+    Raises:
+      UserError: the project has a data set of that name.
+    """
+    name = builder.SOURCE.name
+    if name in list_sources() and name not in _added:
+        raise UserError(f"there is a data set {name!r} already; give yours another name")
+    _added[name] = builder
+    return builder
+
+
+def builder_class(name: str) -> type[PictureBuilder]:
+    """Returns the builder of a data set.
+
+    Raises:
+      UserError: there is none of that name.
+    """
+    if name in _added:
+        return _added[name]
+    if name not in list_sources():
+        raise unknown("data set", name, list_sources())
+    module = importlib.import_module(f"{__name__}.{name}")
+    from facefeat_jax.data.builders.base import PictureBuilder
+
+    (builder,) = (
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, PictureBuilder) and value.__module__ == module.__name__
+    )
+    return builder
+
+
+def get_source(name: str) -> Source:
+    """Returns what there is to say of a data set.
+
+    Raises:
+      UserError: there is none of that name.
+    """
+    return builder_class(name).SOURCE
+
+
+def is_drawn(name: str) -> bool:
+    """Returns whether a data set is known here and drawn."""
+    return name in list_sources() and get_source(name).is_drawn

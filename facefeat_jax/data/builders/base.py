@@ -1,4 +1,4 @@
-"""What the TFDS builders of all sources have in common: features, records, shards."""
+"""What the builders of all data sets have in common: selection or drawing, features, records, shards."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from facefeat_jax.data.listing import Picture, check_pictures, select
-from facefeat_jax.data.selection import Row, SplitName
-from facefeat_jax.data.sources import Source, open_source
-from facefeat_jax.data.trees import UnreadableError
+from facefeat_jax.data import drawn
+from facefeat_jax.data.avatars import Avatar
+from facefeat_jax.data.listing import Picture, check_pictures
+from facefeat_jax.data.selection import NOT_OFFERED, LayoutError, LeftOut, Row, Selection, SplitName
+from facefeat_jax.data.sources import Source, instructions, not_as_expected, open_source
+from facefeat_jax.data.trees import Tree, UnreadableError
 from facefeat_jax.errors import UserError
 from facefeat_jax.tasks import TASKS
 
@@ -26,8 +28,10 @@ SHARD_SIZE = 4096
 class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """A TFDS builder that writes pictures as their encoded bytes, with labels and groups, to ArrayRecord.
 
-    `facefeat_jax.data.prepare` gives it the pictures that it selected and checked. Called through TFDS alone, it does
-    both itself from `manual_dir`; then pass `DownloadConfig(manual_dir=...)`.
+    A subclass has `SOURCE`, which says what the data set is, and `select`, which says what is used of a download. (What
+    is drawn derives from `DrawnBuilder`.) `facefeat_jax.data.prepare` gives it the pictures that it selected and
+    checked. Called through TFDS alone, it does both itself from `manual_dir`; then pass
+    `DownloadConfig(manual_dir=...)`.
 
     Args:
       pictures: per split, the pictures to write, in order.
@@ -36,6 +40,43 @@ class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # ty
     """
 
     SOURCE: ClassVar[Source]
+
+    def __init_subclass__(cls, **kwargs: Any):
+        # TFDS wants these of each class. It shall not keep a list of its own.
+        super().__init_subclass__(skip_registration=True, **kwargs)
+        if source := cls.__dict__.get("SOURCE"):
+            cls.name = source.name
+            cls.VERSION = tfds.core.Version(source.version)
+            if not source.is_drawn:
+                cls.MANUAL_DOWNLOAD_INSTRUCTIONS = instructions(source, Path("DIR"))
+
+    @classmethod
+    def select(cls, tree: Tree, path: Path) -> Selection:
+        """Returns what is used of a download.
+
+        Args:
+          tree: the opened download; `tree.files()` lists it.
+          path: where it is, for messages.
+
+        Raises:
+          LayoutError: it does not look like this data set's.
+          UserError: a label file in it can't be read.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def selected(cls, tree: Tree, path: Path) -> Selection:
+        """Returns what `select` does, with what the tree skipped accounted for.
+
+        Raises:
+          UserError: the download does not look like this data set's, or a label file can't be read.
+        """
+        try:
+            chosen = cls.select(tree, path)
+        except LayoutError as error:
+            raise not_as_expected(cls.SOURCE, path, str(error)) from error
+        chosen.left_out += [LeftOut(name, "", NOT_OFFERED, reason) for name, reason in tree.skipped]
+        return chosen
 
     def __init__(
         self,
@@ -85,7 +126,7 @@ class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # ty
     def _collect(self, path: Path) -> tuple[Mapping[SplitName, Sequence[Picture]], Callable[[Row], bytes]]:
         """Selects and checks the pictures of a download, for use through TFDS alone."""
         tree = open_source(self.SOURCE, path)
-        chosen = select(self.SOURCE, tree, path)
+        chosen = self.selected(tree, path)
 
         def read(row: Row) -> bytes:
             return tree.read(chosen.root + row.source_file)
@@ -103,6 +144,38 @@ class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # ty
             ]
             for split, of_split in pictures.items()
         }
+
+
+class DrawnBuilder(PictureBuilder):
+    """A builder whose pictures are drawn, so that nothing has to be downloaded; a subclass has `SOURCE` and `draw`.
+
+    There are as many as in the avatars data set, unless `sizes` says otherwise.
+    """
+
+    @classmethod
+    def draw(cls, index: int) -> Avatar:
+        """Draws the picture of that number, from 0, with its labels and groups: a function of the number alone."""
+        raise NotImplementedError
+
+    @classmethod
+    def sizes(cls) -> dict[SplitName, int]:
+        """Returns the number of pictures in each split; train comes first in the numbering."""
+        return drawn.sizes()
+
+    @classmethod
+    def group_names(cls) -> tuple[str, ...]:
+        return tuple(cls.draw(0).groups)
+
+    def _shard_iterators_per_split(self, dl_manager: tfds.download.DownloadManager) -> Mapping[str, Sequence[Any]]:
+        if self._pictures is None:
+            rows, data = drawn.draw_rows(self.draw, self.sizes())
+
+            def read(row: Row) -> bytes:
+                return data[row.source_file]
+
+            self._read = read
+            self._pictures = {split: check_pictures(some, read, split)[0] for split, some in rows.items()}
+        return super()._shard_iterators_per_split(dl_manager)
 
 
 class _Shard:
