@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import tyro
 
 from facefeat_jax.errors import UserError, unknown
-from facefeat_jax.tasks import BASELINE_TASKS, TASKS
+from facefeat_jax.tasks import BASELINE_TASKS
 from facefeat_jax.types import DecodePolicy, DType
 
 # The least that each number may be.
@@ -145,9 +145,6 @@ class TrainConfig:
         for kind, names in (("tasks", self.tasks), ("sources", self.sources)):
             if not names or len(set(names)) != len(names):
                 raise UserError(f"--{kind} must name one or more different {kind}, got {list(names)}")
-        for task in self.tasks:
-            if task not in TASKS:
-                raise unknown("task", task, TASKS)
         if self.cache_prefix and self.batch_norm != "frozen":
             raise UserError(
                 "--cache-prefix computes the frozen stages once, but with --batch-norm batch they depend on the batch; "

@@ -16,7 +16,9 @@ class RunArguments:
     """Times every stage from picture files to the results table, and all of it together."""
 
     out: Path = Path("runs/benchmark")
-    """A new folder for results.json and report.md. The work goes on in its folder work/."""
+    """A new folder for results.json and report.md."""
+    work: Path | None = None
+    """Folder for pictures, caches and logs; the default is work/ in the other."""
     plan: str | None = None
     """How much is measured: `cpu` (about 25 minutes on two cores), `gpu` (about 10 minutes) or `quick` (a minute or
     two, to see that all of it works); the default is what there is to compute on."""
@@ -32,7 +34,7 @@ class RunArguments:
     budget: float | None = None
     """Seconds after which no further case is begun."""
     keep: bool = False
-    """Leave pictures and caches in the folder."""
+    """Leave pictures and caches where they are."""
     commit: str = ""
     """The commit that is measured, where the code has no git folder beside it."""
     json: bool = False
@@ -57,6 +59,7 @@ class RunArguments:
             raise UserError("--fraction is of --downloads; for made pictures say --synthetic FRACTION")
         request = Request(
             out=self.out,
+            work=self.work,
             plan=self.plan,
             stages=self.stages,
             downloads=self.downloads,

@@ -44,18 +44,20 @@ class Request:
     """What is to be measured.
 
     Attributes:
-      out: folder for the results, and for the work.
+      out: folder for the results.
+      work: folder for pictures, caches and logs; None takes `work` in `out`.
       plan: a name in `PLANS`; None takes the device's.
       stages: which stages; none means all.
       downloads: folder of the three downloads; None makes pictures.
       fraction: of the pictures; None takes the plan's, or all of the downloads.
       budget: seconds after which no further case is begun.
-      keep: leave the pictures and caches in `out`.
+      keep: leave the pictures and caches in their folder.
       commit: the commit that is measured, where the code has no `.git` beside it.
       command: what was typed, for the report.
     """
 
     out: Path
+    work: Path | None = None
     plan: str | None = None
     stages: tuple[str, ...] = ()
     downloads: Path | None = None
@@ -88,7 +90,7 @@ def run(request: Request, sides: Sequence[Side] = (OURS,)) -> dict[str, Any]:
         raise UserError(
             f"--downloads takes a folder with fairface/, glasses/ and apparel/; {request.downloads} is none"
         )
-    place = Workplace(request.out / "work")
+    place = Workplace(request.work or request.out / "work")
     stages = request.stages or STAGES
     # Looked at before anything is made: the device is not known yet, but the names are.
     cases(PLANS["quick"], "cpu", 1, [side.name for side in sides], stages)

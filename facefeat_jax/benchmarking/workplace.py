@@ -56,19 +56,22 @@ class Workplace:
         """Makes the folder.
 
         Raises:
-          UserError: it can't be made.
+          UserError: it can't be made, or holds something already: what lies in it is deleted at the end.
         """
+        if self.folder.is_dir() and any(self.folder.iterdir()):
+            raise UserError(f"{self.folder} is not empty; give another --work or --out")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.log.touch()
         except OSError as error:
-            raise UserError(f"{self.folder} can't be made ({error.strerror}); give --out another folder") from error
+            raise UserError(f"{self.folder} can't be made ({error.strerror}); give another --work or --out") from error
 
     def remove(self) -> None:
-        """Deletes it all but the log."""
-        for path in self.folder.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
+        """Deletes what was made, but for the log and the listing."""
+        for path in (self.downloads, self.data, *(self.folder / name for name in ("caches", "rounds"))):
+            shutil.rmtree(path, ignore_errors=True)
+        for path in (*self.folder.glob("faces-*"), *self.folder.glob("made-*")):
+            shutil.rmtree(path, ignore_errors=True)
 
     def fill(self, *, downloads: Path | None, fraction: float) -> dict[str, Any]:
         """Lays the pictures out and prepares them.

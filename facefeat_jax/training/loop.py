@@ -35,6 +35,7 @@ from facefeat_jax.programs import Programs
 from facefeat_jax.progress import Bar, say
 from facefeat_jax.runtime import set_numerics
 from facefeat_jax.spec import ModelSpec
+from facefeat_jax.tasks import get_task
 from facefeat_jax.training import automatic, checkpoints, groups, steps
 from facefeat_jax.training.inputs import Inputs
 from facefeat_jax.training.interrupt import SignalWatch
@@ -64,6 +65,8 @@ def train(config: TrainConfig) -> dict[str, Any]:
     """
     began = time.perf_counter()
     config = apply_smoke(config)
+    for task in config.tasks:
+        get_task(task)  # a run that was trained elsewhere may have tasks that are not in this table; a new one may not
     if config.resume:
         config = automatic.as_before(config, run_folder.read_config(config.run))
     config = automatic.choose_dtype(config)

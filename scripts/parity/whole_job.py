@@ -11,7 +11,6 @@ import datetime
 import importlib.metadata
 import json
 import multiprocessing
-import os
 import platform
 import signal
 import sys
@@ -25,6 +24,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from facefeat_jax.benchmarking import machine
 from facefeat_jax.config import TrainConfig, load_recipe
 from facefeat_jax.data.dataset import default_data_dir
 from facefeat_jax.data.examples import Examples
@@ -239,21 +239,12 @@ def _environment(side: Side) -> dict[str, str]:
 
         devices = [torch.cuda.get_device_name()] if torch.cuda.is_available() else ["cpu"]
     return {
-        "processor": _processor(),
-        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "processor": machine.processor(),
+        "cores": str(machine.cores()),
         "devices": ", ".join(devices),
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in (*names, "numpy", "pillow")},
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def _path(job: Job, side: Side) -> Path:

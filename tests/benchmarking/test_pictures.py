@@ -169,6 +169,8 @@ def test_the_workplace_lays_out_and_prepares(downloads, tmp_path):
     assert min(about["prepare_seconds"].values()) > 0.1
     place.remove()
     assert sorted(path.name for path in place.folder.iterdir()) == ["listing.json", "workers.log"]
+    with pytest.raises(UserError, match="not empty"):  # it would be deleted at the end
+        place.make()
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="--out"):
         Workplace(tmp_path / "file" / "work").make()

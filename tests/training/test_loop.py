@@ -160,6 +160,7 @@ def test_what_a_run_did_not_write_is_not_overwritten(trained_run, tmp_path):
     [
         ({"sources": ("fairface",)}, "facefeat prepare fairface"),
         ({"sources": ("fairfase",)}, "Did you mean 'fairface'"),
+        ({"tasks": ("gendre",)}, "Did you mean 'gender'"),
         ({"trunk": "resnet81"}, "Did you mean 'resnet18'"),
         ({"weights": "absent.pth"}, "absent.pth"),
         ({"trainable": ("layer5",)}, "unknown stage of the trunk 'layer5'"),
@@ -179,7 +180,6 @@ def test_what_can_not_be_trained_is_refused_before_anything_is_written(tiny, tmp
         ({"learning_rate": float("nan")}, "--learning-rate must be positive"),
         ({"seed": -1}, "--seed must be 0 or more"),
         ({"schedule": "mixd"}, "Did you mean 'mixed'"),
-        ({"tasks": ("gendre",)}, "Did you mean 'gender'"),
         ({"tasks": ()}, "--tasks must name"),
         ({"resume": True, "overwrite": True}, "give one of them"),
     ],
