@@ -235,7 +235,7 @@ def choose(
     each = " on each device" if placement.num_devices > 1 else ""
     need = f"the pictures take {_gib(needed)}{each}"
     if device.platform == "cpu":
-        room, why = _CPU_ROOM, f"more than {_gib(_CPU_ROOM)} is not copied on CPU, but read where it is mapped"
+        room, why = _CPU_ROOM, f"of which up to {_gib(_CPU_ROOM)} are copied on CPU; more is read where it is mapped"
     else:
         stats = device.memory_stats() or {}
         free = stats.get("bytes_limit", 0) - stats.get("bytes_in_use", 0)
