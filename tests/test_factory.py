@@ -88,3 +88,55 @@ def test_weights_that_diverged_are_refused(trunk_tensors, tmp_path):
     weights_conversion.write(tmp_path / "broken.pth", broken)
     with pytest.raises(UserError, match=r"NaN or infinity in 'bn1\.bias'"):
         create_model(weights=tmp_path / "broken.pth")
+
+
+def test_other_published_weights_by_their_name(monkeypatch):
+    asked = []
+
+    def fetch(name):
+        asked.append(name)
+        raise UserError("no network here")
+
+    monkeypatch.setattr(weights_conversion, "fetch", fetch)
+    for weights in ("imagenet", "resnet50-0676ba61"):
+        with pytest.raises(UserError, match="no network"):
+            create_model("resnet50", weights=weights)
+    assert asked == ["resnet50-11ad3fa6", "resnet50-0676ba61"]
+    with pytest.raises(UserError, match=r"are those of resnet50, not of resnet18, which has resnet18-f37072fd"):
+        create_model("resnet18", weights="resnet50-0676ba61")
+
+
+def test_weights_of_another_architecture_are_recognised(trunk_tensors, trunk_file, tmp_path):
+    with pytest.raises(UserError, match=r"does not fit this ResNet\. It looks like resnet18\.") as caught:
+        create_model("resnet50", weights=trunk_file)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match=r"does not fit this VisionTransformer\. It looks like resnet18\."):
+        create_model("vit_b_32", weights=trunk_file)
+    grey = {**trunk_tensors, "conv1.weight": trunk_tensors["conv1.weight"][:, :1]}
+    weights_conversion.write(tmp_path / "grey.pth", grey)
+    with pytest.raises(UserError, match=r"conv1\.weight is \(64, 1, 7, 7\) where \(64, 3, 7, 7\) is needed"):
+        create_model(weights=tmp_path / "grey.pth")
+    model = create_model(weights=tmp_path / "grey.pth", in_channels=1, tasks=["glasses"])
+    assert model.trunk.in_channels == 1
+
+
+def test_positions_are_resized_and_older_names_are_read(tmp_path):
+    from facefeat_jax.models import abstract, vit_b_32
+    from weights_conversion.convert import torch_shapes
+
+    shapes = torch_shapes(abstract(vit_b_32, num_classes=3, image_size=64))
+    stream = np.random.RandomState(0)
+    tensors = {name: np.resize(stream.standard_normal(97).astype(np.float32), shape) for name, shape in shapes.items()}
+    older = {n.replace(".mlp.0.", ".mlp.linear_1.").replace(".mlp.3.", ".mlp.linear_2."): t for n, t in tensors.items()}
+    assert set(older) != set(tensors)
+    weights_conversion.write(tmp_path / "vit.safetensors", older)
+    same, other = (
+        create_model("vit_b_32", weights=tmp_path / "vit.safetensors", tasks=["glasses"], image_size=size)
+        for size in (64, 96)
+    )
+    for name, tensor in to_torch(same.trunk).items():
+        np.testing.assert_array_equal(tensor, tensors[name], err_msg=name)
+    positions = to_torch(other.trunk)["encoder.pos_embedding"]
+    assert positions.shape == (1, 10, 768)
+    # 2 by 2 patches become 3 by 3; the class token and the corners stay.
+    np.testing.assert_allclose(positions[0, [0, 1, 3, 7, 9]], tensors["encoder.pos_embedding"][0])

@@ -119,7 +119,7 @@ def test_any_stage_on_jit_and_vmap(family: str) -> None:
 
 
 @every_family
-def test_training_steps_whatever_the_graph_mode_and_with_remat(family: str, compiled: None) -> None:
+def test_training_steps_whatever_the_graph_mode_and_with_remat(family: str) -> None:
     usual = training_step(filled(family, num_classes=5), jax.random.key(1))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(usual))
     with nnx.set_graph_mode(False):
