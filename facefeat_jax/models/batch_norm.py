@@ -82,7 +82,10 @@ class BatchNorm(nnx.Module):
             self._move(self.var, unbiased)
             self.num_batches_tracked[...] += 1
         multiplier = jax.lax.rsqrt(var + self.epsilon) * self.scale[...]
-        outputs = (x - mean) * multiplier + self.bias[...]
+        # The mean, in two parts: as a constant, and its difference from that (0, with the mean's derivatives). This way
+        # the gradient needs two sums over the inputs, of d and of d * (x - mean), where the plain form needs four.
+        constant = jax.lax.stop_gradient(mean)
+        outputs = (x - constant) * multiplier + (self.bias[...] - (mean - constant) * multiplier)
         return outputs.astype(self.dtype or jnp.promote_types(inputs.dtype, self.param_dtype))
 
     def _move(self, running: nnx.BatchStat, observed: jax.Array) -> None:
@@ -98,15 +101,21 @@ class BatchNorm(nnx.Module):
 def _batch_statistics(x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array, jax.Array | float]:
     """Returns mean and biased variance over all axes but the last, and how many values each is taken over.
 
-    In two passes: the one-pass form E[x^2] - E[x]^2 loses digits where the mean is large against the deviation.
+    In two passes: the one-pass form E[x^2] - E[x]^2 loses digits where the mean is large against the deviation. The
+    variance is taken about the mean as a constant and corrected by the square of their difference: 0, but for second
+    derivatives. So the gradient has no third pass for the sum of x - mean, which is 0. A row's mask weighs the row's
+    sums, not its values, whose product would be one more array as large as the inputs.
     """
-    axes = tuple(range(x.ndim - 1))
-    if mask is None:
-        if x.size < 2 * x.shape[-1]:
-            raise ValueError(f"batch statistics need two values per channel or more, got inputs of shape {x.shape}")
-        return jnp.mean(x, axes), jnp.var(x, axes), x.size / x.shape[-1]
-    weights = mask.astype(x.dtype).reshape(-1, *(1,) * (x.ndim - 1))
-    count = jnp.sum(weights) * (x.size // (x.shape[0] * x.shape[-1]))
-    mean = jnp.sum(x * weights, axes) / count
-    var = jnp.sum(jnp.square(x - mean) * weights, axes) / count
-    return mean, var, count
+    if mask is None and x.size < 2 * x.shape[-1]:
+        raise ValueError(f"batch statistics need two values per channel or more, got inputs of shape {x.shape}")
+    positions = x.size // (x.shape[0] * x.shape[-1])
+    weights = jnp.ones(x.shape[0], x.dtype) if mask is None else mask.astype(x.dtype)
+    count = x.shape[0] * positions if mask is None else jnp.sum(weights) * positions
+
+    def average(values: jax.Array) -> jax.Array:
+        row_sums = jnp.sum(values, axis=tuple(range(1, values.ndim - 1)))
+        return jnp.sum(row_sums * weights[:, None], axis=0) / count
+
+    mean = average(x)
+    constant = jax.lax.stop_gradient(mean)
+    return mean, average(jnp.square(x - constant)) - jnp.square(mean - constant), count

@@ -7,8 +7,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from facefeat_jax.models import depthwise
+from facefeat_jax.models.cpu_convolution import conv_general_dilated
 from facefeat_jax.models.sharding import logical_axes
-from facefeat_jax.models.small_maps import conv_general_dilated
 
 # torchvision's start: normal, variance 2 / fan_out.
 _he_normal = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")

@@ -12,6 +12,7 @@ from jax.typing import DTypeLike
 
 from facefeat_jax.models.batch_norm import BatchNorm
 from facefeat_jax.models.convolution import conv
+from facefeat_jax.models.cpu_pooling import max_pool
 from facefeat_jax.models.head import torch_linear
 from facefeat_jax.models.trunk import Stages, Trunk, TrunkOptions
 
@@ -175,7 +176,7 @@ class ResNet(Trunk):
         """
         if name == "stem":
             x = nnx.relu(self.bn1(self.conv1(inputs), mask=mask))
-            return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+            return max_pool(x, window=3, stride=2, pad=1)
         x = inputs
         for block in getattr(self, name):
             x = self.run_block(block, x, mask, rngs)

@@ -88,3 +88,20 @@ def test_narrow_inputs_are_summed_wide() -> None:
     assert outputs.dtype == jnp.float32
     np.testing.assert_allclose(layer.mean[...], np.asarray(inputs, np.float64).mean((0, 1, 2)), rtol=1e-5)
     np.testing.assert_allclose(layer.var[...], np.asarray(inputs, np.float64).var((0, 1, 2), ddof=1), rtol=1e-3)
+
+
+def test_second_derivatives_are_those_of_the_plain_formula() -> None:
+    """The statistics are written for few passes over the inputs; the plain formula says what the derivatives are."""
+
+    def plain(x: jax.Array) -> jax.Array:
+        mean, var = jnp.mean(x, (0, 1, 2)), jnp.var(x, (0, 1, 2))
+        return (x - mean) / jnp.sqrt(var + 1e-5) * _layer().scale[...] + _layer().bias[...]
+
+    with jax.enable_x64(True):
+        inputs, direction = jnp.asarray(_inputs()), jnp.asarray(_inputs(3))
+
+        def curvature(layer):
+            return jax.jvp(jax.grad(lambda x: jnp.sum(jnp.sin(layer(x)))), (inputs,), (direction,))
+
+        for ours, expected in zip(curvature(lambda x: _layer()(x)), curvature(plain), strict=True):
+            np.testing.assert_allclose(ours, expected, rtol=1e-10, atol=1e-12)

@@ -1,4 +1,4 @@
-"""Times a whole training step with and without the detour for small maps: python scripts/measure_small_maps.py
+"""Times a whole training step with and without the detour for small maps: python scripts/measure_cpu_convolution.py
 
 Prints a Markdown table: images per second at several picture sizes, the median of the steps, both ways in one run.
 """
@@ -14,7 +14,7 @@ import tyro
 from flax import nnx
 
 from facefeat_jax.errors import run_main
-from facefeat_jax.models import small_maps
+from facefeat_jax.models import cpu_convolution
 from facefeat_jax.spec import ModelSpec
 from facefeat_jax.tasks import TASKS
 from facefeat_jax.training import groups, steps
@@ -22,7 +22,7 @@ from facefeat_jax.training import groups, steps
 
 def images_per_second(size: int, largest_side: int, batch_size: int, repeats: int) -> float:
     """Returns the median speed of a training step whose convolutions go through patches up to that map size."""
-    small_maps.LARGEST_SIDE = largest_side
+    cpu_convolution.LARGEST_SIDE = largest_side
     spec = ModelSpec("resnet18", {name: task.classes for name, task in TASKS.items()}, size, "upright", "random")
     model = spec.build(rngs=nnx.Rngs(0))
     trained = groups.trained_modules(model.trunk.STAGES, ["all"])
@@ -41,7 +41,7 @@ def images_per_second(size: int, largest_side: int, batch_size: int, repeats: in
 
 
 def main(sizes: tuple[int, ...] = (48, 64, 96), batch_size: int = 32, repeats: int = 9) -> None:
-    largest_side = small_maps.LARGEST_SIDE
+    largest_side = cpu_convolution.LARGEST_SIDE
     print("| picture size | XLA's convolutions | patches on maps up to 4x4 | ratio |")
     print("| --- | --- | --- | --- |")
     for size in sizes:

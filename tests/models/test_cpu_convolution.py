@@ -11,8 +11,8 @@ import pytest
 from flax import nnx
 from jax import lax
 
-from facefeat_jax.models import small_maps
-from facefeat_jax.models.small_maps import LARGEST_SIDE, conv_as_patches, conv_general_dilated
+from facefeat_jax.models import cpu_convolution
+from facefeat_jax.models.cpu_convolution import LARGEST_SIDE, conv_as_patches, conv_general_dilated
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 MAPS = [(side, side) for side in range(1, LARGEST_SIDE + 1)] + [(1, 4), (3, 2)]
@@ -61,7 +61,7 @@ def _program(convolution, side: int, **changes) -> str:
     return str(jax.make_jaxpr(lambda x, w: convolution(x, w, (1, 1), **arguments))(inputs, weights))
 
 
-def test_small_maps_on_cpu_take_patches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cpu_convolution_on_cpu_take_patches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     program = _program(conv_general_dilated, LARGEST_SIDE)
     assert "conv_general_dilated" not in program
@@ -88,7 +88,7 @@ def test_elsewhere_the_program_is_laxs(monkeypatch: pytest.MonkeyPatch, backend:
 
 def test_a_long_thin_map_is_not_small(monkeypatch: pytest.MonkeyPatch) -> None:
     called = []
-    monkeypatch.setattr(small_maps, "conv_as_patches", lambda *args, **kwargs: called.append(args))
+    monkeypatch.setattr(cpu_convolution, "conv_as_patches", lambda *args, **kwargs: called.append(args))
     conv_general_dilated(
         jnp.zeros((1, 2, LARGEST_SIDE + 1, 4)),
         jnp.zeros((3, 3, 4, 4)),
