@@ -11,7 +11,7 @@ BIN   := $(VENV)/bin
 comma := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test compare wheel-test notebook
+.PHONY: help quickstart test compare wheel-test docs notebook
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -49,6 +49,10 @@ compare: ## compare with PyTorch, live (Python 3.11; sets up .venv-compare with 
 
 wheel-test: $(VENV)/.ready-test ## build the wheel and try it in an empty environment, away from the checkout
 	$(BIN)/python scripts/try_wheel.py
+
+docs: $(VENV)/.ready-docs ## build the site of docs/ in build/site; any warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@! grep -rlE "src=.?https?://|@import.*https?://" build/site --include=*.html --include=*.css || { echo "these pages load something from elsewhere"; false; }
 
 notebook: $(VENV)/.ready-notebook ## make the notebook of docs/ from its script
 	$(BIN)/python scripts/build_notebook.py

@@ -46,7 +46,7 @@ def test_an_entry_and_a_builder_are_all_that_a_task_takes(tmp_path):
     last = '        Task("shirt", SHIRT_CLASSES, source="apparel"),\n'
     text = table.read_text()
     assert text.count(last) == 1
-    table.write_text(text.replace(last, f"{last}        {block('facefeat_jax/tasks.py')}"))
+    table.write_text(text.replace(last, f"{last}        {block('facefeat_jax/tasks.py').strip()},\n"))
     name = "facefeat_jax/data/builders/hats.py"
     (tmp_path / name).write_text(block(name))
 

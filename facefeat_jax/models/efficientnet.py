@@ -158,7 +158,8 @@ class EfficientNet(Trunk):
       table: the seven stages, at the scale of B0.
       stochastic_depth: rate of the last block; it grows linearly from 0 at the first.
       dropout: rate before the classifier; the default is the scale's.
-      num_classes, in_channels, dtype, param_dtype, remat, rngs: see `TrunkOptions`.
+
+    The other arguments are `TrunkOptions`.
 
     Attributes:
       num_features: width of the pooled features.

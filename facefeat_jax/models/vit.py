@@ -184,7 +184,8 @@ class VisionTransformer(Trunk):
       hidden: width of the perceptrons' hidden layers.
       image_size: side of the square pictures that it is made for.
       dropout: rate after the embedding, the attention, and both layers of the perceptrons; torchvision's is 0.
-      num_classes, in_channels, dtype, param_dtype, remat, rngs: see `TrunkOptions`.
+
+    The other arguments are `TrunkOptions`.
 
     Attributes:
       num_features: width of the tokens.

@@ -1,0 +1,177 @@
+"""Every code block of the site runs: in order, page by page, in a folder of its own, on tiny data.
+
+- `python` and `sh` blocks run. `facefeat train` is shrunk as `--smoke` shrinks it; the data set is the tests' own.
+- A `sh` block with a title is not run, for the reason that the title gives; nor is a block without a language, as in
+  docs/benchmarks. Its commands have to parse, by the parser that they would meet, and what they name (targets, extras,
+  scripts) has to be there.
+- A `python` block with a title is a file's content, which another test puts in its place, or `downloads`: then a file
+  of random weights stands in for the published one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import re
+import runpy
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import tyro
+
+import weights_conversion
+from facefeat_jax import cli, config, tasks
+from facefeat_jax.data import builders, drawn
+
+from .conftest import ROOT
+from .test_extras import EXTRA
+
+DOCS = ROOT / "docs"
+PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
+NOT_RUN = {"downloads the packages", "takes minutes", "needs the downloads", "needs torch", "prints the fields"}
+NOT_RUN |= {"needs a file of the notebook's", "with both in place"}
+DOWNLOADS = "downloads"
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language, title, text, and the line that it begins on."""
+
+    language: str
+    title: str
+    text: str
+    line: int
+
+
+def blocks_of(page: str) -> list[Block]:
+    text = (DOCS / page).read_text()
+    found = []
+    for match in re.finditer(r"^```(\w*)(?: title=\"([^\"\n]*)\")?\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        found.append(Block(match[1], match[2] or "", match[3], text[: match.start()].count("\n") + 2))
+    assert len(found) == len(re.findall(r"^```", text, re.MULTILINE)) / 2, "a block that is not understood"
+    return found
+
+
+class Parsed(BaseException):
+    """The arguments were parsed; nothing more was wanted."""
+
+
+WITH_BLOCKS = [page for page in PAGES if blocks_of(page)]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, avatars_dir):
+    """A working folder in which the commands of a page find what a reader would have."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(avatars_dir))
+    monkeypatch.setattr(drawn, "TRAIN_SIZE", 44)
+    monkeypatch.setattr(drawn, "VAL_SIZE", 20)
+    known, added = dict(tasks.TASKS), dict(builders._added)
+    from facefeat_jax.models import registry
+
+    trunks = dict(registry.ARCHITECTURES)
+    apply_smoke = config.apply_smoke
+
+    def small(one: config.TrainConfig) -> config.TrainConfig:
+        shrunk = apply_smoke(dataclasses.replace(one, smoke=True))
+        return dataclasses.replace(shrunk, run=one.run, smoke=False, epochs=1)
+
+    monkeypatch.setattr(config, "apply_smoke", small)
+    yield tmp_path
+    for table, before in ((tasks.TASKS, known), (builders._added, added), (registry.ARCHITECTURES, trunks)):
+        table.clear()
+        table.update(before)
+
+
+def words_of(line: str) -> list[str]:
+    """Splits a command as a shell does, file patterns included."""
+    return [found for word in shlex.split(line, comments=True) for found in sorted(glob.glob(word)) or [word]]
+
+
+def call(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int | None:
+    """Runs a command in this process; returns its exit code."""
+    if words[0] == "facefeat":
+        return cli.main(words[1:])
+    assert words[0] == "python", words
+    if words[1] == "-m":
+        monkeypatch.setattr(sys, "argv", words[2:])
+        run = lambda: runpy.run_module(words[2], run_name="__main__", alter_sys=True)  # noqa: E731
+    else:
+        monkeypatch.setattr(sys, "argv", words[1:])
+        monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+        run = lambda: runpy.run_path(str(ROOT / words[1]), run_name="__main__")  # noqa: E731
+    try:
+        run()
+    except SystemExit as stopped:
+        return stopped.code
+    return 0
+
+
+def parse(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checks a command without running it."""
+    if words[0] == "make":
+        assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text()
+    elif words[:2] == ["pip", "install"]:
+        name, extras = re.fullmatch(r"(facefeat-jax)(?:\[([\w,]+)\])?", words[2]).groups()
+        assert set(extras.split(",") if extras else ()) <= EXTRA.keys(), name
+    elif "--help" in words:
+        with pytest.raises(SystemExit) as stopped:
+            call(words, monkeypatch)
+        assert not stopped.value.code
+    else:
+        real = tyro.cli
+
+        def stop(*arguments, **options):
+            real(*arguments, **options)
+            raise Parsed
+
+        with monkeypatch.context() as patch:
+            patch.setattr(tyro, "cli", stop)
+            with pytest.raises(Parsed):
+                call(words, patch)
+
+
+def run_python(block: Block, page: str, names: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        if block.title == DOWNLOADS:
+            patch.setattr(weights_conversion, "fetch", lambda name: Path("resnet18.safetensors"))
+        exec(compile("\n" * (block.line - 1) + block.text, f"docs/{page}", "exec"), names)
+
+
+@pytest.mark.parametrize("page", WITH_BLOCKS)
+def test_every_block_runs(page, place, monkeypatch):
+    names: dict = {"__name__": "__main__"}
+    for block in blocks_of(page):
+        where = f"docs/{page}:{block.line}"
+        if block.language == "python" and block.title not in ("", DOWNLOADS):
+            # A file's content: an example, which is there, or what tests/test_a_fourth_task.py puts in its place.
+            if page != "add_a_task.md":
+                assert (ROOT / block.title).is_file() and block.text == f'--8<-- "{block.title}"\n', where
+        elif block.language == "python":
+            run_python(block, page, names, monkeypatch)
+        else:
+            assert block.language in ("sh", ""), where
+            assert block.title in {"", *NOT_RUN}, where
+            for line in block.text.splitlines():
+                if block.title or not block.language:
+                    # What the commands read is not there; only patterns have to be spelled out.
+                    parse([word.replace("*", "x") for word in shlex.split(line, comments=True)], monkeypatch)
+                else:
+                    assert call(words_of(line), monkeypatch) in (0, None), f"{where}: {line}"
+
+
+def test_commands_that_do_not_parse_are_seen(monkeypatch, tmp_path):
+    parse(["facefeat", "train", "baseline", "--trunk", "resnet50"], monkeypatch)
+    for words in (["train", "baseline", "--trnk", "resnet50"], ["evaluate"], ["train", "best-of-all"]):
+        with pytest.raises((SystemExit, pytest.fail.Exception)):
+            parse(["facefeat", *words], monkeypatch)
+    with pytest.raises(AssertionError):
+        parse(["pip", "install", "facefeat-jax[trian]"], monkeypatch)
+
+
+def test_every_page_is_in_the_navigation():
+    listed = set(re.findall(r": ([\w/]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    assert listed == set(PAGES)
