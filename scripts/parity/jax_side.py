@@ -104,7 +104,7 @@ def _spec(image_size: int) -> ModelSpec:
 def _padded(batch: Batch, batch_size: int) -> dict[str, Any]:
     wanted = pad((batch.task,), np.arange(len(batch.labels)), batch_size)
     labels = np.where(wanted.mask, batch.labels[wanted.indices], UNKNOWN).astype(np.int32)
-    return {"images": batch.images[wanted.indices], "labels": {batch.task: labels}, "mask": wanted.mask}
+    return {"rows": batch.images[wanted.indices], "labels": {batch.task: labels}, "mask": wanted.mask}
 
 
 def _values(graphdef: nnx.GraphDef, state: steps.TrainState, trained: tuple[str, ...]) -> dict[str, Arrays]:
