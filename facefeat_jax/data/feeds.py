@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +18,11 @@ import numpy as np
 
 from facefeat_jax.data.examples import UNKNOWN, Examples
 from facefeat_jax.data.index_stream import Call, IndexBatch
-from facefeat_jax.data.pixels import ExampleRows
 from facefeat_jax.data.placement import Placement
 from facefeat_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from facefeat_jax.data.pixels import ExampleRows  # with Pillow, which those that only draw figures don't need
 
 FeedName = Literal["stream", "device"]
 
