@@ -194,7 +194,7 @@ _PICTURES_PER_CALL = 8192
 def step(settings: Settings) -> Measurement:
     """The training step as the loop calls it, several steps a call on a GPU, on pictures that are on the device.
 
-    With `after`, the rows are the outputs of that stage of the trunk.
+    With `after`, the rows are the outputs of that stage of the trunk; with `steps_per_call`, the device has no say.
     """
     import jax
     import jax.numpy as jnp
@@ -221,7 +221,7 @@ def step(settings: Settings) -> Measurement:
     if after is not None:
         shape = jax.eval_shape(lambda x: model.trunk(x, until=after), jnp.zeros(rows.shape, dtype)).shape
         rows = np.random.RandomState(0).random_sample(shape).astype(jnp.dtype(dtype))
-    num_steps = _chosen(TrainConfig(batch_size=batch)).steps_per_call
+    num_steps = settings.get("steps_per_call") or _chosen(TrainConfig(batch_size=batch)).steps_per_call
     num_steps = max(1, min(num_steps, _PICTURES_PER_CALL // batch))
     labels = np.arange(batch, dtype=np.int32) % 2
     mask = np.ones((num_steps, batch), bool)

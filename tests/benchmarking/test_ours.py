@@ -95,6 +95,14 @@ def test_steps_and_validation_are_measured(avatar_settings, monkeypatch, tmp_pat
             assert measured.about["first_call_seconds"] > measured.about["compile_seconds"] >= 0
 
 
+def test_a_call_of_several_steps_takes_its_pictures_from_a_table(avatar_settings):
+    several = {"after": "layer4", "batch_norm": "frozen", "steps_per_call": 3}
+    measured = OPERATIONS["step"](avatar_settings | several)
+    figures = measured.round()
+    assert measured.about["steps_per_call"] == 3
+    assert figures["images"] == 3 * 8 * figures["calls"]
+
+
 def test_a_job_is_a_training_run(avatar_settings, monkeypatch, tmp_path):
     monkeypatch.setenv("FACEFEAT_CACHE", str(tmp_path))
     fields = {"epochs": 1, "batch_size": 8, "tasks": ["gender"], "trainable": ["none"]}
