@@ -166,6 +166,7 @@ def jax_side(
         trunk.train()
         graphdef, *states = nnx.split(trunk, nnx.Param, ...)
         params, rest = states
+        del trunk, states  # from here on, one copy of what may be gigabytes
         if not training:
             _, (outputs, moved) = jax.jit(loss_of)(params, rest)
         else:
@@ -379,7 +380,8 @@ def _host(arrays: dict[str, jax.Array]) -> Arrays:
 
 def _ending(tensors: Arrays, *, statistics: bool) -> Arrays:
     wanted = (*_STATISTICS, _COUNTER)
-    return {n: np.asarray(t).astype(np.float64) for n, t in tensors.items() if n.endswith(wanted) == statistics}
+    wanted_of = {n: np.asarray(t) for n, t in tensors.items() if n.endswith(wanted) == statistics}
+    return {n: t.astype(np.float64, copy=False) for n, t in wanted_of.items()}
 
 
 @contextlib.contextmanager

@@ -12,7 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from facefeat_jax.data.images import MAX_PIXELS, BadImageError, check, decode, decode_resized, fits_suffix
+from facefeat_jax.data.images import (
+    MAX_PIXELS,
+    BadImageError,
+    check,
+    decode,
+    decode_resized,
+    fits_suffix,
+    pixels_resized,
+)
 from facefeat_jax.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "PPM", "QOI")
@@ -219,3 +227,21 @@ def test_real_pictures_decode_as_pillow_does(realdata):
         with Image.open(path) as image:
             expected = image.convert("RGB").resize((64, 64), Image.Resampling.BILINEAR)
         assert np.array_equal(decode_resized(data, 64, "as_notebook"), np.asarray(expected)), path.name
+
+
+def test_pictures_are_resized_as_the_weights_want_it():
+    """Both are Pillow's own; what neither recipe nor weights ask for is refused."""
+    pixels = np.random.RandomState(0).randint(0, 256, (23, 31, 3)).astype(np.uint8)
+    picture = Image.fromarray(pixels)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    made = {}
+    for name, method in (("bilinear", Image.Resampling.BILINEAR), ("bicubic", Image.Resampling.BICUBIC)):
+        expected = np.asarray(picture.resize((9, 9), method))
+        made[name] = decode_resized(buffer.getvalue(), 9, "upright", interpolation=name)
+        np.testing.assert_array_equal(made[name], expected)
+        np.testing.assert_array_equal(pixels_resized(pixels, 9, "upright", interpolation=name), expected)
+    np.testing.assert_array_equal(decode_resized(buffer.getvalue(), 9, "upright"), made["bilinear"])
+    assert not np.array_equal(made["bilinear"], made["bicubic"])
+    with pytest.raises(UserError, match="Did you mean 'bicubic'"):
+        decode_resized(buffer.getvalue(), 9, "upright", interpolation="bicubik")
