@@ -7,6 +7,7 @@ Of each tensor a file keeps the sum, the sum of squares and 64 fixed entries; lo
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,12 @@ def fingerprint(case: Case) -> int:
     for batch in case.batches():
         checksum = zlib.crc32(batch.labels.astype("<i8").tobytes(), zlib.crc32(batch.images.tobytes(), checksum))
     return checksum
+
+
+def names_checksum(shapes: Mapping[str, tuple[int, ...]]) -> list[int]:
+    """Returns how many tensors a state dict has, and a checksum of their names and shapes."""
+    text = "\n".join(f"{name} {tuple(shape)}" for name, shape in sorted(shapes.items()))
+    return [len(shapes), zlib.crc32(text.encode())]
 
 
 def write(path: Path, record: Record, *, checksum: int = 0) -> None:

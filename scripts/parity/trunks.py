@@ -121,7 +121,7 @@ def _torch_vit() -> Any:
 
 SMALL_TRUNKS: dict[str, SmallTrunk] = {
     "resnet": SmallTrunk(
-        partial(ResNet, (1, 2, 1, 1), block=Bottleneck, num_classes=CLASSES), _torch_resnet, image_size=64
+        partial(ResNet, (1, 2, 1, 1), block=Bottleneck, num_classes=CLASSES), _torch_resnet, image_size=32
     ),
     "efficientnet": SmallTrunk(
         partial(EfficientNet, _SCALE, table=_TABLE, num_classes=CLASSES), _torch_efficientnet, image_size=48

@@ -7,11 +7,28 @@ Only wanted when a case of `scripts/parity/golden.py` changes. The files hold wh
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = Path(__file__).resolve().parent / "files"
+
+
+def names() -> dict[str, list[int]]:
+    """Returns a checksum of the names and shapes of torchvision's model of each architecture."""
+    import torch
+
+    from facefeat_jax.models.registry import list_models
+    from parity.golden import names_checksum
+    from pytorch_baseline.vision import torchvision
+
+    with torch.device("meta"):
+        models = {name: getattr(torchvision.models, name)(weights=None) for name in list_models()}
+    return {
+        name: names_checksum({tensor: tuple(value.shape) for tensor, value in model.state_dict().items()})
+        for name, model in models.items()
+    }
 
 
 def main() -> None:
@@ -29,6 +46,7 @@ def main() -> None:
         golden.write(FILES / f"{name}.npz", torch_side.train(case), checksum=golden.fingerprint(case))
     for name, trunk in SMALL_TRUNKS.items():
         golden.write(FILES / f"trunk_{name}.npz", trunk.run("torch"))
+    (FILES / "names.json").write_text(json.dumps(names(), indent=1) + "\n")
     for path in sorted(FILES.glob("*.npz")):
         print(f"{path.name}: {path.stat().st_size:,} bytes")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import jax
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 
 from facefeat_jax.models import abstract
+from facefeat_jax.models.registry import get_architecture, list_models
 from parity import golden, jax_side
 from parity.cases import multi_task_shapes, multi_task_weights
 from parity.records import Record
 from parity.trunks import SMALL_TRUNKS
+from weights_conversion.convert import torch_shapes
 
 FILES = Path(__file__).resolve().parent / "files"
 TOLERANCE = 1e-9
@@ -59,6 +62,14 @@ def test_a_small_trunk_of_each_family(name: str) -> None:
     assert set(theirs.values["evaluation"]) == set(theirs.values["training"]) == stages
     assert len(theirs.values["weights"]) == len(theirs.values["gradients"]) > 20
     _check(trunk.run("jax"), theirs)
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_names_and_shapes_of_every_trunk(name: str) -> None:
+    theirs = json.loads((FILES / "names.json").read_text())
+    assert set(theirs) == set(list_models())
+    ours = torch_shapes(abstract(get_architecture(name).build, num_classes=1000))
+    assert golden.names_checksum(ours) == theirs[name]
 
 
 def test_the_notebooks_case_is_long_enough() -> None:

@@ -51,6 +51,15 @@ FAMILIES: dict[str, Callable[..., Trunk]] = {
     "efficientnet": tiny_efficientnet,
     "vit": tiny_vit,
 }
+TORCHS_BICUBIC = {
+    1: [0.0],
+    3: [0.0, 4.0, -3.0],
+    4: [0.0, 2.166666666666667, 3.351851851851853, -3.0],
+    8: [
+        *(0.0, 0.26530612244898, 1.46793002915452, 3.470845481049562),
+        *(4.018950437317782, 2.674927113702628, -0.309037900874631, -3.0),
+    ],
+}
 every_family = pytest.mark.parametrize("family", FAMILIES)
 
 
@@ -231,6 +240,15 @@ def test_the_filter_agrees_with_the_recipes_groups(family: str, trainable: str) 
     assert (len(jax.tree.leaves(trained)) == everything) == (trainable == "all")
 
 
+@pytest.mark.parametrize(
+    ("name", "modules"),
+    [("resnet18", ("layer4",)), ("efficientnet_b3", ("stage7", "head")), ("vit_l_16", ("block23", "norm"))],
+)
+def test_what_the_last_block_is(name: str, modules: tuple[str, ...]) -> None:
+    architecture = ARCHITECTURES[name]
+    assert groups.trained_modules(architecture.stages, ("last",), architecture.last) == modules
+
+
 def test_the_filter_in_an_optimizer() -> None:
     trunk = filled("vit", num_classes=5)
     wanted = trained_parameters(trunk, ["block1"])
@@ -282,6 +300,15 @@ def test_kernels_have_names_for_their_axes(name: str) -> None:
         specs = nnx.to_pure_dict(nnx.get_partition_spec(nnx.state(trunk, nnx.Param)))
     named = [spec for spec in jax.tree.leaves(specs, is_leaf=lambda x: x is None or not isinstance(x, dict))]
     assert sum("model" in tuple(spec) for spec in named if spec) > 15
+
+
+def test_positions_are_resized_by_torchs_bicubic_with_the_corners_in_place() -> None:
+    """Against `torch.nn.functional.interpolate(..., mode="bicubic", align_corners=True)` of 0, 1, 4, 2, -3."""
+    from facefeat_jax.models.vit import bicubic
+
+    values = np.array([0.0, 1.0, 4.0, 2.0, -3.0])
+    for wanted, expected in TORCHS_BICUBIC.items():
+        np.testing.assert_allclose(bicubic(5, wanted) @ values, expected, rtol=0, atol=1e-12)
 
 
 # --- Bad input
