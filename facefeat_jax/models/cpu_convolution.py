@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-# The longest side of an input map for which patches are taken (measured: scripts/measure_small_maps.py).
+# The longest side of an input map for which patches are taken (measured: scripts/measure_cpu_convolution.py).
 LARGEST_SIDE = 4
 
 
