@@ -16,19 +16,23 @@ _POLL_S = 0.2
 
 
 @contextlib.contextmanager
-def only_one(path: Path, *, waiting: Callable[[], object] | None = None) -> Iterator[None]:
+def only_one(
+    path: Path, *, waiting: Callable[[float], object] | None = None, poll_s: float = _POLL_S
+) -> Iterator[None]:
     """Holds a lock among processes and threads.
 
     Args:
       path: the lock's file; it is made, and stays.
-      waiting: called once where another one holds the lock, which is then waited for.
+      waiting: where another one holds the lock, it is waited for, and this is called before every new attempt with the
+        seconds waited so far, at first 0. It may raise, to give up.
+      poll_s: seconds between attempts.
 
     Raises:
       BlockingIOError: another one holds the lock, and `waiting` is not given.
       OSError: the lock's file can't be made.
     """
     with open(path, "ab") as file:
-        told = False
+        began = None
         while fcntl is not None:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -36,10 +40,10 @@ def only_one(path: Path, *, waiting: Callable[[], object] | None = None) -> Iter
             except BlockingIOError:
                 if waiting is None:
                     raise
-                if not told:
-                    waiting()
-                    told = True
-                time.sleep(_POLL_S)
+                now = time.monotonic()
+                began = now if began is None else began
+                waiting(now - began)
+                time.sleep(poll_s)
             except OSError:
                 break  # a file system without locks
         yield

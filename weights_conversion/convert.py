@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Mapping
 from typing import TypeVar
@@ -113,19 +114,29 @@ def recognise(state_dict: Mapping[str, np.ndarray]) -> str | None:
         for name, tensor in names.canonical(state_dict).items()
         if is_trunk_only(state_dict) or name.startswith(names.BACKBONE[0])
     }
+    others: set[str] = set()  # families whose first tensor is not there
     for architecture in ARCHITECTURES.values():
-        trunk = abstract(architecture.build, num_classes=1)
-        first, classifier = f"{names.table(trunk)[0].torch}.weight", names.classifier_prefix(trunk)
+        if architecture.paper in others:
+            continue
+        first, classifier, expected = _fingerprint(architecture.name)
         if first not in shapes:
-            continue  # another family
+            others.add(architecture.paper)
+            continue
 
         def body(shapes: Mapping[str, tuple[int, ...]], first=first, classifier=classifier) -> dict:
             kept = (n for n in shapes if not n.endswith(COUNTER) and not n.startswith(classifier))
             return {name: shapes[name][:1] if name == first else shapes[name] for name in kept}
 
-        if body(shapes) == body(torch_shapes(trunk)):
+        if body(shapes) == body(expected):
             return architecture.name
     return None
+
+
+@functools.cache
+def _fingerprint(name: str) -> tuple[str, str, dict[str, tuple[int, ...]]]:
+    """Returns an architecture's first tensor, what its classifier's names begin with, and all names and shapes."""
+    trunk = abstract(ARCHITECTURES[name].build, num_classes=1)
+    return f"{names.table(trunk)[0].torch}.weight", names.classifier_prefix(trunk), torch_shapes(trunk)
 
 
 def to_torch(model: MultiTaskModel | Trunk) -> dict[str, np.ndarray]:

@@ -21,13 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from facefeat_jax.errors import UserError, unknown
+from facefeat_jax.locks import only_one
 from facefeat_jax.models.published import WEIGHTS, PublishedWeights
 from facefeat_jax.runtime import cache_dir as cache_root
-
-try:
-    import fcntl
-except ImportError:  # Windows: two downloads at once are not kept apart there; the hash still guards the result
-    fcntl = None  # type: ignore[assignment]
 
 _log = logging.getLogger(__name__)
 
@@ -98,7 +94,8 @@ def fetch(
     url = _address(entry, mirror)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _only_one(folder / f".{entry.file}.lock"):
+        lock = folder / f".{entry.file}.lock"
+        with only_one(lock, waiting=_give_up_in_time(lock), poll_s=_LOCK_POLL_S):
             # Whoever held the lock before may have brought the file.
             found = _sha256(target)
             if entry.has_digest(found):
@@ -318,21 +315,11 @@ def _reporter(entry: PublishedWeights, progress: Progress) -> Iterator[Callable[
         yield lambda at: bar.update(task, completed=at)
 
 
-@contextlib.contextmanager
-def _only_one(path: Path) -> Iterator[None]:
-    """Holds a lock among processes and threads. The system lets go of it when its holder dies: none goes stale."""
-    with path.open("a+b") as file:
-        deadline = time.monotonic() + _LOCK_WAIT_S
-        while fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise DownloadError(
-                        f"another process has held {path} for {_LOCK_WAIT_S / 60:.0f} minutes; end it and try again"
-                    ) from None
-                time.sleep(_LOCK_POLL_S)
-            except OSError:
-                break  # a file system without locks: as on Windows
-        yield
+def _give_up_in_time(lock: Path) -> Callable[[float], None]:
+    def waiting(seconds: float) -> None:
+        if seconds > _LOCK_WAIT_S:
+            raise DownloadError(
+                f"another process has held {lock} for {_LOCK_WAIT_S / 60:.0f} minutes; end it and try again"
+            ) from None
+
+    return waiting

@@ -132,6 +132,8 @@ class Worker:
         _kill_session(self._process)
         self._process.wait()
         self._reader.join()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
 
 
 def run_command(

@@ -94,6 +94,11 @@ class Layout:
     tasks: tuple[str, ...]
     placement: Placement
 
+    @property
+    def row_bytes(self) -> int:
+        """Size of a row."""
+        return math.prod(self.row_shape) * self.row_dtype.itemsize
+
     def batches(self, call: Call, batch_size: int) -> Batches:
         """Returns shapes, types and placement of a call's batches."""
         lead = (call.num_steps, batch_size)
@@ -199,7 +204,7 @@ def fill_table(chunks: Iterator[tuple[range, Any]], examples: Examples, layout: 
     rows = jnp.zeros(described.rows.shape, described.rows.dtype, device=layout.placement.table)
     for one, values in chunks:
         rows = put(rows, values, np.int32(one.start))
-    n = len(described.rows.shape) and described.rows.shape[0]
+    n = described.rows.shape[0]
     labels = {
         task: jax.device_put(
             np.pad(examples.labels[task], (0, n - len(examples)), constant_values=UNKNOWN), layout.placement.table

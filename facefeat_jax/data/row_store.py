@@ -107,7 +107,7 @@ def open_or_fill(root: Path, rows: Rows, produce: Produce) -> np.ndarray:
     try:
         root.mkdir(parents=True, exist_ok=True)
         wait = f"another process is filling {folder} ({rows.what}); waiting for it"
-        with only_one(root / f"{rows.key}.lock", waiting=lambda: say(wait)):
+        with only_one(root / f"{rows.key}.lock", waiting=lambda waited: None if waited else say(wait)):
             # Whoever held the lock before may have filled it.
             if (fault := _fault(folder, rows)) is not None:
                 if folder.exists():

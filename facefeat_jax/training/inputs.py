@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -74,7 +75,7 @@ class Inputs:
         shape = prefix.shape if prefix else pixels.shape
         dtype = prefix.dtype if prefix else np.dtype(np.uint8)
         counts = [len(examples) for examples in self._examples]
-        row_bytes = int(np.prod(shape)) * dtype.itemsize
+        row_bytes = math.prod(shape) * dtype.itemsize
         self.feed, self.why = feeds.choose(config.feed, counts, row_bytes, placement)
         self.layouts = Layouts(
             *(feeds.Layout(self.feed, count, shape, dtype, config.tasks, placement) for count in counts)
@@ -135,11 +136,10 @@ class Inputs:
         return DecodedRows(examples, self._pixels)
 
     def _filled(self, examples: Examples, rows: ExampleRows, layout: feeds.Layout) -> feeds.Table:
-        row_bytes = int(np.prod(rows.shape)) * rows.dtype.itemsize
         with Bar("to the device", len(examples)) as bar:
 
             def counted() -> Iterator[tuple[range, np.ndarray]]:
-                for one, values in read_ahead(rows, feeds.table_chunks(len(examples), row_bytes)):
+                for one, values in read_ahead(rows, feeds.table_chunks(len(examples), layout.row_bytes)):
                     yield one, values
                     bar.advance(len(one))
 

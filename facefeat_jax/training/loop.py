@@ -275,27 +275,24 @@ class _Run:
         """Begins to compile all programs of the run, those that are needed first in front."""
         if self.prefix is not None:
             self.programs.add("prefix", self.prefix.lower)
-        params, batch_stats = self.state.params, self.state.batch_stats
         size = self.placement.round_up(self.config.batch_size)
         # Shapes in place of the state's arrays, which the first step gives away.
-        state, params, batch_stats = jax.tree.map(
-            lambda value: jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=value.sharding),
-            (self.state, params, batch_stats),
+        state = jax.tree.map(
+            lambda value: jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=value.sharding), self.state
         )
         layouts = self.inputs.layouts
 
         def add_validation(tasks: tuple[str, ...]) -> None:
             for heads in self.evaluator.kinds(tasks):
-                lower = partial(self.evaluator.lower, heads, params, batch_stats, layouts.validation)
+                lower = partial(self.evaluator.lower, heads, state.params, state.batch_stats, layouts.validation)
                 self.programs.add(heads, lower)
 
         for one in self.stream.passes:
-            for call in self._calls(one):
+            # A pass has thousands of calls of one kind, and may end with one of another.
+            for kind, call in {(call.tasks, call.num_steps): call for call in self._calls(one)}.items():
                 batches = layouts.training.batches(call, size)
-                self.programs.add(
-                    (call.tasks, call.num_steps),
-                    partial(self.train_call.lower, state, layouts.training.table(), batches, tasks=call.tasks),
-                )
+                lower = partial(self.train_call.lower, state, layouts.training.table(), batches, tasks=call.tasks)
+                self.programs.add(kind, lower)
             add_validation(one.tasks)
         add_validation(self.config.tasks)
 
@@ -335,8 +332,8 @@ class _Run:
                 # The figures come when they are there: nothing here waits for the step that was just begun.
                 jax.tree.map(lambda value: value.copy_to_host_async(), metrics)
                 self._pending.append((call, one, metrics))
-                bar.advance(min((call.end_step - one.first_step) * self.config.batch_size, one.num_pictures) - done)
-                done = min((call.end_step - one.first_step) * self.config.batch_size, one.num_pictures)
+                before, done = done, min((call.end_step - one.first_step) * self.config.batch_size, one.num_pictures)
+                bar.advance(done - before)
                 if sum(pending.num_steps for pending, *_ in self._pending) >= self.config.log_every:
                     bar.note(self._flush(keep=_CALLS_AHEAD))
                 if call.end_step < one.end_step:

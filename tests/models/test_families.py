@@ -75,7 +75,8 @@ def filled(family: str, **options: Any) -> Trunk:
 
 
 def pictures(size: int = SIZE, channels: int = 3, seed: int = 0) -> jax.Array:
-    return jnp.asarray(np.random.RandomState(seed).standard_normal((BATCH, size, size, channels)), jnp.float32)
+    dtype = jnp.float64 if jax.config.jax_enable_x64 else jnp.float32
+    return jnp.asarray(np.random.RandomState(seed).standard_normal((BATCH, size, size, channels)), dtype)
 
 
 def training_step(trunk: Trunk, key: jax.Array) -> tuple[jax.Array, Any, Any]:
@@ -98,9 +99,8 @@ def training_step(trunk: Trunk, key: jax.Array) -> tuple[jax.Array, Any, Any]:
 
 
 def close(ours: Any, theirs: Any) -> None:
-    # Of float32 gradients, which remat and other traces round differently on their way through the batch's statistics.
     scale = max(float(jnp.max(jnp.abs(leaf))) for leaf in jax.tree.leaves(theirs))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * scale), ours, theirs)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9 * scale), ours, theirs)
 
 
 # --- Transformations
@@ -130,13 +130,19 @@ def test_any_stage_on_jit_and_vmap(family: str) -> None:
 
 @every_family
 def test_training_steps_whatever_the_graph_mode_and_with_remat(family: str) -> None:
-    usual = training_step(filled(family, num_classes=5), jax.random.key(1))
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(usual))
-    with nnx.set_graph_mode(False):
-        close(training_step(filled(family, num_classes=5), jax.random.key(1)), usual)  # the same program: not compiled
-        close(training_step(filled(family, num_classes=5, remat=True), jax.random.key(1)), usual)
-    if family == "efficientnet":
-        assert training_step(filled(family, num_classes=5), jax.random.key(2))[0] != usual[0]
+    """In float64: with maps of one pixel, batch normalisation makes much of the rounding of narrower types."""
+
+    def outcome(seed: int = 1, **options: Any) -> Any:
+        return training_step(filled(family, num_classes=5, param_dtype=jnp.float64, **options), jax.random.key(seed))
+
+    with jax.enable_x64(True):
+        usual = outcome()
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(usual))
+        with nnx.set_graph_mode(False):
+            close(outcome(), usual)  # the same program: not compiled again
+            close(outcome(remat=True), usual)
+        if family == "efficientnet":
+            assert outcome(seed=2)[0] != usual[0]
 
 
 def test_remat_keeps_less(monkeypatch: pytest.MonkeyPatch) -> None:
