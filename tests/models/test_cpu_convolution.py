@@ -93,6 +93,7 @@ def test_the_weight_gradient_is_taken_in_parts() -> None:
     assert program.count("conv_general_dilated[") == 1 + cpu_convolution.PARTS
 
 
+@pytest.mark.usefixtures("unchecked")  # check_grads calls it with numpy's arrays
 @pytest.mark.parametrize("form", ["winograd", "parts"])
 def test_derivatives_of_every_kind_and_vmap(monkeypatch: pytest.MonkeyPatch, form: str) -> None:
     monkeypatch.setattr(cpu_convolution, "PART_POSITIONS", 1)
