@@ -155,7 +155,7 @@ def test_a_long_thin_map_is_not_small(monkeypatch: pytest.MonkeyPatch) -> None:
     called = []
     monkeypatch.setattr(cpu_convolution, "conv_as_patches", lambda *args, **kwargs: called.append(args))
     conv_general_dilated(
-        jnp.zeros((1, 2, LARGEST_SIDE + 1, 4)),
+        jnp.zeros((8, 2, LARGEST_SIDE + 1, 4)),
         jnp.zeros((3, 3, 4, 4)),
         (1, 1),
         ((1, 1), (1, 1)),
