@@ -26,7 +26,7 @@ class Programs:
     """
 
     def __init__(self, *, deterministic: bool = False) -> None:
-        self._options = {"xla_gpu_deterministic_ops": True} if deterministic else None
+        self._options: dict[str, str | bool] | None = {"xla_gpu_deterministic_ops": True} if deterministic else None
         self._pool = ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2), thread_name_prefix="compile")
         self._programs: dict[Hashable, Future[Compiled]] = {}
         self.compile_seconds = 0.0

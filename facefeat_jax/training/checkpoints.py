@@ -112,8 +112,8 @@ class Checkpoints:
             except DamagedError as error:
                 damaged.append((step, error))
                 continue
-            for bad, error in damaged:
-                say(f"{error}: using the one before, of step {step}")
+            for bad, fault in damaged:
+                say(f"{fault}: using the one before, of step {step}")
                 if not self._read_only:
                     self._put_aside(bad)
             return result

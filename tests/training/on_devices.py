@@ -82,7 +82,11 @@ def run(config, devices: int | None) -> None:
         last["state"] = jax.tree.map(np.asarray, state)
         save(self, state, about, **options)
         last_process = jax.process_index() == jax.process_count() - 1
-        if last_process and "--stop-at" in sys.argv and int(state.step) == int(sys.argv[sys.argv.index("--stop-at") + 1]):
+        if (
+            last_process
+            and "--stop-at" in sys.argv
+            and int(state.step) == int(sys.argv[sys.argv.index("--stop-at") + 1])
+        ):
             self.wait()
             os.kill(os.getpid(), signal.SIGKILL)
 
