@@ -113,10 +113,10 @@ def _train(argv: Sequence[str]) -> int:
     config = apply_smoke(_parse(TrainConfig, f"train {argv[0]}", argv[1:], load_recipe(argv[0])))
     from facefeat_jax.evaluation.table import results_table
     from facefeat_jax.run_folder import CURVES, REPORT
-    from facefeat_jax.runtime import use_compilation_cache
+    from facefeat_jax.runtime import start_up
     from facefeat_jax.training.loop import train
 
-    use_compilation_cache()
+    start_up()
     if config.distributed:
         from facefeat_jax.distributed import is_first, member
 
@@ -207,9 +207,9 @@ class EvaluateArguments:
 
 def _evaluate(argv: Sequence[str]) -> int:
     arguments = _parse(EvaluateArguments, "evaluate", argv)
-    from facefeat_jax.runtime import use_compilation_cache
+    from facefeat_jax.runtime import start_up
 
-    use_compilation_cache()
+    start_up()
     from facefeat_jax.evaluation.evaluate import evaluate_run
     from facefeat_jax.evaluation.table import heads_table
 
@@ -252,9 +252,9 @@ def _predict(argv: Sequence[str]) -> int:
     arguments = _parse(PredictArguments, "predict", argv)
     if not arguments.images:
         raise UserError("name the pictures: facefeat predict RUN IMAGE...")
-    from facefeat_jax.runtime import use_compilation_cache
+    from facefeat_jax.runtime import start_up
 
-    use_compilation_cache()
+    start_up()
     from facefeat_jax.prediction.output import lines
     from facefeat_jax.prediction.predictor import Predictor
 
