@@ -40,6 +40,8 @@ def member(heartbeat_s: int) -> Iterator[None]:
         raise UserError(f"{NUM_PROCESSES} and {PROCESS} must be numbers, got {where[0]!r} and {where[1]!r}") from None
     if os.environ.get(COORDINATOR) and (count is None or number is None):
         raise UserError(f"{COORDINATOR} is set; set {NUM_PROCESSES} and {PROCESS} too, or use `facefeat launch`")
+    # JAX's own handler of SIGTERM would take the place of ours.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(num_processes=count, process_id=number, heartbeat_timeout_seconds=heartbeat_s)
     except (ValueError, RuntimeError) as error:

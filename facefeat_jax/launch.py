@@ -20,6 +20,7 @@ from facefeat_jax.progress import say
 _POLL_S = 0.2
 # How much longer than the heartbeat the others may take to end, until they are ended from here.
 _GRACE_S = 20.0
+_TRAIN = (sys.executable, "-m", "facefeat_jax.cli", "train")
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Hosts:
             raise UserError("with processes on other hosts, give --coordinator HOST:PORT of the host of process 0")
 
 
-def launch(arguments: Sequence[str], hosts: Hosts, *, heartbeat_s: int) -> int:
+def launch(arguments: Sequence[str], hosts: Hosts, *, heartbeat_s: int, command: Sequence[str] = _TRAIN) -> int:
     """Runs `facefeat train ARGUMENTS` in several processes that train one model.
 
     The first signal is passed on, and they write a checkpoint; the second ends them at once.
@@ -61,13 +62,13 @@ def launch(arguments: Sequence[str], hosts: Hosts, *, heartbeat_s: int) -> int:
       arguments: those of `facefeat train`.
       hosts: where the processes are.
       heartbeat_s: how long a process may be silent until the others take it for dead.
+      command: what takes the arguments.
 
     Returns:
       The exit code: 0, 2, 130 or 143 as `facefeat train` gives it; 1 where a process died.
     """
     coordinator = hosts.coordinator or f"127.0.0.1:{_free_port()}"
-    command = [sys.executable, "-m", "facefeat_jax.cli", "train", *arguments]
-    command += ["--distributed", "--heartbeat-s", str(heartbeat_s)]
+    whole = [*command, *arguments, "--distributed", "--heartbeat-s", str(heartbeat_s)]
     running: dict[int, subprocess.Popen[bytes]] = {}
     for place in range(hosts.processes):
         number = hosts.first + place
@@ -76,7 +77,7 @@ def launch(arguments: Sequence[str], hosts: Hosts, *, heartbeat_s: int) -> int:
             own = range(place * hosts.devices_each, (place + 1) * hosts.devices_each)
             environment["JAX_LOCAL_DEVICE_IDS"] = ",".join(map(str, own))
         # In a session of its own: Ctrl-C would reach it twice, from the terminal and from here.
-        running[number] = subprocess.Popen(command, env=environment, start_new_session=True)
+        running[number] = subprocess.Popen(whole, env=environment, start_new_session=True)
     ended: dict[int, int] = {}  # in the order in which they ended
     died_at: float | None = None
     sent = 0
