@@ -92,9 +92,9 @@ class Inputs:
         TFDS loads parts of itself at the first read, and while it does so Python's import is replaced for all threads:
         what they import meanwhile is broken.
         """
-        for examples in self._examples:
+        for examples, layout in zip(self._examples, self.layouts, strict=True):
             if not are_packed(examples, self._pixels):
-                examples.read(0)
+                examples.read(min(layout.own().start, len(examples) - 1))  # one that it reads anyway
 
     def open(self, prefix_program: Any) -> tuple[feeds.Feed, feeds.Feed]:
         """Reads, decodes and computes what is not at hand yet; returns the feeds of training and validation.

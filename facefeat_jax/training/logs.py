@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.record_writer import RecordWriter
 
 from facefeat_jax.errors import UserError
 from facefeat_jax.whole_file import write_whole
@@ -48,12 +49,13 @@ class Logs:
             self._file = open(metrics, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 - closed in close()
             tensorboard.mkdir(parents=True, exist_ok=True)
             # Without tensorboardX's SummaryWriter: its thread dies of a full disk and leaves the training waiting.
-            # The name holds no more than the second: one that is resumed at once would overwrite the file.
-            self._events = EventsWriter(str(tensorboard / "events"), f".{os.getpid()}.{start}")
-            self._events.write_event(Event(step=start + 1, file_version="brain.Event:2"))
+            # The name tells runs apart that go on within the same second.
+            name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}.{start}"
+            self._events = RecordWriter(str(tensorboard / name))
+            self._write_event(Event(wall_time=time.time(), file_version="brain.Event:2"))
             # TensorBoard drops what an interrupted run logged after this step.
             begun = SessionLog(status=SessionLog.START)
-            self._events.write_event(Event(wall_time=time.time(), step=start + 1, session_log=begun))
+            self._write_event(Event(wall_time=time.time(), step=start + 1, session_log=begun))
             self._events.flush()
         self._flushed = time.monotonic()
 
@@ -71,10 +73,13 @@ class Logs:
         values_of = [Summary.Value(tag=f"{event}/{name}", simple_value=value) for name, value in scalars.items()]
         with self._writing():
             self._file.write(json.dumps({"event": event, "step": step, "epoch": epoch, **values}) + "\n")
-            self._events.write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values_of)))
+            self._write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values_of)))
             if time.monotonic() - self._flushed > _FLUSH_S:
                 self._events.flush()
                 self._flushed = time.monotonic()
+
+    def _write_event(self, event: Event) -> None:
+        self._events.write(event.SerializeToString())
 
     def sync(self) -> None:
         """Forces all lines to disk: those up to a checkpoint have to be there when it is.
