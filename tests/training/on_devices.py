@@ -1,6 +1,7 @@
 """Trains a small model on some devices, or as one of several processes, and writes down what came out.
 
-Run by test_devices.py: python on_devices.py DATA OUT SCHEDULE FEED DEVICES [--resume] [--stop-at STEP]
+Run by test_devices.py: python on_devices.py DATA OUT SCHEDULE FEED DEVICES [--resume] [--kill-at STEP]
+[--terminate-at STEP]
 
 `DEVICES` is how many of the forced devices are used; with JAX_NUM_PROCESSES set, all of all processes are. Writes
 OUT.npz: parameters, statistics and optimizer states by name, the losses of each step, and which pictures were read.
@@ -75,20 +76,19 @@ def run(config, devices: int | None) -> None:
         return original(self, index)
 
     Examples.read = noted
+    loop.training_samples = lambda *_, **__: []  # the report shows pictures of all kinds
     last = {}
     save = checkpoints.Checkpoints.save
 
     def kept(self, state, about, **options):
         last["state"] = jax.tree.map(np.asarray, state)
         save(self, state, about, **options)
-        last_process = jax.process_index() == jax.process_count() - 1
-        if (
-            last_process
-            and "--stop-at" in sys.argv
-            and int(state.step) == int(sys.argv[sys.argv.index("--stop-at") + 1])
-        ):
-            self.wait()
-            os.kill(os.getpid(), signal.SIGKILL)
+        for option, number in (("--kill-at", signal.SIGKILL), ("--terminate-at", signal.SIGTERM)):
+            if option not in sys.argv or jax.process_index() != jax.process_count() - 1:
+                continue  # to the last process alone
+            if int(state.step) == int(sys.argv[sys.argv.index(option) + 1]):
+                self.wait()
+                os.kill(os.getpid(), number)
 
     checkpoints.Checkpoints.save = kept
     results = loop.train(config)
@@ -99,4 +99,6 @@ def run(config, devices: int | None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from facefeat_jax.errors import run_main
+
+    sys.exit(run_main(main))
