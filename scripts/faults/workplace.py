@@ -31,7 +31,7 @@ WHOLE_TRUNK = (
     "--log-every",
     "2",
 )
-WHOLE_TRUNK += ("--packed", "on", "--feed", "stream", "--flip", "--weights", "random", "--keep-best")
+WHOLE_TRUNK += ("--packed", "on", "--feed", "stream", "--weights", "random", "--keep-best")
 # The same with heads alone: it compiles in seconds, for the sample among the tests.
 HEADS = ("--image-size", "32", "--batch-size", "8", "--epochs", "2", "--checkpoint-every", "2", "--log-every", "2")
 HEADS += ("--packed", "on", "--feed", "stream", "--no-flip", "--weights", "random", "--trainable", "none")
@@ -207,6 +207,8 @@ class Watched:
         except subprocess.TimeoutExpired:
             self._process.kill()
             raise RuntimeError("it hangs") from None
-        for reader in self._readers:
-            reader.join(10)
+        for reader, pipe in zip(self._readers, (self._process.stdout, self._process.stderr), strict=True):
+            reader.join()  # it ends with the process, and what that has started
+            assert pipe is not None
+            pipe.close()
         return code
