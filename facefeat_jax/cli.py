@@ -29,6 +29,7 @@ Detects gender, glasses and shirt colour in pictures.
   convert FILE --to RUN         make a run of a torch file of the baseline's
   export RUN --to torch FILE    write a run as a file that PyTorch loads
   models [NAME...]              the trunks there are, and their published weights
+  launch N -- RECIPE ...        train with N processes, on one host or several
   benchmark                     how fast each stage is on this machine
   doctor                        what a bug report needs
 
@@ -116,7 +117,15 @@ def _train(argv: Sequence[str]) -> int:
     from facefeat_jax.training.loop import train
 
     start_up()
-    results = train(config)
+    if config.distributed:
+        from facefeat_jax.distributed import is_first, member
+
+        with member(config.heartbeat_s):
+            results = train(config)
+            if not is_first():
+                return 0
+    else:
+        results = train(config)
     print(results_table(results, sequential=config.schedule == "sequential"))
     print(f"trained in {results['seconds']:.0f} s{_where_it_went(results['timings'])}")
     print(f"run:    {config.run}")
@@ -136,6 +145,45 @@ def _where_it_went(timings: dict[str, float]) -> str:
     return f" ({told}; {timings['compile_wait']:.1f} s of it waiting for compiled programs)"
 
 
+# --- launch
+
+
+@dataclass(frozen=True)
+class LaunchArguments:
+    """Trains one model with several processes: facefeat launch N -- RECIPE [--field value]."""
+
+    processes: tyro.conf.Positional[int]
+    """How many processes to start on this host."""
+    total: int | None = None
+    """How many there are on all hosts; the default is those of this host alone."""
+    first: int = 0
+    """The number, from 0, of the first process on this host."""
+    coordinator: str | None = None
+    """HOST:PORT of the host of process 0; needed with several hosts."""
+    devices_each: int | None = None
+    """How many of this host's devices each process takes; the default is all of them, for one process a host."""
+    heartbeat_s: int = 60
+    """Seconds that a process may be silent until it is taken for dead, and the others are ended."""
+
+
+def _launch(argv: Sequence[str]) -> int:
+    dashes = list(argv).index("--") if "--" in argv else len(argv)
+    training = list(argv[dashes + 1 :])
+    arguments = _parse(LaunchArguments, "launch", argv[:dashes])
+    from facefeat_jax.launch import Hosts, launch
+
+    if not training:
+        raise UserError("name a recipe: facefeat launch N -- RECIPE [--field value]")
+    hosts = Hosts(
+        arguments.processes,
+        arguments.processes if arguments.total is None else arguments.total,
+        arguments.first,
+        arguments.coordinator,
+        arguments.devices_each,
+    )
+    return launch(training, hosts, heartbeat_s=arguments.heartbeat_s)
+
+
 # --- evaluate
 
 
@@ -151,6 +199,8 @@ class EvaluateArguments:
     """Where prepared data sets lie; the default is the run's."""
     batch_size: int | None = None
     """Pictures at a time; the default is the run's."""
+    checkpoint: Literal["newest", "best"] = "newest"
+    """Which checkpoint; `best`, by validation, is there where the run was trained with --keep-best."""
     json: bool = False
     """Print JSON."""
 
@@ -168,6 +218,7 @@ def _evaluate(argv: Sequence[str]) -> int:
         sources=arguments.data or None,
         data_dir=arguments.data_dir,
         batch_size=arguments.batch_size,
+        checkpoint=arguments.checkpoint,
     )
     if arguments.json:
         print(json.dumps({"heads": {task: result.to_json() for task, result in heads.items()}}, indent=2))
@@ -193,6 +244,8 @@ class PredictArguments:
     """The same as --format json."""
     batch_size: int = 32
     """Pictures at a time."""
+    checkpoint: Literal["newest", "best"] = "newest"
+    """Which checkpoint; `best`, by validation, is there where the run was trained with --keep-best."""
 
 
 def _predict(argv: Sequence[str]) -> int:
@@ -205,7 +258,7 @@ def _predict(argv: Sequence[str]) -> int:
     from facefeat_jax.prediction.output import lines
     from facefeat_jax.prediction.predictor import Predictor
 
-    predictor = Predictor.from_run(arguments.run, batch_size=arguments.batch_size)
+    predictor = Predictor.from_run(arguments.run, batch_size=arguments.batch_size, checkpoint=arguments.checkpoint)
     bad = 0
 
     def counted(predictions):
@@ -268,7 +321,7 @@ def _convert(argv: Sequence[str]) -> int:
 
 @dataclass(frozen=True)
 class ExportArguments:
-    """Writes a run's newest checkpoint under the baseline's names, for PyTorch."""
+    """Writes a run's checkpoint under the baseline's names, for PyTorch."""
 
     run: tyro.conf.Positional[Path]
     """Folder of the run."""
@@ -276,6 +329,8 @@ class ExportArguments:
     """The file to write: .pth, .pt or .safetensors."""
     to: Literal["torch"] = "torch"
     """The form."""
+    checkpoint: Literal["newest", "best"] = "newest"
+    """Which checkpoint; `best`, by validation, is there where the run was trained with --keep-best."""
     json: bool = False
     """Print JSON."""
 
@@ -284,7 +339,7 @@ def _export(argv: Sequence[str]) -> int:
     arguments = _parse(ExportArguments, "export", argv)
     from facefeat_jax.conversion import export
 
-    spec = export(arguments.run, arguments.file)
+    spec = export(arguments.run, arguments.file, arguments.checkpoint)
     if arguments.json:
         print(json.dumps({"file": str(arguments.file), "classes": spec.classes}, indent=2))
     else:
@@ -356,6 +411,7 @@ def _benchmark(argv: Sequence[str]) -> int:
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "prepare": _prepare,
     "train": _train,
+    "launch": _launch,
     "evaluate": _evaluate,
     "predict": _predict,
     "convert": _convert,

@@ -28,6 +28,7 @@ _LEAST = {
     "steps_per_call": 0,
     "warmup_steps": 0,
     "seed": 0,
+    "heartbeat_s": 1,
 }
 
 
@@ -67,6 +68,9 @@ class TrainConfig:
     """Of parameters, statistics and optimizer moments. bfloat16 loses the small increments of Adam's second moment."""
     matmul_precision: Literal["default", "tensorfloat32", "highest"] = "default"
     """Of float32 products; JAX's default on recent GPUs is TF32."""
+    deterministic: bool = False
+    """On GPU, take only operations that give the same bits each time, and measure no alternatives: slower. On CPU they
+    always do. Without it, a run that is resumed on GPU may end with other last digits."""
 
     # --- Training
     schedule: Literal["sequential", "mixed"] = "mixed"
@@ -88,6 +92,9 @@ class TrainConfig:
     """`cosine` rises linearly for `warmup_steps` and decays to zero at the last step."""
     warmup_steps: int = 0
     """Steps of linear warm-up of the `cosine` schedule."""
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """Where a loss is infinite or not a number: `stop` there, naming the pictures; or `skip` the step (and those whose
+    gradients are not finite), which leaves the weights as they are, and say so."""
     flip: bool = False
     """Mirror each training picture left to right with probability one half."""
     seed: int = 0
@@ -111,13 +118,22 @@ class TrainConfig:
     feed_prefetch: int = 8
     """Batches held ready."""
 
+    # --- Several processes
+    distributed: bool = False
+    """This process is one of several that train one model (`facefeat launch` sets it; docs/devices.md)."""
+    heartbeat_s: int = 60
+    """Seconds that one of several processes may be silent until it is taken for dead, and the others are ended."""
+
     # --- Logs and checkpoints
     log_every: int = 20
     """Steps between transfers of losses from the device; every step is logged."""
     checkpoint_every: int = 1000
-    """Steps between checkpoints; one is also written at the end of each epoch."""
+    """Steps between checkpoints; one is also written at the end of each epoch, after Ctrl-C and after SIGTERM."""
     keep_checkpoints: int = 2
-    """How many of the newest checkpoints to keep."""
+    """How many of the newest checkpoints to keep. Two or more: where the newest is damaged, the one before is used."""
+    keep_best: bool = False
+    """Keep the checkpoint of the epoch with the best validation too: the highest accuracy, averaged over the heads.
+    With `sequential` each head is measured after its own pass, before the trunk has moved on."""
     resume: bool = False
     """Go on from the run folder's newest checkpoint."""
     overwrite: bool = False

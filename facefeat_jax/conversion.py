@@ -15,6 +15,7 @@ from facefeat_jax.errors import UserError, unknown
 from facefeat_jax.run_folder import create_from_weights, open_run
 from facefeat_jax.spec import ModelSpec
 from facefeat_jax.tasks import NOTEBOOK_SHIRT_CLASSES, TASKS
+from facefeat_jax.training.checkpoints import Which
 
 # Under which an exported file carries its class names.
 CLASSES_KEY = "facefeat_classes"
@@ -115,14 +116,15 @@ def _carried(source: Path) -> dict[str, tuple[str, ...]]:
         raise UserError(f"the class names in {source} can't be read; give them: --classes TASK=NAME,...") from None
 
 
-def export(run: Path, out: Path) -> ModelSpec:
-    """Writes a run's newest checkpoint as a torch file with the baseline's names.
+def export(run: Path, out: Path, checkpoint: Which = "newest") -> ModelSpec:
+    """Writes a run's checkpoint as a torch file with the baseline's names.
 
     PyTorch loads it with `strict=True`. The class names travel in it, where torch does not look.
 
     Args:
       run: the run folder.
       out: a `.pth`, `.pt` or `.safetensors` file.
+      checkpoint: `newest` or `best`; see `run_folder.open_run`.
 
     Returns:
       What the model is.
@@ -130,7 +132,7 @@ def export(run: Path, out: Path) -> ModelSpec:
     Raises:
       UserError: not a run, or the file can't be written.
     """
-    opened = open_run(run)
+    opened = open_run(run, checkpoint)
     weights_conversion.write(
         out, weights_conversion.to_torch(opened.model), metadata={CLASSES_KEY: json.dumps(opened.spec.classes)}
     )

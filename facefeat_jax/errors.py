@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 
+from facefeat_jax import signals
 from facefeat_jax.extras import what_to_install
 
 
@@ -40,12 +41,15 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
 def run_main(main: Callable[[], int | None]) -> int:
     """Runs the body of a command and returns its exit code: 2 after a `UserError`, 130 and 143 after signals.
 
+    A second signal ends the process at once.
+
     A module that is missing because its extra is not installed is a `UserError` too.
 
     Faults of ours are not caught: they show their traceback, and Python exits with 1.
     """
     try:
-        return main() or 0
+        with signals.handled():
+            return main() or 0
     except UserError as error:
         # One line, also where a library's message is quoted in it.
         print(f"facefeat: {' '.join(str(error).split())}", file=sys.stderr)
@@ -58,6 +62,9 @@ def run_main(main: Callable[[], int | None]) -> int:
     except Interrupted as stopped:
         print(f"facefeat: {stopped}", file=sys.stderr)
         return stopped.exit_code
+    except signals.Terminated:
+        print("facefeat: stopped", file=sys.stderr)
+        return 143
     except KeyboardInterrupt:
         print("facefeat: stopped", file=sys.stderr)
         return 130

@@ -19,9 +19,14 @@ class Programs:
     Attributes:
       compile_seconds: what tracing and compiling took, added up over the programs that are done.
       wait_seconds: how long `get` has waited for programs that were not done.
+
+    Args:
+      deterministic: on GPU, exclude operations that add up in no fixed order (atomics), and the autotuning that takes
+        another algorithm in another process because it happened to be faster there. On CPU it changes nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, deterministic: bool = False) -> None:
+        self._options: dict[str, str | bool] | None = {"xla_gpu_deterministic_ops": True} if deterministic else None
         self._pool = ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2), thread_name_prefix="compile")
         self._programs: dict[Hashable, Future[Compiled]] = {}
         self.compile_seconds = 0.0
@@ -42,7 +47,7 @@ class Programs:
 
     def _compile(self, lower: Callable[[], jax.stages.Lowered]) -> Compiled:
         started = time.perf_counter()
-        compiled = lower().compile()
+        compiled = lower().compile(self._options)
         self.compile_seconds += time.perf_counter() - started
         return compiled
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from flax import nnx
 
 from facefeat_jax.config import TrainConfig
 from facefeat_jax.errors import UserError
+from facefeat_jax.locks import only_one
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.models.values import split_values
 from facefeat_jax.runtime import set_numerics
@@ -28,6 +30,7 @@ RESULTS = "results.json"
 REPORT = "report.html"
 CURVES = "curves.png"
 TENSORBOARD = "tensorboard"
+LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Run:
       folder: where it lies.
       config: what it was told.
       spec: what its model is.
-      model: the weights of its newest checkpoint, in evaluation mode.
+      model: the weights of a checkpoint, in evaluation mode.
       step: the step of that checkpoint.
     """
 
@@ -103,6 +106,26 @@ def is_run(folder: Path) -> bool:
     return isinstance(values, dict) and {"recipe", "run", "sources"} <= values.keys()
 
 
+@contextlib.contextmanager
+def owned(folder: Path) -> Iterator[None]:
+    """Makes the folder and holds it for this process: two runs in one would spoil each other's checkpoints.
+
+    Raises:
+      UserError: another process holds it, or it can't be made.
+    """
+    with contextlib.ExitStack() as held:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(only_one(folder / LOCK))
+        except BlockingIOError:
+            raise UserError(
+                f"another process is training in {folder}; wait for it to end, or give --run another folder"
+            ) from None
+        except OSError as error:
+            raise UserError(f"{folder} can't be used ({error.strerror or error}); give --run another folder") from error
+        yield
+
+
 def clear(folder: Path) -> None:
     """Deletes what a run wrote into its folder, but for its config, and nothing else that lies there.
 
@@ -127,10 +150,15 @@ def _runs_beside(folder: Path) -> list[str]:
     return sorted(str(path.parent) for path in folder.parent.glob(f"*/{CONFIG}"))[:5]
 
 
-def open_run(folder: Path) -> Run:
-    """Reads the config and the newest checkpoint of a run folder.
+def open_run(folder: Path, checkpoint: checkpoints.Which = "newest") -> Run:
+    """Reads the config and a checkpoint of a run folder.
 
     A run in float64 switches JAX's 64-bit types on for the whole process, as training it did.
+
+    Args:
+      folder: the run folder.
+      checkpoint: the newest one (where it is damaged, the one before, and that is said), or the one with the best
+        validation, which a run trained with `keep_best` holds.
 
     Raises:
       UserError: the folder is not a run, or holds no checkpoint that can be read.
@@ -141,21 +169,38 @@ def open_run(folder: Path) -> Run:
         raise UserError(
             f"{folder} has no checkpoint yet: {checkpoints.FOLDER}/ is missing. Train it first (--resume goes on)"
         )
+    set_numerics(config.dtype, config.param_dtype, config.matmul_precision)
     reader = checkpoints.Checkpoints(folder, read_only=True)
-    try:
-        step = reader.latest_step()
-        if step is None:
-            raise UserError(f"{store} holds no complete checkpoint. Train it first (--resume goes on)")
+
+    def read(step: int) -> Run:
         spec = ModelSpec.from_json(reader.about(step)["spec"])
-        set_numerics(config.dtype, config.param_dtype, config.matmul_precision)
         model = spec.abstract(dtype=config.dtype, param_dtype=config.param_dtype)
         graphdef, params, batch_stats = split_values(model)
-        restored = reader.restore_model(step, params, batch_stats)
+        model = nnx.merge(graphdef, *reader.restore_model(step, params, batch_stats))
+        model.eval()
+        return Run(folder, config, spec, model, step)
+
+    try:
+        if checkpoint == "best":
+            return read(_best(reader, folder))
+        run = reader.newest(read)
     finally:
         reader.close()
-    model = nnx.merge(graphdef, restored[0], restored[1])
-    model.eval()
-    return Run(folder, config, spec, model, step)
+    if run is None:
+        raise UserError(f"{store} holds no complete checkpoint. Train it first (--resume goes on)")
+    return run
+
+
+def _best(reader: checkpoints.Checkpoints, folder: Path) -> int:
+    about = reader.newest(reader.about) or {"history": []}
+    step = checkpoints.best_step(about["history"], len(about["spec"]["classes"])) if about["history"] else None
+    if step is None:
+        raise UserError(f"{folder} has validated no epoch yet, so that none of its checkpoints is the best")
+    if step not in reader.steps():
+        raise UserError(
+            f"{folder} no longer holds its best checkpoint, of step {step}; train with --keep-best to keep it"
+        )
+    return step
 
 
 def create_from_weights(folder: Path, spec: ModelSpec, model: MultiTaskModel, config: TrainConfig) -> None:

@@ -293,4 +293,18 @@ def _to_safetensors(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str
             raise UnreadableError(f"{name!r} is of type {array.dtype}, which safetensors has no name for", "convert it")
     contiguous = {n: np.array(a, dtype=a.dtype.newbyteorder("="), order="C", copy=None) for n, a in arrays.items()}
     # "pt": what torch's own users of the format ask for before they load a file.
-    return safetensors.numpy.save(contiguous, metadata={**metadata, "format": "pt"})
+    return _in_order(safetensors.numpy.save(contiguous, metadata={**metadata, "format": "pt"}))
+
+
+def _in_order(file: bytes) -> bytes:
+    """Returns a safetensors file with its metadata in order of name: the library takes another one each time.
+
+    The same weights then give the same bytes, whose checksums can be compared.
+    """
+    size = int.from_bytes(file[:8], "little")
+    header = json.loads(file[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    ordered = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    # Tensors begin where the header ends, aligned to eight bytes by spaces at its end.
+    ordered += b" " * (-len(ordered) % 8)
+    return len(ordered).to_bytes(8, "little") + ordered + file[8 + size :]

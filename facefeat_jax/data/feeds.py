@@ -99,6 +99,11 @@ class Layout:
         """Size of a row."""
         return math.prod(self.row_shape) * self.row_dtype.itemsize
 
+    def own(self) -> range:
+        """Returns the numbers of the examples that lie on this process's devices, where they lie on devices."""
+        own = self.placement.share(self.placement.round_up(self.count))
+        return range(own.start, max(own.start, min(own.stop, self.count)))
+
     def batches(self, call: Call, batch_size: int) -> Batches:
         """Returns shapes, types and placement of a call's batches."""
         lead = (call.num_steps, batch_size)
@@ -159,14 +164,22 @@ class Feed:
             return iter(())
 
         def load(call: Call) -> Batches:
-            wanted = [steps[step] for step in range(call.first_step, call.end_step)]
+            wanted = [shared(steps[step], self.placement) for step in range(call.first_step, call.end_step)]
             return batches_of(wanted, self.rows, self.examples)
 
         options = grain.ReadOptions(num_threads=self.threads, prefetch_buffer_size=max(self.prefetch, self.threads))
         dataset = grain.MapDataset.source(calls).map(load).to_iter_dataset(options)
+        if self.placement.is_shared:
+            return iter(dataset.map(lambda batches: self.placement.join(batches, self.placement.batches)))
         # The transfer of the next ones goes on while the device computes.
         sent = grain.experimental.device_put(dataset, self.placement.batches, cpu_buffer_size=1, device_buffer_size=2)
         return iter(sent)
+
+
+def shared(batch: IndexBatch, placement: Placement) -> IndexBatch:
+    """Returns the part of a batch that lies on this process's devices: it reads no other pictures."""
+    own = placement.share(len(batch.indices))
+    return IndexBatch(batch.tasks, batch.indices[own], batch.mask[own])
 
 
 def batches_of(wanted: Sequence[IndexBatch], rows: ExampleRows | None, examples: Examples) -> Batches:
@@ -182,6 +195,10 @@ def batches_of(wanted: Sequence[IndexBatch], rows: ExampleRows | None, examples:
     real = rows.take(indices[mask])
     if mask.all():
         return Batches(real.reshape(*indices.shape, *rows.shape), None, labels, mask)
+    if not mask.any(axis=1).all():  # a process may have nothing but padding of a short batch
+        rows_of = np.zeros((*indices.shape, *rows.shape), rows.dtype)
+        rows_of[mask] = real
+        return Batches(rows_of, None, labels, mask)
     places = np.cumsum(mask.reshape(-1)).reshape(mask.shape) - 1
     return Batches(real[np.where(mask, places, places[:, :1])], None, labels, mask)
 
@@ -190,34 +207,40 @@ def fill_table(chunks: Iterator[tuple[range, Any]], examples: Examples, layout: 
     """Returns all examples on the device.
 
     Args:
-      chunks: all rows, in order, by range of numbers; on the host or on the device.
+      chunks: the rows of `layout.own()`, in order, by range of numbers; on the host or on this process's devices.
       examples: the labels.
       layout: the form of the table.
     """
-    described = layout.table()
+    described, placement = layout.table(), layout.placement
     assert described is not None
+    n = described.rows.shape[0]
+    own = placement.share(n)
 
     @partial(jax.jit, donate_argnums=0)
     def put(table: jax.Array, chunk: jax.Array, first: jax.Array) -> jax.Array:
         return jax.lax.dynamic_update_slice_in_dim(table, chunk, first, axis=0)
 
-    rows = jnp.zeros(described.rows.shape, described.rows.dtype, device=layout.placement.table)
+    shape = (own.stop - own.start, *layout.row_shape)
+    rows = jnp.zeros(shape, described.rows.dtype, device=placement.local.table)
     for one, values in chunks:
-        rows = put(rows, values, np.int32(one.start))
-    n = described.rows.shape[0]
+        rows = put(rows, values, np.int32(one.start - own.start))
     labels = {
-        task: jax.device_put(
-            np.pad(examples.labels[task], (0, n - len(examples)), constant_values=UNKNOWN), layout.placement.table
+        task: placement.join(
+            np.pad(examples.labels[task], (0, n - len(examples)), constant_values=UNKNOWN)[own], placement.table
         )
         for task in layout.tasks
     }
-    return Table(rows, labels)
+    return Table(placement.join_table(rows), labels)
 
 
-def table_chunks(count: int, row_bytes: int) -> list[range]:
-    """Returns the ranges in which a table of `count` rows is filled."""
-    size = max(1, _SENT_BYTES // max(row_bytes, 1))
-    return [range(start, min(start + size, count)) for start in range(0, count, size)]
+def in_chunks(numbers: range, size: int) -> list[range]:
+    """Returns a range as ranges of `size`; the last may be shorter."""
+    return [range(start, min(start + size, numbers.stop)) for start in range(numbers.start, numbers.stop, size)]
+
+
+def sent_at_a_time(row_bytes: int) -> int:
+    """Returns how many rows are sent to the device at a time when a table is filled."""
+    return max(1, _SENT_BYTES // max(row_bytes, 1))
 
 
 def choose(

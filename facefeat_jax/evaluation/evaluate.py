@@ -27,6 +27,7 @@ from facefeat_jax.models.values import Values, split_values
 from facefeat_jax.progress import Bar
 from facefeat_jax.run_folder import open_run
 from facefeat_jax.spec import ModelSpec
+from facefeat_jax.training.checkpoints import Which
 
 _ACCELERATOR_BATCH = 256
 
@@ -102,7 +103,14 @@ class Evaluator:
         self._programs[heads] = program
 
     def outputs(
-        self, feed: Feed, params: Values, batch_stats: Values, tasks: Sequence[str], *, title: str = "evaluating"
+        self,
+        feed: Feed,
+        params: Values,
+        batch_stats: Values,
+        tasks: Sequence[str],
+        *,
+        title: str = "evaluating",
+        on_batch: Callable[[], object] = lambda: None,
     ) -> dict[str, Outputs]:
         """Returns each head's outputs on the pictures that have its label.
 
@@ -114,6 +122,7 @@ class Evaluator:
           batch_stats: as in `TrainState`.
           tasks: the heads.
           title: of the progress bar.
+          on_batch: called after each batch; it may raise, to give up.
         """
         collected: dict[str, list[tuple[Any, np.ndarray]]] = {task: [] for task in tasks}
         rows_of = self._rows_of(tasks)
@@ -129,6 +138,7 @@ class Evaluator:
                         # Kept on the device until the end: reading a batch back would stall the next one.
                         collected[task].append((logits[task], real))
                     bar.advance(len(real))
+                    on_batch()
         results = {}
         for task, parts in collected.items():
             logits = [value[: len(indices)] for value, indices in jax.device_get(parts)]
@@ -137,10 +147,10 @@ class Evaluator:
         return results
 
     def results(
-        self, feed: Feed, params: Values, batch_stats: Values, tasks: Sequence[str], *, title: str = "evaluating"
+        self, feed: Feed, params: Values, batch_stats: Values, tasks: Sequence[str], **options: Any
     ) -> dict[str, HeadResult]:
         """Returns each head's figures; arguments are those of `outputs`."""
-        outputs = self.outputs(feed, params, batch_stats, tasks, title=title)
+        outputs = self.outputs(feed, params, batch_stats, tasks, **options)
         return {task: head_result(out.logits, out.labels, batch_size=self._batch_size) for task, out in outputs.items()}
 
 
@@ -150,14 +160,16 @@ def evaluate_run(
     sources: Sequence[str] | None = None,
     data_dir: Path | None = None,
     batch_size: int | None = None,
+    checkpoint: Which = "newest",
 ) -> dict[str, HeadResult]:
-    """Evaluates a run's newest checkpoint on the validation split of its data, or of other prepared data.
+    """Evaluates a run's checkpoint on the validation split of its data, or of other prepared data.
 
     Args:
       folder: the run folder.
       sources: prepared data sets; the default is those that the run was trained on.
       data_dir: where they lie; the default is the run's.
       batch_size: pictures at a time; the default is the run's.
+      checkpoint: `newest` or `best`; see `run_folder.open_run`.
 
     Returns:
       The figures of every head for which there are labels.
@@ -165,7 +177,7 @@ def evaluate_run(
     Raises:
       UserError: not a run, data not prepared, or classes that don't fit.
     """
-    run = open_run(folder)
+    run = open_run(folder, checkpoint)
     config = run.config if batch_size is None else dataclasses.replace(run.config, batch_size=batch_size)
     where = data_dir or config.data_dir or default_data_dir()
     names = tuple(sources or config.sources)

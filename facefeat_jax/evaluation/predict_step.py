@@ -41,7 +41,8 @@ def make_predict_step(graphdef: nnx.GraphDef, spec: ModelSpec, dtype: DTypeLike,
 def make_predict_call(predict_step, placement: Placement):
     """Returns the same for a feed: it takes `table` (or None) and the `batches` of one step in place of `rows`."""
 
-    @partial(jax.jit, static_argnames="tasks")
+    # Results are on every device: where processes share the devices, each of them reads all logits.
+    @partial(jax.jit, static_argnames="tasks", out_shardings=placement.replicated)
     def predict_call(params, batch_stats, table: Table | None, batches: Batches, *, tasks: tuple[str, ...]):
         batch = jax.tree.map(lambda values: values[0], batches)
         rows, _, _ = placement.split(take(table, batch, ()))

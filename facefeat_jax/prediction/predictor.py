@@ -19,6 +19,7 @@ from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.models.values import split_values
 from facefeat_jax.run_folder import open_run
 from facefeat_jax.spec import ModelSpec
+from facefeat_jax.training.checkpoints import Which
 
 Image = str | Path | bytes | np.ndarray | Any  # a file, its content, a uint8 array [height, width, 3], or a PIL image
 
@@ -74,13 +75,15 @@ class Predictor:
         self.spec = spec
 
     @classmethod
-    def from_run(cls, run: str | Path, *, batch_size: int = 32, threads: int = 4) -> Predictor:
-        """Loads the newest checkpoint of a run folder.
+    def from_run(
+        cls, run: str | Path, *, batch_size: int = 32, threads: int = 4, checkpoint: Which = "newest"
+    ) -> Predictor:
+        """Loads a checkpoint of a run folder: the `newest`, or the `best` (see `run_folder.open_run`).
 
         Raises:
           UserError: the folder is not a run, or holds no checkpoint that can be read.
         """
-        opened = open_run(Path(run))
+        opened = open_run(Path(run), checkpoint)
         return cls(opened.model, opened.spec, batch_size=batch_size, threads=threads)
 
     def predict(self, images: Sequence[Image]) -> list[Prediction]:

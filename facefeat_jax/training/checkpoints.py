@@ -1,26 +1,54 @@
 """Checkpoints of a run, by Orbax.
 
 Each holds two arrays' trees (`model`: parameters and statistics; `optimizer`: Adam's states and the step) and one JSON
-item (`about`: the model's description with its class names, and the validation results so far). The position in the
-index stream is the step number (`data.index_stream`).
+item (`about`: the model's description with its class names, the validation results so far, and digests of both trees).
+The position in the index stream is the step number (`data.index_stream`), and so is all that is drawn at random.
+
+Orbax writes beside the final name, in the background, and renames: what has the name is complete, and the one before
+is deleted only then. What a disk spoils afterwards is found by the digests.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from orbax.checkpoint import multihost
 
+from facefeat_jax.distributed import is_first
 from facefeat_jax.errors import UserError
+from facefeat_jax.progress import say
 from facefeat_jax.spec import ModelSpec
 from facefeat_jax.training.steps import TrainState
 
 FOLDER = "checkpoints"
+Which = Literal["newest", "best"]
+
+_Read = TypeVar("_Read")
+
+
+class DamagedError(UserError):
+    """A checkpoint can't be read, or does not hold what was written."""
+
+
+class _Kept:
+    """Which checkpoints stay: the newest, and the best one of a run (a `PreservationPolicy` of Orbax)."""
+
+    def __init__(self, newest: int):
+        self.newest = newest
+        self.best: int | None = None
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        del context
+        newest = {info.step for info in checkpoints[-self.newest :]}
+        return [info.step in newest or info.step == self.best for info in checkpoints]
 
 
 class Checkpoints:
@@ -34,10 +62,14 @@ class Checkpoints:
 
     def __init__(self, run: Path, *, keep: int = 2, read_only: bool = False):
         self.folder = run.resolve() / FOLDER
+        self._kept, self._read_only = _Kept(keep), read_only
         if read_only:
             options = ocp.CheckpointManagerOptions(read_only=True, save_interval_steps=0, create=False)
         else:
-            options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+            # What an interrupted run has half written is deleted: it takes up room that the next one needs.
+            options = ocp.CheckpointManagerOptions(
+                preservation_policy=self._kept, create=True, cleanup_tmp_directories=True
+            )
         logger = logging.getLogger("absl")
         level = logger.level
         try:
@@ -49,80 +81,202 @@ class Checkpoints:
         finally:
             logger.setLevel(level)
 
-    def latest_step(self) -> int | None:
-        """Returns the step of the newest complete checkpoint, or None."""
-        return self._manager.latest_step()
+    def steps(self) -> list[int]:
+        """Returns the steps of the complete checkpoints, the newest first."""
+        return sorted(self._manager.all_steps(), reverse=True)
 
-    def save(self, state: TrainState, about: dict[str, Any]) -> None:
-        """Starts writing a checkpoint under the state's step; the arrays may be donated as soon as this returns."""
+    def newest_step(self) -> int | None:
+        """Returns the step of the newest complete checkpoint, once what is being written is; None where there is none.
+
+        Raises:
+          UserError: it can't be written.
+        """
+        self.wait()
+        return max(self.steps(), default=None)
+
+    def newest(self, read: Callable[[int], _Read]) -> _Read | None:
+        """Returns what `read` makes of the newest checkpoint, or None where there is none.
+
+        One that is damaged is passed over, and that is said. It is put aside, as `STEP.damaged`, unless `read_only`.
+
+        Args:
+          read: takes a step; raises `DamagedError` where its checkpoint can't be read.
+
+        Raises:
+          UserError: none of them can be read. Nothing is put aside then.
+        """
+        damaged: list[tuple[int, DamagedError]] = []
+        for step in self.steps():
+            try:
+                result = read(step)
+            except DamagedError as error:
+                damaged.append((step, error))
+                continue
+            for bad, fault in damaged:
+                say(f"{fault}: using the one before, of step {step}")
+                if not self._read_only:
+                    self._put_aside(bad)
+            return result
+        if damaged:
+            raise UserError(
+                f"no checkpoint in {self.folder} can be read; {damaged[0][1]}. Train again with --overwrite"
+            )
+        return None
+
+    def _put_aside(self, step: int) -> None:
+        place, aside = self.folder / str(step), self.folder / f"{step}.damaged"
+        if is_first():
+            with _written(self.folder):
+                shutil.rmtree(aside, ignore_errors=True)
+                place.rename(aside)
+        multihost.sync_global_processes("facefeat: a damaged checkpoint is put aside")
+        self._manager.reload()
+
+    def save(self, state: TrainState, about: dict[str, Any], *, best: int | None = None) -> None:
+        """Starts writing a checkpoint under the state's step; the arrays may be donated as soon as this returns.
+
+        Args:
+          state: the state.
+          about: the JSON item, but for the digests.
+          best: the step of the best checkpoint so far, which is kept whatever comes after.
+
+        Raises:
+          UserError: it can't be written, or the one before could not; or the state is not finite, and would be no
+            place to go on from.
+        """
         step = int(state.step)
         if step in self._manager.all_steps():
             return
+        finite, digests = jax.device_get(_examined(_parts(state)))
+        if not finite:
+            raise UserError(
+                f"the weights are not finite after step {step}, though the losses were; the newest checkpoint in "
+                f"{self.folder} is the last good one. Try a lower --learning-rate, or go on with --resume and "
+                "--on-nonfinite skip"
+            )
+        self._kept.best = best
         with _written(self.folder):
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
                     model=ocp.args.StandardSave({"params": state.params, "batch_stats": state.batch_stats}),
                     optimizer=ocp.args.StandardSave({"optimizer": state.optimizer, "step": state.step}),
-                    about=ocp.args.JsonSave(about),
+                    about=ocp.args.JsonSave({**about, "digests": _as_json(digests)}),
                 ),
             )
+
+    def check(self) -> None:
+        """Looks, without waiting, whether what is written in the background came to grief.
+
+        Raises:
+          UserError: it did.
+        """
+        with _written(self.folder):
+            self._manager.check_for_errors()
 
     def about(self, step: int) -> dict[str, Any]:
         """Returns the JSON item of a checkpoint.
 
         Raises:
-          UserError: it can't be read.
+          DamagedError: it can't be read.
         """
         return self._restore(step, about=ocp.args.JsonRestore())["about"]
 
-    def restore(self, step: int, like: TrainState) -> TrainState:
-        """Returns the state of a checkpoint.
+    def restore(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        """Returns the state of a checkpoint and its JSON item.
 
         Args:
           step: which checkpoint.
-          like: a state of the same structure, shapes and dtypes.
+          like: a state of the same structure, shapes and dtypes; its placement is taken.
 
         Raises:
-          UserError: the checkpoint is of another structure.
+          DamagedError: the checkpoint can't be read, is not what was written, or is of another structure.
         """
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         restored = self._restore(
             step,
             model=ocp.args.StandardRestore({"params": target.params, "batch_stats": target.batch_stats}),
             optimizer=ocp.args.StandardRestore({"optimizer": target.optimizer, "step": target.step}),
+            about=ocp.args.JsonRestore(),
         )
-        return TrainState(
+        state = TrainState(
             restored["model"]["params"],
             restored["model"]["batch_stats"],
             restored["optimizer"]["optimizer"],
             restored["optimizer"]["step"],
         )
+        self._compare(step, _parts(state), restored["about"])
+        return state, restored["about"]
 
     def restore_model(self, step: int, params: Any, batch_stats: Any) -> tuple[Any, Any]:
-        """Returns parameters and statistics of a checkpoint; the arguments give structure, shapes and dtypes."""
+        """Returns parameters and statistics of a checkpoint; the arguments give structure, shapes and dtypes.
+
+        Raises:
+          DamagedError: as `restore`.
+        """
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, {"params": params, "batch_stats": batch_stats})
-        restored = self._restore(step, model=ocp.args.StandardRestore(target))["model"]
-        return restored["params"], restored["batch_stats"]
+        restored = self._restore(step, model=ocp.args.StandardRestore(target), about=ocp.args.JsonRestore())
+        self._compare(step, {"model": restored["model"]}, restored["about"])
+        return restored["model"]["params"], restored["model"]["batch_stats"]
 
     def _restore(self, step: int, **items: Any) -> Any:
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
-        except (ValueError, KeyError, OSError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(
-                f"checkpoint {self.folder / str(step)} can't be restored ({reason}); it is damaged or of another "
-                "model. Delete it to use the one before"
+        except Exception as error:  # Orbax raises plain ones too
+            if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+                raise
+            reason = _reason(error)
+            raise DamagedError(
+                f"checkpoint {self.folder / str(step)} can't be restored ({reason}); it is damaged or of another model"
             ) from error
 
+    def _compare(self, step: int, parts: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+        """Raises DamagedError where arrays are not those that the JSON item has the digests of."""
+        written = about.get("digests")
+        if written is None:  # by an earlier version
+            return
+        _, found = jax.device_get(_examined(dict(parts)))
+        if differing := [name for name, digest in _as_json(found).items() if digest != written.get(name)]:
+            raise DamagedError(
+                f"checkpoint {self.folder / str(step)} is damaged: what it holds ({', '.join(differing)}) is not what "
+                "was written"
+            )
+
     def wait(self) -> None:
-        """Waits until what is being written is on disk."""
+        """Waits until what is being written is on disk.
+
+        Raises:
+          UserError: it can't be written.
+        """
         with _written(self.folder):
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits for writing and releases the folder."""
-        self._manager.close()
+        """Waits for writing and releases the folder. Whether it succeeded, `wait` says, not this."""
+        with contextlib.suppress(UserError), _written(self.folder):
+            self._manager.close()
+
+
+def best_step(history: Iterable[Mapping[str, Any]], num_tasks: int) -> int | None:
+    """Returns the last step of the epoch with the best validation, None before the first epoch is complete.
+
+    The best has the highest accuracy, averaged over the heads; of equal ones, the lowest loss; then the earliest.
+
+    Args:
+      history: entries with `step`, `epoch`, `task`, `accuracy` and `loss`.
+      num_tasks: how many entries an epoch has.
+    """
+    epochs: dict[int, list[Mapping[str, Any]]] = {}
+    for entry in history:
+        epochs.setdefault(entry["epoch"], []).append(entry)
+    complete = [entries for entries in epochs.values() if len(entries) == num_tasks]
+    if not complete:
+        return None
+
+    def rank(entries: list[Mapping[str, Any]]) -> tuple[float, float]:
+        return sum(entry["accuracy"] for entry in entries), -sum(entry["loss"] for entry in entries)
+
+    return max(entry["step"] for entry in max(complete, key=rank))
 
 
 def save_model(run: Path, spec: ModelSpec, params: Any, batch_stats: Any) -> None:
@@ -132,14 +286,61 @@ def save_model(run: Path, spec: ModelSpec, params: Any, batch_stats: Any) -> Non
       UserError: it can't be written.
     """
     folder = run.resolve() / FOLDER
+    model = {"params": params, "batch_stats": batch_stats}
+    _, digests = jax.device_get(_examined({"model": model}))
     with _written(folder), ocp.CheckpointManager(folder) as manager:
         manager.save(
             0,
             args=ocp.args.Composite(
-                model=ocp.args.StandardSave({"params": params, "batch_stats": batch_stats}),
-                about=ocp.args.JsonSave({"spec": spec.to_json(), "history": []}),
+                model=ocp.args.StandardSave(model),
+                about=ocp.args.JsonSave({"spec": spec.to_json(), "history": [], "digests": _as_json(digests)}),
             ),
         )
+
+
+def _parts(state: TrainState) -> dict[str, Any]:
+    return {
+        "model": {"params": state.params, "batch_stats": state.batch_stats},
+        "optimizer": {"optimizer": state.optimizer, "step": state.step},
+    }
+
+
+@jax.jit
+def _examined(parts: dict[str, Any]) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Returns whether all numbers are finite, and a digest (uint32) of each part: made where the arrays lie."""
+    floats = [leaf for leaf in jax.tree.leaves(parts) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in floats]).all()
+    return finite, {name: _digest(part) for name, part in parts.items()}
+
+
+def _digest(values: Any) -> jax.Array:
+    """Returns a number that changes with any bit of the arrays: a weighted sum modulo 2**32 of their words.
+
+    Weights are odd, so that no change of a single word goes unseen, and sums of integers don't depend on their order.
+    """
+    digest = jnp.uint32(2166136261)
+    for leaf in jax.tree.leaves(values):
+        size = leaf.dtype.itemsize
+        if leaf.dtype == jnp.bool_:
+            words = leaf
+        else:
+            words = jax.lax.bitcast_convert_type(leaf, {1: jnp.uint8, 2: jnp.uint16}.get(size, jnp.uint32))
+        words = words.reshape(-1).astype(jnp.uint32)
+        weights = 2 * jax.lax.iota(jnp.uint32, words.size) + 1
+        digest = (digest ^ jnp.sum(words * weights, dtype=jnp.uint32)) * jnp.uint32(16777619)
+    return digest
+
+
+def _as_json(digests: Mapping[str, Any]) -> dict[str, str]:
+    return {name: f"{int(digest):08x}" for name, digest in digests.items()}
+
+
+def _reason(error: BaseException) -> str:
+    """Returns the first line of what an error says; where it only wraps another, of that one."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 @contextlib.contextmanager
@@ -147,8 +348,9 @@ def _written(folder: Path) -> Iterator[None]:
     """Says in one line what keeps a checkpoint from being written; Orbax leaves no half one behind."""
     try:
         yield
+    except UserError:
+        raise
     except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"a checkpoint can't be written to {folder} ({reason}); make room, then go on with --resume"
+            f"a checkpoint can't be written to {folder} ({_reason(error)}); make room, then go on with --resume"
         ) from error

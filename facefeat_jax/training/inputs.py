@@ -45,6 +45,7 @@ class Inputs:
     Attributes:
       feed: `stream` or `device`.
       layouts: the form of the arrays.
+      table_bytes: what pictures that lie on each device take; 0 where they are on the host.
 
     Args:
       config: what to do.
@@ -77,9 +78,13 @@ class Inputs:
         counts = [len(examples) for examples in self._examples]
         row_bytes = math.prod(shape) * dtype.itemsize
         self.feed, self.why = feeds.choose(config.feed, counts, row_bytes, placement)
+        if not placement.least(self.feed == "device"):
+            self.feed = "stream"  # on the devices of another process there is less room
         self.layouts = Layouts(
             *(feeds.Layout(self.feed, count, shape, dtype, config.tasks, placement) for count in counts)
         )
+        rows = sum(placement.round_up(count) for count in counts) // placement.num_devices
+        self.table_bytes = rows * row_bytes if self.feed == "device" else 0
 
     def warm_up(self) -> None:
         """Has what reads pictures loaded; to be called before other threads trace programs.
@@ -87,9 +92,9 @@ class Inputs:
         TFDS loads parts of itself at the first read, and while it does so Python's import is replaced for all threads:
         what they import meanwhile is broken.
         """
-        for examples in self._examples:
+        for examples, layout in zip(self._examples, self.layouts, strict=True):
             if not are_packed(examples, self._pixels):
-                examples.read(0)
+                examples.read(min(layout.own().start, len(examples) - 1))  # one that it reads anyway
 
     def open(self, prefix_program: Any) -> tuple[feeds.Feed, feeds.Feed]:
         """Reads, decodes and computes what is not at hand yet; returns the feeds of training and validation.
@@ -136,10 +141,11 @@ class Inputs:
         return DecodedRows(examples, self._pixels)
 
     def _filled(self, examples: Examples, rows: ExampleRows, layout: feeds.Layout) -> feeds.Table:
-        with Bar("to the device", len(examples)) as bar:
+        chunks = feeds.in_chunks(layout.own(), feeds.sent_at_a_time(layout.row_bytes))
+        with Bar("to the device", len(layout.own())) as bar:
 
             def counted() -> Iterator[tuple[range, np.ndarray]]:
-                for one, values in read_ahead(rows, feeds.table_chunks(len(examples), layout.row_bytes)):
+                for one, values in read_ahead(rows, chunks):
                     yield one, values
                     bar.advance(len(one))
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import socket
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tensorboardX import SummaryWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.record_writer import RecordWriter
 
+from facefeat_jax.errors import UserError
 from facefeat_jax.whole_file import write_whole
+
+_FLUSH_S = 10.0  # between flushes of the TensorBoard files
 
 
 class Logs:
@@ -19,7 +28,11 @@ class Logs:
 
     - `train`, one line a step: `learning_rate`, and `tasks` with `loss` and `accuracy` of each task in the step;
     - `validation`: `tasks` with `accuracy`, `loss`, `loss_of_batches` and `n`;
-    - `pass`: `seconds`, `images_per_s` (waiting for data and compiling included) and the names of its `tasks`.
+    - `pass`: `seconds`, `images_per_s` (waiting for data and compiling included) and the names of its `tasks`;
+    - `nonfinite`, in place of `train` where a loss or a gradient was not finite: the names of the `tasks`, the `losses`
+      as text, and the `pictures` of the batch.
+
+    Every step has one `train` or `nonfinite` line, also after interruptions.
 
     Args:
       metrics: path of the JSON lines file.
@@ -30,25 +43,83 @@ class Logs:
     """
 
     def __init__(self, metrics: Path, tensorboard: Path, *, start: int = 0, validated: bool = True):
-        _cut_after(metrics, start, validated)
-        self._file = open(metrics, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 - closed in close()
-        self._writer = SummaryWriter(str(tensorboard), purge_step=start + 1, flush_secs=10)
+        self._folder = metrics.parent
+        with self._writing():
+            _cut_after(metrics, start, validated)
+            self._file = open(metrics, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 - closed in close()
+            tensorboard.mkdir(parents=True, exist_ok=True)
+            # Without tensorboardX's SummaryWriter: its thread dies of a full disk and leaves the training waiting.
+            # The name tells runs apart that go on within the same second.
+            name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}.{start}"
+            self._events = RecordWriter(str(tensorboard / name))
+            self._write_event(Event(wall_time=time.time(), file_version="brain.Event:2"))
+            # TensorBoard drops what an interrupted run logged after this step.
+            begun = SessionLog(status=SessionLog.START)
+            self._write_event(Event(wall_time=time.time(), step=start + 1, session_log=begun))
+            self._events.flush()
+        self._flushed = time.monotonic()
 
     def write(self, event: str, step: int, epoch: int, **values: Any) -> None:
-        """Appends one line; its numbers also go to TensorBoard, as `event/name` and `event/task/name`."""
-        self._file.write(json.dumps({"event": event, "step": step, "epoch": epoch, **values}) + "\n")
+        """Appends one line; its numbers also go to TensorBoard, as `event/name` and `event/task/name`.
+
+        Raises:
+          UserError: it can't be written.
+        """
         scalars = {name: value for name, value in values.items() if isinstance(value, float)}
         if isinstance(values.get("tasks"), dict):
             for task, figures in values["tasks"].items():
                 scalars |= {f"{task}/{name}": value for name, value in figures.items()}
         # One event for all of them: an event each costs the training loop more than a small step does.
         values_of = [Summary.Value(tag=f"{event}/{name}", simple_value=value) for name, value in scalars.items()]
-        self._writer.file_writer.add_summary(Summary(value=values_of), step)
+        with self._writing():
+            self._file.write(json.dumps({"event": event, "step": step, "epoch": epoch, **values}) + "\n")
+            self._write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values_of)))
+            if time.monotonic() - self._flushed > _FLUSH_S:
+                self._events.flush()
+                self._flushed = time.monotonic()
+
+    def _write_event(self, event: Event) -> None:
+        self._events.write(event.SerializeToString())
+
+    def sync(self) -> None:
+        """Forces all lines to disk: those up to a checkpoint have to be there when it is.
+
+        Raises:
+          UserError: they can't be written.
+        """
+        with self._writing():
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._events.flush()
 
     def close(self) -> None:
-        """Writes everything out."""
-        self._file.close()
-        self._writer.close()
+        """Closes the files. What can't be written any more is lost: `sync` says so, this does not."""
+        for file in (self._file, self._events):
+            with contextlib.suppress(OSError):
+                file.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"the logs in {self._folder} can't be written ({error.strerror or error}); "
+                "make room, then go on with --resume"
+            ) from error
+
+
+class NoLogs:
+    """In place of `Logs` in the processes of a run that leave writing to another."""
+
+    def write(self, event: str, step: int, epoch: int, **values: Any) -> None:
+        """Writes nothing."""
+
+    def sync(self) -> None:
+        """Does nothing."""
+
+    def close(self) -> None:
+        """Does nothing."""
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
+import psutil
 from flax import nnx
 
 from facefeat_jax import run_folder
@@ -22,6 +25,7 @@ from facefeat_jax.data.feeds import Batches, Feed
 from facefeat_jax.data.index_stream import Call, IndexStream, Pass
 from facefeat_jax.data.pixels import PixelFormat
 from facefeat_jax.data.placement import Placement
+from facefeat_jax.distributed import is_first
 from facefeat_jax.errors import Interrupted, UserError
 from facefeat_jax.evaluation.curves import write_curves
 from facefeat_jax.evaluation.evaluate import Evaluator
@@ -36,17 +40,23 @@ from facefeat_jax.progress import Bar, say
 from facefeat_jax.runtime import set_numerics
 from facefeat_jax.spec import ModelSpec
 from facefeat_jax.tasks import get_task
-from facefeat_jax.training import automatic, checkpoints, groups, steps
+from facefeat_jax.training import automatic, checkpoints, groups, out_of_memory, steps
 from facefeat_jax.training.inputs import Inputs
-from facefeat_jax.training.interrupt import SignalWatch
-from facefeat_jax.training.logs import Logs
+from facefeat_jax.training.interrupt import SignalWatch, Told
+from facefeat_jax.training.logs import Logs, NoLogs
 from facefeat_jax.training.prefix import Prefix, last_frozen
 
-# What a run that goes on may be told anew: where it lies and how it is driven. Its numbers depend on none of these.
-_MAY_CHANGE = {"run", "data_dir", "resume", "overwrite", "packed", "feed_threads", "feed_prefetch"}
-_MAY_CHANGE |= {"log_every", "checkpoint_every", "keep_checkpoints"}
+# What a run that goes on may be told anew: where it lies and how it is driven. Its numbers depend on none of these, but
+# for the last digits where another feed makes another program of the same step.
+_MAY_CHANGE = {"feed", "run", "data_dir", "resume", "overwrite", "packed", "feed_threads", "feed_prefetch"}
+_MAY_CHANGE |= {"log_every", "checkpoint_every", "keep_checkpoints", "keep_best", "on_nonfinite"}
+_MAY_CHANGE |= {"distributed", "heartbeat_s"}
 # How many calls may be under way before the figures of the first are waited for.
 _CALLS_AHEAD = 2
+# With `--on-nonfinite skip`: after so many skipped steps in a row there is nothing to hope for.
+_MOST_SKIPPED = 20
+# How many pictures of a batch a message names; the log has all of them.
+_NAMED = 8
 
 
 def train(config: TrainConfig) -> dict[str, Any]:
@@ -72,7 +82,8 @@ def train(config: TrainConfig) -> dict[str, Any]:
     config = automatic.choose_dtype(config)
     set_numerics(config.dtype, config.param_dtype, config.matmul_precision)
     # Everything that can be refused is looked at before the run folder is touched.
-    _check_run_folder(config)
+    if is_first():
+        _check_run_folder(config)
     placement = Placement()
     data = open_data(config, padded_size=placement.round_up(config.batch_size))
     spec = ModelSpec.following(config.trunk, data.classes, config.image_size, config.decode, str(config.weights))
@@ -88,11 +99,14 @@ def train(config: TrainConfig) -> dict[str, Any]:
         dtype=config.dtype,
         param_dtype=config.param_dtype,
     )
-    run = _Run(config, spec, model, trained, until, data, placement, began)
-    try:
-        return run.train()
-    finally:
-        run.close()
+    with contextlib.ExitStack() as held:
+        run = _Run(config, spec, model, trained, until, data, placement, began, held)
+        try:
+            return run.train()
+        except Exception as error:
+            if not out_of_memory.is_out_of_memory(error):
+                raise
+            raise run.out_of_memory() from error
 
 
 class RunData(NamedTuple):
@@ -188,22 +202,32 @@ class _Run:
         data: RunData,
         placement: Placement,
         began: float,
+        held: contextlib.ExitStack,
     ):
         self.spec = spec
         self.stream = data.stream
         self.training = data.training
         self.validation = data.validation
         self.placement = placement
-        self.programs = Programs()
+        self.programs = Programs(deterministic=config.deterministic)
+        held.callback(self.programs.close)
         train_graph, eval_graph = steps.graphdefs(model, trained, freeze_batch_norm=config.batch_norm == "frozen")
         learning_rate = groups.learning_rate_schedule(
             config.learning_rate_schedule, config.learning_rate, len(self.stream), config.warmup_steps
         )
         # For the logs, all at once: asked for step by step, each would be a computation and a wait of its own.
         self.learning_rates = jax.device_get(jax.vmap(learning_rate)(jax.numpy.arange(len(self.stream))))
-        self.state = jax.device_put(steps.create_state(model, trained), placement.replicated)
+        self.state = placement.replicate(steps.create_state(model, trained))
         step = steps.make_step(
-            train_graph, spec, trained, learning_rate, config.dtype, flip=config.flip, seed=config.seed, after=until
+            train_graph,
+            spec,
+            trained,
+            learning_rate,
+            config.dtype,
+            flip=config.flip,
+            seed=config.seed,
+            after=until,
+            skip_nonfinite=config.on_nonfinite == "skip",
         )
         self.train_call = steps.make_train_call(step, placement)
         self.evaluator = Evaluator(
@@ -218,54 +242,68 @@ class _Run:
         self.prefix = None
         if until is not None:
             # With copies of its own: the state's buffers are given away at the first step.
-            params, batch_stats = steps.copied((self.state.params, self.state.batch_stats))
-            self.prefix = Prefix(eval_graph, params, batch_stats, spec, config.dtype, until, placement)
+            params, batch_stats = self._own_copies()
+            self.prefix = Prefix(eval_graph, params, batch_stats, spec, config.dtype, until, placement.local)
         pixels = PixelFormat(spec.image_size, spec.decode, spec.interpolation)
         self.inputs = Inputs(config, pixels, self.training, self.validation, self.prefix, placement)
         self.config = config = dataclasses.replace(config, feed=self.inputs.feed)
-        if config.overwrite:
-            run_folder.clear(config.run)
+        self.writes = is_first()  # of several processes, the one that writes what is written once
+        if self.writes:
+            held.enter_context(run_folder.owned(config.run))
+            _check_run_folder(config)  # again: another process may have held it since
+            if config.overwrite:
+                run_folder.clear(config.run)
         self.history: list[dict[str, Any]] = []
         self.seconds_before = 0.0
-        if not config.resume:
+        if self.writes and not config.resume:
             # First: a folder that holds something but no config is not taken for a run.
             run_folder.write_json(config.run / run_folder.CONFIG, config.to_json())
         self.checkpoints = checkpoints.Checkpoints(config.run, keep=config.keep_checkpoints)
+        held.callback(self.checkpoints.close)
         self.start = self._resume() if config.resume else 0
         self.began = began
         validated = any(entry["step"] == self.start for entry in self.history)
-        self.logs = Logs(
-            config.run / run_folder.METRICS, config.run / run_folder.TENSORBOARD, start=self.start, validated=validated
-        )
+        if self.writes:
+            self.logs: Logs | NoLogs = Logs(
+                config.run / run_folder.METRICS,
+                config.run / run_folder.TENSORBOARD,
+                start=self.start,
+                validated=validated,
+            )
+        else:
+            self.logs = NoLogs()
+        held.callback(self.logs.close)
         self._pending: deque[tuple[Call, Pass, Any]] = deque()
+        self._skipped = 0  # steps in a row
         self.read_seconds = self.train_seconds = self.validate_seconds = 0.0
         self.start_seconds = time.perf_counter() - began
 
-    def close(self) -> None:
-        self.programs.close()
-        self.logs.close()
-        self.checkpoints.close()
-
     def _resume(self) -> int:
-        step = self.checkpoints.latest_step()
-        if step is None:
+        restored = self.checkpoints.newest(lambda step: self.checkpoints.restore(step, self.state))
+        if restored is None:
             say(f"{self.config.run} has no checkpoint yet: starting from the beginning")
             return 0
-        about = self.checkpoints.about(step)
+        self.state, about = restored
+        step = int(self.state.step)
         self.history, self.seconds_before = about["history"], about["seconds"]
-        self.state = self.checkpoints.restore(step, self.state)
         if self.prefix is not None:
             # The model was made with random weights; those of the frozen stages are in the checkpoint.
-            self.prefix.use(*steps.copied((self.state.params, self.state.batch_stats)))
+            self.prefix.use(*self._own_copies())
         say(f"going on from step {step} of {len(self.stream)}")
         return step
+
+    def _own_copies(self) -> tuple[Any, Any]:
+        return self.placement.own_copies(steps.copied((self.state.params, self.state.batch_stats)))
 
     def _seconds(self) -> float:
         return self.seconds_before + time.perf_counter() - self.began
 
     def save(self) -> None:
+        """Starts to write a checkpoint; all figures up to it have been flushed."""
         about = {"spec": self.spec.to_json(), "history": self.history, "seconds": self._seconds()}
-        self.checkpoints.save(self.state, about)
+        best = checkpoints.best_step(self.history, len(self.config.tasks)) if self.config.keep_best else None
+        self.logs.sync()  # before: a run that goes on from the checkpoint has no other source of the lines up to it
+        self.checkpoints.save(self.state, about, best=best)
 
     def _calls(self, one: Pass) -> list[Call]:
         """Returns the calls of a pass that are still to be made."""
@@ -275,12 +313,7 @@ class _Run:
         """Begins to compile all programs of the run, those that are needed first in front."""
         if self.prefix is not None:
             self.programs.add("prefix", self.prefix.lower)
-        size = self.placement.round_up(self.config.batch_size)
-        # Shapes in place of the state's arrays, which the first step gives away.
-        state = jax.tree.map(
-            lambda value: jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=value.sharding), self.state
-        )
-        layouts = self.inputs.layouts
+        state, layouts = self._abstract_state(), self.inputs.layouts
 
         def add_validation(tasks: tuple[str, ...]) -> None:
             for heads in self.evaluator.kinds(tasks):
@@ -290,11 +323,32 @@ class _Run:
         for one in self.stream.passes:
             # A pass has thousands of calls of one kind, and may end with one of another.
             for kind, call in {(call.tasks, call.num_steps): call for call in self._calls(one)}.items():
-                batches = layouts.training.batches(call, size)
-                lower = partial(self.train_call.lower, state, layouts.training.table(), batches, tasks=call.tasks)
-                self.programs.add(kind, lower)
+                self.programs.add(kind, partial(self._lower, state, call, self.config.batch_size))
             add_validation(one.tasks)
         add_validation(self.config.tasks)
+
+    def _abstract_state(self) -> steps.TrainState:
+        """Returns shapes in place of the state's arrays, which the first step gives away."""
+        return jax.tree.map(
+            lambda value: jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=value.sharding), self.state
+        )
+
+    def _lower(self, state: steps.TrainState, call: Call, batch_size: int) -> jax.stages.Lowered:
+        layout = self.inputs.layouts.training
+        batches = layout.batches(call, self.placement.round_up(batch_size))
+        return self.train_call.lower(state, layout.table(), batches, tasks=call.tasks)
+
+    def out_of_memory(self) -> UserError:
+        """Returns the error that says what would fit, after memory has run out."""
+        call = self.stream.passes[0].calls(self.config.steps_per_call)[0]
+        device = self.placement.device
+        return out_of_memory.advise(
+            partial(self._lower, self._abstract_state(), call),
+            self.config.batch_size,
+            table_bytes=self.inputs.table_bytes,
+            limit=(device.memory_stats() or {}).get("bytes_limit") or psutil.virtual_memory().total,
+            device=device.device_kind,
+        )
 
     def train(self) -> dict[str, Any]:
         self.inputs.warm_up()
@@ -308,20 +362,21 @@ class _Run:
         calls = [call for one in passes for call in self._calls(one)]
         batches = training(self.stream, calls)
         with SignalWatch() as watch:
+            told = Told(watch, self.placement)
             for one in passes:
-                speed = f"{self._train_pass(one, training, batches, watch):.0f} images/s; " if self._calls(one) else ""
-                results = self._validate(one, one.end_step)
+                speed = f"{self._train_pass(one, training, batches, told):.0f} images/s; " if self._calls(one) else ""
+                results = self._validate(one, told)
                 figures = ", ".join(f"{t} {100 * r.accuracy:.1f}% (loss {r.loss:.4f})" for t, r in results.items())
                 say(f"{self._title(one)}: {speed}validation: {figures}")
                 if one.last_of_epoch:
                     self.save()
-                self._stop_if_told(watch, one.end_step)
+                self._stop_if_told(told, one.end_step)
         return self._finish()
 
     def _title(self, one: Pass) -> str:
         return f"epoch {one.epoch + 1}/{self.config.epochs} {'+'.join(one.tasks)}"
 
-    def _train_pass(self, one: Pass, feed: Feed, batches: Iterator[Batches], watch: SignalWatch) -> float:
+    def _train_pass(self, one: Pass, feed: Feed, batches: Iterator[Batches], told: Told) -> float:
         """Takes the steps of a pass that are left; returns the pictures per second."""
         calls = self._calls(one)
         done = (calls[0].first_step - one.first_step) * self.config.batch_size
@@ -337,7 +392,7 @@ class _Run:
                 if sum(pending.num_steps for pending, *_ in self._pending) >= self.config.log_every:
                     bar.note(self._flush(keep=_CALLS_AHEAD))
                 if call.end_step < one.end_step:
-                    self._stop_if_told(watch, call.end_step)
+                    self._stop_if_told(told, call.end_step)
                     every = self.config.checkpoint_every
                     if call.first_step // every < call.end_step // every:
                         self._flush()
@@ -346,55 +401,74 @@ class _Run:
             rate, seconds = bar.rate, bar.seconds
         self.train_seconds += seconds
         self.logs.write("pass", one.end_step, one.epoch + 1, tasks=one.tasks, seconds=seconds, images_per_s=rate)
-        self._stop_if_told(watch, one.end_step)
+        self._stop_if_told(told, one.end_step)
         return rate
 
-    def _stop_if_told(self, watch: SignalWatch, step: int) -> None:
+    def _stop_if_told(self, told: Told, step: int) -> None:
         """Writes a checkpoint and raises `Interrupted` where a signal has come."""
-        if watch.received is None:
+        if (number := told()) is None:
             return
         self._flush()
         self.save()
         self.checkpoints.wait()
-        raise Interrupted(watch.received, f"stopped at step {step} of {len(self.stream)}; add --resume to go on")
+        raise Interrupted(number, f"stopped at step {step} of {len(self.stream)}; add --resume to go on")
 
     def _flush(self, keep: int = 0) -> str:
         """Writes out the figures of all calls but the newest `keep`; returns the newest as text: loss and accuracy."""
+        self.checkpoints.check()
         text = ""
         while len(self._pending) > keep:
             call, one, metrics = self._pending.popleft()
             host = jax.device_get(metrics)
             for number, step in enumerate(range(call.first_step + 1, call.end_step + 1)):
-                tasks = self._figures({t: {name: v[number] for name, v in m.items()} for t, m in host.items()}, step)
+                metrics_of_step = {t: {name: v[number] for name, v in m.items()} for t, m in host.items()}
+                if not all(np.isfinite(m["loss"]) and m.get("finite", True) for m in metrics_of_step.values()):
+                    self._not_finite(metrics_of_step, step, one)
+                    continue
+                self._skipped = 0
+                tasks = _figures(metrics_of_step)
                 rate = float(self.learning_rates[step - 1])
                 self.logs.write("train", step, one.epoch + 1, learning_rate=rate, tasks=tasks)
-            text = "  ".join(
-                f"{task} {figures['loss']:.3f} {figures['accuracy']:.0%}" for task, figures in tasks.items()
-            )
+                text = "  ".join(
+                    f"{task} {figures['loss']:.3f} {figures['accuracy']:.0%}" for task, figures in tasks.items()
+                )
         return text
 
-    def _figures(self, metrics: dict[str, dict[str, Any]], step: int) -> dict[str, dict[str, float]]:
-        """Returns what is logged of a step; raises UserError where a loss is not finite."""
-        tasks = {}
-        for task, metric in metrics.items():
-            loss, count = float(metric["loss"]), int(metric["count"])
-            if not math.isfinite(loss):
-                raise UserError(
-                    f"the loss of {task} is {loss} at step {step} of {len(self.stream)}; the newest checkpoint in "
-                    f"{self.checkpoints.folder} is from before. Try a lower --learning-rate or look at the data"
-                )
-            if count:
-                tasks[task] = {"loss": loss, "accuracy": int(metric["correct"]) / count}
-        return tasks
+    def _not_finite(self, metrics: dict[str, dict[str, Any]], step: int, one: Pass) -> None:
+        """Logs a step whose loss or gradients are not finite, and says so; raises UserError where that is to stop."""
+        batch = self.stream[step - 1]
+        pictures = [self.training.name(int(index)) for index in batch.indices[batch.mask]]
+        losses = {task: str(float(metric["loss"])) for task, metric in metrics.items() if int(metric["count"])}
+        self.logs.write("nonfinite", step, one.epoch + 1, tasks=list(metrics), losses=losses, pictures=pictures)
+        bad = {task: loss for task, loss in losses.items() if not math.isfinite(float(loss))}
+        what = " and ".join(f"the loss of {task} is {loss}" for task, loss in bad.items()) or "gradients are not finite"
+        more = f" and {len(pictures) - _NAMED} more (in {run_folder.METRICS})" if len(pictures) > _NAMED else ""
+        where = f"at step {step} of {len(self.stream)}, with the pictures {', '.join(pictures[:_NAMED])}{more}"
+        self._skipped += 1
+        if self.config.on_nonfinite == "skip" and self._skipped < _MOST_SKIPPED:
+            say(f"{what} {where}: the step is skipped")
+            return
+        good = self.checkpoints.newest_step()
+        last = "there is no checkpoint yet" if good is None else f"the last good checkpoint is that of step {good}"
+        if self.config.on_nonfinite == "skip":
+            raise UserError(
+                f"{what} {where}; {self._skipped} steps in a row are skipped by now, and none helps; {last}, in "
+                f"{self.checkpoints.folder}. Try a lower --learning-rate or look at the data"
+            )
+        raise UserError(
+            f"{what} {where}; {last}, in {self.checkpoints.folder}. Look at the pictures, go on with --resume "
+            "--on-nonfinite skip, or try a lower --learning-rate"
+        )
 
-    def _validate(self, one: Pass, step: int) -> dict[str, HeadResult]:
-        results = self._evaluate(one.tasks, "validation")
+    def _validate(self, one: Pass, told: Told) -> dict[str, HeadResult]:
+        step = one.end_step
+        results = self._evaluate(one.tasks, "validation", on_batch=lambda: self._stop_if_told(told, step))
         figures = {task: result.to_json() for task, result in results.items()}
         self.history += [{"step": step, "epoch": one.epoch + 1, "task": task, **figures[task]} for task in figures]
         self.logs.write("validation", step, one.epoch + 1, tasks=figures)
         return results
 
-    def _evaluate(self, tasks: tuple[str, ...], title: str) -> dict[str, HeadResult]:
+    def _evaluate(self, tasks: tuple[str, ...], title: str, **options: Any) -> dict[str, HeadResult]:
         started = time.perf_counter()
         for heads in self.evaluator.kinds(tasks):
             if heads in self.programs:
@@ -405,6 +479,7 @@ class _Run:
             self.state.batch_stats,
             tasks,
             title=f"{title} {'+'.join(tasks)}",
+            **options,
         )
         self.validate_seconds += time.perf_counter() - started
         return results
@@ -429,6 +504,8 @@ class _Run:
             "data": count_data({"train": self.training, "val": self.validation}, self.spec.classes),
             "environment": run_folder.environment(),
         }
+        if not self.writes:
+            return results
         run_folder.write_json(self.config.run / run_folder.RESULTS, results)
         samples = training_samples(
             self.training, self.spec.classes, decode=self.config.decode, image_size=self.config.image_size
@@ -448,13 +525,22 @@ class _Run:
         )
 
 
+def _figures(metrics: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Returns what is logged of a step: of each task that had labels in it."""
+    return {
+        task: {"loss": float(metric["loss"]), "accuracy": int(metric["correct"]) / int(metric["count"])}
+        for task, metric in metrics.items()
+        if int(metric["count"])
+    }
+
+
 def _has_checkpoint(run: Path) -> bool:
     """Returns whether there is one to go on from; the weights that the run began with are not needed then."""
     if not (run / checkpoints.FOLDER).is_dir():
         return False
     store = checkpoints.Checkpoints(run, read_only=True)
     try:
-        return store.latest_step() is not None
+        return bool(store.steps())
     finally:
         store.close()
 
@@ -483,5 +569,5 @@ def _check_run_folder(config: TrainConfig) -> None:
         raise UserError(
             f"{folder} already holds a run; --resume goes on with it, --overwrite deletes it, --run takes another"
         )
-    elif not has_run and folder.is_dir() and any(folder.iterdir()):
+    elif not has_run and folder.is_dir() and any(path.name != run_folder.LOCK for path in folder.iterdir()):
         raise UserError(f"{folder} holds something that is not a run; give --run another folder")

@@ -67,7 +67,7 @@ class Prefix:
       spec: what the model is.
       dtype: of the computation, and of what is kept.
       until: see above.
-      placement: the devices.
+      placement: the devices of this process.
     """
 
     def __init__(
@@ -183,10 +183,9 @@ class Prefix:
           layout: the form of the table.
           program: what `lower` compiles to.
         """
-        size = self._batch_size
-        ranges = [range(start, min(start + size, len(examples))) for start in range(0, len(examples), size)]
+        ranges = feeds.in_chunks(layout.own(), self._batch_size)
         names = ", ".join(f"{split.source} {split.split}" for split in examples.splits)
-        with Bar(f"{self.until} of {names}", len(examples)) as bar:
+        with Bar(f"{self.until} of {names}", len(layout.own())) as bar:
 
             def counted() -> Iterator[tuple[range, jax.Array]]:
                 for one, values in self.outputs(source, ranges, program):

@@ -110,6 +110,7 @@ def make_step(
     flip: bool = False,
     seed: int = 0,
     after: str | None = None,
+    skip_nonfinite: bool = False,
 ):
     """Returns the training step, a plain function to be traced.
 
@@ -120,6 +121,9 @@ def make_step(
     stage of the trunk), `labels` `{task: [batch]}` int32 (negative: unknown), `mask` `[batch]` bool (false: padding)
     and, static, the `tasks` whose losses are summed. It returns the new state and, per task, the mean loss, the hits
     and the count, on the device.
+
+    With `skip_nonfinite`, a step whose loss or gradients are not finite leaves everything as it was but the step's
+    number; the metrics of each task then have `finite`, which says whether it was taken.
     """
     trained = tuple(trained)
 
@@ -149,7 +153,17 @@ def make_step(
         gradients, (batch_stats, metrics) = jax.grad(loss_of, has_aux=True)(reached)
         counts = {task: metric["count"] for task, metric in metrics.items()}
         updated, optimizer = groups.update(everything, gradients, state.optimizer, learning_rate(state.step), counts)
-        return TrainState(groups.replace(state.params, updated), batch_stats, optimizer, state.step + 1), metrics
+        params = groups.replace(state.params, updated)
+        if skip_nonfinite:
+            finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((gradients, batch_stats))]).all()
+            finite &= jnp.isfinite(sum(metric["loss"] for metric in metrics.values()))
+            params, batch_stats, optimizer = jax.tree.map(
+                lambda new, old: jnp.where(finite, new, old),
+                (params, batch_stats, optimizer),
+                (state.params, state.batch_stats, state.optimizer),
+            )
+            metrics = {task: {**metric, "finite": finite} for task, metric in metrics.items()}
+        return TrainState(params, batch_stats, optimizer, state.step + 1), metrics
 
     return step
 
@@ -166,7 +180,8 @@ def make_train_call(step, placement: Placement):
     static, the `tasks`; it returns the new state and the metrics of each step, `[steps]`.
     """
 
-    @partial(jax.jit, static_argnames="tasks", donate_argnames="state")
+    # Results are on every device: where processes share the devices, each of them reads the figures.
+    @partial(jax.jit, static_argnames="tasks", donate_argnames="state", out_shardings=placement.replicated)
     def train_call(state: TrainState, table: Table | None, batches: Batches, *, tasks: tuple[str, ...]):
         def one(state: TrainState, batch: Batches):
             rows, labels, mask = placement.split(take(table, batch, tasks))

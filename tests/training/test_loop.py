@@ -57,7 +57,7 @@ def test_logs_every_step_once(trained_run):
         ({"epochs": 1}, 6),
         ({"epochs": 1}, 7),
     ],
-    ids=["mixed", "sequential", "last step", "last validation"],
+    ids=["mixed", "sequential", "last step", "within the last validation"],
 )
 def test_an_interrupted_run_goes_on_to_the_same_weights(tiny, tmp_path, monkeypatch, fields, stop_at):
     whole = train(tiny(tmp_path / "whole", **fields))
@@ -121,7 +121,9 @@ def train_and_weights(config):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tiny, tmp_path):
-    with pytest.raises(UserError, match=r"loss of \w+ is (nan|inf) at step \d+ of 12"):
+    with pytest.raises(
+        UserError, match=r"loss of \w+ is (nan|inf).* at step \d+ of 12, with the pictures avatars/train"
+    ):
         train(tiny(tmp_path / "run", learning_rate=1e30))
 
 
@@ -148,11 +150,21 @@ def test_a_run_in_the_way_is_not_touched(tiny, tmp_path, trained_run):
     assert before == sorted((path, path.stat().st_mtime_ns) for path in trained_run.rglob("*"))
 
 
+def test_the_second_of_two_runs_in_one_folder_is_refused(tiny, tmp_path, trained_run):
+    shutil.copytree(trained_run, tmp_path / "run")
+    with run_folder.owned(tmp_path / "run"):
+        before = sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "run").rglob("*"))
+        for fields in ({"resume": True}, {"overwrite": True}):
+            with pytest.raises(UserError, match=r"another process is training in .*run; wait for it to end"):
+                train(tiny(tmp_path / "run", **fields))
+        assert before == sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "run").rglob("*"))
+
+
 def test_what_a_run_did_not_write_is_not_overwritten(trained_run, tmp_path):
     shutil.copytree(trained_run, tmp_path / "run")
     (tmp_path / "run" / "notes.txt").write_text("mine")
     run_folder.clear(tmp_path / "run")
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["config.json", "notes.txt"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [".lock", "config.json", "notes.txt"]
 
 
 @pytest.mark.parametrize(

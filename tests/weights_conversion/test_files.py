@@ -9,6 +9,8 @@ import os
 import pickle
 import resource
 import struct
+import subprocess
+import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -719,3 +721,18 @@ def test_check_finite() -> None:
         WeightsFileError, match=r"w\.pth hold NaN or infinity in 'conv.weight', 'bfloat16', 'complex64'; "
     ):
         check_finite(bad, "w.pth")
+
+
+def test_the_same_weights_give_the_same_bytes(tmp_path):
+    """Also in another process, where the library's tables of metadata are in another order."""
+    program = (
+        "import sys, numpy as np, weights_conversion as w; "
+        "w.write(sys.argv[1], {'a': np.arange(3.0), 'ü': np.ones((2, 2), 'int32')}, metadata={k: k for k in 'fedcba'})"
+    )
+    files = [tmp_path / f"{number}.safetensors" for number in range(3)]
+    for file in files:
+        subprocess.run([sys.executable, "-c", program, file], check=True)
+    first, *others = (file.read_bytes() for file in files)
+    assert all(other == first for other in others)
+    tensors = read(files[0])
+    assert list(tensors) == ["a", "ü"] and tensors["a"].tolist() == [0, 1, 2]

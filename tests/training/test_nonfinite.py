@@ -1,0 +1,115 @@
+"""Losses and gradients that are not finite."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from facefeat_jax.data.feeds import Batches
+from facefeat_jax.data.placement import Placement
+from facefeat_jax.errors import UserError
+from facefeat_jax.models.resnet import ResNet
+from facefeat_jax.run_folder import open_run
+from facefeat_jax.training import groups, loop, prefix, steps
+from facefeat_jax.training.logs import read_lines
+from facefeat_jax.training.loop import train
+
+BAD = 17  # the number of a picture whose features are infinite
+
+
+def test_a_skipped_step_leaves_all_but_its_number(small_model):
+    model, spec = small_model("float32")
+    trained = groups.trained_modules(ResNet.STAGES, ("none",))
+    graph, _ = steps.graphdefs(model, trained, freeze_batch_norm=True)
+    rate = groups.learning_rate_schedule("constant", 1e-3, 3, 0)
+    step = steps.make_step(graph, spec, trained, rate, "float32", after="pooled", skip_nonfinite=True)
+    call = steps.make_train_call(step, Placement())
+    rows = np.random.RandomState(0).standard_normal((3, 4, 512)).astype(np.float32)
+    rows[1, 2, 100] = np.inf
+    batches = Batches(rows, None, {"shirt": np.ones((3, 4), np.int32)}, np.ones((3, 4), bool))
+
+    def take(state, number):
+        one = jax.tree.map(lambda values: values[number : number + 1], batches)
+        return call(state, None, one, tasks=("shirt",))
+
+    state = steps.create_state(model, trained)
+    finite = []
+    for number in range(3):
+        before = jax.device_get(state)
+        state, metrics = take(state, number)
+        finite.append(bool(metrics["shirt"]["finite"][0]))
+        if number == 1:
+            after = jax.device_get(state)
+            assert int(after.step) == 2
+            jax.tree.map(np.testing.assert_array_equal, dataclasses.replace(after, step=before.step), before)
+    assert finite == [True, False, True]
+    assert int(state.optimizer["shirt"].count) == 2
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(state.params))
+
+
+@pytest.fixture
+def one_bad_picture(monkeypatch):
+    outputs = prefix.Prefix.outputs
+
+    def spoiled(self, source, ranges, program):
+        for one, values in outputs(self, source, ranges, program):
+            if len(source) == 44 and BAD in one:  # of the training pictures, not of those for validation
+                values = values.at[BAD - one.start].set(jnp.inf)
+            yield one, values
+
+    monkeypatch.setattr(prefix.Prefix, "outputs", spoiled)
+
+
+@pytest.fixture
+def heads(tiny):
+    """Heads alone, on features that lie on the device: four steps a call, 11 an epoch, a checkpoint after each call."""
+
+    def config(run, **fields):
+        defaults = {
+            "trainable": ("none",),
+            "batch_norm": "frozen",
+            "cache_prefix": True,
+            "feed": "device",
+            "batch_size": 4,
+            "steps_per_call": 4,
+            "checkpoint_every": 4,
+            "keep_best": True,
+        }
+        return tiny(run, **{**defaults, **fields})
+
+    return config
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_or_skips_the_step(heads, tmp_path, one_bad_picture, capsys):
+    config = heads(tmp_path / "run", seed=5)
+    stream = loop.open_data(config).stream
+    bad = [step + 1 for step in range(len(stream)) if BAD in stream[step].indices]
+    assert len(bad) == 2 and bad[0] > 4  # once an epoch, and after the first checkpoint
+    good = 4 * ((bad[0] - 1) // 4)
+    with pytest.raises(UserError, match=f"loss of gender is (nan|inf).* at step {bad[0]} of 22") as stopped:
+        train(config)
+    examples = loop.open_data(config).training
+    names = [examples.name(int(index)) for index in stream[bad[0] - 1].indices]
+    assert all(name in str(stopped.value) for name in names)
+    assert f"the last good checkpoint is that of step {good}" in str(stopped.value)
+    assert open_run(config.run).step == good
+
+    capsys.readouterr()
+    results = train(dataclasses.replace(config, resume=True, on_nonfinite="skip"))
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"at step {bad[1]} of 22, with the pictures" in said and "the step is skipped" in said
+    lines = read_lines(config.run / "metrics.jsonl")
+    assert [line["step"] for line in lines if line["event"] in ("train", "nonfinite")] == list(range(1, 23))
+    assert [line["step"] for line in lines if line["event"] == "nonfinite"] == bad
+    assert next(line["pictures"] for line in lines if line["event"] == "nonfinite") == names
+    assert all(np.isfinite(figures["loss"]) for figures in results["heads"].values())
+
+
+def test_where_nothing_is_finite_any_more_skipping_ends(heads, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "_MOST_SKIPPED", 3)
+    with pytest.raises(UserError, match=r"at step 4 of 22.*3 steps in a row are skipped.*there is no checkpoint yet"):
+        train(heads(tmp_path / "run", learning_rate=1e38, on_nonfinite="skip", checkpoint_every=100))
