@@ -17,11 +17,14 @@ class Task:
         `classes[1]` is the positive class; more make a multiclass task with a logit per class.
       source: the data set (a name in `facefeat_jax.data.sources`) that the baseline labels this task with; empty for
         tasks of your own.
+      about_colour: whether a picture in other colours would deserve another label. Augmentation then leaves the colours
+        of pictures that have one alone.
     """
 
     name: str
     classes: tuple[str, ...]
     source: str = ""
+    about_colour: bool = False
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
@@ -50,7 +53,7 @@ TASKS: dict[str, Task] = {
     for task in (
         Task("gender", ("female", "male"), source="fairface"),
         Task("glasses", ("no_glasses", "glasses"), source="glasses"),
-        Task("shirt", SHIRT_CLASSES, source="apparel"),
+        Task("shirt", SHIRT_CLASSES, source="apparel", about_colour=True),
     )
 }
 

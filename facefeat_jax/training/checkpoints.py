@@ -1,8 +1,9 @@
 """Checkpoints of a run, by Orbax.
 
-Each holds two arrays' trees (`model`: parameters and statistics; `optimizer`: Adam's states and the step) and one JSON
-item (`about`: the model's description with its class names, and the validation results so far). The position in the
-index stream is the step number (`data.index_stream`).
+Each holds two arrays' trees (`model`: parameters and statistics as they are evaluated; `optimizer`: Adam's states, the
+step and, where `model` is an average, the weights that are trained) and one JSON item (`about`: the model's description
+with its class names, and the validation results so far). The position in the index stream is the step number
+(`data.index_stream`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import orbax.checkpoint as ocp
 
 from facefeat_jax.errors import UserError
 from facefeat_jax.spec import ModelSpec
-from facefeat_jax.training.steps import TrainState
+from facefeat_jax.training.steps import TrainState, final_weights
 
 FOLDER = "checkpoints"
 
@@ -62,8 +63,8 @@ class Checkpoints:
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    model=ocp.args.StandardSave({"params": state.params, "batch_stats": state.batch_stats}),
-                    optimizer=ocp.args.StandardSave({"optimizer": state.optimizer, "step": state.step}),
+                    model=ocp.args.StandardSave(_model(state)),
+                    optimizer=ocp.args.StandardSave(_rest(state)),
                     about=ocp.args.JsonSave(about),
                 ),
             )
@@ -90,13 +91,12 @@ class Checkpoints:
         restored = self._restore(
             step,
             model=ocp.args.StandardRestore({"params": target.params, "batch_stats": target.batch_stats}),
-            optimizer=ocp.args.StandardRestore({"optimizer": target.optimizer, "step": target.step}),
+            optimizer=ocp.args.StandardRestore(_rest(target)),
         )
+        rest = restored["optimizer"]
+        weights = rest["trained"] if "trained" in rest else restored["model"]
         return TrainState(
-            restored["model"]["params"],
-            restored["model"]["batch_stats"],
-            restored["optimizer"]["optimizer"],
-            restored["optimizer"]["step"],
+            weights["params"], weights["batch_stats"], rest["optimizer"], rest["step"], rest.get("average")
         )
 
     def restore_model(self, step: int, params: Any, batch_stats: Any) -> tuple[Any, Any]:
@@ -123,6 +123,20 @@ class Checkpoints:
     def close(self) -> None:
         """Waits for writing and releases the folder."""
         self._manager.close()
+
+
+def _model(state: TrainState) -> dict[str, Any]:
+    params, batch_stats = final_weights(state)
+    return {"params": params, "batch_stats": batch_stats}
+
+
+def _rest(state: TrainState) -> dict[str, Any]:
+    rest = {"optimizer": state.optimizer, "step": state.step}
+    if state.average is None:
+        return rest
+    # `model` holds the average then, since that is what a run is evaluated with; training goes on from its own weights.
+    trained = {"params": state.params, "batch_stats": state.batch_stats}
+    return {**rest, "trained": trained, "average": state.average}
 
 
 def save_model(run: Path, spec: ModelSpec, params: Any, batch_stats: Any) -> None:

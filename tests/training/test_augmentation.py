@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-from facefeat_jax.training.steps import mirrored
+from facefeat_jax.training.augment import mirrored
 
 
 def test_about_half_of_the_pictures_are_mirrored_and_the_others_left_as_they_are():
