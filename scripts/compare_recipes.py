@@ -34,11 +34,11 @@ class Run:
     """Folder of the prepared data sets; the default is $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
     weights: str = "random"
     """What every row starts from: `random` (the same for the same seed), or a .pth or .safetensors file."""
-    ablation_size: int = 48
+    ablation_size: int = 32
     """Side of the ablation's pictures in pixels."""
     ablation_limit: int = 600
     """Pictures of each split of each set that the ablation takes."""
-    ablation_epochs: int = 8
+    ablation_epochs: int = 6
     """Passes of the ablation."""
     size: int = 64
     """Side of the pictures in pixels, over seeds."""

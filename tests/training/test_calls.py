@@ -21,6 +21,7 @@ from facefeat_jax.errors import Interrupted
 from facefeat_jax.models.resnet import ResNet
 from facefeat_jax.run_folder import open_run
 from facefeat_jax.training import groups, loop, steps
+from facefeat_jax.training.augment import Augmentation
 from facefeat_jax.training.loop import train
 
 BATCH, SIZE, STEPS = 4, 32, 3
