@@ -68,6 +68,9 @@ class Augmentation:
             images = mirrored(images, key)
         if not (self.crop or self.colour or self.erase):
             return images
+        # Compiled apart from what is before and after: fused with the gather of a `device` feed, the compiler may
+        # contract other products, and a value half-way between two pixels would be rounded the other way.
+        images, labels, key = jax.lax.optimization_barrier((images, dict(labels), key))
         pixels = images.astype(jnp.float32)
         if self.crop:
             pixels = cropped(pixels, jax.random.fold_in(key, 2), self.crop)
@@ -76,7 +79,7 @@ class Augmentation:
             pixels = jnp.where(about_colour(labels, len(images))[:, None, None, None], pixels, changed)
         if self.erase:
             pixels = erased(pixels, jax.random.fold_in(key, 4), self.erase, fill)
-        return jnp.round(pixels.clip(0, 255)).astype(jnp.uint8)
+        return jax.lax.optimization_barrier(jnp.round(pixels.clip(0, 255)).astype(jnp.uint8))
 
 
 def about_colour(labels: Mapping[str, jax.Array], batch: int) -> jax.Array:
