@@ -49,10 +49,10 @@ def page(found: Sequence[Found]) -> str:
     parts = {part: [row for row in found if row["part"] == part] for part in ("ablation", "seeds")}
     lines = ["# What makes `best` better", ""]
     lines += [
-        f"Made by `python scripts/compare_recipes.py report` from [{len(found)} runs](recipes.json). Real pictures, "
-        "which are not part of the project: 3,200 faces to train the gender head on and 800 to validate (UTKFace in "
-        "FairFace's layout), 1,600 and 400 for glasses (CelebA), 1,664 and 417 shop photographs for shirt. Every "
-        "figure is of the **final** weights. Unless it is said, no person is in both halves of the glasses set.",
+        f"Made by `python scripts/compare_recipes.py report` from `recipes.json`, which holds {len(found)} runs. Real "
+        "pictures, which are not part of the project: 3,200 faces to train the gender head on and 800 to validate "
+        "(UTKFace in FairFace's layout), 1,600 and 400 for glasses (CelebA), 1,664 and 417 shop photographs for shirt. "
+        "Every figure is of the **final** weights. Unless it is said, no person is in both halves of the glasses set.",
         "",
         "All rows of a table start from the same weights (of the same seed) and go through as many pictures. "
         "`baseline` is the notebook's rules, with nothing frozen: a last block on top of random weights says little.",
@@ -78,7 +78,7 @@ def _environment(found: Sequence[Found]) -> list[str]:
             for one in (row["environment"] for row in found)
         }
     )
-    return [*(f"Machine: {one}." for one in machines), "", '```sh title="takes hours"', *COMMANDS.splitlines(), "```"]
+    return [*(f"Machine: {one}." for one in machines), "", "```", *COMMANDS.splitlines(), "```"]
 
 
 def _size(rows: Sequence[Found]) -> str:
