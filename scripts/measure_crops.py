@@ -1,6 +1,6 @@
 """Measures faces and crops on prepared pictures: misses, false finds, frames, and what each head makes of each crop.
 
-    python scripts/measure_crops.py RUN --json crops.json
+    python scripts/measure_crops.py RUN --to docs/benchmarks/crops.md
 
 RUN is a trained run on the three data sets. The validation pictures of the gender and glasses sets show one face each,
 in its middle: none found there is a miss, and a find elsewhere a false one. In shop photographs, where some people are
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,50 @@ from facefeat_jax.prediction.crops import FRAMES, WHOLE, Box, crop
 from facefeat_jax.prediction.faces import HaarFinder, open_finder
 from facefeat_jax.prediction.predictor import Predictor
 from facefeat_jax.progress import Bar
+from facefeat_jax.run_folder import write_file, write_json
 
+_COUNTS = ("pictures", "missed", "false", "none", "one", "more")
+_CROPS = (WHOLE, *FRAMES, "whole, all pictures")
 # What is measured where: the head that the data set labels.
 _SETS = {"fairface": "gender", "glasses": "glasses", "apparel": "shirt"}
+
+_PAGE = """\
+# Faces and crops
+
+How many faces OpenCV's Haar cascades find in the validation pictures, how those are framed around a face, and what a
+head makes of each crop. The pictures are not part of the project: faces in FairFace's layout (UTKFace), faces with
+and without glasses (CelebA), shop photographs. Made by
+
+```
+python scripts/measure_crops.py {run} --to docs/benchmarks/crops.md
+```
+
+on {machine}.
+
+## Misses and false finds
+
+The pictures of faces hold one each, in the middle: none found there is a miss, a find elsewhere (or a second one) a
+false one. Shop photographs may show a person without a head, so that finds are counted only.
+
+{finding}
+
+`{used}` is what `predict --faces` uses.
+
+## How the sets are framed
+
+Median distance of the picture's sides from the centre of the face's box, in its widths and heights, over pictures
+with one find. `FRAMES` in `facefeat_jax/prediction/crops.py` are these figures.
+
+{framing}
+
+## What a head makes of each crop
+
+Accuracy over the pictures in which one face was found and every crop of the row could be made. `whole` is the picture
+as the head was trained on it. In the last row each shop photograph lies somewhere in a grey picture two and a half
+times as wide and high, and the face is found there: a photograph of a scene rather than of a shirt.
+
+{accuracy}
+"""
 
 
 @dataclass(frozen=True)
@@ -47,8 +88,8 @@ class Arguments:
     """A YuNet ONNX file, in place of OpenCV's Haar cascades."""
     sheet: Path | None = None
     """Folder for contact sheets of what was found in shop photographs; never put them into the project."""
-    json: Path | None = None
-    """File for the figures."""
+    to: Path | None = None
+    """The page to write; the figures go beside it as JSON."""
 
 
 def finders(model: Path | None) -> dict[str, Callable[[np.ndarray], list[Box]]]:
@@ -155,6 +196,44 @@ def contact_sheets(pictures: list[Image.Image], boxes: list[list[Box]], folder: 
         sheet.save(folder / f"{start:04}.png")
 
 
+def page(results: dict[str, Any]) -> str:
+    """Returns the figures as Markdown."""
+    about = results["environment"]
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    finding = _table(
+        ["pictures", "cascade", "number", "missed", "false finds", "none found", "one", "more"],
+        [
+            [source, name, *(f"{one[key]}" if key in one else "" for key in _COUNTS)]
+            for source, by_name in results["finding"].items()
+            for name, one in by_name.items()
+        ],
+    )
+    framing = _table(
+        ["pictures", "left", "top", "right", "bottom", "number"],
+        [
+            [source, *(f"{one[side]:.2f}" for side in ("left", "top", "right", "bottom")), f"{one['n']}"]
+            for source, one in results["frames"].items()
+        ],
+    )
+    accuracy = _table(
+        ["head", "pictures", *_CROPS],
+        [
+            [task, f"{one['n']}", *(f"{one[name]:.3f}" if name in one else "" for name in _CROPS)]
+            for task, one in results["crops"].items()
+        ],
+    )
+    machine = f"{about['processor']}, Python {about['python']}, {versions}"
+    used = next(iter(results["finding"]["fairface"]))
+    return _PAGE.format(
+        run=results["run"], machine=machine, finding=finding, used=used, framing=framing, accuracy=accuracy
+    )
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    rule = ["---", *("---:" for _ in header[1:])]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *rows))
+
+
 def main() -> int:
     """Measures, prints and writes the figures."""
     arguments = tyro.cli(Arguments, description=__doc__)
@@ -183,10 +262,10 @@ def main() -> int:
                 if arguments.sheet:
                     contact_sheets(pictures, boxes, arguments.sheet / source)
     results["environment"] = {**describe(("opencv-python-headless", "jax", "flax", "pillow"), ""), "variables": {}}
-    text = json.dumps(results, indent=2, default=float)
-    print(text)
-    if arguments.json:
-        arguments.json.write_text(text + "\n")
+    print(json.dumps(results, indent=2, default=float))
+    if arguments.to:
+        write_json(arguments.to.with_suffix(".json"), results)
+        write_file(arguments.to, page(results).encode())
     return 0
 
 
