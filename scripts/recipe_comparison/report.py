@@ -103,6 +103,10 @@ def _spread(values: Sequence[float]) -> str:
     return f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
 
 
+def _three(figures: dict[str, float]) -> str:
+    return " / ".join(f"{figures[name]:.3f}" for name in FIGURES)
+
+
 def _of(rows: Sequence[Found], name: str) -> dict[int, Found]:
     return {row["seed"]: row for row in rows if row["name"] == name}
 
@@ -131,6 +135,18 @@ def _seeds(rows: Sequence[Found]) -> list[str]:
         f"Above the linear floor (logistic regression on thumbnails of 8 to 24 px of the same pictures, plain split): "
         f"{told}.",
     ]
+    if others := _of(rows, "best, all augmentation"):
+        fields = {name: value for name, value in others[0]["fields"].items() if name not in best[both[0]]["fields"]}
+        told = "; ".join(
+            f"{name}: " + ", ".join(f"{head} {_three(row['heads'][head])}" for head in HEADS)
+            for name, row in (("as it is", best[0]), ("with them", others[0]))
+            if 0 in best
+        )
+        lines += [
+            "",
+            f"With what the ablation left out ({', '.join(f'`{name}` {value}' for name, value in fields.items())}), seed "
+            f"0, accuracy / loss / calibration error: {told}.",
+        ]
     if others := _of(rows, "best, other balance"):
         told = "; ".join(
             f"--balance {row['fields'].get('balance', 1.0):g}: "
@@ -192,7 +208,7 @@ def _ablation(rows: Sequence[Found]) -> list[str]:
     body = []
     for row in rows:
         figures = [row["heads"][head] for head in HEADS]
-        cells = [f"{one['accuracy']:.3f} / {one['loss']:.3f} / {one['calibration_error']:.3f}" for one in figures]
+        cells = [_three(one) for one in figures]
         means = [np.mean([one[figure] for one in figures]) for figure in FIGURES]
         body.append([row["name"], *cells, " / ".join(f"{mean:.3f}" for mean in means), f"{row['seconds']:.0f}"])
     lines += _table(["accuracy / loss / calibration error", *HEADS, "mean", "seconds"], body)
