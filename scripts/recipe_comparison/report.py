@@ -144,8 +144,8 @@ def _seeds(rows: Sequence[Found]) -> list[str]:
         )
         lines += [
             "",
-            f"With what the ablation left out ({', '.join(f'`{name}` {value}' for name, value in fields.items())}), seed "
-            f"0, accuracy / loss / calibration error: {told}.",
+            f"With what the ablation left out ({', '.join(f'`{name}` {value}' for name, value in fields.items())}), "
+            f"seed 0, accuracy / loss / calibration error: {told}.",
         ]
     if others := _of(rows, "best, other balance"):
         told = "; ".join(
