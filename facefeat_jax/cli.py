@@ -246,6 +246,15 @@ class PredictArguments:
     """Pictures at a time."""
     checkpoint: Literal["newest", "best"] = "newest"
     """Which checkpoint; `best`, by validation, is there where the run was trained with --keep-best."""
+    faces: bool = False
+    """Find the faces in each picture and predict for each person: face and head for gender and glasses, upper body for
+    shirt. Needs the extra `faces`."""
+    face_model: Path | None = None
+    """A YuNet ONNX file to find faces with, in place of OpenCV's Haar cascade."""
+    boxes: Path | None = None
+    """Predict for the faces in this CSV file: file,left,top,right,bottom, in pixels."""
+    draw: Path | None = None
+    """Folder for the labelled pictures."""
 
 
 def _predict(argv: Sequence[str]) -> int:
@@ -258,7 +267,20 @@ def _predict(argv: Sequence[str]) -> int:
     from facefeat_jax.prediction.output import lines
     from facefeat_jax.prediction.predictor import Predictor
 
+    if arguments.boxes and (arguments.faces or arguments.face_model):
+        raise UserError("--boxes says where the faces are and --faces looks for them; give one of them")
+    people = bool(arguments.boxes or arguments.faces or arguments.face_model)
     predictor = Predictor.from_run(arguments.run, batch_size=arguments.batch_size, checkpoint=arguments.checkpoint)
+    if people:
+        from facefeat_jax.prediction.people import people_of
+
+        answers = people_of(predictor, boxes=arguments.boxes, face_model=arguments.face_model, draw=arguments.draw)
+    elif arguments.draw:
+        from facefeat_jax.prediction.people import whole_of
+
+        answers = whole_of(predictor, arguments.draw)
+    else:
+        answers = predictor.stream
     bad = 0
 
     def counted(predictions):
@@ -273,7 +295,7 @@ def _predict(argv: Sequence[str]) -> int:
             stream.reconfigure(errors="surrogateescape")
     names = (line.rstrip("\n") for line in sys.stdin) if arguments.images == ("-",) else arguments.images
     form = "json" if arguments.json else arguments.format
-    for line in lines(counted(predictor.stream(names)), tuple(predictor.spec.classes), form):
+    for line in lines(counted(answers(names)), tuple(predictor.spec.classes), form, people=people):
         print(line)
     if bad:
         say(f"facefeat: {bad} of the pictures can't be used; each has its reason in the output")

@@ -17,6 +17,7 @@ from facefeat_jax.evaluation.metrics import probabilities
 from facefeat_jax.evaluation.predict_step import make_predict_step
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.models.values import split_values
+from facefeat_jax.prediction.crops import Person
 from facefeat_jax.run_folder import open_run
 from facefeat_jax.spec import ModelSpec
 from facefeat_jax.training.checkpoints import Which
@@ -47,11 +48,15 @@ class Prediction:
       source: the file's name, or `#n` for the n-th picture (from 0) of those that have no name.
       heads: by task; empty where the picture can't be used.
       error: what is wrong with the picture, or None.
+      person: whom it is about, where people were looked for; None where the picture as a whole is meant.
+      note: what else is to be said, such as that no face was found, or None.
     """
 
     source: str
     heads: dict[str, HeadPrediction]
     error: str | None = None
+    person: Person | None = None
+    note: str | None = None
 
 
 class Predictor:
@@ -108,7 +113,7 @@ class Predictor:
         source = str(image) if isinstance(image, str | Path) else f"#{number}"
         try:
             if isinstance(image, str | Path):
-                return source, decode_resized(_content(Path(image)), size, policy, interpolation=interpolation), None
+                return source, decode_resized(content_of(Path(image)), size, policy, interpolation=interpolation), None
             if isinstance(image, bytes):
                 return source, decode_resized(image, size, policy, interpolation=interpolation), None
             return source, pixels_resized(image, size, policy, interpolation=interpolation), None
@@ -135,7 +140,8 @@ class Predictor:
             row += 1
 
 
-def _content(path: Path) -> bytes:
+def content_of(path: Path) -> bytes:
+    """Returns a file's bytes; raises `BadImageError` where it can't be read."""
     try:
         return path.read_bytes()
     except OSError as error:

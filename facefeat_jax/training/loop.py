@@ -41,6 +41,7 @@ from facefeat_jax.runtime import set_numerics
 from facefeat_jax.spec import ModelSpec
 from facefeat_jax.tasks import get_task
 from facefeat_jax.training import automatic, checkpoints, groups, out_of_memory, steps
+from facefeat_jax.training.augment import Augmentation
 from facefeat_jax.training.inputs import Inputs
 from facefeat_jax.training.interrupt import SignalWatch, Told
 from facefeat_jax.training.logs import Logs, NoLogs
@@ -137,7 +138,7 @@ def open_data(config: TrainConfig, *, padded_size: int | None = None) -> RunData
     """
     data_dir = config.data_dir or default_data_dir()
     classes = _class_names(config, data_dir)
-    training = open_examples(config.sources, "train", data_dir, classes, limit=config.limit)
+    training = open_examples(config.sources, "train", data_dir, classes, limit=config.limit, disjoint=config.disjoint)
     validation = open_examples(config.sources, "val", data_dir, classes, limit=config.limit)
     stream = IndexStream(
         training,
@@ -146,6 +147,7 @@ def open_data(config: TrainConfig, *, padded_size: int | None = None) -> RunData
         batch_size=config.batch_size,
         epochs=config.epochs,
         seed=config.seed,
+        balance=config.balance,
         padded_size=padded_size,
     )
     return RunData(classes, training, validation, stream)
@@ -217,14 +219,20 @@ class _Run:
         )
         # For the logs, all at once: asked for step by step, each would be a computation and a wait of its own.
         self.learning_rates = jax.device_get(jax.vmap(learning_rate)(jax.numpy.arange(len(self.stream))))
-        self.state = placement.replicate(steps.create_state(model, trained))
+        optimizer = groups.adam(config.weight_decay)
+        self.state = placement.replicate(
+            steps.create_state(model, trained, optimizer=optimizer, averaged=config.ema > 0)
+        )
         step = steps.make_step(
             train_graph,
             spec,
             trained,
             learning_rate,
             config.dtype,
-            flip=config.flip,
+            augmentation=Augmentation(config.flip, config.crop, config.colour_jitter, config.erase),
+            optimizer=optimizer,
+            label_smoothing=config.label_smoothing,
+            ema=config.ema,
             seed=config.seed,
             after=until,
             skip_nonfinite=config.on_nonfinite == "skip",
@@ -475,8 +483,7 @@ class _Run:
                 self.evaluator.use(heads, self.programs.get(heads))
         results = self.evaluator.results(
             self.validation_feed,
-            self.state.params,
-            self.state.batch_stats,
+            *steps.final_weights(self.state),
             tasks,
             title=f"{title} {'+'.join(tasks)}",
             **options,
