@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 
 from facefeat_jax.data.images import BadImageError, decode_resized, pixels_resized
+from facefeat_jax.data.trees import MAX_FILE_BYTES
 from facefeat_jax.errors import UserError
 from facefeat_jax.evaluation.metrics import probabilities
 from facefeat_jax.evaluation.predict_step import make_predict_step
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.models.values import split_values
+from facefeat_jax.regular_file import read_regular
 from facefeat_jax.run_folder import open_run
 from facefeat_jax.spec import ModelSpec
 
@@ -134,7 +136,7 @@ class Predictor:
 
 def _content(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_regular(path, MAX_FILE_BYTES)
     except OSError as error:
         raise BadImageError(f"can't be read: {error.strerror or error}") from error
     except ValueError as error:  # a name that no file can have
