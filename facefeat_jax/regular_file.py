@@ -19,7 +19,7 @@ def read_regular(path: str | Path, most_bytes: int) -> bytes:
       OSError: it can't be read, is no regular file (a pipe, a device, a folder) or is larger; `strerror` says which.
       ValueError: no file can have that name.
     """
-    # Without O_NONBLOCK, opening a pipe waits for somebody to write into it. (Windows has neither; O_BINARY is its own.)
+    # Without O_NONBLOCK, opening a pipe waits for somebody to write into it. (Windows has O_BINARY instead.)
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with open(descriptor, "rb") as file:
         status = os.fstat(descriptor)

@@ -26,7 +26,7 @@ MAX_PIXELS = 89_478_485
 """Largest width times height that is decoded: Pillow's own mark for a decompression bomb (256 MiB as RGB)."""
 
 LARGE_PIXELS = 12_000_000
-"""Pictures of more pixels are decoded one at a time, however many threads ask: one takes up to a gigabyte and a half."""
+"""Pictures of more pixels are decoded one at a time, however many threads ask: one may take two gigabytes."""
 
 _one_large = threading.Lock()
 

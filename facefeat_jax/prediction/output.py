@@ -11,7 +11,12 @@ from typing import Literal
 
 from facefeat_jax.prediction.predictor import Prediction
 
-Format = Literal["text", "json", "csv"]
+Format = Literal["text", "json", "jsonl", "csv"]
+
+
+def columns(tasks: Sequence[str]) -> list[str]:
+    """Returns the header of the CSV form."""
+    return ["file", *(part for task in tasks for part in (task, f"{task}_probability")), "error"]
 
 
 def lines(predictions: Iterable[Prediction], tasks: Sequence[str], form: Format) -> Iterator[str]:
@@ -20,16 +25,18 @@ def lines(predictions: Iterable[Prediction], tasks: Sequence[str], form: Format)
     Args:
       predictions: in the order of the output.
       tasks: the heads, in the order of the columns.
-      form: `text` is a line per picture; `json` one array; `csv` a header and a row per picture.
+      form: `text` is a line per picture; `json` one array; `jsonl` an object per picture; `csv` a header and a row per
+        picture.
     """
     if form == "csv":
-        yield _row(["file", *(part for task in tasks for part in (task, f"{task}_probability")), "error"])
+        yield _row(columns(tasks))
     first = True
     for prediction in predictions:
         if form == "text":
             yield _text(prediction)
-        elif form == "json":
-            yield ("[" if first else ",") + json.dumps({"file": prediction.source, **_json(prediction)})
+        elif form in ("json", "jsonl"):
+            opening = "" if form == "jsonl" else "[" if first else ","
+            yield opening + json.dumps({"file": prediction.source, **_json(prediction)})
         else:
             cells = [_cells(prediction, task) for task in tasks]
             yield _row([prediction.source, *(cell for pair in cells for cell in pair), prediction.error or ""])
@@ -39,10 +46,19 @@ def lines(predictions: Iterable[Prediction], tasks: Sequence[str], form: Format)
 
 
 def _text(prediction: Prediction) -> str:
+    source = _shown(prediction.source)
     if prediction.error:
-        return f"{prediction.source}: {prediction.error}"
+        return f"{source}: {prediction.error}"
     heads = "  ".join(f"{task}: {head.label} {head.probability:.3f}" for task, head in prediction.heads.items())
-    return f"{prediction.source}: {heads}"
+    return f"{source}: {heads}"
+
+
+def _shown(name: str) -> str:
+    """Returns a file's name for a terminal: one line, and no control characters (a name may come from anywhere)."""
+    # What stands for bytes that are not UTF-8 goes out as it came in.
+    return "".join(
+        letter if letter.isprintable() or "\udc80" <= letter <= "\udcff" else ascii(letter)[1:-1] for letter in name
+    )
 
 
 def _json(prediction: Prediction) -> dict[str, object]:

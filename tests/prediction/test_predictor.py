@@ -7,6 +7,7 @@ import io
 import json
 import os
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -104,6 +105,13 @@ def test_pipes_devices_and_huge_files_are_not_read(predictor, pictures, tmp_path
     reasons = [answer.error or "" for answer in predictor.predict(names)]
     words = ["not a regular file", "not a regular file", "symbolic links", "larger than 256 MiB", "null", ""]
     assert all(word in reason and bool(word) == bool(reason) for reason, word in zip(reasons, words, strict=True))
+
+
+def test_an_answer_that_is_no_number_is_said(trained_run, pictures):
+    broken = Predictor.from_run(trained_run)
+    broken._batch_stats = jax.tree.map(lambda leaf: leaf * np.nan, broken._batch_stats)
+    (answer,) = broken.predict(pictures[:1])
+    assert answer.heads == {} and "not a number" in answer.error
 
 
 def test_nothing_and_only_bad_pictures(predictor, mixed):

@@ -10,6 +10,7 @@ import pickle
 import resource
 import struct
 import tarfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from facefeat_jax.errors import UserError
-from weights_conversion.files import WeightsFileError, check_finite, read, write
+from weights_conversion import torch_pickle
+from weights_conversion.files import WeightsFileError, check_finite, read, read_metadata, write
 from weights_conversion.torch_pickle import load
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -552,6 +554,47 @@ def test_pickles_that_make_no_sense(container: str, body: bytes, tmp_path: Path)
     path = tmp_path / "w.pth"
     path.write_bytes(CONTAINERS[container](body))
     refusal(path)
+
+
+def test_a_pickle_of_millions_of_objects_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte would become an object of a hundred."""
+    monkeypatch.setattr(torch_pickle, "_MOST_STEPS", 1000)
+    for container in CONTAINERS.values():
+        (tmp_path / "w.pth").write_bytes(container(b"\x80\x02" + b"}" * 1000 + b"."))
+        assert "longer than that of any model" in refusal(tmp_path / "w.pth")
+    (tmp_path / "w.pth").write_bytes(in_zip(mapping(tensor())))
+    assert read(tmp_path / "w.pth")
+
+
+def test_a_tar_of_nothing_ends(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    with tarfile.open(path, "w") as tar:
+        for _ in range(1200):
+            tar.addfile(tarfile.TarInfo("x"))
+    path.write_bytes(path.read_bytes() + in_tar(mapping(tensor())))
+    assert "without the members" in refusal(path)
+
+
+def test_metadata_that_would_unpack_to_gigabytes_is_left_alone(tmp_path: Path) -> None:
+    whole = bytearray(zip_of({"x/data.pkl": b"", "archive/metadata.json": bytes(1 << 24)}, zipfile.ZIP_DEFLATED))
+    at = whole.rindex(b"PK\x01\x02")
+    struct.pack_into("<I", whole, at + 24, 100)  # it claims a hundred bytes
+    path = tmp_path / "w.pth"
+    path.write_bytes(whole)
+    tracemalloc.start()
+    assert read_metadata(path) == {}
+    assert tracemalloc.get_traced_memory()[1] < 1 << 22
+    tracemalloc.stop()
+
+
+def test_metadata_of_safetensors_is_read_by_the_library(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    write(path, {"a": np.zeros(1, np.float32)}, metadata={"k": "v"})
+    assert read_metadata(path)["k"] == "v"
+    for header in (b"{" + b"[" * 100_000, b'{"__metadata__":{"a":1}}', b'{"__metadata__":[]}'):
+        path.write_bytes(struct.pack("<Q", len(header)) + header)
+        with pytest.raises(WeightsFileError, match="safetensors refuses it"):
+            read_metadata(path)
 
 
 def test_copies_do_not_multiply(tmp_path: Path) -> None:
