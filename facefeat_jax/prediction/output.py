@@ -74,5 +74,6 @@ def _cells(prediction: Prediction, task: str) -> tuple[str, str]:
 
 def _row(cells: Sequence[str]) -> str:
     out = StringIO()
-    csv.writer(out, lineterminator="").writerow(cells)
-    return out.getvalue()
+    # Python before 3.13 quotes line breaks only where they end lines, too.
+    csv.writer(out, lineterminator="\r\n").writerow(cells)
+    return out.getvalue().removesuffix("\r\n")
