@@ -235,7 +235,14 @@ def _predict(argv: Sequence[str]) -> int:
         about = {"model": predictor.fingerprint(), "classes": predictor.spec.classes}
         total = None if arguments.images == ("-",) else len(arguments.images)
         written = write_answers(
-            predictor.stream, names, arguments.out, tasks=tasks, about=about, resume=arguments.resume, total=total
+            predictor.stream,
+            names,
+            arguments.out,
+            tasks=tasks,
+            about=about,
+            resume=arguments.resume,
+            group=arguments.batch_size,
+            total=total,
         )
         earlier = f", {written.before:,} of them from before" if written.before else ""
         say(f"facefeat: {written.pictures:,} pictures in {arguments.out}{earlier}")

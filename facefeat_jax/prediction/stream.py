@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -51,6 +52,7 @@ def write_answers(
     tasks: Sequence[str],
     about: Mapping[str, Any],
     resume: bool = False,
+    group: int = 1,
     total: int | None = None,
 ) -> Written:
     """Writes an answer for each picture, in order, as soon as it is there.
@@ -62,6 +64,8 @@ def write_answers(
       tasks: the heads, in the order of the columns.
       about: whatever the answers depend on beside the pictures, as JSON values.
       resume: go on with a file that is there: its answers are kept, a last line that was cut is mended.
+      group: pictures that are answered together, a batch. A resumed run begins with a whole one: the last digits of an
+        answer depend on the size of its batch, and the file shall be the same as without the interruption.
       total: number of names where it is known, for the bar.
 
     Raises:
@@ -78,7 +82,7 @@ def write_answers(
         with only_one(out):
             _settle_about(out.with_name(out.name + ".about.json"), {"form": form, **about}, is_new, out)
             with out.open("r+b") as file:
-                remaining, before, bad = _skip_done(file, names, out, form, tasks)
+                remaining, before, bad = _skip_done(file, names, out, form, tasks, group)
                 return _go_on(file, stream(remaining), out, form, tasks, Written(before, before, bad), total)
     except BlockingIOError:
         raise UserError(f"another process is writing {out}; wait for it, or give another file") from None
@@ -105,28 +109,34 @@ def _settle_about(path: Path, about: Mapping[str, Any], is_new: bool, out: Path)
 
 
 def _skip_done(
-    file: IO[bytes], names: Iterable[str], out: Path, form: str, tasks: Sequence[str]
+    file: IO[bytes], names: Iterable[str], out: Path, form: str, tasks: Sequence[str], group: int
 ) -> tuple[Iterator[str], int, int]:
-    """Walks along the answers in the file and the pictures; cuts the file after the last whole answer.
+    """Walks along the answers in the file and the pictures; cuts the file after the last whole group of answers.
 
     Returns:
       The names that are left, the number of answers, and how many of them say that the picture can't be used.
     """
     remaining = iter(names)
     done = bad = whole = 0
+    start, since = (0, 0, 0), []  # the last group's beginning, and the pictures that were answered from there on
     for source, is_bad, end in (_rows_jsonl if form == "jsonl" else _rows_csv)(file, out, tasks):
         whole = end
-        if source is None:  # the header
-            continue
-        name = next(remaining, None)
-        if name != source:
-            here = "the list ends" if name is None else f"the list has {name!r}"
-            raise UserError(
-                f"{out}: answer {done + 1:,} is for {source!r} where {here}; "
-                "--resume takes the same pictures in the same order (more may follow), or give another file"
-            )
-        done += 1
-        bad += is_bad
+        if source is not None:  # else it is the header
+            name = next(remaining, None)
+            if name != source:
+                here = "the list ends" if name is None else f"the list has {name!r}"
+                raise UserError(
+                    f"{out}: answer {done + 1:,} is for {source!r} where {here}; "
+                    "--resume takes the same pictures in the same order (more may follow), or give another file"
+                )
+            done += 1
+            bad += is_bad
+            since.append(name)
+        if done % group == 0:
+            start, since = (whole, done, bad), []
+    if (following := next(remaining, None)) is not None:
+        whole, done, bad = start
+        remaining = chain(since, [following], remaining)
     file.truncate(whole)
     file.seek(whole)
     return remaining, done, bad

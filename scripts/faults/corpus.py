@@ -67,7 +67,7 @@ def write_mutated(folder: Path, count: int, seed: int) -> list[Bad]:
     made = []
     for number in range(count):
         random = np.random.RandomState([seed, number])
-        which, kind = number % len(names), kinds[number // len(names) % len(kinds)]
+        which, kind = number % len(names), kinds[random.randint(len(kinds))]
         name = f"{number:05}-{names[which]}.jpg"
         (folder / name).write_bytes(mutated(contents[which], kind, random, contents))
         made.append(Bad(f"{folder.name}/{name}", kind, None))

@@ -37,7 +37,7 @@ def run(work: Path, *, count: int, seed: int) -> Tally:
     for number, name in enumerate(names):
         one, other = (answers[number] if number < len(answers) else {} for answers in (first, second))
         in_place = one.get("file") == other.get("file") == name and one.get("heads")
-        tally.add(bool(in_place) and _same(one, other), "pictures", f"{name}: {one} and {other}")
+        tally.add(bool(in_place) and one == other, "pictures", f"{name}: {one} and {other}")
     for kind, answers in (("answers of the whole run", first), ("answers after the kill", second)):
         tally.add(len(answers) == count, kind, f"{len(answers)} for {count} pictures")
     tally.add(killed_at > 0 and "from before" in resumed, "what was done is skipped", f"{killed_at}: {resumed[-300:]}")
@@ -126,12 +126,3 @@ def _at(seen: list[tuple[int, int]], count: int, share: float) -> int:
     """Returns the memory when that share of the output was written."""
     last = seen[-1][0] if seen else 0
     return next((rss for done, rss in seen if done >= share * last), 0)
-
-
-def _same(one: dict, other: dict) -> bool:
-    """Whether two answers are the same; after a resume the batches are other ones, so the last digits may differ."""
-    return one.get("heads", {}).keys() == other.get("heads", {}).keys() and all(
-        abs(other["heads"][task]["probabilities"][name] - value) < 1e-5
-        for task, head in one["heads"].items()
-        for name, value in head["probabilities"].items()
-    )

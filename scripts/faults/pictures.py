@@ -22,6 +22,7 @@ from .tally import Tally
 DEFAULT_COUNT = 6000
 TIMEOUT_S = 1800.0  # of each command
 MOST_BYTES = 4 * 2**30  # that a command may hold: twice what one picture at the limit of size takes
+_BOMB_BYTES, _HONEST_BYTES = 500 * 2**20, 200 * 2**20
 _GOOD = 60  # pictures that nothing is wrong with, between the others
 
 
@@ -188,7 +189,7 @@ def _zip(work: Path, seed: int, tally: Tally) -> None:
         "../climbs.jpg": "zip entry that climbs out",
         "glasses/../../climbs.jpg": "zip entry that climbs out",
         "/tmp/facefeat-absolute.jpg": "zip entry with an absolute name",
-        "..\\climbs.jpg": "zip entry that climbs out",
+        "..\\climbs too.jpg": "zip entry that climbs out",
         "C:/climbs.jpg": "zip entry with a drive",
         "glasses/link.jpg": "zip entry that is a link",
         "glasses/encrypted.jpg": "zip entry that is encrypted",
@@ -205,7 +206,7 @@ def _zip(work: Path, seed: int, tally: Tally) -> None:
             entry.compress_type = zipfile.ZIP_BZIP2 if "bzip2" in name else zipfile.ZIP_DEFLATED
             if "link" in name:
                 entry.external_attr = (stat.S_IFLNK | 0o777) << 16
-            size = {"glasses/bomb.jpg": 500, "glasses/honest.jpg": 200}.get(name, 0) * 2**20
+            size = {"glasses/bomb.jpg": _BOMB_BYTES, "glasses/honest.jpg": _HONEST_BYTES}.get(name, 0)
             archive.writestr(entry, bytes(size) if size else b"/etc/passwd" if "link" in name else jpeg)
         for number, name in enumerate(good):
             image = draw(seed, number).image.convert("RGB").resize((48, 48))

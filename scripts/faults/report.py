@@ -90,6 +90,4 @@ def _campaign(result: dict[str, Any]) -> list[str]:
 def _plain(text: str) -> str:
     """Returns text that Markdown leaves as it is, on one line."""
     shown = "".join(letter if letter.isprintable() else " " for letter in text)
-    for mark in "\\|<>*_`[]#":
-        shown = shown.replace(mark, f"\\{mark}" if mark != "|" else "&#124;")
-    return shown
+    return shown.translate({ord(mark): f"\\{mark}" for mark in "\\<>*_`[]#"} | {ord("|"): "&#124;"})

@@ -59,7 +59,8 @@ def test_an_answer_for_every_picture_in_order(suffix, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
-def test_cut_at_any_byte_it_goes_on_to_the_same_file(suffix, tmp_path):
+def test_cut_at_any_byte_it_goes_on_to_the_same_file(suffix, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     out = tmp_path / f"answers{suffix}"
     write(out)
     whole = out.read_bytes()
@@ -76,6 +77,28 @@ def test_cut_at_any_byte_it_goes_on_to_the_same_file(suffix, tmp_path):
         assert (done.pictures, done.bad) == (8, 1) and asked == NAMES[done.before :]
         before.add(done.before)
     assert before == set(range(9))
+
+
+def test_a_resumed_run_begins_with_a_whole_batch(tmp_path):
+    """What an answer's last digits are depends on the batch it was in; here all of them are the batch."""
+
+    def in_batches(names: Iterable[str]) -> Iterator[Prediction]:
+        given = iter(names)
+        while batch := list(itertools.islice(given, 3)):
+            for name in batch:
+                yield Prediction(name, {}, " and ".join(map(ascii, batch)))
+
+    for form in ("jsonl", "csv"):
+        out = tmp_path / f"answers.{form}"
+        options = {"tasks": TASKS, "about": {}, "group": 3}
+        assert write_answers(in_batches, NAMES, out, **options) == Written(8, 0, 8)
+        whole = out.read_bytes()
+        ends = [number + 1 for number, byte in enumerate(whole) if byte == ord("\n")]
+        for end in ends:
+            out.write_bytes(whole[:end])
+            done = write_answers(in_batches, NAMES, out, resume=True, **options)
+            assert out.read_bytes() == whole and (done.before % 3 == 0 or done.before == 8) and done.bad == 8
+        assert write_answers(in_batches, NAMES, out, resume=True, **options) == Written(8, 8, 8)
 
 
 def test_more_pictures_may_follow_and_zeros_of_a_power_cut_are_mended(tmp_path):
@@ -165,21 +188,24 @@ def pictures(tmp_path_factory) -> list[Path]:
 
 def test_the_command(trained_run, pictures, tmp_path, capsys):
     out = tmp_path / "answers.jsonl"
-    command = ["predict", str(trained_run), *map(str, pictures), "--out", str(out)]
-    assert main(command) == 2
+    command = ["predict", str(trained_run), *map(str, pictures), "--batch-size", "2"]
+    assert main([*command, "--out", str(out)]) == 2
     said = capsys.readouterr()
-    assert said.out == "" and f"4 pictures in {out}" in said.err and "1 of the pictures can't be used" in said.err
+    assert said.out == "" and f"4 pictures in {out}\n" in said.err and "1 of the pictures can't be used" in said.err
     whole = out.read_bytes()
-    assert main(command) == 2 and "is there already" in capsys.readouterr().err
-    out.write_bytes(whole[: len(whole) // 2])
-    assert main([*command, "--resume"]) == 2
-    assert "of them from before" in capsys.readouterr().err and out.read_bytes() == whole
     assert [json.loads(line)["file"] for line in whole.splitlines()] == list(map(str, pictures))
+    assert main([*command, "--out", str(out)]) == 2 and "is there already" in capsys.readouterr().err
+    for length, before in ((len(whole) * 3 // 4, 2), (len(whole), 4)):
+        out.write_bytes(whole[:length])
+        assert main([*command, "--out", str(out), "--resume"]) == 2
+        said = capsys.readouterr().err
+        assert f"4 pictures in {out}, {before} of them from before" in said and "1 of the pictures can't" in said
+        assert out.read_bytes() == whole
 
-    assert main([*command[:-2], "--format", "jsonl"]) == 2
+    assert main([*command, "--format", "jsonl"]) == 2
     assert capsys.readouterr().out.encode() == whole
     for wrong in (["--resume"], ["--out", str(out), "--json"], ["--out", str(out), "--format", "csv"]):
-        assert main([*command[:-2], *wrong]) == 2
+        assert main([*command, *wrong]) == 2
         assert "--out" in capsys.readouterr().err
 
 

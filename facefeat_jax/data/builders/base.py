@@ -76,12 +76,13 @@ class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # ty
             chosen = cls.select(tree, path)
         except LayoutError as error:
             raise not_as_expected(cls.SOURCE, path, str(error)) from error
-        skipped = dict(tree.skipped)
+        skipped, named = dict(tree.skipped), set()
         for number, one in enumerate(chosen.left_out):
             # A row whose picture is there, but is a dangling link, say: named once, with both.
-            if one.reason == NO_PICTURE and (reason := skipped.pop(chosen.root + one.file, None)):
+            if one.reason == NO_PICTURE and (reason := skipped.get(chosen.root + one.file)):
                 chosen.left_out[number] = dataclasses.replace(one, detail=f"{one.detail}: {reason}")
-        chosen.left_out += [LeftOut(name, "", NOT_OFFERED, reason) for name, reason in skipped.items()]
+                named.add(chosen.root + one.file)
+        chosen.left_out += [LeftOut(name, "", NOT_OFFERED, why) for name, why in tree.skipped if name not in named]
         return chosen
 
     def __init__(
