@@ -112,10 +112,10 @@ def _train(argv: Sequence[str]) -> int:
     config = apply_smoke(_parse(TrainConfig, f"train {argv[0]}", argv[1:], load_recipe(argv[0])))
     from facefeat_jax.evaluation.table import results_table
     from facefeat_jax.run_folder import CURVES, REPORT
-    from facefeat_jax.runtime import use_compilation_cache
+    from facefeat_jax.runtime import start_up
     from facefeat_jax.training.loop import train
 
-    use_compilation_cache()
+    start_up()
     results = train(config)
     print(results_table(results, sequential=config.schedule == "sequential"))
     print(f"trained in {results['seconds']:.0f} s{_where_it_went(results['timings'])}")
@@ -157,9 +157,9 @@ class EvaluateArguments:
 
 def _evaluate(argv: Sequence[str]) -> int:
     arguments = _parse(EvaluateArguments, "evaluate", argv)
-    from facefeat_jax.runtime import use_compilation_cache
+    from facefeat_jax.runtime import start_up
 
-    use_compilation_cache()
+    start_up()
     from facefeat_jax.evaluation.evaluate import evaluate_run
     from facefeat_jax.evaluation.table import heads_table
 
@@ -203,14 +203,14 @@ def _predict(argv: Sequence[str]) -> int:
     arguments = _parse(PredictArguments, "predict", argv)
     if not arguments.images:
         raise UserError("name the pictures: facefeat predict RUN IMAGE...")
-    from facefeat_jax.runtime import use_compilation_cache
+    from facefeat_jax.runtime import start_up
 
     if arguments.out is None and arguments.resume:
         raise UserError("--resume goes on with a file: give it with --out FILE")
     if arguments.out is not None and (arguments.json or arguments.format != "text"):
         raise UserError("--out takes its form from the file's suffix, .jsonl or .csv; leave --format and --json out")
 
-    use_compilation_cache()
+    start_up()
     from facefeat_jax.prediction.output import lines
     from facefeat_jax.prediction.predictor import Predictor
 

@@ -12,10 +12,13 @@ from pathlib import Path
 
 import tyro
 
-from facefeat_jax.errors import UserError, run_main, unknown
+_SCRIPTS = str(Path(__file__).resolve().parents[1])
+if _SCRIPTS not in sys.path:
+    sys.path.insert(0, _SCRIPTS)
 
-from . import report
-from .campaigns import CAMPAIGNS, run_campaign
+from facefeat_jax.errors import UserError, run_main, unknown  # noqa: E402
+from faults import report  # noqa: E402
+from faults.campaigns import CAMPAIGNS, run_campaign  # noqa: E402
 
 
 @dataclass(frozen=True)

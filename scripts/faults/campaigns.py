@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from facefeat_jax.benchmarking import machine
-
-from .tally import Tally
+from faults.tally import Tally
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def run_campaign(name: str, out: Path, *, count: int | None = None, seed: int, k
     work = Path(tempfile.mkdtemp(prefix=f"faults-{name}-")).resolve()
     started = time.monotonic()
     try:
-        module = importlib.import_module(f".{campaign.module}", __package__)
+        module = importlib.import_module(f"faults.{campaign.module}")
         tally: Tally = module.run(work / "work", count=count, seed=seed)
     finally:
         if not keep:

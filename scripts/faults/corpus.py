@@ -13,8 +13,7 @@ import numpy as np
 from PIL import Image, ImageCms
 
 from facefeat_jax.data.avatars import draw
-
-from .mutate import MUTATIONS, mutated
+from faults.mutate import MUTATIONS, mutated
 
 _MODES = ("RGB", "L", "RGBA", "CMYK", "P", "1", "I;16", "LA", "I", "F")
 _OPTIONS: dict[str, tuple[dict[str, object], ...]] = {

@@ -13,9 +13,8 @@ import numpy as np
 from facefeat_jax.data.label_files import read_table
 from facefeat_jax.data.selection import LayoutError, Row, Selection, fairface
 from facefeat_jax.errors import UserError
-
-from .mutate import MUTATIONS, mutated
-from .tally import Tally
+from faults.mutate import MUTATIONS, mutated
+from faults.tally import Tally
 
 DEFAULT_COUNT = 4000
 MOST_SECONDS = 5.0  # for a table of 40 rows

@@ -13,9 +13,8 @@ import psutil
 from PIL import Image
 
 from facefeat_jax.data.avatars import draw
-
-from .processes import environment, facefeat, random_run
-from .tally import Tally
+from faults.processes import environment, facefeat, random_run
+from faults.tally import Tally
 
 DEFAULT_COUNT = 20_000
 SIZE = 64

@@ -1,6 +1,6 @@
 """Weights that read well and are still not to be used: other shapes, NaN, other types, other bytes than were published.
 
-python -m scripts.faults.models WORK FIRST LAST SEED      # what the campaign starts: one line of JSON per file
+python -m faults.models WORK FIRST LAST SEED      # what the campaign starts: one line of JSON per file
 """
 
 from __future__ import annotations

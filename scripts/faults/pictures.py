@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .corpus import Bad, every_format, write_classics, write_mutated
-from .mutate import mutated
-from .processes import facefeat, random_run
-from .processes import run as run_command
-from .tally import Tally
+from faults.corpus import Bad, every_format, write_classics, write_mutated
+from faults.mutate import mutated
+from faults.processes import facefeat, random_run
+from faults.processes import run as run_command
+from faults.tally import Tally
 
 DEFAULT_COUNT = 6000
 TIMEOUT_S = 1800.0  # of each command

@@ -1,6 +1,6 @@
 """Weights from a link: spoiled, lying and hostile files, read by a process that is watched while it reads.
 
-    python -m scripts.faults.weights WORK FIRST LAST SEED     # what the campaign starts: one line of JSON per file
+    python -m faults.weights WORK FIRST LAST SEED     # what the campaign starts: one line of JSON per file
 
 An audit hook tells of everything that could be harm: a program started, code compiled or run, a module imported, a file
 written, a connection made.
@@ -25,10 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from . import models
-from .mutate import MUTATIONS, mutated
-from .processes import ROOT, environment
-from .tally import Tally
+from faults import models
+from faults.mutate import MUTATIONS, mutated
+from faults.processes import ROOT, environment
+from faults.tally import Tally
 
 DEFAULT_COUNT = 8000
 MODELS = 60  # files of 45 MB

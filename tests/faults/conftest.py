@@ -1,4 +1,4 @@
-"""Makes the fault campaigns (`scripts/faults`) importable."""
+"""Makes the campaigns (`scripts/faults`) importable."""
 
 from __future__ import annotations
 
