@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import importlib
+import importlib.util
 import json
 import shutil
 import sys
@@ -33,12 +34,15 @@ class Campaign:
     are_inputs: bool
 
 
-CAMPAIGNS: dict[str, Campaign] = {
+_ALL = {
     "pictures": Campaign("pictures", 6000, True),
     "labels": Campaign("labels", 4000, True),
     "weights": Campaign("weights", 8000, True),
     "load": Campaign("load", 20_000, False),
+    "interruptions": Campaign("interruptions", 30, False),
+    "storage": Campaign("storage", 30, False),
 }
+CAMPAIGNS = {name: one for name, one in _ALL.items() if importlib.util.find_spec(f"faults.{one.module}")}
 
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "pillow", "safetensors", "tensorflow-datasets", "orbax-checkpoint")
 FORMAT = 1
@@ -58,6 +62,7 @@ def run_campaign(name: str, out: Path, *, count: int | None = None, seed: int, k
     count = campaign.count if count is None else count
     out.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f"faults-{name}-")).resolve()
+    (work / "work").mkdir()
     started = time.monotonic()
     try:
         module = importlib.import_module(f"faults.{campaign.module}")

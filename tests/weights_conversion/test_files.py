@@ -659,6 +659,43 @@ def test_arbitrary_opcodes_are_read_or_refused(tmp_path_factory: Any, body: list
         assert "\n" not in str(error)
 
 
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 2**70) | st.floats(allow_nan=False) | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
+    max_leaves=8,
+)
+_ENTRY = st.fixed_dictionaries(
+    {
+        "dtype": st.sampled_from(["F32", "F64", "BF16", "BOOL", "U8", "F8_E5M2", "F4", "C64", "X"]) | _JSON,
+        "shape": st.lists(st.integers(0, 5) | st.integers(0, 2**66), max_size=4) | _JSON,
+        "data_offsets": st.tuples(st.integers(0, 64), st.integers(0, 64) | st.integers(0, 2**66)) | _JSON,
+    }
+)
+
+
+@settings(max_examples=300, derandomize=True, deadline=2000, suppress_health_check=list(HealthCheck), database=None)
+@given(
+    header=st.dictionaries(st.sampled_from(["a", "b", "__metadata__", ""]), _ENTRY | _JSON, max_size=3),
+    length=st.none() | st.integers(0, 2**64 - 1),
+    data=st.binary(max_size=64),
+)
+@example(header={"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, length=None, data=bytes(4))
+@example(header={"a": {"dtype": "F32", "shape": [0, 2**62], "data_offsets": [0, 0]}}, length=None, data=b"")
+@example(header={"a": {"dtype": "F4", "shape": [2], "data_offsets": [0, 1]}}, length=None, data=b"1")
+@example(header={"__metadata__": {"k": 1}}, length=None, data=b"")
+def test_arbitrary_headers_are_read_or_refused(tmp_path_factory: Any, header: Any, length: Any, data: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "headers.safetensors"
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text) if length is None else length) + text + data)
+    for reader in (read, read_metadata):
+        try:
+            found = reader(path)
+        except WeightsFileError as error:
+            assert "\n" not in str(error)
+        else:
+            assert reader is read_metadata or sum(array.nbytes for array in found.values()) <= len(data)
+
+
 # -------------------------------------------------------------------------------------------------------------- writing
 
 
