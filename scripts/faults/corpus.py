@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,8 +53,10 @@ def every_format(seed: int) -> dict[str, bytes]:
                     continue  # libtiff would complain on standard error
                 file = io.BytesIO()
                 try:
-                    source = drawn.convert("L").convert("I").convert("I;16") if mode == "I;16" else drawn.convert(mode)
-                    source.save(file, form, **options)
+                    with warnings.catch_warnings(action="ignore"):
+                        grey = drawn.convert("L").convert("I")
+                        source = grey.convert("I;16") if mode == "I;16" else drawn.convert(mode)
+                        source.save(file, form, **options)
                 except Exception:  # a mode that the format lacks, or one that Pillow has no writer for
                     continue
                 made[f"{form}-{mode}-{number}".replace(";", "")] = file.getvalue()

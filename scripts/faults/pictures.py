@@ -139,12 +139,12 @@ def _predict(
         wrong["predict"] = failure
     if ended.peak_bytes > MOST_BYTES:
         wrong["memory of predict"] = f"{ended.peak_bytes / 2**20:,.0f} MiB"
-    answers = [json.loads(line) for line in (work / "answers.jsonl").read_text().splitlines()]
+    answers = _answers(work / "answers.jsonl")
     if [answer["file"] for answer in answers] != [str(download / name) for name in names]:
         wrong["order of predict"] = f"{len(answers)} answers for {len(names)} pictures, or in another order"
     found = {answer["file"].removeprefix(f"{download}/"): answer for answer in answers}
-    (folder,) = [*(work / "data" / "fairface").glob("[0-9]*")] or [work]
-    kept = {row["source_file"] for path in folder.glob("records-*.csv") for row in _rows(path)}
+    prepared = (work / "data" / "fairface").glob("[0-9]*/records-*.csv")
+    kept = {row["source_file"] for path in prepared for row in _rows(path)}
     for one in bad:
         answer = found.get(one.name)
         has_heads = "heads" in (answer or {})
@@ -160,11 +160,14 @@ def _predict(
         timeout=TIMEOUT_S,
     )
     yield alone.peak_bytes
-    for line in (work / "alone.jsonl").read_text().splitlines():
-        clean = json.loads(line)
+    for clean in _answers(work / "alone.jsonl"):
         name = clean["file"].removeprefix(f"{download}/")
         if not _same(clean, found.get(name, {})):
             wrong.setdefault(name, "predict gives another answer for it among bad ones than alone")
+
+
+def _answers(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def _same(clean: dict, other: dict) -> bool:

@@ -59,13 +59,14 @@ def _follow(module: str, tally: Tally, work: Path, count: int, seed: int) -> Non
     work.mkdir(parents=True, exist_ok=True)
     while number < count:
         command = [sys.executable, "-m", module, str(work), str(number), str(count), str(seed)]
-        with (work / "weights.stderr").open("wb") as err:
-            child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=err, env=environment(work), text=True)
+        with (
+            (work / "weights.stderr").open("wb") as err,
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=err, env=environment(work), text=True) as child,
+        ):
             while line := _line_in_time(child):
                 case = json.loads(line)
                 tally.add(not case["failure"], case["kind"], f"file {number} of seed {seed}: {case['failure']}")
                 number += 1
-            child.wait()
         if number < count:
             # It died, or hung, with this one.
             said = (work / "weights.stderr").read_text(errors="replace")[-500:]
