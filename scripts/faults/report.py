@@ -10,6 +10,7 @@ from typing import Any
 from facefeat_jax.errors import UserError
 
 _FORMAT = 1
+_CRASHES = ("crash: ", "command: ")  # kinds of failures: a process that died, or a command that ended as none should
 _KEYS = {"format", "campaign", "tried", "survived", "counts", "failures", "environment", "command"}
 
 
@@ -49,13 +50,14 @@ def report(results: Sequence[dict[str, Any]]) -> str:
         "overnight on shared machines, on files from the internet; a short sample of each runs in `make test`. "
         "Everything is drawn from the seed in the command, so that a failure can be made again.",
         "",
-        "| | tried | survived | not survived |",
-        "| --- | --- | --- | --- |",
+        "| | tried | survived | not survived | of these, crashes |",
+        "| --- | --- | --- | --- | --- |",
     ]
-    for title, some in (("bad inputs", inputs), ("faults and load", faults)):
+    for title, some in (("bad inputs, and good ones between them", inputs), ("faults and load", faults)):
         if some:
             tried, survived = (sum(result[key] for result in some) for key in ("tried", "survived"))
-            lines.append(f"| {title} | {tried:,} | {survived:,} | {tried - survived:,} |")
+            crashes = sum(failure.startswith(_CRASHES) for result in some for failure in result["failures"])
+            lines.append(f"| {title} | {tried:,} | {survived:,} | {tried - survived:,} | {crashes:,} |")
     for result in results:
         lines += ["", *_campaign(result)]
     return "\n".join(lines) + "\n"

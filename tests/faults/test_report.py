@@ -27,7 +27,8 @@ def test_a_campaign_is_run_counted_and_reported(tmp_path, monkeypatch, capsys):
     assert call(monkeypatch, "report", str(tmp_path / "labels.json"), "--out", str(page)) == 0
     text = page.read_text()
     assert (
-        "| bad inputs | 80 | 80 | 0 |" in text and "`python -m scripts.faults run labels --count 80 --seed 4`" in text
+        "| bad inputs, and good ones between them | 80 | 80 | 0 | 0 |" in text
+        and "`python -m scripts.faults run labels --count 80 --seed 4`" in text
     )
     assert "A short one" in text and result["environment"]["python"] in text
 
@@ -37,13 +38,14 @@ def test_what_was_not_survived_is_said_and_fails(tmp_path, monkeypatch, capsys):
         tally = Tally("odd", "Odd faults")
         tally.add(True, "a|b")
         tally.add(False, "a|b", "it <b>crashed</b>\nbadly")
+        tally.add(False, "crash", "exit code -11")
         return tally
 
     monkeypatch.setattr("faults.labels.run", run)
     assert call(monkeypatch, "run", "labels", "--out", str(tmp_path)) == 1
-    assert "2 tried, 1 survived, 1 not" in capsys.readouterr().out
+    assert "3 tried, 1 survived, 2 not" in capsys.readouterr().out
     text = report.report([report.read(tmp_path / "labels.json")])
-    assert "| a&#124;b | 2 | 1 |" in text and "| bad inputs | 2 | 1 | 1 |" in text
+    assert "| a&#124;b | 2 | 1 |" in text and "between them | 3 | 1 | 2 | 1 |" in text
     assert "- a&#124;b: it \\<b\\>crashed\\</b\\> badly" in text
 
 
