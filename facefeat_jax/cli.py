@@ -238,8 +238,12 @@ class PredictArguments:
     """Folder of the run."""
     images: tyro.conf.Positional[tuple[str, ...]]
     """Picture files. `-` reads file names from standard input, one a line."""
-    format: Literal["text", "json", "csv"] = "text"
+    format: Literal["text", "json", "jsonl", "csv"] = "text"
     """Form of the output."""
+    out: Path | None = None
+    """File to write, .jsonl or .csv, instead of standard output; an interrupted one can be gone on with."""
+    resume: bool = False
+    """Go on with the file of --out: the same pictures in the same order, what is done is skipped."""
     json: bool = False
     """The same as --format json."""
     batch_size: int = 32
@@ -263,6 +267,11 @@ def _predict(argv: Sequence[str]) -> int:
         raise UserError("name the pictures: facefeat predict RUN IMAGE...")
     from facefeat_jax.runtime import start_up
 
+    if arguments.out is None and arguments.resume:
+        raise UserError("--resume goes on with a file: give it with --out FILE")
+    if arguments.out is not None and (arguments.json or arguments.format != "text"):
+        raise UserError("--out takes its form from the file's suffix, .jsonl or .csv; leave --format and --json out")
+
     start_up()
     from facefeat_jax.prediction.output import lines
     from facefeat_jax.prediction.predictor import Predictor
@@ -270,6 +279,11 @@ def _predict(argv: Sequence[str]) -> int:
     if arguments.boxes and (arguments.faces or arguments.face_model):
         raise UserError("--boxes says where the faces are and --faces looks for them; give one of them")
     people = bool(arguments.boxes or arguments.faces or arguments.face_model)
+    if people and arguments.out:
+        raise UserError(
+            "--out holds one answer for each picture, and with --faces or --boxes there may be more; write them to "
+            "standard output, with --format jsonl or csv"
+        )
     predictor = Predictor.from_run(arguments.run, batch_size=arguments.batch_size, checkpoint=arguments.checkpoint)
     if people:
         from facefeat_jax.prediction.people import people_of
@@ -281,6 +295,7 @@ def _predict(argv: Sequence[str]) -> int:
         answers = whole_of(predictor, arguments.draw)
     else:
         answers = predictor.stream
+    tasks = tuple(predictor.spec.classes)
     bad = 0
 
     def counted(predictions):
@@ -294,9 +309,28 @@ def _predict(argv: Sequence[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")
     names = (line.rstrip("\n") for line in sys.stdin) if arguments.images == ("-",) else arguments.images
-    form = "json" if arguments.json else arguments.format
-    for line in lines(counted(answers(names)), tuple(predictor.spec.classes), form, people=people):
-        print(line)
+    if arguments.out is not None:
+        from facefeat_jax.prediction.stream import write_answers
+
+        about = {"model": predictor.fingerprint(), "classes": predictor.spec.classes}
+        total = None if arguments.images == ("-",) else len(arguments.images)
+        written = write_answers(
+            answers,
+            names,
+            arguments.out,
+            tasks=tasks,
+            about=about,
+            resume=arguments.resume,
+            group=arguments.batch_size,
+            total=total,
+        )
+        earlier = f", {written.before:,} of them from before" if written.before else ""
+        say(f"facefeat: {written.pictures:,} pictures in {arguments.out}{earlier}")
+        bad = written.bad
+    else:
+        form = "json" if arguments.json else arguments.format
+        for line in lines(counted(answers(names)), tasks, form, people=people):
+            print(line)
     if bad:
         say(f"facefeat: {bad} of the pictures can't be used; each has its reason in the output")
     return 2 if bad else 0

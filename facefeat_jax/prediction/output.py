@@ -11,10 +11,16 @@ from typing import Literal
 
 from facefeat_jax.prediction.predictor import Prediction
 
-Format = Literal["text", "json", "csv"]
+Format = Literal["text", "json", "jsonl", "csv"]
 
 
 _PERSON = ("person", "left", "top", "right", "bottom")
+
+
+def columns(tasks: Sequence[str], *, people: bool = False) -> list[str]:
+    """Returns the header of the CSV form; `people` as in `lines`."""
+    answers = [part for task in tasks for part in (task, f"{task}_probability")]
+    return ["file", *(_PERSON if people else ()), *answers, *(("note",) if people else ()), "error"]
 
 
 def lines(
@@ -25,19 +31,20 @@ def lines(
     Args:
       predictions: in the order of the output.
       tasks: the heads, in the order of the columns.
-      form: `text` is a line per picture; `json` one array; `csv` a header and a row per picture.
+      form: `text` is a line per picture; `json` one array; `jsonl` an object per picture; `csv` a header and a row per
+        picture.
       people: whether people were looked for: then there is a line or row for each of them, with the face's box, and
         one for a picture without any.
     """
     if form == "csv":
-        columns = [part for task in tasks for part in (task, f"{task}_probability")]
-        yield _row(["file", *(_PERSON if people else ()), *columns, *(("note",) if people else ()), "error"])
+        yield _row(columns(tasks, people=people))
     first = True
     for prediction in predictions:
         if form == "text":
             yield _text(prediction)
-        elif form == "json":
-            yield ("[" if first else ",") + json.dumps({"file": prediction.source, **_json(prediction)})
+        elif form in ("json", "jsonl"):
+            opening = "" if form == "jsonl" else "[" if first else ","
+            yield opening + json.dumps({"file": prediction.source, **_json(prediction)})
         else:
             cells = [_cells(prediction, task) for task in tasks]
             who = _who(prediction) if people else []
@@ -50,14 +57,23 @@ def lines(
 
 
 def _text(prediction: Prediction) -> str:
+    source = _shown(prediction.source)
     if prediction.error:
-        return f"{prediction.source}: {prediction.error}"
+        return f"{source}: {prediction.error}"
     where = f" [{prediction.person.number}: {prediction.person.face}]" if prediction.person else ""
     note = f"  ({prediction.note})" if prediction.note else ""
     if not prediction.heads:
-        return f"{prediction.source}{where}: {prediction.note}"
+        return f"{source}{where}: {prediction.note}"
     heads = "  ".join(f"{task}: {head.label} {head.probability:.3f}" for task, head in prediction.heads.items())
-    return f"{prediction.source}{where}: {heads}{note}"
+    return f"{source}{where}: {heads}{note}"
+
+
+def _shown(name: str) -> str:
+    """Returns a file's name for a terminal: one line, and no control characters (a name may come from anywhere)."""
+    # What stands for bytes that are not UTF-8 goes out as it came in.
+    return "".join(
+        letter if letter.isprintable() or "\udc80" <= letter <= "\udcff" else ascii(letter)[1:-1] for letter in name
+    )
 
 
 def _json(prediction: Prediction) -> dict[str, object]:
@@ -84,5 +100,6 @@ def _cells(prediction: Prediction, task: str) -> tuple[str, str]:
 
 def _row(cells: Sequence[str]) -> str:
     out = StringIO()
-    csv.writer(out, lineterminator="").writerow(cells)
-    return out.getvalue()
+    # Python before 3.13 quotes line breaks only where they end lines, too.
+    csv.writer(out, lineterminator="\r\n").writerow(cells)
+    return out.getvalue().removesuffix("\r\n")

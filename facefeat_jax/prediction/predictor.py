@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,20 +11,26 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from facefeat_jax.data.images import BadImageError, decode_resized, pixels_resized
+from facefeat_jax.data.trees import MAX_FILE_BYTES
 from facefeat_jax.errors import UserError
 from facefeat_jax.evaluation.metrics import probabilities
 from facefeat_jax.evaluation.predict_step import make_predict_step
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.models.values import split_values
 from facefeat_jax.prediction.crops import Person
+from facefeat_jax.regular_file import read_regular
 from facefeat_jax.run_folder import open_run
 from facefeat_jax.spec import ModelSpec
 from facefeat_jax.training.checkpoints import Which
 
 Image = str | Path | bytes | np.ndarray | Any  # a file, its content, a uint8 array [height, width, 3], or a PIL image
+
+
+_NO_NUMBER = "the model's answer is not a number; its weights may be damaged: try an earlier checkpoint"
 
 
 @dataclass(frozen=True)
@@ -91,6 +99,13 @@ class Predictor:
         opened = open_run(Path(run), checkpoint)
         return cls(opened.model, opened.spec, batch_size=batch_size, threads=threads)
 
+    def fingerprint(self) -> str:
+        """Returns a hash of the weights and of how pictures are preprocessed: the same answers come from the same."""
+        digest = hashlib.sha256(json.dumps(self.spec.to_json(), sort_keys=True).encode())
+        for leaf in jax.tree.leaves((self._params, self._batch_stats)):
+            digest.update(np.asarray(leaf).tobytes())
+        return digest.hexdigest()
+
     def predict(self, images: Sequence[Image]) -> list[Prediction]:
         """Returns a prediction for each picture, in their order; a bad picture's has an `error` and no heads."""
         return list(self.stream(images))
@@ -134,16 +149,19 @@ class Predictor:
             if image is None:
                 yield Prediction(source, {}, error)
                 continue
-            yield Prediction(
-                source, {task: _head(names, classes[task][row]) for task, names in self.spec.classes.items()}
-            )
+            if all(np.isfinite(classes[task][row]).all() for task in classes):
+                yield Prediction(
+                    source, {task: _head(names, classes[task][row]) for task, names in self.spec.classes.items()}
+                )
+            else:
+                yield Prediction(source, {}, _NO_NUMBER)
             row += 1
 
 
 def content_of(path: Path) -> bytes:
     """Returns a file's bytes; raises `BadImageError` where it can't be read."""
     try:
-        return path.read_bytes()
+        return read_regular(path, MAX_FILE_BYTES)
     except OSError as error:
         raise BadImageError(f"can't be read: {error.strerror or error}") from error
     except ValueError as error:  # a name that no file can have

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -192,7 +192,7 @@ def make_step(
             finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((gradients, batch_stats))]).all()
             finite &= jnp.isfinite(sum(metric["loss"] for metric in metrics.values()))
             kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after_step, state)
-            after_step = kept._replace(step=after_step.step)
+            after_step = replace(kept, step=after_step.step)
             metrics = {task: {**metric, "finite": finite} for task, metric in metrics.items()}
         return after_step, metrics
 
