@@ -9,6 +9,7 @@ PREDICT = ("PIL",)
 TRAIN = (
     "absl",
     "grain",
+    "imagehash",
     "importlib_resources",
     "jinja2",
     "markupsafe",

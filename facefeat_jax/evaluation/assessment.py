@@ -1,4 +1,4 @@
-"""The whole evaluation of a run: figures with intervals, slices by group, calibration; as JSON and CSV in its folder."""
+"""The whole evaluation of a run: figures with intervals, slices by group, calibration; written as JSON and CSV."""
 
 from __future__ import annotations
 
@@ -266,9 +266,7 @@ def assess_run(
     else:
         calibration = Calibration.read(folder, step=found.run.step)
     names = tuple(sources or found.config.sources)
-    assessment = assess(
-        found.answers, calibration, data=names, batch_size=found.config.batch_size, on_part=own
-    )
+    assessment = assess(found.answers, calibration, data=names, batch_size=found.config.batch_size, on_part=own)
     return RunAssessment(found, calibration, assessment)
 
 
@@ -295,13 +293,15 @@ def write_assessment(folder: Path, assessment: Assessment, answers: Answers) -> 
 
 
 def largest_gaps(slicings: Mapping[str, Sequence[Slicing]]) -> list[Slicing]:
-    """Returns, of each head, the slicing whose gap stands out most from what chance makes; heads without one are not
-    there."""
+    """Returns, of each head, the slicing by one kind of groups whose gap stands out most from what chance makes.
+
+    Of crossings there are too many: some stand out by chance. Heads without such a gap are not there.
+    """
     found = []
     for of_head in slicings.values():
-        telling = [one for one in of_head if one.exceeds_chance]
+        telling = [one for one in of_head if one.exceeds_chance and "×" not in one.by]
         if telling:
-            found.append(max(telling, key=lambda one: (one.gap or 0.0) - (one.gap_by_chance or 0.0)))
+            found.append(max(telling, key=lambda one: one.beyond_chance))
     return found
 
 

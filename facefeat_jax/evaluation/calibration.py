@@ -1,8 +1,8 @@
 """Calibration: probabilities that are frequencies, and a threshold below which a head says that it is unsure.
 
 One temperature per head divides its logits (Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural
-Networks", ICML 2017): it changes no answer. Temperature and threshold are fitted on one part of the validation pictures,
-and what they are worth is measured on the other (`fitting_part`).
+Networks", ICML 2017): it changes no answer. Temperature and threshold are fitted on one part of the validation
+pictures, and what they are worth is measured on the other (`fitting_part`).
 """
 
 from __future__ import annotations
@@ -174,7 +174,10 @@ def calibrate_head(logits: np.ndarray, labels: np.ndarray, *, error_rate: float 
             f"it takes {needed}"
         )
     elif threshold is None:
-        notes.append(f"always unsure: no threshold keeps to {error_rate:.1%} wrong answers")
+        notes.append(
+            f"always unsure: no threshold is sure to keep to {error_rate:.1%} wrong answers; a larger --error-rate "
+            "gets answers"
+        )
     never_sure = threshold is None and len(labels) >= needed
     return HeadCalibration(temperature, threshold, error_rate, len(labels), never_sure, tuple(notes))
 
@@ -199,8 +202,8 @@ def choose_threshold(confidence: np.ndarray, right: np.ndarray, error_rate: floa
     """Returns the threshold that lets most answers through while their error rate stays below what is wanted.
 
     That is: the upper end of the share of wrong answers (Clopper and Pearson, one-sided, `CONFIDENCE`) is at most
-    `error_rate`. It is the bound of one threshold; that several were looked at is not corrected for, so what it is worth
-    is measured on other pictures.
+    `error_rate`. It is the bound of one threshold; that several were looked at is not corrected for, so what it is
+    worth is measured on other pictures.
 
     Args:
       confidence: `[n]`, the probability of each answer.
@@ -230,7 +233,7 @@ def least_pictures(error_rate: float) -> int:
 
 
 def confidence_bins(probability: np.ndarray) -> np.ndarray:
-    """Returns the bin `[n]`, from 0, that the probability of each answer falls into; `probability` is `[n, classes]`."""
+    """Returns the bin `[n]`, from 0, of the probability of each answer; `probability` is `[n, classes]`."""
     confidence = probability.max(axis=1)
     return np.clip(np.ceil(confidence * NUM_BINS).astype(int) - 1, 0, NUM_BINS - 1)
 

@@ -132,8 +132,7 @@ class Evaluator:
         """
         rows_of = {tuple(tasks): np.arange(len(self._examples))}
         return {
-            task: logits
-            for task, (logits, _) in self._run(feed, params, batch_stats, rows_of, tasks, title).items()
+            task: logits for task, (logits, _) in self._run(feed, params, batch_stats, rows_of, tasks, title).items()
         }
 
     def _run(
@@ -180,12 +179,14 @@ class RunAnswers:
     Attributes:
       run: the run, with its model.
       config: the run's, with what the call changed.
+      data_dir: where the prepared data lie.
       examples: the pictures.
       answers: what every head says of each of them.
     """
 
     run: Run
     config: TrainConfig
+    data_dir: Path
     examples: Examples
     answers: Answers
 
@@ -234,7 +235,7 @@ def answers_of_run(
     feed = Feed(examples, placement, rows, None, config.feed_threads, config.feed_prefetch)
     params, batch_stats = jax.device_put((params, batch_stats), placement.replicated)
     logits = evaluator.all_logits(feed, params, batch_stats, tuple(run.spec.classes), title=f"evaluating {split}")
-    return RunAnswers(run, config, examples, Answers.of(examples, run.spec.classes, logits))
+    return RunAnswers(run, config, where, examples, Answers.of(examples, run.spec.classes, logits))
 
 
 def evaluate_run(

@@ -128,6 +128,10 @@ def head_scores(
             intervals[name] = None
         elif name == "accuracy":
             intervals[name] = share_interval(drawn[name], value, draws.num_units)
+        elif name == "ece":
+            # A resample, which has pictures twice, has a larger one than the pictures have: moved back by that much.
+            low, high = percentile_interval(drawn[name]) + (value - np.median(drawn[name]))
+            intervals[name] = (max(0.0, float(low)), float(high))
         else:
             low, high = percentile_interval(drawn[name])
             intervals[name] = (float(low), float(high)) if math.isfinite(low) else None
@@ -165,9 +169,8 @@ def _ranked(classes: Sequence[str], present: np.ndarray) -> list[int]:
 
 def _notes(classes: Sequence[str], present: np.ndarray) -> list[str]:
     if len(present) == 1:
-        return [
-            f"all pictures are {classes[present[0]]}: AUROC and average precision are not defined, they need two classes"
-        ]
+        only = classes[present[0]]
+        return [f"all pictures are {only}: AUROC and average precision need two classes and are not defined"]
     absent = [name for number, name in enumerate(classes) if number not in present]
     if not absent:
         return []
@@ -250,5 +253,3 @@ def ranking(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> tu
         precision = hits_so_far / (hits_so_far + misses_so_far)
         mean = np.where(hits > 0, hits * precision, 0.0).sum(axis=1) / all_hits
     return area, mean
-
-

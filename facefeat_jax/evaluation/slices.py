@@ -64,7 +64,7 @@ class Slicing:
       predicted: whether a part of it is the prediction of another head, rather than known.
       slices: the groups, in the order of their names.
       unknown: pictures of which the group is not known; they are in no slice.
-      lowest: the group with the lowest accuracy, of those that are not small; None where fewer than two can be compared.
+      lowest: the group with the lowest accuracy, of those that are not small; None where fewer than two are left.
       highest: the one with the highest.
       gap: difference of their accuracies.
       gap_interval: 95% interval of the difference of these two groups.
@@ -83,6 +83,11 @@ class Slicing:
     gap_interval: Interval | None = None
     gap_by_chance: float | None = None
     notes: tuple[str, ...] = field(default=())
+
+    @property
+    def beyond_chance(self) -> float:
+        """How many times as large the gap is as what chance makes; 0 where there is no gap."""
+        return (self.gap or 0.0) / self.gap_by_chance if self.gap_by_chance else 0.0
 
     @property
     def exceeds_chance(self) -> bool:
@@ -118,7 +123,7 @@ def slice_head(answers: Answers, task: str, *, crossings: bool = True) -> tuple[
     groupings, notes = _groupings(answers, task)
     head = _Head(answers, task)
     found = [_slicing(head, one) for one in groupings]
-    if crossings:
+    if crossings and len(answers) >= 2 * LEAST:
         for first, second in itertools.combinations(groupings, 2):
             if first.predicted and second.predicted:
                 continue  # what two heads say of pictures of which neither is known
@@ -218,7 +223,9 @@ def _slicing(head: _Head, grouping: _Grouping) -> Slicing:
     notes = []
     if unknown:
         notes.append(f"{grouping.name} is not known of {unknown:,} of {len(head.labels):,} pictures")
-    accuracies = {number: one.accuracy for number, one in enumerate(slices) if one.accuracy is not None and not one.small}
+    accuracies = {
+        number: one.accuracy for number, one in enumerate(slices) if one.accuracy is not None and not one.small
+    }
     if len(accuracies) < 2:
         notes.append(f"fewer than two groups have {LEAST} pictures or more: nothing to compare")
         return Slicing(head.task, grouping.name, grouping.predicted, tuple(slices), unknown, notes=tuple(notes))

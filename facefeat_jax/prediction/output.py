@@ -9,7 +9,7 @@ from dataclasses import asdict
 from io import StringIO
 from typing import Literal
 
-from facefeat_jax.prediction.predictor import Prediction
+from facefeat_jax.prediction.predictor import HeadPrediction, Prediction
 
 Format = Literal["text", "json", "csv"]
 
@@ -23,7 +23,8 @@ def lines(predictions: Iterable[Prediction], tasks: Sequence[str], form: Format)
       form: `text` is a line per picture; `json` one array; `csv` a header and a row per picture.
     """
     if form == "csv":
-        yield _row(["file", *(part for task in tasks for part in (task, f"{task}_probability")), "error"])
+        columns = [part for task in tasks for part in (task, f"{task}_probability")]
+        yield _row(["file", *columns, "error", *(f"{task}_unsure" for task in tasks)])
     first = True
     for prediction in predictions:
         if form == "text":
@@ -32,7 +33,9 @@ def lines(predictions: Iterable[Prediction], tasks: Sequence[str], form: Format)
             yield ("[" if first else ",") + json.dumps({"file": prediction.source, **_json(prediction)})
         else:
             cells = [_cells(prediction, task) for task in tasks]
-            yield _row([prediction.source, *(cell for pair in cells for cell in pair), prediction.error or ""])
+            unsure = [_unsure(prediction, task) for task in tasks]
+            found = [cell for pair in cells for cell in pair]
+            yield _row([prediction.source, *found, prediction.error or "", *unsure])
         first = False
     if form == "json":
         yield "[]" if first else "]"
@@ -41,8 +44,13 @@ def lines(predictions: Iterable[Prediction], tasks: Sequence[str], form: Format)
 def _text(prediction: Prediction) -> str:
     if prediction.error:
         return f"{prediction.source}: {prediction.error}"
-    heads = "  ".join(f"{task}: {head.label} {head.probability:.3f}" for task, head in prediction.heads.items())
+    heads = "  ".join(f"{task}: {_answer(head)}" for task, head in prediction.heads.items())
     return f"{prediction.source}: {heads}"
+
+
+def _answer(head: HeadPrediction) -> str:
+    told = f"{head.label} {head.probability:.3f}"
+    return f"unsure ({told})" if head.unsure else told
 
 
 def _json(prediction: Prediction) -> dict[str, object]:
@@ -54,6 +62,11 @@ def _json(prediction: Prediction) -> dict[str, object]:
 def _cells(prediction: Prediction, task: str) -> tuple[str, str]:
     head = prediction.heads.get(task)
     return ("", "") if head is None else (head.label, f"{head.probability:.6f}")
+
+
+def _unsure(prediction: Prediction, task: str) -> str:
+    head = prediction.heads.get(task)
+    return "" if head is None else "yes" if head.unsure else "no"
 
 
 def _row(cells: Sequence[str]) -> str:
