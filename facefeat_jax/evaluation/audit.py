@@ -28,7 +28,7 @@ from facefeat_jax.run_folder import AUDIT, CONFIG, open_run, write_file, write_j
 SHOWN = 24
 """Pictures of a contact sheet, and pairs that are shown."""
 
-LISTED = 200
+LISTED = 1000
 """Pictures with the highest loss that are listed, of each head and split."""
 
 _SIDE = 160  # pixels of the longer side of pictures that are shown
@@ -70,7 +70,7 @@ class Double:
       second: where the second came from.
       splits: of both.
       bits: in which their perceptual hashes differ.
-      correlation: of their thumbnails.
+      levels: mean difference of their thumbnails' colours, of 255.
       same_person: whether the data set says that it is the same person; None where it does not know.
       conflicts: heads of which they have different labels.
     """
@@ -80,7 +80,7 @@ class Double:
     second: str
     splits: tuple[str, str]
     bits: int
-    correlation: float
+    levels: float
     same_person: bool | None
     conflicts: tuple[str, ...]
 
@@ -275,13 +275,13 @@ def _doubles(
                 other.name(b),
                 (split_a, split_b),
                 pair.bits,
-                round(pair.correlation, 4),
+                round(pair.levels, 2),
                 persons[0] == persons[1] if known else None,
                 tuple(task for task, x, y in labels if UNKNOWN not in (x, y) and x != y),
             )
         )
     order = {"file": 0, "pixels": 1, "near": 2}
-    return sorted(found, key=lambda one: (order[one.kind], not one.across, -one.correlation))
+    return sorted(found, key=lambda one: (order[one.kind], not one.across, one.levels))
 
 
 def _suspects(answers: Answers, task: str, split: str) -> list[Suspect]:
@@ -308,11 +308,11 @@ def _suspects(answers: Answers, task: str, split: str) -> list[Suspect]:
 
 def _write(out: Path, made: Audit, examples: Mapping[str, Examples]) -> Path:
     write_json(out / "audit.json", made.to_json())
-    header = ["kind", "bits", "correlation", "same_person", "first", "second", "splits", "conflicts"]
+    header = ["kind", "bits", "levels", "same_person", "first", "second", "splits", "conflicts"]
     told = {None: "", True: "yes", False: "no"}
     rows: list[list[Any]] = []
     for one in made.doubles:
-        what = [one.kind, one.bits, one.correlation, told[one.same_person]]
+        what = [one.kind, one.bits, one.levels, told[one.same_person]]
         rows.append([*what, one.first, one.second, " ".join(one.splits), " ".join(one.conflicts)])
     write_file(out / "duplicates.csv", _table(header, rows))
     listed = [one for of_head in made.suspects.values() for found in of_head.values() for one in found]

@@ -1,8 +1,9 @@
 """Pictures that are there twice: the same file, the same pixels, or nearly the same picture.
 
 Nearly the same is told by a perceptual hash (imagehash's `phash`: the signs of the lowest frequencies of a picture of
-32 by 32, 64 bits), which survives another size, another quality and slight changes of colour. Two pictures that differ
-in few bits are looked at again as thumbnails, because portraits that were aligned by their eyes all look alike to it.
+32 by 32, 64 bits), which survives another size and another quality. It sees no colour, and shop photographs of one
+model in one pose look alike to it whatever is worn, so two pictures that differ in few bits are compared again as
+coloured thumbnails.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from facefeat_jax.progress import Bar
 NEAR_BITS = 8
 """Bits of 64 in which the hashes of nearly the same pictures may differ."""
 
-NEAR_CORRELATION = 0.95
-"""Correlation that their thumbnails must have at least."""
+NEAR_LEVELS = 4.0
+"""Mean difference of their thumbnails' colours, in levels of 255, at most."""
 
 Kind = Literal["file", "pixels", "near"]
 
-_SIDE = 32  # of the thumbnails
+_SIDE = 16  # of the thumbnails
 _AT_A_TIME = 2**22  # pairs compared at a time
 _BATCH = 64
 
@@ -40,7 +41,7 @@ class Prints:
       files: `[n]`, SHA-256 of each file, str.
       pixels: `[n]`, SHA-256 of the decoded picture and its size, str.
       hashes: `[n]`, uint64, perceptual.
-      thumbnails: `[n, 1024]`, float32, grey, of mean 0 and length 1 (0 for a picture of one grey).
+      thumbnails: `[n, 768]`, uint8, of 16 by 16 in RGB.
     """
 
     files: np.ndarray
@@ -58,14 +59,14 @@ class Pair:
       first: number of one.
       second: number of the other, greater.
       bits: in which their perceptual hashes differ.
-      correlation: of their thumbnails.
+      levels: mean difference of their thumbnails' colours, of 255.
     """
 
     kind: Kind
     first: int
     second: int
     bits: int
-    correlation: float
+    levels: float
 
 
 def take_prints(parts: Sequence[Examples], *, threads: int = 4) -> Prints:
@@ -83,12 +84,9 @@ def take_prints(parts: Sequence[Examples], *, threads: int = 4) -> Prints:
         image = decode(data, "upright")
         pixels = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
         bits = imagehash.phash(image).hash.ravel()
-        small = image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
-        values = np.asarray(small, np.float32).ravel()
-        values = values - values.mean()
-        length = float(np.linalg.norm(values))
+        small = np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)).ravel()
         number = int.from_bytes(np.packbits(bits).tobytes(), "big")
-        return hashlib.sha256(data).hexdigest(), pixels, number, values / length if length else values
+        return hashlib.sha256(data).hexdigest(), pixels, number, small
 
     places = [(examples, index) for examples in parts for index in range(len(examples))]
     found = []
@@ -101,22 +99,29 @@ def take_prints(parts: Sequence[Examples], *, threads: int = 4) -> Prints:
         np.array(files, dtype=str),
         np.array(pixels, dtype=str),
         np.array(hashes, np.uint64),
-        np.array(thumbnails, np.float32).reshape(len(places), _SIDE * _SIDE),
+        np.array(thumbnails, np.uint8).reshape(len(places), 3 * _SIDE**2),
     )
 
 
-def find_pairs(prints: Prints, *, bits: int = NEAR_BITS, correlation: float = NEAR_CORRELATION) -> list[Pair]:
-    """Returns all pairs of pictures that are the same or nearly the same, by their numbers."""
+def find_pairs(prints: Prints, *, bits: int = NEAR_BITS, most: float = NEAR_LEVELS) -> list[Pair]:
+    """Returns all pairs of pictures that are the same or nearly the same, by their numbers.
+
+    Args:
+      prints: of the pictures.
+      bits: in which the hashes of nearly the same pictures may differ.
+      most: mean difference that their thumbnails may have, in levels of 255.
+    """
     found = []
     for first, second in _close(prints.hashes, bits):
-        alike = float(prints.thumbnails[first] @ prints.thumbnails[second])
+        thumbnails = (prints.thumbnails[number].astype(np.int16) for number in (first, second))
+        levels = float(np.abs(np.subtract(*thumbnails)).mean())
         distance = int(np.bitwise_count(prints.hashes[first] ^ prints.hashes[second]))
         if prints.files[first] == prints.files[second]:
-            found.append(Pair("file", first, second, distance, alike))
+            found.append(Pair("file", first, second, distance, levels))
         elif prints.pixels[first] == prints.pixels[second]:
-            found.append(Pair("pixels", first, second, distance, alike))
-        elif alike >= correlation:
-            found.append(Pair("near", first, second, distance, alike))
+            found.append(Pair("pixels", first, second, distance, levels))
+        elif levels <= most:
+            found.append(Pair("near", first, second, distance, levels))
     return found
 
 

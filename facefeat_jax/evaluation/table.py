@@ -133,7 +133,7 @@ def audit_told(made: Audit) -> list[str]:
     for head, of_head in made.suspects.items():
         for split, found in of_head.items():
             surest = f"; the surest: {found[0].file}" if found else ""
-            told.append(f"{head}, {split}: {len(found):,} contradicted labels listed{surest}")
+            told.append(f"{head}, {split}: {len(found):,} labels contradicted{surest}")
     for link in made.links[:3]:
         told.append(f"{link.first} goes with {link.second}: Cram\u00e9r's V {link.strength:.2f}")
     return told
