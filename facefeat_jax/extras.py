@@ -10,6 +10,7 @@ FACES = ("cv2",)
 TRAIN = (
     "absl",
     "grain",
+    "imagehash",
     "importlib_resources",
     "jinja2",
     "markupsafe",

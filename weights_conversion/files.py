@@ -7,6 +7,7 @@ line. No code of a file is ever run: `torch_pickle` says how a pickle is read wi
 from __future__ import annotations
 
 import difflib
+import json
 import mmap
 import os
 import re

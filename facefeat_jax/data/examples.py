@@ -15,6 +15,9 @@ from facefeat_jax.progress import say
 
 UNKNOWN = -1
 
+IDENTITY = "identity"
+"""The group that numbers persons, in data sets that have it."""
+
 
 class Examples:
     """Labelled pictures under one running number.
@@ -66,6 +69,36 @@ class Examples:
         """Returns where the picture came from: `source/split: file`."""
         split = self.splits[self._split_of[index]]
         return f"{split.source}/{split.split}: {split.source_files[self._row_of[index]]}"
+
+    def groups(self) -> dict[str, np.ndarray]:
+        """Returns what else is known of the pictures: per group `[n]`, str; blank where a picture's is not known."""
+        names = dict.fromkeys(name for split in self.splits for name in split.groups)
+        return {
+            name: np.concatenate(
+                [
+                    split.groups[name][rows] if name in split.groups else np.full(len(rows), "")
+                    for split, rows in zip(self.splits, self.rows, strict=True)
+                ]
+            )
+            for name in names
+        }
+
+    def units(self) -> np.ndarray:
+        """Returns what each picture shows, as a text `[n]`: pictures of the same person share it.
+
+        It is the person where the data set numbers them (its group `identity`), else the file, and depends on nothing
+        else: not on the other pictures, their order or a limit.
+        """
+        identity = self.groups().get(IDENTITY, np.full(len(self), ""))
+        return np.array(
+            [
+                f"{split.source}: person {person}" if person else f"{split.source}: {split.source_files[row]}"
+                for split, row, person in zip(
+                    (self.splits[number] for number in self._split_of), self._row_of, identity, strict=True
+                )
+            ],
+            dtype=str,
+        )
 
     def labelled(self, task: str) -> np.ndarray:
         """Returns the numbers (int64) of the pictures that have a label for the task."""

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from io import StringIO
 from typing import Literal
 
-from facefeat_jax.prediction.predictor import Prediction
+from facefeat_jax.prediction.predictor import HeadPrediction, Prediction
 
 Format = Literal["text", "json", "jsonl", "csv"]
 
@@ -20,6 +20,7 @@ _PERSON = ("person", "left", "top", "right", "bottom")
 def columns(tasks: Sequence[str], *, people: bool = False) -> list[str]:
     """Returns the header of the CSV form; `people` as in `lines`."""
     answers = [part for task in tasks for part in (task, f"{task}_probability")]
+    answers += [f"{task}_unsure" for task in tasks]
     return ["file", *(_PERSON if people else ()), *answers, *(("note",) if people else ()), "error"]
 
 
@@ -49,8 +50,9 @@ def lines(
             cells = [_cells(prediction, task) for task in tasks]
             who = _who(prediction) if people else []
             note = [prediction.note or ""] if people else []
+            unsure = [_unsure(prediction, task) for task in tasks]
             answers = [cell for pair in cells for cell in pair]
-            yield _row([prediction.source, *who, *answers, *note, prediction.error or ""])
+            yield _row([prediction.source, *who, *answers, *unsure, *note, prediction.error or ""])
         first = False
     if form == "json":
         yield "[]" if first else "]"
@@ -64,7 +66,7 @@ def _text(prediction: Prediction) -> str:
     note = f"  ({prediction.note})" if prediction.note else ""
     if not prediction.heads:
         return f"{source}{where}: {prediction.note}"
-    heads = "  ".join(f"{task}: {head.label} {head.probability:.3f}" for task, head in prediction.heads.items())
+    heads = "  ".join(f"{task}: {_answer(head)}" for task, head in prediction.heads.items())
     return f"{source}{where}: {heads}{note}"
 
 
@@ -74,6 +76,11 @@ def _shown(name: str) -> str:
     return "".join(
         letter if letter.isprintable() or "\udc80" <= letter <= "\udcff" else ascii(letter)[1:-1] for letter in name
     )
+
+
+def _answer(head: HeadPrediction) -> str:
+    told = f"{head.label} {head.probability:.3f}"
+    return f"unsure ({told})" if head.unsure else told
 
 
 def _json(prediction: Prediction) -> dict[str, object]:
@@ -96,6 +103,11 @@ def _who(prediction: Prediction) -> list[str]:
 def _cells(prediction: Prediction, task: str) -> tuple[str, str]:
     head = prediction.heads.get(task)
     return ("", "") if head is None else (head.label, f"{head.probability:.6f}")
+
+
+def _unsure(prediction: Prediction, task: str) -> str:
+    head = prediction.heads.get(task)
+    return "" if head is None else "yes" if head.unsure else "no"
 
 
 def _row(cells: Sequence[str]) -> str:

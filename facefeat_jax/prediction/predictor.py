@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,13 @@ import numpy as np
 from facefeat_jax.data.images import BadImageError, decode_resized, pixels_resized
 from facefeat_jax.data.trees import MAX_FILE_BYTES
 from facefeat_jax.errors import UserError
+from facefeat_jax.evaluation.calibration import Calibration, HeadCalibration
 from facefeat_jax.evaluation.metrics import probabilities
 from facefeat_jax.evaluation.predict_step import make_predict_step
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.models.values import split_values
 from facefeat_jax.prediction.crops import Person
+from facefeat_jax.prediction.explanations import Explanations
 from facefeat_jax.regular_file import read_regular
 from facefeat_jax.run_folder import open_run
 from facefeat_jax.spec import ModelSpec
@@ -39,13 +41,15 @@ class HeadPrediction:
 
     Attributes:
       label: name of the most probable class.
-      probability: of that class.
+      probability: of that class, calibrated where the run is.
       probabilities: of every class, by name; they add up to 1.
+      unsure: whether the probability is below what the run's calibration asks of an answer: then `label` is none.
     """
 
     label: str
     probability: float
     probabilities: dict[str, float]
+    unsure: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,9 +79,20 @@ class Predictor:
       spec: what it is.
       batch_size: pictures at a time.
       threads: how many pictures are decoded at a time.
+      calibration: how the heads' numbers are to be read; None takes them as they are.
+      explain: a folder, for a picture of each that shows what speaks for each head's answer (`evaluation.explain`).
     """
 
-    def __init__(self, model: MultiTaskModel, spec: ModelSpec, *, batch_size: int = 32, threads: int = 4):
+    def __init__(
+        self,
+        model: MultiTaskModel,
+        spec: ModelSpec,
+        *,
+        batch_size: int = 32,
+        threads: int = 4,
+        calibration: Calibration | None = None,
+        explain: Path | None = None,
+    ):
         if batch_size < 1 or threads < 1:
             raise UserError(f"batch size and threads must be 1 or more, got {batch_size} and {threads}")
         model.eval()
@@ -86,22 +101,35 @@ class Predictor:
         self._batch_size = batch_size
         self._threads = threads
         self.spec = spec
+        heads = calibration.heads if calibration else {}
+        self._calibration = {task: heads.get(task, HeadCalibration()) for task in spec.classes}
+        self._explanations = Explanations(explain, model, spec) if explain else None
 
     @classmethod
     def from_run(
-        cls, run: str | Path, *, batch_size: int = 32, threads: int = 4, checkpoint: Which = "newest"
+        cls,
+        run: str | Path,
+        *,
+        batch_size: int = 32,
+        threads: int = 4,
+        checkpoint: Which = "newest",
+        explain: Path | None = None,
     ) -> Predictor:
-        """Loads a checkpoint of a run folder: the `newest`, or the `best` (see `run_folder.open_run`).
+        """Loads a checkpoint of a run folder, `newest` or `best` (`run_folder.open_run`), with its calibration.
 
         Raises:
           UserError: the folder is not a run, or holds no checkpoint that can be read.
         """
         opened = open_run(Path(run), checkpoint)
-        return cls(opened.model, opened.spec, batch_size=batch_size, threads=threads)
+        calibration = Calibration.read(Path(run), step=opened.step)
+        return cls(
+            opened.model, opened.spec, batch_size=batch_size, threads=threads, calibration=calibration, explain=explain
+        )
 
     def fingerprint(self) -> str:
-        """Returns a hash of the weights and of how pictures are preprocessed: the same answers come from the same."""
-        digest = hashlib.sha256(json.dumps(self.spec.to_json(), sort_keys=True).encode())
+        """Returns a hash of the weights, the preprocessing and the calibration: the same answers come from the same."""
+        about = [self.spec.to_json(), {task: asdict(one) for task, one in self._calibration.items()}]
+        digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
         for leaf in jax.tree.leaves((self._params, self._batch_stats)):
             digest.update(np.asarray(leaf).tobytes())
         return digest.hexdigest()
@@ -143,16 +171,24 @@ class Predictor:
             padded = min(self._batch_size, 1 << (len(pixels) - 1).bit_length())
             batch = np.stack(pixels + [pixels[0]] * (padded - len(pixels)))
             logits = self._step(self._params, self._batch_stats, batch, tasks=tuple(self.spec.classes))
-            classes = {task: probabilities(np.asarray(value)[: len(pixels)]) for task, value in logits.items()}
+            classes = {
+                task: probabilities(np.asarray(value)[: len(pixels)] / self._calibration[task].temperature)
+                for task, value in logits.items()
+            }
+            if self._explanations:
+                sources = [source for source, image, _ in loaded if image is not None]
+                self._explanations.write(sources, batch, classes)
         row = 0
         for source, image, error in loaded:
             if image is None:
                 yield Prediction(source, {}, error)
                 continue
             if all(np.isfinite(classes[task][row]).all() for task in classes):
-                yield Prediction(
-                    source, {task: _head(names, classes[task][row]) for task, names in self.spec.classes.items()}
-                )
+                heads = {
+                    task: _head(names, classes[task][row], self._calibration[task])
+                    for task, names in self.spec.classes.items()
+                }
+                yield Prediction(source, heads)
             else:
                 yield Prediction(source, {}, _NO_NUMBER)
             row += 1
@@ -168,8 +204,11 @@ def content_of(path: Path) -> bytes:
         raise BadImageError(f"can't be read: {error}") from error
 
 
-def _head(names: Sequence[str], probability: np.ndarray) -> HeadPrediction:
+def _head(names: Sequence[str], probability: np.ndarray, calibration: HeadCalibration) -> HeadPrediction:
     best = int(np.argmax(probability))
     return HeadPrediction(
-        names[best], float(probability[best]), {n: float(p) for n, p in zip(names, probability, strict=True)}
+        names[best],
+        float(probability[best]),
+        {n: float(p) for n, p in zip(names, probability, strict=True)},
+        bool(calibration.unsure(probability[best])),
     )

@@ -30,7 +30,8 @@ from facefeat_jax.errors import Interrupted, UserError
 from facefeat_jax.evaluation.curves import write_curves
 from facefeat_jax.evaluation.evaluate import Evaluator
 from facefeat_jax.evaluation.metrics import HeadResult
-from facefeat_jax.evaluation.report import count_data, training_samples, write_report
+from facefeat_jax.evaluation.publish import publish_training
+from facefeat_jax.evaluation.report import count_data
 from facefeat_jax.factory import create_model
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.models.registry import get_architecture
@@ -214,6 +215,7 @@ class _Run:
         self.programs = Programs(deterministic=config.deterministic)
         held.callback(self.programs.close)
         train_graph, eval_graph = steps.graphdefs(model, trained, freeze_batch_norm=config.batch_norm == "frozen")
+        self.eval_graph = eval_graph
         learning_rate = groups.learning_rate_schedule(
             config.learning_rate_schedule, config.learning_rate, len(self.stream), config.warmup_steps
         )
@@ -514,12 +516,28 @@ class _Run:
         if not self.writes:
             return results
         run_folder.write_json(self.config.run / run_folder.RESULTS, results)
-        samples = training_samples(
-            self.training, self.spec.classes, decode=self.config.decode, image_size=self.config.image_size
-        )
-        write_report(self.config.run, samples=samples)
+        self._publish()
         write_curves(self.config.run)
         return results
+
+    def _publish(self) -> None:
+        """Evaluates the final weights in full: calibration, report and model card."""
+        tasks = self.config.tasks
+        if tasks in self.programs:
+            self.evaluator.use(tasks, self.programs.get(tasks))
+        params, batch_stats = self.state.params, self.state.batch_stats
+        logits = self.evaluator.all_logits(self.validation_feed, params, batch_stats, tasks, title="report:")
+        publish_training(
+            self.config.run,
+            logits=logits,
+            step=len(self.stream),
+            training=self.training,
+            validation=self.validation,
+            model=steps.model_of(self.eval_graph, self.state),
+            spec=self.spec,
+            sources=self.config.sources,
+            batch_size=self.config.batch_size,
+        )
 
     def _timings(self) -> Timings:
         return Timings(
