@@ -3,8 +3,8 @@
 Three forms, each the same sum as `lax.conv_general_dilated`, in another order (what each gains is measured by
 scripts/measure_cpu_convolution.py):
 
-- patches and one matrix product for tiny maps, where XLA takes up to 20 times longer than the arithmetic needs, and
-  for 1x1 kernels, whose weight gradient takes it 4 times too long;
+- patches and one matrix product for tiny maps, where XLA takes up to 20 times longer than the arithmetic needs, for
+  the last maps of a single picture, and for 1x1 kernels, whose weight gradient takes it 4 times too long;
 - Winograd's minimal filtering for 3x3 kernels over many channels: less than half of the multiplications. Forwards
   only: backwards its many sums cost what the products save;
 - elsewhere, and in all gradients but those of patches, XLA's own convolution, the weight gradient a few pictures at a
@@ -27,6 +27,9 @@ from jax.custom_derivatives import SymbolicZero
 
 # The longest side of an input map for which patches are taken.
 LARGEST_SIDE = 4
+# How many output positions (batch x height x width) are so few that patches are taken whatever the map's size: for one
+# picture, XLA (0.10) makes one program of layer4 and the mean after it, which takes five times as long as its parts.
+FEW_POSITIONS = 64
 # From how many channels (in and out) and positions (batch x height x width) on Winograd's form saves more in products
 # than it costs in sums.
 WINOGRAD_CHANNELS = 128
@@ -215,6 +218,8 @@ def conv_general_dilated(
 def _conv_on_cpu(inputs, kernel, strides, padding, precision) -> jax.Array:
     # Without the barrier XLA computes what the inputs come from (a block's sum, its ReLU) again in the backward pass.
     inputs = lax.optimization_barrier(inputs)
-    if kernel.shape[:2] == (1, 1) or max(inputs.shape[1:3]) <= LARGEST_SIDE:
+    batch, height, width, _ = inputs.shape
+    positions = batch * height * width // (strides[0] * strides[1])
+    if kernel.shape[:2] == (1, 1) or max(height, width) <= LARGEST_SIDE or positions <= FEW_POSITIONS:
         return conv_as_patches(inputs, kernel, strides, padding, precision=precision)
     return conv_in_parts(inputs, kernel, strides, padding, precision)

@@ -121,6 +121,9 @@ def _program(convolution, side: int, **changes) -> str:
 
 def test_the_form_goes_by_the_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    few = _program(conv_general_dilated, LARGEST_SIDE + 1)  # 2 x 5 x 5 positions
+    assert (few.count("dot_general["), few.count("conv_general_dilated[")) == (1, 0)
+    monkeypatch.setattr(cpu_convolution, "FEW_POSITIONS", 0)
     small, large = (_program(conv_general_dilated, side) for side in (LARGEST_SIDE, LARGEST_SIDE + 1))
     assert (small.count("dot_general["), small.count("conv_general_dilated[")) == (1, 0)  # patches
     assert (large.count("dot_general["), large.count("conv_general_dilated[")) == (0, 1)
@@ -152,7 +155,7 @@ def test_a_long_thin_map_is_not_small(monkeypatch: pytest.MonkeyPatch) -> None:
     called = []
     monkeypatch.setattr(cpu_convolution, "conv_as_patches", lambda *args, **kwargs: called.append(args))
     conv_general_dilated(
-        jnp.zeros((1, 2, LARGEST_SIDE + 1, 4)),
+        jnp.zeros((8, 2, LARGEST_SIDE + 1, 4)),
         jnp.zeros((3, 3, 4, 4)),
         (1, 1),
         ((1, 1), (1, 1)),
