@@ -55,9 +55,9 @@ class Run:
         from recipe_comparison.rows import run_row
 
         from facefeat_jax.data.dataset import default_data_dir
-        from facefeat_jax.runtime import use_compilation_cache
+        from facefeat_jax.runtime import start_up
 
-        use_compilation_cache()
+        start_up()
         small = Size(self.ablation_size, self.ablation_epochs, self.ablation_limit)
         whole = Size(self.size, self.epochs, None)
         rows = [] if self.part == "seeds" else [(row, small) for row in ablation()]

@@ -29,7 +29,9 @@ _ORDER = ("checkpoint", "train", "validation", "packing", "prepare", "checkpoint
 
 
 def run(work: Path, *, count: int, seed: int, options: Sequence[str] = WHOLE_TRUNK) -> Tally:
-    """Kills `count` processes, each in a run of its own, which is then gone on with.
+    """Kills `count` processes by SIGKILL, each in a run of its own, which is then gone on with.
+
+    Beside every four of them another one is ended by SIGTERM or Ctrl-C, after which it has to exit with its own code.
 
     Args:
       work: a folder to work in.
@@ -39,17 +41,16 @@ def run(work: Path, *, count: int, seed: int, options: Sequence[str] = WHOLE_TRU
     """
     tally = Tally(
         "interruptions",
-        "a training process killed at a random moment and resumed: weights, log and results byte for byte those of an "
+        "a training process ended at a random moment and resumed: weights, log and results byte for byte those of an "
         "uninterrupted run",
     )
     place = Place(work, options)
     _ = place.expected  # made before any kill
     chance = random.Random(seed)
-    number = 0
-    while tally.tried < count:
+    number = kills = 0
+    while kills < count:
         aim = _ORDER[number % len(_ORDER)]
         number += 1
-        # Ctrl-C and SIGTERM now and then: they have to leave a checkpoint and their exit code.
         stop = signal.SIGKILL if aim == "prepare" or number % 5 else (signal.SIGTERM, signal.SIGINT)[number // 5 % 2]
         folder = work / f"kill-{number}"
         folder.mkdir()
@@ -59,6 +60,7 @@ def run(work: Path, *, count: int, seed: int, options: Sequence[str] = WHOLE_TRU
             landed, fault = True, str(error)
         if landed:  # a moment that came after the end is drawn again
             tally.add(not fault, f"{stop.name} during {aim}", fault)
+            kills += stop == signal.SIGKILL
         shutil.rmtree(folder, ignore_errors=True)
     return tally
 

@@ -16,6 +16,9 @@ from facefeat_jax.training.checkpoints import Checkpoints
 from facefeat_jax.training.logs import Logs, read_lines
 from facefeat_jax.training.steps import TrainState
 
+# What Orbax had under way when a file can't be read or written is left to the garbage collector, where pytest sees it.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 @pytest.fixture
 def disk(tmp_path):
