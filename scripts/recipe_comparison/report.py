@@ -93,9 +93,9 @@ def _size(rows: Sequence[Found]) -> str:
     many = " to ".join(f"{count:,}" for count in dict.fromkeys((passes[0], passes[-1])))
     seconds = [row["seconds"] for row in rows]
     return (
-        f"{size['image_size']} px, {size['epochs']} epochs{limit}, from {start}; {many} pictures a run. On one core, with "
-        f"other work on the machine, a run took {min(seconds) / 60:.1f} minutes or more by the clock, in the middle "
-        f"{np.median(seconds) / 60:.1f}."
+        f"{size['image_size']} px, {size['epochs']} epochs{limit}, from {start}; {many} pictures a run. On one core, "
+        f"with other work on the machine, a run took {min(seconds) / 60:.1f} minutes or more by the clock, in the "
+        f"middle {np.median(seconds) / 60:.1f}."
     )
 
 
