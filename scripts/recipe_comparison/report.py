@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,11 @@ def page(found: Sequence[Found]) -> str:
         lines += ["", "## Ingredient by ingredient", "", *_ablation(parts["ablation"])]
     if missing := _missing(found):
         lines += ["", "## Not measured yet", "", f"{', '.join(missing)}. The command goes on where it stopped."]
-    return "\n".join(lines) + "\n"
+    return "\n".join(_wrapped(line) for line in lines) + "\n"
+
+
+def _wrapped(line: str) -> str:
+    return line if line.startswith(("|", "#", "```")) else textwrap.fill(line, 120, break_on_hyphens=False)
 
 
 def _environment(found: Sequence[Found]) -> list[str]:
@@ -86,9 +91,11 @@ def _size(rows: Sequence[Found]) -> str:
     limit = f", at most {size['limit']} pictures of each split of each set" if size["limit"] else ""
     start = "random weights" if rows[0]["weights"] == "random" else f"the weights of {rows[0]['weights']}"
     many = " to ".join(f"{count:,}" for count in dict.fromkeys((passes[0], passes[-1])))
+    seconds = [row["seconds"] for row in rows]
     return (
-        f"{size['image_size']} px, {size['epochs']} epochs{limit}, from {start}; {many} pictures a run, up to "
-        f"{max(row['seconds'] for row in rows) / 60:.0f} minutes of one core, which others used too."
+        f"{size['image_size']} px, {size['epochs']} epochs{limit}, from {start}; {many} pictures a run. On one core, "
+        f"with other work on the machine, a run took {min(seconds) / 60:.1f} minutes or more by the clock, in the "
+        f"middle {np.median(seconds) / 60:.1f}."
     )
 
 
@@ -210,8 +217,8 @@ def _ablation(rows: Sequence[Found]) -> list[str]:
         figures = [row["heads"][head] for head in HEADS]
         cells = [_three(one) for one in figures]
         means = [np.mean([one[figure] for one in figures]) for figure in FIGURES]
-        body.append([row["name"], *cells, " / ".join(f"{mean:.3f}" for mean in means), f"{row['seconds']:.0f}"])
-    lines += _table(["accuracy / loss / calibration error", *HEADS, "mean", "seconds"], body)
+        body.append([row["name"], *cells, " / ".join(f"{mean:.3f}" for mean in means)])
+    lines += _table(["accuracy / loss / calibration error", *HEADS, "mean"], body)
     return [*lines, "", *_settings(rows)]
 
 

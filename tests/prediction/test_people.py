@@ -52,11 +52,13 @@ def test_what_reaches_outside_is_filled_with_the_edge_and_the_face_stays_in_its_
     picture = noise(60, 70)
     face = Box(0, 0, 40, 40)
     found = np.asarray(crop(picture, face, "head"))
-    frame = FRAMES["head"]
-    assert found.shape == (round(40 * (frame.top + frame.bottom)), round(40 * (frame.left + frame.right)), 3)
-    left, top = round(40 * frame.left - 20), round(40 * frame.top - 20)
-    np.testing.assert_array_equal(found[top : top + 40, left : left + 40], np.asarray(picture)[:40, :40])
-    np.testing.assert_array_equal(found[: top + 1, left], np.broadcast_to(np.asarray(picture)[0, 0], (top + 1, 3)))
+    around = FRAMES["head"].around(face)
+    left, top, right, bottom = map(round, (around.left, around.top, around.right, around.bottom))
+    assert left < 0 and top < 0 and right < 60 and bottom < 70
+    pixels = np.asarray(picture)
+    assert found.shape == (bottom - top, right - left, 3)
+    np.testing.assert_array_equal(found[-top:, -left:], pixels[:bottom, :right])
+    np.testing.assert_array_equal(found[:-top, :-left], np.broadcast_to(pixels[0, 0], (-top, -left, 3)))
 
 
 def test_a_body_that_is_not_in_the_picture_makes_no_crop():
@@ -203,7 +205,8 @@ def test_the_command_answers_for_each_person(trained_run, tmp_path, capsys, monk
     assert lines[0].startswith(f"{tmp_path / 'a.png'} [1: 10,10,30,30]: gender: ")
     assert lines[2] == f"{tmp_path / 'b.png'}: no box given"
     assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["a.png.png", "b.png.png"]
-    assert Image.open(tmp_path / "drawn" / "a.png.png").size == (100, 120)
+    with Image.open(tmp_path / "drawn" / "a.png.png") as picture:
+        assert picture.size == (100, 120)
 
     code, out = call(capsys, *arguments, "--format", "csv")
     rows = list(csv.DictReader(io.StringIO(out.out)))
