@@ -89,7 +89,7 @@ def take_prints(parts: Sequence[Examples], *, threads: int = 4) -> Prints:
         return hashlib.sha256(data).hexdigest(), pixels, number, small
 
     places = [(examples, index) for examples in parts for index in range(len(examples))]
-    found = []
+    found: list[tuple[str, str, int, np.ndarray]] = []
     with Bar("comparing pictures", len(places)) as bar, ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(places), _BATCH):
             found += pool.map(one, places[start : start + _BATCH])
