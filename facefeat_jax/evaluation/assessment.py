@@ -171,10 +171,8 @@ def assess(
     tasks = [task for task in answers.classes if answers.count(task)]
     slicings = {task: slice_head(answers, task, crossings=crossings) for task in tasks}
     checked = answers.select(~fitting_part(answers.units)) if on_part else answers
-    checks = {}
-    if calibration:
-        for task in filter(checked.count, tasks):
-            checks[task] = _check(checked, task, calibration.heads.get(task, HeadCalibration()))
+    fitted = {} if calibration is None else {task: calibration.heads.get(task, HeadCalibration()) for task in tasks}
+    checks = {task: _check(checked, task, head) for task, head in fitted.items() if checked.count(task)}
     return Assessment(
         data=tuple(data),
         pictures=len(answers),

@@ -198,7 +198,7 @@ def audit(target: str, *, data_dir: Path | None = None, out: Path | None = None)
         doubles=_doubles(find_pairs(prints), examples, classes),
         persons_across=_persons_across(examples),
         suspects={
-            task: {split: some for split in _SPLITS if (some := _suspects(answers[split], task, split))}
+            task: {split: _suspects(answers[split], task, split) for split in _SPLITS if answers[split].count(task)}
             for task in (classes if answers else ())
         },
     )

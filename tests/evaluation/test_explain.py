@@ -42,25 +42,21 @@ def test_is_the_sum_of_channels_weighed_by_their_mean_gradient(small, rows):
     assert explainer.stage == "layer2"
     found = explainer.maps(rows, ("glasses", "shirt"))
     maps = model.trunk(prepared(rows, spec, jnp.float32, None), until="layer2")
-    for task in spec.classes:
-        for number in range(3):
-            # One picture alone, one number at a time, by differences of the score in place of its gradient.
-            one = maps[number : number + 1]
-            logits = model(one, after="layer2")[task][0]
-            at = int(jnp.argmax(logits)) if task == "shirt" else 0
-            sign = -1 if task == "glasses" and logits[0] <= 0 else 1
-            score = lambda moved, task=task, at=at, sign=sign: sign * model(moved, after="layer2")[task][0, at]  # noqa: E731
-            weights = np.zeros(one.shape[-1])
-            for channel in range(0, one.shape[-1], 16):
-                step = 1e-2 * jnp.zeros_like(one).at[..., channel].set(1)
-                # Moving a whole channel adds the gradient up over its places.
-                slope = (score(one + step) - score(one - step)) / 2e-2
-                weights[channel] = slope / (one.shape[1] * one.shape[2])
-            exact = jax.grad(score)(one).mean(axis=(0, 1, 2))
-            assert np.allclose(weights[::16], exact[::16], atol=2e-3 * float(jnp.abs(exact).max()) + 1e-5)
-            expected = np.maximum((np.asarray(exact) * np.asarray(one[0])).sum(-1), 0)
-            expected = expected / expected.max() if expected.max() else expected
-            assert np.allclose(found[task][number], expected, atol=1e-4)
+    graphdef, state = nnx.split(model)
+    for task, number in (("glasses", 0), ("shirt", 1), ("shirt", 2)):
+        one = maps[number : number + 1]  # one picture alone, one number
+        logits = model(one, after="layer2")[task][0]
+
+        def score(moved, task=task, logits=logits):
+            out = nnx.merge(graphdef, state, copy=True)(moved, after="layer2")[task][0]
+            if task == "glasses":
+                return out[0] if logits[0] > 0 else -out[0]
+            return out[int(np.argmax(logits))]
+
+        weights = np.asarray(jax.jit(jax.grad(score))(one)).mean(axis=(0, 1, 2))
+        expected = np.maximum((weights * np.asarray(one[0])).sum(-1), 0)
+        assert expected.max() > 0
+        assert np.allclose(found[task][number], expected / expected.max(), atol=1e-3)
 
 
 def test_each_head_has_its_own(small, rows):
@@ -98,8 +94,8 @@ def test_shows_where_the_evidence_is():
     picture[0, :3, :3] = (250, 0, 0)
     picture[0, 5:, 5:] = (0, 0, 250)
     found = Explainer(model, spec).maps(picture, ("red", "blue"))
-    assert (found["red"][0, :3, :3] == 1).all() and found["red"][0, 5:, 5:].max() < 0.5
-    assert (found["blue"][0, 5:, 5:] == 1).all() and found["blue"][0, :3, :3].max() < 0.5
+    assert found["red"][0, :3, :3].min() > 0.999 and found["red"][0, 5:, 5:].max() < 0.5
+    assert found["blue"][0, 5:, 5:].min() > 0.999 and found["blue"][0, :3, :3].max() < 0.5
 
 
 def test_the_stage_fits_the_size_of_the_pictures():
@@ -109,7 +105,7 @@ def test_the_stage_fits_the_size_of_the_pictures():
         return trunk
 
     resnet = made(lambda: ResNet((1, 1, 1, 1), rngs=nnx.Rngs(0)))
-    assert [explained_stage(resnet, size) for size in (8, 32, 64, 224)] == ["stem", "layer2", "layer3", "layer4"]
+    assert [explained_stage(resnet, size) for size in (8, 32, 64, 224)] == ["layer1", "layer2", "layer3", "layer4"]
     efficientnet = made(lambda: EfficientNet((1.0, 1.0), rngs=nnx.Rngs(0)))
     assert [explained_stage(efficientnet, size) for size in (64, 224)] == ["stage5", "head"]
     vit = made(lambda: VisionTransformer(16, 3, 16, 2, 32, image_size=64, rngs=nnx.Rngs(0)))
@@ -124,7 +120,7 @@ def test_a_vision_transformers_patches_have_a_say():
     pictures = np.random.RandomState(1).randint(0, 256, (4, 32, 32, 3)).astype(np.uint8)
     maps = Explainer(model, spec).maps(pictures, ("glasses", "shirt"))
     assert maps["shirt"].shape == (4, 4, 4)
-    assert max(values.max() for values in maps.values()) == 1  # after the last block they would be zeros
+    assert max(values.max() for values in maps.values()) > 0.999  # after the last block they would be zeros
 
 
 def test_overlays_glow_where_the_map_does():
