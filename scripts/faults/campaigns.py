@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import importlib
-import importlib.util
 import json
 import shutil
 import sys
@@ -34,7 +33,7 @@ class Campaign:
     are_inputs: bool
 
 
-_ALL = {
+CAMPAIGNS = {
     "pictures": Campaign("pictures", 6000, True),
     "labels": Campaign("labels", 4000, True),
     "weights": Campaign("weights", 8000, True),
@@ -42,8 +41,6 @@ _ALL = {
     "interruptions": Campaign("interruptions", 30, False),
     "storage": Campaign("storage", 30, False),
 }
-CAMPAIGNS = {name: one for name, one in _ALL.items() if importlib.util.find_spec(f"faults.{one.module}")}
-
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "pillow", "safetensors", "tensorflow-datasets", "orbax-checkpoint")
 FORMAT = 1
 
