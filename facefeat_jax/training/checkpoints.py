@@ -320,7 +320,7 @@ def _examined(parts: Mapping[str, Any]) -> tuple[bool, dict[str, str]]:
 def _examined_array(array: jax.Array) -> tuple[bool, str]:
     values = np.ascontiguousarray(array)
     is_float = jnp.issubdtype(values.dtype, jnp.floating)
-    checksum = zlib.crc32(values.reshape(-1).view(np.uint8))
+    checksum = zlib.crc32(values.reshape(-1).view(np.uint8).data)
     return bool(np.isfinite(values).all()) if is_float else True, f"{values.dtype} {values.shape} {checksum:08x}"
 
 
