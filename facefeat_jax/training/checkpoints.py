@@ -145,7 +145,8 @@ class Checkpoints:
         step = int(state.step)
         if step in self._manager.all_steps():
             return
-        finite, digests = _examined(_parts(state))
+        parts = _parts(state)
+        finite, digests = _examined(parts)
         if not finite:
             raise UserError(
                 f"the weights are not finite after step {step}, though the losses were; the newest checkpoint in "
@@ -157,8 +158,8 @@ class Checkpoints:
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    model=ocp.args.StandardSave({"params": state.params, "batch_stats": state.batch_stats}),
-                    optimizer=ocp.args.StandardSave({"optimizer": state.optimizer, "step": state.step}),
+                    model=ocp.args.StandardSave(parts["model"]),
+                    optimizer=ocp.args.StandardSave(parts["optimizer"]),
                     about=ocp.args.JsonSave({**about, "digests": digests}),
                 ),
             )
@@ -190,21 +191,16 @@ class Checkpoints:
         Raises:
           DamagedError: the checkpoint can't be read, is not what was written, or is of another structure.
         """
-        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        target = _parts(jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
         restored = self._restore(
             step,
-            model=ocp.args.StandardRestore({"params": target.params, "batch_stats": target.batch_stats}),
-            optimizer=ocp.args.StandardRestore({"optimizer": target.optimizer, "step": target.step}),
+            model=ocp.args.StandardRestore(target["model"]),
+            optimizer=ocp.args.StandardRestore(target["optimizer"]),
             about=ocp.args.JsonRestore(),
         )
-        state = TrainState(
-            restored["model"]["params"],
-            restored["model"]["batch_stats"],
-            restored["optimizer"]["optimizer"],
-            restored["optimizer"]["step"],
-        )
-        self._compare(step, _parts(state), restored["about"])
-        return state, restored["about"]
+        model, rest, about = (restored[name] for name in ("model", "optimizer", "about"))
+        self._compare(step, {"model": model, "optimizer": rest}, about)
+        return TrainState(model["params"], model["batch_stats"], rest["optimizer"], rest["step"]), about
 
     def restore_model(self, step: int, params: Any, batch_stats: Any) -> tuple[Any, Any]:
         """Returns parameters and statistics of a checkpoint; the arguments give structure, shapes and dtypes.
@@ -297,6 +293,7 @@ def save_model(run: Path, spec: ModelSpec, params: Any, batch_stats: Any) -> Non
 
 
 def _parts(state: TrainState) -> dict[str, Any]:
+    """Returns the trees of a checkpoint, by item."""
     return {
         "model": {"params": state.params, "batch_stats": state.batch_stats},
         "optimizer": {"optimizer": state.optimizer, "step": state.step},
