@@ -52,6 +52,17 @@ class Hosts:
         if self.coordinator is None and self.processes < self.total:
             raise UserError("with processes on other hosts, give --coordinator HOST:PORT of the host of process 0")
 
+    def arguments(self) -> list[str]:
+        """Returns them as arguments of `facefeat launch`."""
+        arguments = [str(self.processes)]
+        if self.total > self.processes:
+            arguments += ["--total", str(self.total), "--first", str(self.first)]
+        if self.coordinator is not None:
+            arguments += ["--coordinator", self.coordinator]
+        if self.devices_each is not None:
+            arguments += ["--devices-each", str(self.devices_each)]
+        return arguments
+
 
 def launch(arguments: Sequence[str], hosts: Hosts, *, heartbeat_s: int, command: Sequence[str] = _TRAIN) -> int:
     """Runs `facefeat train ARGUMENTS` in several processes that train one model.
@@ -121,16 +132,14 @@ def _answer(ended: dict[int, int], died_at: float | None, arguments: Sequence[st
         return code
     others = f"; the others ended within {time.monotonic() - died_at:.0f} s" if len(ended) > 1 else ""
     again = [] if "--resume" in arguments else ["--resume"]
-    resume = shlex.join(["facefeat", "launch", str(hosts.processes), "--", *_without_overwrite(arguments), *again])
+    kept = [argument for argument in arguments if argument != "--overwrite"]
+    resume = shlex.join(["facefeat", "launch", *hosts.arguments(), "--", *kept, *again])
+    where = " (on each host with its own --first)" if hosts.total > hosts.processes else ""
     say(
         f"facefeat launch: process {first} of {hosts.total} {_how(code)}{others}. The run goes on from its newest "
-        f"checkpoint with: {resume}"
+        f"checkpoint with{where}: {resume}"
     )
     return 1
-
-
-def _without_overwrite(arguments: Sequence[str]) -> list[str]:
-    return [argument for argument in arguments if argument != "--overwrite"]
 
 
 def _how(code: int) -> str:

@@ -46,6 +46,13 @@ def test_it_says_which_process_died_and_how_to_go_on(capsys, monkeypatch):
     assert said[1].endswith("with: facefeat launch 3 -- avatars --run 'runs/a run' --resume")
 
 
+def test_how_to_go_on_names_all_that_the_launcher_was_told():
+    hosts = Hosts(2, 4, first=2, coordinator="first:1234", devices_each=4)
+    told = ["2", "--total", "4", "--first", "2", "--coordinator", "first:1234", "--devices-each", "4"]
+    assert hosts.arguments() == told
+    assert Hosts(3, 3).arguments() == ["3"]
+
+
 def test_an_error_that_a_process_has_told_of_is_its_answer(capsys):
     assert launch([], Hosts(2, 2), heartbeat_s=1, command=program("sys.exit(2 if number == 0 else 134)")) == 2
     assert "goes on" not in capsys.readouterr().err

@@ -146,7 +146,7 @@ class Checkpoints:
         step = int(state.step)
         if step in self._manager.all_steps():
             return
-        parts = {"model": _model(state), "optimizer": _rest(state)}
+        parts = _parts(state)
         finite, digests = _examined(parts)
         if not finite:
             raise UserError(
@@ -159,7 +159,8 @@ class Checkpoints:
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    **{name: ocp.args.StandardSave(part) for name, part in parts.items()},
+                    model=ocp.args.StandardSave(parts["model"]),
+                    optimizer=ocp.args.StandardSave(parts["optimizer"]),
                     about=ocp.args.JsonSave({**about, "digests": digests}),
                 ),
             )
@@ -310,6 +311,11 @@ def save_model(run: Path, spec: ModelSpec, params: Any, batch_stats: Any) -> Non
         )
 
 
+def _parts(state: TrainState) -> dict[str, Any]:
+    """Returns the trees of a checkpoint, by item."""
+    return {"model": _model(state), "optimizer": _rest(state)}
+
+
 def _examined(parts: Mapping[str, Any]) -> tuple[bool, dict[str, str]]:
     """Returns whether all numbers are finite, and a digest of each part that changes with any bit of its arrays.
 
@@ -327,7 +333,7 @@ def _examined(parts: Mapping[str, Any]) -> tuple[bool, dict[str, str]]:
 def _examined_array(array: jax.Array) -> tuple[bool, str]:
     values = np.ascontiguousarray(array)
     is_float = jnp.issubdtype(values.dtype, jnp.floating)
-    checksum = zlib.crc32(memoryview(values.reshape(-1).view(np.uint8)))  # type: ignore[arg-type]
+    checksum = zlib.crc32(values.reshape(-1).view(np.uint8).data)
     return bool(np.isfinite(values).all()) if is_float else True, f"{values.dtype} {values.shape} {checksum:08x}"
 
 

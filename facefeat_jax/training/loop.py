@@ -105,6 +105,8 @@ def train(config: TrainConfig) -> dict[str, Any]:
         run = _Run(config, spec, model, trained, until, data, placement, began, held)
         try:
             return run.train()
+        except UserError:
+            raise  # a disk that is full is called RESOURCE_EXHAUSTED too
         except Exception as error:
             if not out_of_memory.is_out_of_memory(error):
                 raise

@@ -28,7 +28,7 @@ _PLACES: dict[str, tuple[int, float]] = {
 _ORDER = ("checkpoint", "train", "validation", "packing", "prepare", "checkpoint", "train", "train")
 
 
-def run(work: Path, *, count: int, seed: int, options: Sequence[str] = WHOLE_TRUNK) -> Tally:
+def run(work: Path, *, count: int, seed: int, options: Sequence[str] = WHOLE_TRUNK, data: Path | None = None) -> Tally:
     """Kills `count` processes by SIGKILL, each in a run of its own, which is then gone on with.
 
     Beside every four of them another one is ended by SIGTERM or Ctrl-C, after which it has to exit with its own code.
@@ -38,13 +38,14 @@ def run(work: Path, *, count: int, seed: int, options: Sequence[str] = WHOLE_TRU
       count: how many kills.
       seed: of their moments.
       options: of the training job.
+      data: folder of a data set that is there; None to draw one.
     """
     tally = Tally(
         "interruptions",
         "a training process ended at a random moment and resumed: weights, log and results byte for byte those of an "
         "uninterrupted run",
     )
-    place = Place(work, options)
+    place = Place(work, options, data)
     _ = place.expected  # made before any kill
     chance = random.Random(seed)
     number = kills = 0

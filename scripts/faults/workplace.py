@@ -64,20 +64,22 @@ class Place:
     Args:
       folder: it is made.
       options: of the training job.
+      data: folder of a data set that is there; None to draw one.
     """
 
-    def __init__(self, folder: Path, options: Sequence[str] = WHOLE_TRUNK):
+    def __init__(self, folder: Path, options: Sequence[str] = WHOLE_TRUNK, data: Path | None = None):
         self.folder = folder.resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.options = list(options)
-        self.data = self.folder / "data"
+        self.data = data or self.folder / "data"
         self._expected: Outcome | None = None
 
     @property
     def expected(self) -> Outcome:
         """What an uninterrupted run leaves; the first call makes the data set and that run."""
         if self._expected is None:
-            self.finish(self.prepare_command(self.data))
+            if not self.data.exists():
+                self.finish(self.prepare_command(self.data))
             self._expected = self.train_to_end(self.folder / "uninterrupted", self.folder / "cache-uninterrupted")
         return self._expected
 
