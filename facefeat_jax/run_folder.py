@@ -139,7 +139,8 @@ def clear(folder: Path) -> None:
       UserError: something can't be deleted.
     """
     try:
-        for name in (checkpoints.FOLDER, TENSORBOARD, EVALUATION, AUDIT):
+        others = [path.name for path in folder.glob(f"{EVALUATION}-*")]  # on other data
+        for name in (checkpoints.FOLDER, TENSORBOARD, EVALUATION, AUDIT, *others):
             if (folder / name).exists():
                 shutil.rmtree(folder / name)
         for name in (METRICS, RESULTS, REPORT, CURVES, CALIBRATION, MODEL_CARD):
