@@ -104,7 +104,7 @@ def test_a_run_goes_on_with_another_number_of_devices_and_processes(avatars_dir,
 def test_a_signal_to_one_process_stops_all_after_the_same_step(avatars_dir, tmp_path):
     """Gone on with by two processes, to the same bits as without the signal."""
     together(avatars_dir, tmp_path / "whole", "sequential", "stream", 0)
-    codes, errors = together(avatars_dir, tmp_path / "run", "sequential", "stream", 0, "--terminate-at", 2)
+    codes, errors = together(avatars_dir, tmp_path / "run", "sequential", "stream", 0, "--terminate-at", 3)
     assert codes == (143, 143), "\n".join(errors)
     step = re.search(r"stopped at step (\d) of 8", errors[0]).group(0)
     assert step in errors[1]
