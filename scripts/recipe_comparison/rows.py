@@ -75,7 +75,8 @@ def run_row(row: Row, size: Size, weights: str, data_dir: Path, out: Path) -> di
         "environment": {**describe(PACKAGES, results["environment"]["devices"]), "variables": {}},
     }
     write_json(done, found)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=row.name != "best" or row.part != "seeds")
+    if (row.part, row.name) != ("seeds", "best"):
+        shutil.rmtree(folder / "checkpoints")
     return found
 
 

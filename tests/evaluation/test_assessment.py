@@ -46,15 +46,15 @@ def test_evaluate_leaves_json_csv_calibration_report_and_model_card(evaluated: P
         assert set(METRICS) <= figures.keys()
         assert {one["by"] for one in figures["slices"]} >= {"skin", "gender", "glasses"}
         assert figures["calibration"]["n"] + figures["calibration"]["n_reported"] == 20
-    rows = list(csv.DictReader((evaluated / "evaluation" / "heads.csv").open()))
+    rows = list(csv.DictReader((evaluated / "evaluation" / "heads.csv").read_text().splitlines()))
     assert [(row["head"], row["figure"]) for row in rows] == [
         (task, name) for task in ("gender", "glasses", "shirt") for name in METRICS
     ]
     assert float(rows[0]["value"]) == pytest.approx(found["heads"]["gender"]["accuracy"], abs=1e-6)
-    slices = list(csv.DictReader((evaluated / "evaluation" / "slices.csv").open()))
+    slices = list(csv.DictReader((evaluated / "evaluation" / "slices.csv").read_text().splitlines()))
     skins = [row for row in slices if (row["head"], row["by"]) == ("shirt", "skin")]
     assert sum(int(row["pictures"]) for row in skins) == 20
-    predictions = list(csv.DictReader((evaluated / "evaluation" / "predictions.csv").open()))
+    predictions = list(csv.DictReader((evaluated / "evaluation" / "predictions.csv").read_text().splitlines()))
     assert len(predictions) == 20
     right = np.mean([row["gender_label"] == row["gender_predicted"] for row in predictions])
     assert right == pytest.approx(found["heads"]["gender"]["accuracy"])

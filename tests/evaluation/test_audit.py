@@ -138,7 +138,7 @@ def test_of_a_run_lists_what_the_model_contradicts_by_its_loss(trained_run, tmp_
     assert main(["audit", str(trained_run), "--out", str(tmp_path)]) == 0
     told = capsys.readouterr().out
     answers = answers_of_run(trained_run).answers
-    rows = list(csv.DictReader((tmp_path / "highest_loss.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "highest_loss.csv").read_text().splitlines()))
     for task, names in answers.classes.items():
         listed = [row for row in rows if (row["head"], row["split"]) == (task, "val")]
         logits, labels = answers.labelled(task)

@@ -41,7 +41,7 @@ def test_is_the_sum_of_channels_weighed_by_their_mean_gradient(small, rows):
     explainer = Explainer(model, spec)
     assert explainer.stage == "layer2"
     found = explainer.maps(rows, ("glasses", "shirt"))
-    maps = model.trunk(prepared(rows, spec, jnp.float32, None), until="layer2")
+    maps = model.trunk(prepared(jnp.asarray(rows), spec, jnp.float32, None), until="layer2")
     graphdef, state = nnx.split(model)
     for task, number in (("glasses", 0), ("shirt", 1), ("shirt", 2)):
         one = maps[number : number + 1]  # one picture alone, one number
@@ -69,6 +69,7 @@ def test_each_head_has_its_own(small, rows):
     assert np.allclose(alone["shirt"][0], found["shirt"][1], atol=1e-4)
 
 
+@pytest.mark.usefixtures("unchecked")  # its trunk is a stand-in
 def test_shows_where_the_evidence_is():
     """A head that adds up red: the map glows where the picture is red, and the other head's where it is blue."""
 
@@ -146,5 +147,6 @@ def test_predict_writes_a_picture_for_each(trained_run: Path, tmp_path: Path, ca
     written = sorted((tmp_path / "x").iterdir())
     assert [path.name for path in written] == ["00001-same 0.png", "00002-same 1.png", "00003-same 0.png"]
     heads = len(open_run(trained_run).spec.classes)
-    width, height = Image.open(written[0]).size
+    with Image.open(written[0]) as image:
+        width, height = image.size
     assert width > (1 + heads) * 224 and height > 224

@@ -179,7 +179,7 @@ def test_a_checkpoint_holds_the_average_as_its_model_and_what_is_trained_beside_
     store = checkpoints.Checkpoints(tmp_path)
     store.save(state, {})
     store.wait()
-    restored = store.restore(2, state)
+    restored, _ = store.restore(2, state)
     final, statistics = store.restore_model(2, state.params, state.batch_stats)
     store.close()
     jax.tree.map(np.testing.assert_array_equal, restored, state)
