@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from facefeat_jax.data.images import MAX_PIXELS
 from facefeat_jax.tasks import TASKS
 
 WHOLE = "whole"
@@ -115,13 +116,17 @@ def crop(picture: Image.Image, face: Box, frame: str) -> Image.Image | None:
       frame: a name in `FRAMES`, or `WHOLE`.
 
     Returns:
-      The crop, or None where too little of it is in the picture.
+      The crop, or None where too little of it is in the picture, or where the box is so large that the crop would be
+      larger than any picture that is read.
     """
     if frame == WHOLE:
         return picture
     wanted = FRAMES[frame].around(face)
     width, height = picture.size
     if wanted.within(picture.size) is None or height < (face.top + face.bottom) / 2 + FRAMES[frame].needs * face.height:
+        return None
+    # Of a box that somebody wrote, not of one that was found.
+    if not wanted.width * wanted.height <= MAX_PIXELS:
         return None
     left, top = round(wanted.left), round(wanted.top)
     right, bottom = max(left + 1, round(wanted.right)), max(top + 1, round(wanted.bottom))

@@ -66,6 +66,9 @@ def test_a_body_that_is_not_in_the_picture_makes_no_crop():
     assert crop(portrait, Box(5, 10, 45, 50), "upper_body") is None
     assert crop(portrait, Box(5, 10, 45, 50), "face") is not None
     assert crop(portrait, Box(100, 10, 140, 50), "face") is None
+    # Nor does a box so large that filling up what is outside would take all memory.
+    assert crop(portrait, Box(-1e8, -1e8, 1e8, 1e8), "face") is None
+    assert crop(portrait, Box(-1e308, 0, 1e308, 50), "face") is None
 
 
 def test_every_head_of_the_baseline_has_a_frame_and_others_take_the_whole():
