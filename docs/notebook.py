@@ -59,10 +59,10 @@ from facefeat_jax.evaluation.curves import SERIES_COLORS, draw_training_loss, dr
 from facefeat_jax.evaluation.report import training_samples
 from facefeat_jax.evaluation.table import results_table
 from facefeat_jax.run_folder import REPORT
-from facefeat_jax.runtime import use_compilation_cache
+from facefeat_jax.runtime import start_up
 from facefeat_jax.training.loop import open_data, train
 
-use_compilation_cache()
+start_up()
 FOLDER = Path("facefeat_notebook")  # everything that is written goes here
 SMOKE = bool(os.environ.get("FACEFEAT_SMOKE"))  # the project's tests run the notebook at a tiny size
 

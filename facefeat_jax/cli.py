@@ -113,10 +113,10 @@ def _train(argv: Sequence[str]) -> int:
     config = apply_smoke(_parse(TrainConfig, f"train {argv[0]}", argv[1:], load_recipe(argv[0])))
     from facefeat_jax.evaluation.table import results_table
     from facefeat_jax.run_folder import CURVES, REPORT
-    from facefeat_jax.runtime import use_compilation_cache
+    from facefeat_jax.runtime import start_up
     from facefeat_jax.training.loop import train
 
-    use_compilation_cache()
+    start_up()
     results = train(config)
     print(results_table(results, sequential=config.schedule == "sequential"))
     print(f"trained in {results['seconds']:.0f} s{_where_it_went(results['timings'])}")
@@ -165,9 +165,9 @@ class EvaluateArguments:
 
 def _evaluate(argv: Sequence[str]) -> int:
     arguments = _parse(EvaluateArguments, "evaluate", argv)
-    from facefeat_jax.runtime import use_compilation_cache
+    from facefeat_jax.runtime import start_up
 
-    use_compilation_cache()
+    start_up()
     from facefeat_jax.evaluation.assessment import assess_run
     from facefeat_jax.evaluation.publish import publish
     from facefeat_jax.evaluation.table import gaps_told, scores_table
@@ -216,9 +216,9 @@ class AuditArguments:
 
 def _audit(argv: Sequence[str]) -> int:
     arguments = _parse(AuditArguments, "audit", argv)
-    from facefeat_jax.runtime import use_compilation_cache
+    from facefeat_jax.runtime import start_up
 
-    use_compilation_cache()
+    start_up()
     from facefeat_jax.evaluation.audit import audit
     from facefeat_jax.evaluation.table import audit_told
 
@@ -256,9 +256,9 @@ def _predict(argv: Sequence[str]) -> int:
     arguments = _parse(PredictArguments, "predict", argv)
     if not arguments.images:
         raise UserError("name the pictures: facefeat predict RUN IMAGE...")
-    from facefeat_jax.runtime import use_compilation_cache
+    from facefeat_jax.runtime import start_up
 
-    use_compilation_cache()
+    start_up()
     from facefeat_jax.prediction.output import lines
     from facefeat_jax.prediction.predictor import Predictor
 

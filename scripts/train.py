@@ -7,7 +7,7 @@ import tyro
 from facefeat_jax.config import TrainConfig, load_recipe
 from facefeat_jax.errors import run_main
 from facefeat_jax.evaluation.table import results_table
-from facefeat_jax.runtime import use_compilation_cache
+from facefeat_jax.runtime import start_up
 from facefeat_jax.training.loop import train
 
 
@@ -17,7 +17,7 @@ def main() -> None:
     config = tyro.cli(
         TrainConfig, default=load_recipe(sys.argv[1]), args=sys.argv[2:], config=(tyro.conf.FlagCreatePairsOff,)
     )
-    use_compilation_cache()
+    start_up()
     print(results_table(train(config), sequential=config.schedule == "sequential"))
 
 

@@ -6,20 +6,18 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jaxtyping
 import pytest
 from filelock import FileLock
 
 from . import session
 
 ROOT = Path(__file__).resolve().parents[1]
-_made: str | None = None
 
-
-def pytest_configure(config: pytest.Config) -> None:
-    # Workers inherit what the first process set.
-    if not hasattr(config, "workerinput"):
-        global _made
-        _made = session.set_up()
+# Now, not in pytest_configure: the conftest of a folder that is named on the command line is loaded before that.
+# Workers inherit what the first process set.
+session.check_types()
+_made = None if "PYTEST_XDIST_WORKER" in os.environ else session.set_up()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -53,6 +51,14 @@ def realdata() -> Path:
     if not folder.is_dir():
         pytest.skip("no real pictures here; set FACEFEAT_REALDATA to their folder")
     return folder
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Switches the checking of signatures off: the test is about what callers without it are told."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""What a test session sets before jax is imported: programs compiled fast, once, for all its processes.
+"""What a test session sets before jax is imported: programs compiled fast, once, for all its processes; types checked.
 
 The workers of pytest-xdist and the programs that tests start inherit the environment, and with it the cache.
 """
@@ -10,6 +10,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+
+import jaxtyping
 
 # Tests run each program a few times, so compiling them takes most of a session. Without LLVM's optimisations a training
 # step of ResNet18 compiles four to five times faster and runs half as fast. `make compare` proves equality with PyTorch
@@ -26,6 +28,8 @@ def set_up() -> str | None:
     What the caller set stays: `XLA_FLAGS= pytest` compiles as users' programs are.
     """
     os.environ.setdefault("XLA_FLAGS", _flags() if "XLA_FLAGS" not in os.environ else "")
+    # With it, commands leave the allocator alone: tests call many in one process, which would keep the most of each.
+    os.environ.setdefault("MALLOC_ARENA_MAX", "8")
     if CACHE in os.environ:
         return None
     os.environ[CACHE] = folder = tempfile.mkdtemp(prefix="facefeat-tests-xla-")
@@ -33,6 +37,17 @@ def set_up() -> str | None:
     # A limit, because only then does jax lock the cache against other processes.
     os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(8 * 2**30)
     return folder
+
+
+# Modules whose signatures name shapes (facefeat_jax/models/arrays.py).
+_TYPED = ("facefeat_jax.models", "facefeat_jax.training.losses", "facefeat_jax.evaluation.metrics")
+
+
+def check_types() -> None:
+    """Has every call of the typed modules checked against its signature; to be called before they are imported."""
+    # An int is a float, as it is to type checkers.
+    checker = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+    jaxtyping.install_import_hook(list(_TYPED), checker)
 
 
 def tear_down(folder: str | None) -> None:

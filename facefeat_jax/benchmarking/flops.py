@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.extend import core
 
+from facefeat_jax.models.counting import plain_convolutions
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.models.values import split_values
 from facefeat_jax.spec import ModelSpec
@@ -42,6 +43,7 @@ def step_flops(spec: ModelSpec, tasks: Sequence[str], trained: Sequence[str], *,
 def _flops(spec: ModelSpec, tasks: Sequence[str], trained: Sequence[str] | None, after: str | None = None) -> float:
     model: MultiTaskModel = spec.abstract()
     model.eval()  # the products are the same, and a picture alone has no batch statistics
+    plain_convolutions(model)
     graphdef, params, batch_stats = split_values(model)
 
     def merged(params: groups.Params) -> MultiTaskModel:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from facefeat_jax.allocator import keep_freed_memory
 from facefeat_jax.benchmarking.memory import anonymous_bytes
 from facefeat_jax.benchmarking.pictures import read_listing
 from facefeat_jax.benchmarking.worker import Measurement, Once, Repeated, Settings, serve
@@ -343,13 +344,13 @@ def job(settings: Settings) -> Measurement:
 
     def run() -> dict[str, Any]:
         from facefeat_jax import run_folder
-        from facefeat_jax.runtime import use_compilation_cache
+        from facefeat_jax.runtime import start_up
         from facefeat_jax.training.logs import read_lines
         from facefeat_jax.training.loop import train
 
         imported = time.perf_counter()
         compiling = _count_compiling()
-        use_compilation_cache()
+        start_up()
         config = _config(settings, run=Path(settings["work"]) / "run")
         results = train(config)
         passes = [line for line in read_lines(config.run / run_folder.METRICS) if line["event"] == "pass"]
@@ -373,4 +374,5 @@ OPERATIONS: dict[str, Callable[[Settings], Measurement]] = {
 
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    keep_freed_memory()  # as every command does
     serve(OPERATIONS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pickle
@@ -95,8 +96,10 @@ def _mapped(draw: _Draw, chunks: list[range], workers: int) -> Iterator[_Drawn]:
         finally:
             for child in children:
                 child.kill()
-                assert child.stdout is not None
-                child.stdout.close()
+                for stream in (child.stdin, child.stdout):
+                    assert stream is not None
+                    with contextlib.suppress(BrokenPipeError):
+                        stream.close()
                 child.wait()
     for chunk in chunks[done:]:
         yield _drawn(draw, chunk)

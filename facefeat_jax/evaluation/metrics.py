@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Float64, Int
 from scipy.special import log_expit, log_softmax
 
 
@@ -30,7 +31,7 @@ class HeadResult:
         return asdict(self)
 
 
-def probabilities(logits: np.ndarray) -> np.ndarray:
+def probabilities(logits: Float[np.ndarray, "n _"]) -> Float[np.ndarray, "n _"]:
     """Returns class probabilities `[n, classes]` (float64) from logits `[n, outputs]`; one output makes two classes."""
     logits = np.asarray(logits, np.float64)
     if logits.shape[-1] == 1:
@@ -38,12 +39,12 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
     return np.exp(log_softmax(logits, axis=-1))
 
 
-def predicted(logits: np.ndarray) -> np.ndarray:
+def predicted(logits: Float[np.ndarray, "n _"]) -> Int[np.ndarray, " n"]:
     """Returns the class numbers `[n]` that logits `[n, outputs]` speak for."""
     return (logits[:, 0] > 0).astype(np.int64) if logits.shape[-1] == 1 else np.argmax(logits, axis=-1)
 
 
-def losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def losses(logits: Float[np.ndarray, "n _"], labels: Int[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
     """Returns the cross-entropy `[n]` (float64) of each picture, from logits `[n, outputs]` and labels `[n]`."""
     logits = np.asarray(logits, np.float64)
     if logits.shape[-1] == 1:
@@ -52,7 +53,7 @@ def losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return -np.take_along_axis(log_softmax(logits, axis=-1), labels[:, None].astype(np.int64), axis=-1)[:, 0]
 
 
-def head_result(logits: np.ndarray, labels: np.ndarray, *, batch_size: int) -> HeadResult:
+def head_result(logits: Float[np.ndarray, "n _"], labels: Int[np.ndarray, " n"], *, batch_size: int) -> HeadResult:
     """Returns the figures of a head.
 
     Args:

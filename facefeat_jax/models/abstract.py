@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import jax
 from flax import nnx
@@ -11,14 +11,14 @@ from flax import nnx
 Module = TypeVar("Module", bound=nnx.Module)
 
 
-class _OneKey:
+class _OneKey(nnx.Rngs):
     """Stands in for `nnx.Rngs` where the numbers drawn are never looked at; each stream gives the same key."""
 
     def __init__(self, key: jax.Array):
-        self._key = key
+        self._one = key
 
     def __getattr__(self, stream: str) -> Callable[[], jax.Array]:
-        return lambda: self._key
+        return lambda: self._one
 
     __getitem__ = __getattr__
 
@@ -34,5 +34,5 @@ def abstract(build: Callable[..., Module], *arguments: Any, **options: Any) -> M
       *arguments: passed on to it.
       **options: passed on to it.
     """
-    rngs = cast(nnx.Rngs, _OneKey(jax.random.key(0)))
+    rngs = _OneKey(jax.random.key(0))
     return nnx.eval_shape(lambda: build(*arguments, **options, rngs=rngs))

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from facefeat_jax.models.arrays import Mask, Stage
+
 
 class BatchNorm(nnx.Module):
     """Batch normalisation over all axes but the last, as `torch.nn.BatchNorm2d` does it.
@@ -57,7 +59,7 @@ class BatchNorm(nnx.Module):
         self.param_dtype = param_dtype
         self.use_running_average = use_running_average
 
-    def __call__(self, inputs: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
+    def __call__(self, inputs: Stage, *, mask: Mask | None = None) -> Stage:
         """Normalises; in training mode also moves the running statistics.
 
         Args:
@@ -98,7 +100,7 @@ class BatchNorm(nnx.Module):
             self.use_running_average = use_running_average
 
 
-def _batch_statistics(x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array, jax.Array | float]:
+def _batch_statistics(x: Stage, mask: Mask | None) -> tuple[jax.Array, jax.Array, jax.Array | float]:
     """Returns mean and biased variance over all axes but the last, and how many values each is taken over.
 
     In two passes: the one-pass form E[x^2] - E[x]^2 loses digits where the mean is large against the deviation. The

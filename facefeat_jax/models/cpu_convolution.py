@@ -1,29 +1,51 @@
-"""Convolutions on very small maps as patches and one matrix product, for XLA on CPU.
+"""Convolutions in forms that XLA's CPU backend runs fast, and their gradients too.
 
-XLA's CPU convolution collapses on tiny maps: a 3x3 kernel with 512 channels takes about 20 times longer on a 2x2 map
-than the arithmetic needs, and its gradients are worse. A ResNet18 on 64-pixel pictures ends in just such maps. The
-formulation here is the same sum in another order. Elsewhere (GPU, TPU, larger maps) `lax.conv_general_dilated` is
-called unchanged.
+Three forms, each the same sum as `lax.conv_general_dilated`, in another order (what each gains is measured by
+scripts/measure_cpu_convolution.py):
+
+- patches and one matrix product for tiny maps, where XLA takes up to 20 times longer than the arithmetic needs, for
+  the last maps of a single picture, and for 1x1 kernels, whose weight gradient takes it 4 times too long;
+- Winograd's minimal filtering for 3x3 kernels over many channels: less than half of the multiplications. Forwards
+  only: backwards its many sums cost what the products save;
+- elsewhere, and in all gradients but those of patches, XLA's own convolution, the weight gradient a few pictures at a
+  time: XLA first copies inputs and cotangents with the batch innermost, which is slow where it leaves the caches.
+
+They consist of operations that JAX differentiates in every mode and vectorises. On other platforms, and for
+convolutions of another kind (dilated, grouped), `lax.conv_general_dilated` is called unchanged.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 
-# The longest side of an input map for which patches are taken (measured: scripts/measure_cpu_convolution.py).
+# The longest side of an input map for which patches are taken.
 LARGEST_SIDE = 4
+# How many output positions (batch x height x width) are so few that patches are taken whatever the map's size: for one
+# picture, XLA (0.10) makes one program of layer4 and the mean after it, which takes five times as long as its parts.
+FEW_POSITIONS = 64
+# From how many channels (in and out) and positions (batch x height x width) on Winograd's form saves more in products
+# than it costs in sums.
+WINOGRAD_CHANNELS = 128
+WINOGRAD_POSITIONS = 392
+# Into how many parts a batch is cut for the weight gradient, at most, and the output positions of a part, at least.
+PARTS = 8
+PART_POSITIONS = 1568
+
+Padding = Sequence[tuple[int, int]]
 
 
 def conv_as_patches(
     inputs: jax.Array,
     kernel: jax.Array,
     strides: Sequence[int],
-    padding: Sequence[tuple[int, int]],
+    padding: Padding,
     *,
     precision: lax.PrecisionLike = None,
 ) -> jax.Array:
@@ -57,11 +79,104 @@ def conv_as_patches(
     return outputs.reshape(-1, out_height, out_width, out_channels)
 
 
+def conv_winograd(
+    inputs: jax.Array, kernel: jax.Array, padding: Padding, *, precision: lax.PrecisionLike = None
+) -> jax.Array:
+    """Convolves NHWC `inputs` with a 3x3 HWIO `kernel`, at stride 1, by Winograd's F(2x2, 3x3).
+
+    A 2x2 tile of outputs comes from a 4x4 tile of inputs by 16 products in place of 36 (Lavin and Gray 2015,
+    https://arxiv.org/abs/1509.09308). Arguments and result are those of `conv_as_patches`.
+    """
+    batch, height, width, in_channels = inputs.shape
+    (top, bottom), (left, right) = padding
+    out_height, out_width = height + top + bottom - 2, width + left + right - 2
+    rows, columns = -(-out_height // 2), -(-out_width // 2)  # of tiles
+    room = ((0, 0), (top, 2 * rows + 2 - top - height), (left, 2 * columns + 2 - left - width), (0, 0))
+    # A tile's rows are the even and odd one of its own and of the next pair; its columns likewise.
+    pairs = jnp.pad(inputs, room).reshape(batch, rows + 1, 2, columns + 1, 2, in_channels)
+    # The barriers keep XLA from taking the sums along one axis anew for each of those along the other.
+    row_sums = _tile_sums(pairs[:, :-1, 0], pairs[:, :-1, 1], pairs[:, 1:, 0], pairs[:, 1:, 1])
+    row_sums = lax.optimization_barrier(row_sums)
+    weights = lax.optimization_barrier([_kernel_sums(*row) for row in _kernel_sums(*kernel)])
+    products = []
+    for pair, weight in zip(row_sums, weights, strict=True):
+        tiles = _tile_sums(pair[:, :, :-1, 0], pair[:, :, :-1, 1], pair[:, :, 1:, 0], pair[:, :, 1:, 1])
+        products.append([jnp.matmul(*factors, precision=precision) for factors in zip(tiles, weight, strict=True)])
+    halves = [_output_sums(*row) for row in products]
+    outputs = [jnp.stack(_output_sums(*column), axis=2) for column in zip(*halves, strict=True)]
+    joined = jnp.stack(outputs, axis=4).reshape(batch, 2 * rows, 2 * columns, -1)
+    return joined[:, :out_height, :out_width]
+
+
+def _tile_sums(a: Any, b: Any, c: Any, d: Any) -> tuple[Any, Any, Any, Any]:
+    """Winograd's transform of four inputs in a line."""
+    return a - c, b + c, c - b, b - d
+
+
+def _kernel_sums(a: Any, b: Any, c: Any) -> tuple[Any, Any, Any, Any]:
+    """Winograd's transform of the three weights of a line."""
+    outer = a + c
+    return a, (outer + b) / 2, (outer - b) / 2, c
+
+
+def _output_sums(a: Any, b: Any, c: Any, d: Any) -> tuple[Any, Any]:
+    """The two outputs of a line, from its four products."""
+    return a + b + c, b - c - d
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4))
+def conv_in_parts(
+    inputs: jax.Array,
+    kernel: jax.Array,
+    strides: tuple[int, int],
+    padding: tuple[tuple[int, int], ...],
+    precision: lax.PrecisionLike = None,
+) -> jax.Array:
+    """Convolves NHWC `inputs` with an HWIO `kernel`; the gradient of `kernel` is summed over parts of the batch.
+
+    The result itself is Winograd's where that pays, else XLA's. Arguments and result are those of `conv_as_patches`.
+    """
+    if (
+        kernel.shape[:2] == (3, 3)
+        and strides == (1, 1)
+        and min(kernel.shape[2:]) >= WINOGRAD_CHANNELS
+        and inputs.size // inputs.shape[3] >= WINOGRAD_POSITIONS
+    ):
+        return conv_winograd(inputs, kernel, padding, precision=precision)
+    return _xla_conv(inputs, kernel, strides, padding, precision)
+
+
+@partial(conv_in_parts.defjvp, symbolic_zeros=True)
+def _conv_in_parts_jvp(strides, padding, precision, primals, tangents):
+    inputs, kernel = primals
+    inputs_tangent, kernel_tangent = tangents
+    outputs = conv_in_parts(inputs, kernel, strides, padding, precision)
+    terms: list[jax.Array] = []
+    if not isinstance(inputs_tangent, SymbolicZero):
+        terms.append(_xla_conv(inputs_tangent, kernel, strides, padding, precision))
+    if not isinstance(kernel_tangent, SymbolicZero):
+        batch, height, width, _ = outputs.shape
+        part = max(-(-batch // PARTS), -(-PART_POSITIONS // (height * width)))
+        # The transpose of this is what the form is for: a weight gradient of each part, and their sum.
+        by_parts = [
+            _xla_conv(inputs[start : start + part], kernel_tangent, strides, padding, precision)
+            for start in range(0, batch, part)
+        ]
+        terms.append(jnp.concatenate(by_parts))
+    return outputs, sum(terms[1:], start=terms[0]) if terms else jnp.zeros_like(outputs)
+
+
+def _xla_conv(inputs, kernel, strides, padding, precision) -> jax.Array:
+    return lax.conv_general_dilated(
+        inputs, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=precision
+    )
+
+
 def conv_general_dilated(
     lhs: jax.Array,
     rhs: jax.Array,
     window_strides: Sequence[int],
-    padding: str | Sequence[tuple[int, int]],
+    padding: str | Padding,
     lhs_dilation: Sequence[int] | None = None,
     rhs_dilation: Sequence[int] | None = None,
     dimension_numbers: Any = None,
@@ -70,18 +185,21 @@ def conv_general_dilated(
     precision: lax.PrecisionLike = None,
     **kwargs: Any,
 ) -> jax.Array:
-    """`lax.conv_general_dilated` for `nnx.Conv(conv_general_dilated=...)`, with the detour for small maps on CPU.
+    """`lax.conv_general_dilated` for `nnx.Conv(conv_general_dilated=...)`, in the form that is fast on CPU.
 
-    The choice is made while tracing, by the default backend: on a GPU the traced program is the same as without it.
+    The choice is made while tracing, by shapes and the default backend: on a GPU the traced program is the same as
+    without it.
     """
     if (
         jax.default_backend() == "cpu"
-        and max(lhs.shape[1:3]) <= LARGEST_SIDE
+        and lhs.ndim == 4
+        and lhs.dtype in (jnp.float32, jnp.float64)
         and not isinstance(padding, str)
         and feature_group_count == batch_group_count == 1
         and all(d == 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
+        and all(value is None for value in kwargs.values())
     ):
-        return conv_as_patches(lhs, rhs, window_strides, padding, precision=precision)
+        return _conv_on_cpu(lhs, rhs, tuple(window_strides), tuple(map(tuple, padding)), precision)
     return lax.conv_general_dilated(
         lhs,
         rhs,
@@ -95,3 +213,13 @@ def conv_general_dilated(
         precision=precision,
         **kwargs,
     )
+
+
+def _conv_on_cpu(inputs, kernel, strides, padding, precision) -> jax.Array:
+    # Without the barrier XLA computes what the inputs come from (a block's sum, its ReLU) again in the backward pass.
+    inputs = lax.optimization_barrier(inputs)
+    batch, height, width, _ = inputs.shape
+    positions = batch * height * width // (strides[0] * strides[1])
+    if kernel.shape[:2] == (1, 1) or max(height, width) <= LARGEST_SIDE or positions <= FEW_POSITIONS:
+        return conv_as_patches(inputs, kernel, strides, padding, precision=precision)
+    return conv_in_parts(inputs, kernel, strides, padding, precision)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import jax
 from flax import nnx
+
+from facefeat_jax.models.arrays import Stage
 
 
 class Dropout(nnx.Dropout):
@@ -22,7 +23,7 @@ class Dropout(nnx.Dropout):
     def __init__(self, rate: float, broadcast_dims: Sequence[int] = ()):
         super().__init__(rate, broadcast_dims=broadcast_dims)
 
-    def __call__(self, inputs: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:  # type: ignore[override]
+    def __call__(self, inputs: Stage, *, rngs: nnx.Rngs | None = None) -> Stage:  # type: ignore[override]
         """Drops values of `inputs` `[batch, ...]`, each for itself.
 
         Raises:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from facefeat_jax.models.arrays import Features, Logits, Maps, Mask, NewMaps
 from facefeat_jax.models.batch_norm import BatchNorm
 from facefeat_jax.models.convolution import conv
 from facefeat_jax.models.dropout import Dropout, StochasticDepth
@@ -90,7 +91,7 @@ class ConvNormActivation(nnx.Module):
         self.bn = BatchNorm(out_features, epsilon=scale.epsilon, momentum=scale.momentum, **dtypes)
         self.activation = activation
 
-    def __call__(self, inputs: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
+    def __call__(self, inputs: Maps, *, mask: Mask | None = None) -> NewMaps:
         """Maps `[batch, height, width, in_features]` to `[batch, height / stride, width / stride, out_features]`."""
         x = self.bn(self.conv(inputs), mask=mask)
         return nnx.silu(x) if self.activation else x
@@ -106,7 +107,7 @@ class SqueezeExcitation(nnx.Module):
         self.fc1 = conv(features, squeezed, 1, **options)
         self.fc2 = conv(squeezed, features, 1, **options)
 
-    def __call__(self, inputs: jax.Array) -> jax.Array:
+    def __call__(self, inputs: Maps) -> Maps:
         """Returns `[batch, height, width, features]`, as it came in but weighed."""
         weights = nnx.silu(self.fc1(jnp.mean(inputs, axis=(1, 2), keepdims=True)))
         return inputs * nnx.sigmoid(self.fc2(weights))
@@ -143,7 +144,7 @@ class MBConv(nnx.Module):
         self.stochastic_depth = StochasticDepth(drop_rate)
         self.is_residual = stride == 1 and in_features == features
 
-    def __call__(self, inputs: jax.Array, *, mask: jax.Array | None = None, rngs: nnx.Rngs | None = None) -> jax.Array:
+    def __call__(self, inputs: Maps, *, mask: Mask | None = None, rngs: nnx.Rngs | None = None) -> NewMaps:
         """Maps `[batch, height, width, in_features]` to `[batch, height / stride, width / stride, features]`."""
         x = inputs if self.expand is None else self.expand(inputs, mask=mask)
         x = self.project(self.squeeze(self.depthwise(x, mask=mask)), mask=mask)
@@ -210,9 +211,7 @@ class EfficientNet(Trunk):
         self.dropout = Dropout(scale.dropout if dropout is None else dropout)
         self.fc = None if num_classes is None else _classifier(self.num_features, num_classes, **options)
 
-    def stage(
-        self, name: str, inputs: jax.Array, *, mask: jax.Array | None = None, rngs: nnx.Rngs | None = None
-    ) -> jax.Array:
+    def stage(self, name: str, inputs: Maps, *, mask: Mask | None = None, rngs: nnx.Rngs | None = None) -> NewMaps:
         """Runs one stage.
 
         The stages divide the images' height and width by 2, 2, 4, 8, 16, 16, 32, 32 and 32; B0's give 32, 16, 24, 40,
@@ -225,11 +224,11 @@ class EfficientNet(Trunk):
             x = self.run_block(block, x, mask, rngs)
         return x
 
-    def pooled(self, inputs: jax.Array) -> jax.Array:
+    def pooled(self, inputs: Maps) -> Features:
         """Maps the last stage's output to pooled features `[batch, num_features]`."""
         return jnp.mean(inputs, axis=(1, 2))
 
-    def classify(self, features: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
+    def classify(self, features: Features, *, rngs: nnx.Rngs | None = None) -> Logits:
         """Maps pooled features to logits `[batch, num_classes]`, in training mode with dropout."""
         return super().classify(self.dropout(features, rngs=rngs))
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from facefeat_jax.models.arrays import Features, Logits
 from facefeat_jax.models.sharding import logical_axes
 
 
@@ -63,6 +64,6 @@ class Head(nnx.Module):
         self.hidden = torch_linear(in_features, hidden_features, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         self.output = torch_linear(hidden_features, num_outputs, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
 
-    def __call__(self, features: jax.Array) -> jax.Array:
+    def __call__(self, features: Features) -> Logits:
         """Maps `[batch, in_features]` to logits `[batch, num_outputs]`."""
         return self.output(nnx.relu(self.hidden(features)))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from pathlib import Path
 from typing import Any
 
 from facefeat_jax.models.abstract import abstract
@@ -11,23 +13,35 @@ from facefeat_jax.models.registry import Architecture
 
 _IMAGENET_CLASSES = 1000
 
+COUNTS = Path(__file__).with_name("counts.json")
+"""What `count` gave for each architecture here. scripts/count_trunks.py writes it."""
 
-def describe(architecture: Architecture) -> dict[str, Any]:
-    """Returns everything about an architecture as JSON values.
 
-    Parameters and multiply-adds are counted, for one picture of `image_size` pixels: `parameters` of the trunk alone,
-    `parameters_with_classifier` and `multiply_adds` with ImageNet's 1,000 classes, as publications state them.
+def count(architecture: Architecture) -> dict[str, int]:
+    """Counts an architecture's parameters, features and multiply-adds; about a second.
+
+    Returns:
+      `parameters` of the trunk alone; `parameters_with_classifier` and `multiply_adds` with ImageNet's 1,000 classes,
+      for one picture of `image_size` pixels, as publications state them; `features`, the width of what is pooled.
     """
     trunk = abstract(architecture.build_for, "imagenet", num_classes=_IMAGENET_CLASSES)
     assert trunk.fc is not None
     parameters = count_parameters(trunk)
     return {
-        "name": architecture.name,
-        "paper": architecture.paper,
         "parameters": parameters - count_parameters(trunk.fc),
         "parameters_with_classifier": parameters,
         "multiply_adds": count_multiply_adds(trunk, architecture.image_size),
         "features": trunk.num_features,
+    }
+
+
+def describe(architecture: Architecture) -> dict[str, Any]:
+    """Returns everything about an architecture as JSON values; what `count` gives is among it."""
+    counted = json.loads(COUNTS.read_text(encoding="utf-8")).get(architecture.name)
+    return {
+        "name": architecture.name,
+        "paper": architecture.paper,
+        **(counted or count(architecture)),
         "image_size": architecture.image_size,
         "stages": list(architecture.stages),
         "last": list(architecture.last),

@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
+from jaxtyping import Float
 
+from facefeat_jax.models.arrays import Mask, Stage
 from facefeat_jax.models.head import Head
 from facefeat_jax.models.trunk import POOLED, Trunk
 from facefeat_jax.tasks import Task
@@ -60,13 +62,13 @@ class MultiTaskModel(nnx.Module):
 
     def __call__(
         self,
-        images: jax.Array,
+        images: Stage,
         *,
         tasks: Iterable[str] | None = None,
-        mask: jax.Array | None = None,
+        mask: Mask | None = None,
         after: str | None = None,
         rngs: nnx.Rngs | None = None,
-    ) -> dict[str, jax.Array]:
+    ) -> dict[str, Float[jax.Array, "batch _"]]:
         """Returns the logits of each task.
 
         Args:

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
+from jaxtyping import Float
+
+from facefeat_jax.models.arrays import Pictures
 
 # What torchvision's ImageNet weights were trained with, for RGB in [0, 1].
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -14,12 +17,12 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def normalize(
-    images: jax.Array,
+    images: Pictures,
     *,
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
     dtype: DTypeLike = jnp.float32,
-) -> jax.Array:
+) -> Float[jax.Array, "*batch height width channels"]:
     """Scales uint8 pictures to [0, 1], subtracts the mean and divides by the deviation, as the baseline does.
 
     Args:

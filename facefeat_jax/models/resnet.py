@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Unpack
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from facefeat_jax.models.arrays import Features, Maps, Mask, NewMaps
 from facefeat_jax.models.batch_norm import BatchNorm
 from facefeat_jax.models.convolution import conv
 from facefeat_jax.models.cpu_pooling import max_pool
@@ -46,7 +46,7 @@ class BasicBlock(nnx.Module):
         self.downsample_bn: BatchNorm | None
         self.downsample_conv, self.downsample_bn = _downsample(in_features, width, stride, dtypes, rngs)
 
-    def __call__(self, inputs: jax.Array, *, mask: jax.Array | None = None, rngs: nnx.Rngs | None = None) -> jax.Array:
+    def __call__(self, inputs: Maps, *, mask: Mask | None = None, rngs: nnx.Rngs | None = None) -> NewMaps:
         """Maps `[batch, height, width, in_features]` to `[batch, height / stride, width / stride, width]`."""
         x = nnx.relu(self.bn1(self.conv1(inputs), mask=mask))
         x = self.bn2(self.conv2(x), mask=mask)
@@ -84,7 +84,7 @@ class Bottleneck(nnx.Module):
         self.downsample_bn: BatchNorm | None
         self.downsample_conv, self.downsample_bn = _downsample(in_features, features, stride, dtypes, rngs)
 
-    def __call__(self, inputs: jax.Array, *, mask: jax.Array | None = None, rngs: nnx.Rngs | None = None) -> jax.Array:
+    def __call__(self, inputs: Maps, *, mask: Mask | None = None, rngs: nnx.Rngs | None = None) -> NewMaps:
         """Maps `[batch, height, width, in_features]` to `[batch, height / stride, width / stride, 4 * width]`."""
         x = nnx.relu(self.bn1(self.conv1(inputs), mask=mask))
         x = nnx.relu(self.bn2(self.conv2(x), mask=mask))
@@ -100,7 +100,7 @@ def _downsample(
     return conv(in_features, features, 1, stride, **dtypes, rngs=rngs), BatchNorm(features, **dtypes)
 
 
-def _shortcut(block: BasicBlock | Bottleneck, inputs: jax.Array, mask: jax.Array | None) -> jax.Array:
+def _shortcut(block: BasicBlock | Bottleneck, inputs: Maps, mask: Mask | None) -> NewMaps:
     if block.downsample_conv is None or block.downsample_bn is None:
         return inputs
     return block.downsample_bn(block.downsample_conv(inputs), mask=mask)
@@ -166,9 +166,7 @@ class ResNet(Trunk):
         self.layer4 = stage(256 * expansion, 512, stage_sizes[3], stride=2)
         self.fc = None if num_classes is None else torch_linear(self.num_features, num_classes, **dtypes, rngs=rngs)
 
-    def stage(
-        self, name: str, inputs: jax.Array, *, mask: jax.Array | None = None, rngs: nnx.Rngs | None = None
-    ) -> jax.Array:
+    def stage(self, name: str, inputs: Maps, *, mask: Mask | None = None, rngs: nnx.Rngs | None = None) -> NewMaps:
         """Runs one stage.
 
         The stages divide the images' height and width by 4, 4, 8, 16 and 32, and give 64, 64, 128, 256 and 512
@@ -182,7 +180,7 @@ class ResNet(Trunk):
             x = self.run_block(block, x, mask, rngs)
         return x
 
-    def pooled(self, inputs: jax.Array) -> jax.Array:
+    def pooled(self, inputs: Maps) -> Features:
         """Maps the last stage's output to pooled features `[batch, num_features]`."""
         return jnp.mean(inputs, axis=(1, 2))
 

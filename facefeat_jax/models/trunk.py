@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from facefeat_jax.models.arrays import Features, Images, Logits, Mask, Stage
+
 POOLED = "pooled"
 """What stands for the output of `Trunk.pool` where the name of a stage is asked for."""
 
@@ -67,17 +69,15 @@ class Trunk(nnx.Module):
     def LAST(self) -> tuple[str, ...]:
         raise NotImplementedError
 
-    def stage(
-        self, name: str, inputs: jax.Array, *, mask: jax.Array | None = None, rngs: nnx.Rngs | None = None
-    ) -> jax.Array:
+    def stage(self, name: str, inputs: Stage, *, mask: Mask | None = None, rngs: nnx.Rngs | None = None) -> Stage:
         """Runs one stage on the output of the one before (the first: on images); arguments as in `stages`."""
         raise NotImplementedError
 
-    def pooled(self, inputs: jax.Array) -> jax.Array:
+    def pooled(self, inputs: Stage) -> Features:
         """Maps the last stage's output to pooled features `[batch, num_features]`."""
         raise NotImplementedError
 
-    def classify(self, features: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
+    def classify(self, features: Features, *, rngs: nnx.Rngs | None = None) -> Logits:
         """Maps pooled features to logits `[batch, num_classes]`.
 
         Raises:
@@ -87,7 +87,7 @@ class Trunk(nnx.Module):
             raise ValueError(f"this {type(self).__name__} has no classifier: make it with num_classes")
         return self.fc(features)
 
-    def pool(self, inputs: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
+    def pool(self, inputs: Stage, *, rngs: nnx.Rngs | None = None) -> Features | Logits:
         """Maps the last stage's output to pooled features `[batch, num_features]`, or logits with a classifier."""
         features = self.pooled(inputs)
         return features if self.fc is None else self.classify(features, rngs=rngs)
@@ -97,9 +97,7 @@ class Trunk(nnx.Module):
         if 0 in images.shape[1:3]:
             raise ValueError(f"{type(self).__name__} takes images of one pixel or more, got {images.shape}")
 
-    def stages(
-        self, images: jax.Array, *, mask: jax.Array | None = None, rngs: nnx.Rngs | None = None
-    ) -> dict[str, jax.Array]:
+    def stages(self, images: Images, *, mask: Mask | None = None, rngs: nnx.Rngs | None = None) -> dict[str, Stage]:
         """Returns the map after each stage, by its name in `STAGES`.
 
         Args:
@@ -113,7 +111,7 @@ class Trunk(nnx.Module):
             missing.
         """
         self._check(images)
-        maps: dict[str, jax.Array] = {}
+        maps: dict[str, Stage] = {}
         x = images
         for name in self.STAGES:
             maps[name] = x = self.stage(name, x, mask=mask, rngs=rngs)
@@ -121,13 +119,13 @@ class Trunk(nnx.Module):
 
     def __call__(
         self,
-        inputs: jax.Array,
+        inputs: Stage,
         *,
-        mask: jax.Array | None = None,
+        mask: Mask | None = None,
         after: str | None = None,
         until: str | None = None,
         rngs: nnx.Rngs | None = None,
-    ) -> jax.Array:
+    ) -> Features | Logits | Stage:
         """Returns pooled features `[batch, num_features]`, or logits `[batch, num_classes]` with a classifier.
 
         Args:
@@ -157,9 +155,7 @@ class Trunk(nnx.Module):
                 return x
         return self.pool(x, rngs=rngs)
 
-    def run_block(
-        self, block: nnx.Module, inputs: jax.Array, mask: jax.Array | None, rngs: nnx.Rngs | None
-    ) -> jax.Array:
+    def run_block(self, block: nnx.Module, inputs: Stage, mask: Mask | None, rngs: nnx.Rngs | None) -> Stage:
         """Runs one block; with `remat`, so that the backward pass keeps its inputs only."""
         return _run_block_anew(block, inputs, mask, rngs) if self.remat else _run_block(block, inputs, mask, rngs)
 
@@ -168,7 +164,7 @@ class Trunk(nnx.Module):
         self.check_size(images)
 
 
-def _run_block(block, inputs: jax.Array, mask: jax.Array | None, rngs: nnx.Rngs | None) -> jax.Array:
+def _run_block(block, inputs: Stage, mask: Mask | None, rngs: nnx.Rngs | None) -> Stage:
     return block(inputs, mask=mask, rngs=rngs)
 
 

@@ -13,7 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
+from jaxtyping import Float
 
+from facefeat_jax.models.arrays import Features, Images, Mask, Stage, Tokens
 from facefeat_jax.models.dropout import Dropout
 from facefeat_jax.models.sharding import logical_axes
 from facefeat_jax.models.trunk import Stages, Trunk, TrunkOptions
@@ -62,7 +64,7 @@ class Embedding(nnx.Module):
         self.grid = grid
         self.patch = patch
 
-    def __call__(self, images: jax.Array) -> jax.Array:
+    def __call__(self, images: Images) -> Tokens:
         """Maps `[batch, height, width, channels]` to tokens `[batch, 1 + height / patch * width / patch, width]`."""
         patches = self.projection(images)
         batch, rows, columns, width = patches.shape
@@ -100,7 +102,7 @@ class SelfAttention(nnx.Module):
         )
         self.heads = heads
 
-    def __call__(self, tokens: jax.Array) -> jax.Array:
+    def __call__(self, tokens: Tokens) -> Tokens:
         """Maps `[batch, tokens, width]` to the same shape."""
         batch, length, width = tokens.shape
         qkv = self.qkv(tokens).reshape(batch, length, 3, self.heads, width // self.heads)
@@ -136,7 +138,7 @@ class MLP(nnx.Module):
         self.output = nnx.Linear(hidden, width, kernel_metadata=logical_axes("mlp", "embed"), **options)
         self.dropout = Dropout(dropout)
 
-    def __call__(self, tokens: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
+    def __call__(self, tokens: Tokens, *, rngs: nnx.Rngs | None = None) -> Tokens:
         """Maps `[batch, tokens, width]` to the same shape."""
         x = self.dropout(jax.nn.gelu(self.hidden(tokens), approximate=False), rngs=rngs)
         return self.dropout(self.output(x), rngs=rngs)
@@ -163,7 +165,7 @@ class EncoderBlock(nnx.Module):
         self.norm2 = _layer_norm(width, **options)
         self.mlp = MLP(width, hidden, dropout, **options)
 
-    def __call__(self, tokens: jax.Array, *, mask: jax.Array | None = None, rngs: nnx.Rngs | None = None) -> jax.Array:
+    def __call__(self, tokens: Tokens, *, mask: Mask | None = None, rngs: nnx.Rngs | None = None) -> Tokens:
         """Maps `[batch, tokens, width]` to the same shape."""
         x = tokens + self.dropout(self.attention(self.norm1(tokens)), rngs=rngs)
         return x + self.mlp(self.norm2(x), rngs=rngs)
@@ -257,9 +259,7 @@ class VisionTransformer(Trunk):
                 f"multiples of that, got {images.shape}"
             )
 
-    def stage(
-        self, name: str, inputs: jax.Array, *, mask: jax.Array | None = None, rngs: nnx.Rngs | None = None
-    ) -> jax.Array:
+    def stage(self, name: str, inputs: Stage, *, mask: Mask | None = None, rngs: nnx.Rngs | None = None) -> Tokens:
         """Runs one stage; all give tokens `[batch, 1 + patches, width]`, the class token first."""
         if name == "stem":
             return self.dropout(self.stem(inputs), rngs=rngs)
@@ -267,7 +267,7 @@ class VisionTransformer(Trunk):
             return self.norm(inputs)
         return self.run_block(getattr(self, name), inputs, mask, rngs)
 
-    def pooled(self, inputs: jax.Array) -> jax.Array:
+    def pooled(self, inputs: Tokens) -> Features:
         """Returns the class token of the last stage's output: pooled features `[batch, num_features]`."""
         return inputs[:, 0]
 
@@ -277,7 +277,9 @@ def _layer_norm(width: int, **options: Any) -> nnx.LayerNorm:
     return nnx.LayerNorm(width, epsilon=_EPSILON, use_fast_variance=False, **options)
 
 
-def resized_positions(positions: jax.Array, grid: tuple[int, int]) -> jax.Array:
+def resized_positions(
+    positions: Float[jax.Array, "1 tokens width"], grid: tuple[int, int]
+) -> Float[jax.Array, "1 new_tokens width"]:
     """Resizes position embeddings to another grid of patches, as torchvision's `interpolate_embeddings` does.
 
     Bicubic, with the corners in place; the class token's is kept. It is linear, so gradients go through it.
@@ -297,7 +299,7 @@ def resized_positions(positions: jax.Array, grid: tuple[int, int]) -> jax.Array:
     return jnp.concatenate([positions[:, :1], resized], axis=1)
 
 
-def bicubic(size: int, wanted: int) -> np.ndarray:
+def bicubic(size: int, wanted: int) -> Float[np.ndarray, "{wanted} {size}"]:
     """Returns the matrix `[wanted, size]` of torch's bicubic interpolation with `align_corners=True`."""
     steepness = -0.75
     matrix = np.zeros((wanted, size))

@@ -5,9 +5,12 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Float, Int, Int32, Shaped
+
+from facefeat_jax.models.arrays import Logits, Mask
 
 
-def per_example_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def per_example_loss(logits: Logits, labels: Int[jax.Array, " batch"]) -> Float[jax.Array, " batch"]:
     """Binary cross-entropy for one logit, softmax cross-entropy for several.
 
     The baseline takes `BCELoss` of a sigmoid's output. In exact arithmetic this is the same; in float32 it parts from
@@ -29,13 +32,13 @@ def per_example_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, known)
 
 
-def predicted_class(logits: jax.Array) -> jax.Array:
+def predicted_class(logits: Logits) -> Int32[jax.Array, " batch"]:
     """Returns the class numbers `[batch]`, int32, that logits `[batch, outputs]` speak for."""
     if logits.shape[-1] == 1:
         return (logits[:, 0] > 0).astype(jnp.int32)
     return jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
 
-def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
+def masked_mean(values: Shaped[jax.Array, " batch"], mask: Mask) -> Float[jax.Array, ""]:
     """Returns the mean of `values` where `mask` is true; 0 where it is true nowhere."""
     return jnp.sum(jnp.where(mask, values, 0)) / jnp.maximum(jnp.sum(mask), 1)

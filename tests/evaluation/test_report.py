@@ -422,7 +422,8 @@ def test_curves_picture(sequential: Path) -> None:
 def test_curves_of_one_head_and_one_epoch(tmp_path: Path) -> None:
     config = dataclasses.replace(load_recipe("avatars"), tasks=("glasses",), epochs=1)
     make_run(tmp_path, config, steps=1)
-    assert Image.open(curves.write_curves(tmp_path)).size[0] > 700
+    with Image.open(curves.write_curves(tmp_path)) as image:
+        assert image.size[0] > 700
     assert len(Page(write_report(tmp_path)).tables[0]) == 2
 
 

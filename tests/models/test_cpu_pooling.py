@@ -37,6 +37,7 @@ def test_values_and_gradients_are_xlas_ties_included(size, window: int, stride: 
         np.testing.assert_array_equal(pullback(cotangent)[0], expected_pullback(cotangent)[0])
 
 
+@pytest.mark.usefixtures("unchecked")  # check_grads calls it with numpy's arrays
 def test_derivatives_of_every_kind() -> None:
     with jax.enable_x64(True):
         inputs = jnp.asarray(np.random.RandomState(1).permutation(2 * 5 * 6 * 2).reshape(2, 5, 6, 2), jnp.float64)

@@ -331,6 +331,7 @@ def test_positions_are_resized_by_torchs_bicubic_with_the_corners_in_place() -> 
         ((2, 0, SIZE, 3), r"got \(2, 0, 16, 3\)"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_wrong_images_are_refused(family: str, shape: tuple[int, ...], message: str) -> None:
     trunk = abstract(FAMILIES[family])
     with pytest.raises(ValueError, match=message):

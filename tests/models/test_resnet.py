@@ -99,6 +99,7 @@ def test_heads_that_are_asked_for() -> None:
         (np.zeros((2, 64, 48, 3), np.int32), r"floating-point images, got int32.*normalize"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_wrong_images_are_refused(trunk: ResNet, images: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         trunk(jnp.asarray(images))
@@ -106,6 +107,7 @@ def test_wrong_images_are_refused(trunk: ResNet, images: np.ndarray, message: st
         jax.eval_shape(trunk.stages, jnp.asarray(images))
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_normalize_refuses_what_is_scaled() -> None:
     with pytest.raises(ValueError, match="uint8 pictures, got float32"):
         normalize(jnp.zeros((1, 8, 8, 3), jnp.float32))
