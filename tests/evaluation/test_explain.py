@@ -15,6 +15,7 @@ from facefeat_jax.cli import main
 from facefeat_jax.evaluation.explain import Explainer, explained_stage, overlay, strip
 from facefeat_jax.evaluation.predict_step import prepared
 from facefeat_jax.models import MultiTaskModel, ResNet, VisionTransformer, efficientnet_b0
+from facefeat_jax.models.trunk import Trunk
 from facefeat_jax.run_folder import open_run
 from facefeat_jax.spec import ModelSpec
 from facefeat_jax.tasks import Task
@@ -73,15 +74,21 @@ def test_each_head_has_its_own(small, rows):
 def test_shows_where_the_evidence_is():
     """A head that adds up red: the map glows where the picture is red, and the other head's where it is blue."""
 
-    class Pixels(nnx.Module):
+    class Pixels(Trunk):
+        """Its map is the picture itself, its features the mean colour."""
+
         STAGES = {"only": ()}  # noqa: RUF012
-        in_channels, num_features, dtype, fc = 3, 3, jnp.float32, None
+        LAST = ("only",)
 
-        def stages(self, images):
-            return {"only": images}
+        def __init__(self):
+            self.in_channels = self.num_features = 3
+            self.dtype, self.remat, self.fc = jnp.float32, False, None
 
-        def __call__(self, inputs, *, until=None, after=None, mask=None, rngs=None):
-            return inputs if until else inputs.mean(axis=(1, 2))
+        def stage(self, name, inputs, *, mask=None, rngs=None):
+            return inputs
+
+        def pooled(self, inputs):
+            return inputs.mean(axis=(1, 2))
 
     tasks = (Task("red", ("no", "yes")), Task("blue", ("no", "yes")))
     model = MultiTaskModel(Pixels(), tasks, rngs=nnx.Rngs(0))
