@@ -58,12 +58,13 @@ def run(work: Path, *, count: int, seed: int, options: Sequence[str] = WHOLE_TRU
 
 
 def _spoilt(place: Place, folder: Path, chance: random.Random) -> str:
-    """The newest checkpoint of a run that had two steps to go loses or changes some bytes."""
+    """The newest checkpoint of a run that was killed near its end loses or changes some bytes."""
     process = place.start(place.train_command(folder / "run"), folder / "cache")
-    process.reach("checkpoint", 6)  # that of the last step: the one before is whole
+    process.reach("checkpoint", 6)  # that of the last step: those before are whole
     process.signal(9)
     process.wait()
-    newest = max((folder / "run" / "checkpoints").glob("[0-9]*[0-9]"), key=lambda path: int(path.name))
+    complete = [path for path in (folder / "run" / "checkpoints").iterdir() if path.name.isdigit()]
+    newest = max(complete, key=lambda path: int(path.name))
     files = sorted(path for path in newest.rglob("*") if path.is_file() and path.stat().st_size)
     # By size: most of what a disk spoils is in the large ones.
     file = (
