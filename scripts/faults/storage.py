@@ -89,7 +89,7 @@ def _spoilt(place: Place, folder: Path, chance: random.Random) -> str:
 
 def _full(place: Place, folder: Path, chance: random.Random) -> str:
     """The disk with the run and the cache is full at some moment, and room is made."""
-    room = int(_MIB * chance.choice([chance.uniform(0.05, 1.0), chance.uniform(1, 100), chance.uniform(100, 400)]))
+    room = int(_MIB * chance.choice([chance.uniform(0.05, 1.0), chance.uniform(1, 100), chance.uniform(100, 200)]))
     with _disk(folder / "disk", room) as disk:
         run, cache = disk / "run", disk / "cache"
         process = place.start(place.train_command(run), cache)
