@@ -11,7 +11,7 @@ BIN   := $(VENV)/bin
 comma := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test compare wheel-test docs notebook
+.PHONY: help quickstart test compare faults wheel-test docs notebook
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -46,6 +46,10 @@ test: $(VENV)/.ready-test ## lint, check types, run the tests
 compare: ## compare with PyTorch, live (Python 3.11; sets up .venv-compare with torch and torchvision)
 	$(MAKE) --no-print-directory VENV=.venv-compare .venv-compare/.ready-compare.test
 	XLA_FLAGS= .venv-compare/bin/python -m pytest tests/compare $(TESTS)
+
+faults: $(VENV)/.ready-test ## run the fault campaigns in full (hours) and write docs/reliability.md
+	$(BIN)/python -m scripts.faults run --out runs/faults
+	$(BIN)/python -m scripts.faults report runs/faults/*.json --out docs/reliability.md
 
 wheel-test: $(VENV)/.ready-test ## build the wheel and try it in an empty environment, away from the checkout
 	$(BIN)/python scripts/try_wheel.py

@@ -24,7 +24,8 @@ Detects gender, glasses and shirt colour in pictures.
 
   prepare SOURCE --from DIR     check a downloaded data set and write it for training
   train RECIPE [--field value]  train a model: {recipes}
-  evaluate RUN                  the results table of a trained model
+  evaluate RUN                  figures of a trained model with intervals, by group; calibrates it
+  audit DATASET|RUN             likely wrong labels, duplicates, balance
   predict RUN IMAGE...          labels and probabilities for pictures
   convert FILE --to RUN         make a run of a torch file of the baseline's
   export RUN --to torch FILE    write a run as a file that PyTorch loads
@@ -189,7 +190,12 @@ def _launch(argv: Sequence[str]) -> int:
 
 @dataclass(frozen=True)
 class EvaluateArguments:
-    """Prints accuracy and loss of every head of a trained model on validation pictures."""
+    """Prints the figures of every head of a trained model on validation pictures, with 95% intervals.
+
+    On the run's own data it also calibrates the run: predictions then have probabilities that are frequencies, and say
+    where a head is unsure. Figures, slices by group and calibration are written into the run folder, as JSON, as CSV
+    and into its report and model card.
+    """
 
     run: tyro.conf.Positional[Path]
     """Folder of the run."""
@@ -201,6 +207,8 @@ class EvaluateArguments:
     """Pictures at a time; the default is the run's."""
     checkpoint: Literal["newest", "best"] = "newest"
     """Which checkpoint; `best`, by validation, is there where the run was trained with --keep-best."""
+    error_rate: float = 0.05
+    """Share of wrong answers that is wanted at most: where a head can't keep to it, predictions say `unsure`."""
     json: bool = False
     """Print JSON."""
 
@@ -210,20 +218,67 @@ def _evaluate(argv: Sequence[str]) -> int:
     from facefeat_jax.runtime import start_up
 
     start_up()
-    from facefeat_jax.evaluation.evaluate import evaluate_run
-    from facefeat_jax.evaluation.table import heads_table
+    from facefeat_jax.evaluation.assessment import assess_run
+    from facefeat_jax.evaluation.publish import publish
+    from facefeat_jax.evaluation.table import gaps_told, scores_table
 
-    heads = evaluate_run(
+    found = assess_run(
         arguments.run,
         sources=arguments.data or None,
         data_dir=arguments.data_dir,
         batch_size=arguments.batch_size,
         checkpoint=arguments.checkpoint,
+        error_rate=arguments.error_rate,
     )
     if arguments.json:
-        print(json.dumps({"heads": {task: result.to_json() for task, result in heads.items()}}, indent=2))
+        print(json.dumps(found.assessment.to_json(), indent=2))
     else:
-        print(heads_table(heads))
+        print(scores_table(found.assessment.scores))
+        for line in gaps_told(found.assessment):
+            say(line)
+    try:
+        for line in publish(arguments.run, found):
+            say(line)
+    except UserError as error:
+        # The figures are said; a run that others share may be closed to writing.
+        say(f"nothing is kept: {error}")
+    return 0
+
+
+# --- audit
+
+
+@dataclass(frozen=True)
+class AuditArguments:
+    """Looks for likely wrong labels (with a run), pictures that are there twice, and what is out of balance.
+
+    It writes a page with contact sheets and tables, and prints the counts.
+    """
+
+    target: tyro.conf.Positional[str]
+    """Name of a prepared data set, or folder of a run: then the data that it was trained on."""
+    data_dir: Path | None = None
+    """Where prepared data sets lie; the default is the run's."""
+    out: Path | None = None
+    """Folder for what is found; the default is audit/ in the run folder, or runs/audit-NAME."""
+    json: bool = False
+    """Print everything as JSON."""
+
+
+def _audit(argv: Sequence[str]) -> int:
+    arguments = _parse(AuditArguments, "audit", argv)
+    from facefeat_jax.runtime import start_up
+
+    start_up()
+    from facefeat_jax.evaluation.audit import audit
+    from facefeat_jax.evaluation.table import audit_told
+
+    made, folder = audit(arguments.target, data_dir=arguments.data_dir, out=arguments.out)
+    if arguments.json:
+        print(json.dumps(made.to_json(), indent=2))
+    else:
+        print("\n".join(audit_told(made)))
+    say(f"page: {folder / 'audit.html'}")
     return 0
 
 
@@ -238,14 +293,29 @@ class PredictArguments:
     """Folder of the run."""
     images: tyro.conf.Positional[tuple[str, ...]]
     """Picture files. `-` reads file names from standard input, one a line."""
-    format: Literal["text", "json", "csv"] = "text"
+    format: Literal["text", "json", "jsonl", "csv"] = "text"
     """Form of the output."""
+    out: Path | None = None
+    """File to write, .jsonl or .csv, instead of standard output; an interrupted one can be gone on with."""
+    resume: bool = False
+    """Go on with the file of --out: the same pictures in the same order, what is done is skipped."""
     json: bool = False
     """The same as --format json."""
     batch_size: int = 32
     """Pictures at a time."""
     checkpoint: Literal["newest", "best"] = "newest"
     """Which checkpoint; `best`, by validation, is there where the run was trained with --keep-best."""
+    faces: bool = False
+    """Find the faces in each picture and predict for each person: face and head for gender and glasses, upper body for
+    shirt. Needs the extra `faces`."""
+    face_model: Path | None = None
+    """A YuNet ONNX file to find faces with, in place of OpenCV's Haar cascade."""
+    boxes: Path | None = None
+    """Predict for the faces in this CSV file: file,left,top,right,bottom, in pixels."""
+    draw: Path | None = None
+    """Folder for the labelled pictures."""
+    explain: Path | None = None
+    """A folder, for a picture of each that shows what speaks for each head's answer (Grad-CAM)."""
 
 
 def _predict(argv: Sequence[str]) -> int:
@@ -254,11 +324,42 @@ def _predict(argv: Sequence[str]) -> int:
         raise UserError("name the pictures: facefeat predict RUN IMAGE...")
     from facefeat_jax.runtime import start_up
 
+    if arguments.out is None and arguments.resume:
+        raise UserError("--resume goes on with a file: give it with --out FILE")
+    if arguments.out is not None and (arguments.json or arguments.format != "text"):
+        raise UserError("--out takes its form from the file's suffix, .jsonl or .csv; leave --format and --json out")
+
     start_up()
     from facefeat_jax.prediction.output import lines
     from facefeat_jax.prediction.predictor import Predictor
 
-    predictor = Predictor.from_run(arguments.run, batch_size=arguments.batch_size, checkpoint=arguments.checkpoint)
+    if arguments.boxes and (arguments.faces or arguments.face_model):
+        raise UserError("--boxes says where the faces are and --faces looks for them; give one of them")
+    people = bool(arguments.boxes or arguments.faces or arguments.face_model)
+    if people and arguments.out:
+        raise UserError(
+            "--out holds one answer for each picture, and with --faces or --boxes there may be more; write them to "
+            "standard output, with --format jsonl or csv"
+        )
+    if people and arguments.explain:
+        raise UserError("--explain is about whole pictures; give it without --faces and --boxes")
+    predictor = Predictor.from_run(
+        arguments.run,
+        batch_size=arguments.batch_size,
+        checkpoint=arguments.checkpoint,
+        explain=arguments.explain,
+    )
+    if people:
+        from facefeat_jax.prediction.people import people_of
+
+        answers = people_of(predictor, boxes=arguments.boxes, face_model=arguments.face_model, draw=arguments.draw)
+    elif arguments.draw:
+        from facefeat_jax.prediction.people import whole_of
+
+        answers = whole_of(predictor, arguments.draw)
+    else:
+        answers = predictor.stream
+    tasks = tuple(predictor.spec.classes)
     bad = 0
 
     def counted(predictions):
@@ -272,9 +373,28 @@ def _predict(argv: Sequence[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")
     names = (line.rstrip("\n") for line in sys.stdin) if arguments.images == ("-",) else arguments.images
-    form = "json" if arguments.json else arguments.format
-    for line in lines(counted(predictor.stream(names)), tuple(predictor.spec.classes), form):
-        print(line)
+    if arguments.out is not None:
+        from facefeat_jax.prediction.stream import write_answers
+
+        about = {"model": predictor.fingerprint(), "classes": predictor.spec.classes}
+        total = None if arguments.images == ("-",) else len(arguments.images)
+        written = write_answers(
+            answers,
+            names,
+            arguments.out,
+            tasks=tasks,
+            about=about,
+            resume=arguments.resume,
+            group=arguments.batch_size,
+            total=total,
+        )
+        earlier = f", {written.before:,} of them from before" if written.before else ""
+        say(f"facefeat: {written.pictures:,} pictures in {arguments.out}{earlier}")
+        bad = written.bad
+    else:
+        form = "json" if arguments.json else arguments.format
+        for line in lines(counted(answers(names)), tasks, form, people=people):
+            print(line)
     if bad:
         say(f"facefeat: {bad} of the pictures can't be used; each has its reason in the output")
     return 2 if bad else 0
@@ -413,6 +533,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train,
     "launch": _launch,
     "evaluate": _evaluate,
+    "audit": _audit,
     "predict": _predict,
     "convert": _convert,
     "export": _export,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -31,6 +32,17 @@ _LEAST = {
     "heartbeat_s": 1,
 }
 
+# Fractions, and what they must be below (of two of them, 1 is the most).
+_UP_TO_ONE = math.nextafter(1.0, 2.0)
+_BELOW = {
+    "crop": 1.0,
+    "colour_jitter": 1.0,
+    "label_smoothing": 1.0,
+    "ema": 1.0,
+    "erase": _UP_TO_ONE,
+    "balance": _UP_TO_ONE,
+}
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -52,6 +64,9 @@ class TrainConfig:
     decode: DecodePolicy = "upright"
     """How files become RGB. With `upright` EXIF rotation is applied, 16 bit scaled and transparency composited, with
     `as_notebook` none of these."""
+    disjoint: tuple[str, ...] = ()
+    """Groups, such as `identity`, of which nothing may be both trained on and validated: training pictures that share
+    one with a validation picture are left out. Validation stays the same."""
     limit: int | None = None
     """Use only this many pictures of each split (spread evenly); for smoke runs."""
 
@@ -95,8 +110,26 @@ class TrainConfig:
     on_nonfinite: Literal["stop", "skip"] = "stop"
     """Where a loss is infinite or not a number: `stop` there, naming the pictures; or `skip` the step (and those whose
     gradients are not finite), which leaves the weights as they are, and say so."""
+    balance: float = 1.0
+    """How much the size of a set counts in a `mixed` batch: the pictures that carry the labels of one set of heads get
+    a share of every batch in proportion to their number to this power. 1 shows all pictures equally often, 0 all sets;
+    between, pictures of small sets come more often. A pass has as many pictures whatever the shares."""
+    weight_decay: float = 0.0
+    """In each step kernels lose this share of themselves times the learning rate (AdamW); norms and biases don't."""
+    ema: float = 0.0
+    """Decay of a moving average of weights and statistics, which takes their place wherever the model is evaluated,
+    saved or exported; 0.99 averages over some hundred steps. 0: none."""
+    label_smoothing: float = 0.0
+    """Share of each label that is spread over all classes."""
     flip: bool = False
     """Mirror each training picture left to right with probability one half."""
+    crop: float = 0.0
+    """The most of either side of a training picture that is cut away at random; the rest is enlarged."""
+    colour_jitter: float = 0.0
+    """How far brightness, contrast and saturation of a training picture may be multiplied from 1. A picture with a
+    label that is a colour (shirt) keeps its colours."""
+    erase: float = 0.0
+    """Probability that a random rectangle of a training picture is painted over."""
     seed: int = 0
     """Of initial weights, shuffling and augmentation."""
 
@@ -156,6 +189,13 @@ class TrainConfig:
             raise UserError(f"--seed must be less than 2147483648, got {self.seed}")
         if not self.learning_rate > 0:
             raise UserError(f"--learning-rate must be positive, got {self.learning_rate}")
+        for name, below in _BELOW.items():
+            value = getattr(self, name)
+            if not 0 <= value < below:
+                bound = "1 or less" if below > 1 else "less than 1"
+                raise UserError(f"--{name.replace('_', '-')} must be 0 or more and {bound}, got {value}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise UserError(f"--weight-decay must be 0 or more, got {self.weight_decay}")
         if self.limit is not None and self.limit < 1:
             raise UserError(f"--limit must be 1 or more, got {self.limit}")
         for kind, names in (("tasks", self.tasks), ("sources", self.sources)):
@@ -166,11 +206,15 @@ class TrainConfig:
                 "--cache-prefix computes the frozen stages once, but with --batch-norm batch they depend on the batch; "
                 "give --batch-norm frozen, or --no-cache-prefix"
             )
-        if self.cache_prefix and self.flip:
+        changes = [name for name in ("flip", "crop", "colour_jitter", "erase") if getattr(self, name)]
+        if self.cache_prefix and changes:
+            off = " ".join("--no-flip" if name == "flip" else f"--{name.replace('_', '-')} 0" for name in changes)
             raise UserError(
-                "--cache-prefix computes the frozen stages once, so pictures can't be mirrored anew in each pass; "
-                "give --no-flip, or --no-cache-prefix"
+                "--cache-prefix computes the frozen stages once, so pictures can't be changed at random in each pass; "
+                f"give {off}, or --no-cache-prefix"
             )
+        if self.balance != 1 and self.schedule != "mixed":
+            raise UserError("--balance sets the shares of a mixed batch; give --schedule mixed, or --balance 1")
         if self.resume and self.overwrite:
             raise UserError("--resume goes on with a run and --overwrite deletes it; give one of them")
 

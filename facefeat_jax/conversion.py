@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,6 +58,8 @@ def convert(source: Path, run: Path, *, classes: Mapping[str, Sequence[str]] | N
         for name, array in tensors.items()
         if name.endswith(_HEAD_OUTPUT)
     }
+    if wrong := [name for name in widths if not name.isidentifier()]:
+        raise UserError(f"{source} has a head of the name {wrong[0][:60]!r}; a task's name is letters, digits and _")
     if not widths:
         raise UserError(
             f"{source} has no heads ({{task}}_head.2.bias), so there is nothing to predict with. "
@@ -111,9 +114,21 @@ def _carried(source: Path) -> dict[str, tuple[str, ...]]:
     """Returns the class names that `export` put into the file."""
     text = weights_conversion.read_metadata(source).get(CLASSES_KEY)
     try:
-        return {task: tuple(map(str, names)) for task, names in json.loads(text).items()} if text else {}
-    except (ValueError, AttributeError, TypeError):
-        raise UserError(f"the class names in {source} can't be read; give them: --classes TASK=NAME,...") from None
+        found = json.loads(text) if text else {}
+        if all(_is_class_names(names) for names in found.values()):
+            return {task: tuple(names) for task, names in found.items()}
+    except (ValueError, AttributeError, RecursionError):
+        pass
+    raise UserError(f"the class names in {source} can't be read; give them: --classes TASK=NAME,...")
+
+
+def _is_class_names(names: Any) -> bool:
+    """Whether these are what `export` writes: names that differ, and that a terminal shows as they are."""
+    return (
+        isinstance(names, list)
+        and all(isinstance(name, str) and name and name.isprintable() for name in names)
+        and len(set(names)) == len(names)
+    )
 
 
 def export(run: Path, out: Path, checkpoint: Which = "newest") -> ModelSpec:

@@ -27,12 +27,16 @@ class Bar:
 
     Args:
       description: what is going on.
-      total: number of pictures.
+      total: number of pictures; None where it is not known.
       completed: how many of them were done before, by an interrupted run; they don't count for the speed.
       quiet: show nothing.
+
+    Attributes:
+      is_shown: whether there is a terminal to show it on, and it is not quiet.
     """
 
-    def __init__(self, description: str, total: int, *, completed: int = 0, quiet: bool = False):
+    def __init__(self, description: str, total: int | None, *, completed: int = 0, quiet: bool = False):
+        self.is_shown = not quiet and console.is_terminal
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -42,7 +46,7 @@ class Bar:
             TextColumn("{task.fields[note]}"),
             console=console,
             transient=True,
-            disable=quiet or not console.is_terminal,
+            disable=not self.is_shown,
         )
         self._task = self._progress.add_task(description, total=total, completed=completed, before=completed, note="")
         self._started = time.perf_counter()

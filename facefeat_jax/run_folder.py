@@ -29,6 +29,10 @@ METRICS = "metrics.jsonl"
 RESULTS = "results.json"
 REPORT = "report.html"
 CURVES = "curves.png"
+CALIBRATION = "calibration.json"
+MODEL_CARD = "model-card.md"
+EVALUATION = "evaluation"
+AUDIT = "audit"
 TENSORBOARD = "tensorboard"
 LOCK = ".lock"
 
@@ -135,10 +139,11 @@ def clear(folder: Path) -> None:
       UserError: something can't be deleted.
     """
     try:
-        for name in (checkpoints.FOLDER, TENSORBOARD):
+        others = [path.name for path in folder.glob(f"{EVALUATION}-*")]  # on other data
+        for name in (checkpoints.FOLDER, TENSORBOARD, EVALUATION, AUDIT, *others):
             if (folder / name).exists():
                 shutil.rmtree(folder / name)
-        for name in (METRICS, RESULTS, REPORT, CURVES):
+        for name in (METRICS, RESULTS, REPORT, CURVES, CALIBRATION, MODEL_CARD):
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{folder} can't be overwritten ({error}); give --run another folder") from error

@@ -17,11 +17,17 @@ class Task:
         `classes[1]` is the positive class; more make a multiclass task with a logit per class.
       source: the data set (a name in `facefeat_jax.data.sources`) that the baseline labels this task with; empty for
         tasks of your own.
+      about_colour: whether a picture in other colours would deserve another label. Augmentation then leaves the colours
+        of pictures that have one alone.
+      frame: what of a person the head's training pictures show: `face`, `head` or `upper_body`
+        (`facefeat_jax.prediction.crops.FRAMES`), or `whole` where a picture is to be taken as it is.
     """
 
     name: str
     classes: tuple[str, ...]
     source: str = ""
+    about_colour: bool = False
+    frame: str = "whole"
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
@@ -48,9 +54,9 @@ NOTEBOOK_SHIRT_CLASSES = ("white", "pink", "blue", "black", "red", "yellow", "gr
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
-        Task("gender", ("female", "male"), source="fairface"),
-        Task("glasses", ("no_glasses", "glasses"), source="glasses"),
-        Task("shirt", SHIRT_CLASSES, source="apparel"),
+        Task("gender", ("female", "male"), source="fairface", frame="face"),
+        Task("glasses", ("no_glasses", "glasses"), source="glasses", frame="head"),
+        Task("shirt", SHIRT_CLASSES, source="apparel", about_colour=True, frame="upper_body"),
     )
 }
 

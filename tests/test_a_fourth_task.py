@@ -43,7 +43,7 @@ def test_an_entry_and_a_builder_are_all_that_a_task_takes(tmp_path):
     for folder in ("facefeat_jax", "weights_conversion", "configs"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     table = tmp_path / "facefeat_jax" / "tasks.py"
-    last = '        Task("shirt", SHIRT_CLASSES, source="apparel"),\n'
+    last = '        Task("shirt", SHIRT_CLASSES, source="apparel", about_colour=True, frame="upper_body"),\n'
     text = table.read_text()
     assert text.count(last) == 1
     table.write_text(text.replace(last, f"{last}        {block('facefeat_jax/tasks.py').strip()},\n"))

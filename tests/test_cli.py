@@ -125,7 +125,7 @@ def test_evaluate_repeats_what_training_found(trained_run, capsys):
     found = json.loads(capsys.readouterr().out)["heads"]
     expected = json.loads((trained_run / "results.json").read_text())["heads"]
     for task, figures in expected.items():
-        assert found[task] == pytest.approx(figures, rel=1e-5)
+        assert {name: found[task][name] for name in figures} == pytest.approx(figures, rel=1e-5)
     assert main(["evaluate", str(trained_run)]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]] == list(expected)
 

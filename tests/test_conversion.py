@@ -105,6 +105,29 @@ def test_what_is_not_a_model_of_the_baselines_is_refused(notebook_file, tmp_path
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    "carried",
+    ["[" * 100_000, "[1]", '{"glasses": "ab"}', '{"glasses": ["a", "a"]}', '{"glasses": ["a", "\\u001b[2J"]}', "NaN"],
+)
+def test_class_names_that_are_none_are_refused(notebook_file, tmp_path, carried):
+    """Nested without end, no lists, twice the same, or what would clear a terminal."""
+    tensors = weights_conversion.read(notebook_file)
+    weights_conversion.write(tmp_path / "w.safetensors", tensors, metadata={"facefeat_classes": carried})
+    with pytest.raises(UserError, match=r"class names in .* can't be read") as caught:
+        convert(tmp_path / "w.safetensors", tmp_path / "run")
+    assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
+
+
+def test_a_head_whose_name_is_no_name_is_refused(notebook_file, tmp_path):
+    tensors = {
+        name.replace("shirt_", "../\x1b_"): array for name, array in weights_conversion.read(notebook_file).items()
+    }
+    weights_conversion.write(tmp_path / "w.safetensors", tensors)
+    with pytest.raises(UserError, match=r"has a head of the name '\.\./\\x1b'") as caught:
+        convert(tmp_path / "w.safetensors", tmp_path / "run")
+    assert str(caught.value).isprintable()
+
+
 def test_a_folder_in_the_way_is_not_touched(notebook_file, tmp_path, trained_run):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "precious.txt").write_text("mine")

@@ -19,6 +19,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Modules whose package has another name.
 PACKAGES = {
     "absl": "absl-py",
+    "cv2": "opencv-python-headless",
     "grain": "grain",
     "orbax": "orbax-checkpoint",
     "PIL": "pillow",
@@ -73,14 +74,16 @@ def test_every_module_that_is_imported_is_declared():
                 elif isinstance(node, ast.ImportFrom) and not node.level:
                     imported.add((node.module or "").partition(".")[0])
     third_party = imported - set(sys.stdlib_module_names) - {"facefeat_jax", "weights_conversion", "torch"}
-    assert {package(module) for module in third_party} <= CORE | EXTRA["predict"] | EXTRA["train"] | {"jaxlib"}
+    known = CORE | EXTRA["predict"] | EXTRA["train"] | EXTRA["faces"] | {"jaxlib"}
+    assert {package(module) for module in third_party} <= known
     assert {"jax", "flax", "tensorflow_datasets", "PIL"} <= third_party
 
 
 def test_each_extra_brings_what_the_advice_says():
     assert {package(module) for module in extras.PREDICT} <= EXTRA["predict"]
     assert {package(module) for module in extras.TRAIN} <= EXTRA["train"] | EXTRA["predict"]
-    assert not {package(module) for module in extras.PREDICT + extras.TRAIN} & CORE
+    assert {package(module) for module in extras.FACES} == EXTRA["faces"]
+    assert not {package(module) for module in extras.PREDICT + extras.FACES + extras.TRAIN} & CORE
     # All that an extra adds is in the advice, but for what flax or jax bring anyway.
     brought = {re.match(r"[\w.-]+", text)[0].lower() for text in importlib.metadata.requires("jax") or []}
     advised = {package(module) for module in extras.PREDICT + extras.TRAIN}

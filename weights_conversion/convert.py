@@ -10,6 +10,7 @@ from typing import TypeVar
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import DTypeLike
 
 from facefeat_jax.errors import UserError
 from facefeat_jax.models import MultiTaskModel
@@ -45,7 +46,8 @@ def to_flax(state_dict: Mapping[str, np.ndarray], model: Model, *, source: str =
       `model`, with the values in the dtypes it had.
 
     Raises:
-      WeightsMismatchError: names or shapes don't fit; all of them are in the message.
+      WeightsMismatchError: names or shapes don't fit (all of them are in the message), tensors are of a type that says
+        something else (complex, quantised), or values are beyond what the model's dtype can hold.
     """
     if isinstance(model, MultiTaskModel) and is_trunk_only(state_dict):
         to_flax(state_dict, model.trunk, source=source)
@@ -57,6 +59,7 @@ def to_flax(state_dict: Mapping[str, np.ndarray], model: Model, *, source: str =
     unused = {name for name in state_dict if trunk.fc is not None or not name.startswith(classifier)}
     missing: list[str] = []
     misshapen: list[str] = []
+    unfit: list[str] = []
     values: list[tuple[nnx.Variable, np.ndarray]] = []
     for variable, torch_name, layout in _entries(model):
         if torch_name not in state_dict:
@@ -73,12 +76,29 @@ def to_flax(state_dict: Mapping[str, np.ndarray], model: Model, *, source: str =
         if tensor.shape != expected:
             misshapen.append(f"{torch_name} is {tensor.shape} where {expected} is needed")
             continue
+        if reason := _unfit(tensor, variable.dtype):
+            unfit.append(f"{torch_name} {reason}")
+            continue
         values.append((variable, layout.flax_array(tensor)))
     if missing or misshapen or unused:
         raise WeightsMismatchError(_mismatch(model, state_dict, source, missing, misshapen, sorted(unused)))
+    if unfit:
+        raise WeightsMismatchError(f"{source} can't be used: {_some(unfit)}. Save the weights as plain floats")
     for variable, array in values:
         variable.set_value(jnp.asarray(array, variable.dtype))
     return model
+
+
+def _unfit(tensor: np.ndarray, dtype: DTypeLike) -> str:
+    """Returns why a tensor's values can't be had in a dtype, or nothing."""
+    is_float = jnp.issubdtype(dtype, jnp.floating)
+    if not jnp.issubdtype(tensor.dtype, jnp.floating if is_float else jnp.integer):
+        return f"is of type {tensor.dtype}"
+    if is_float and tensor.dtype.itemsize > jnp.dtype(dtype).itemsize:
+        finite = tensor[np.isfinite(tensor)]
+        if finite.size and np.abs(finite).max() > jnp.finfo(dtype).max:
+            return f"holds values beyond what {jnp.dtype(dtype)} can"
+    return ""
 
 
 def _resized(positions: np.ndarray, expected: tuple[int, ...]) -> np.ndarray:

@@ -28,7 +28,6 @@ from weights_conversion import torch_files
 from weights_conversion.torch_pickle import CUT_SHORT, DAMAGED, UnreadableError
 
 _SUFFIXES = (".pth", ".pt", ".safetensors")
-_LARGEST_HEADER = 100_000_000  # bytes; what the safetensors library allows
 _WANTED = "give a .pth, .pt or .safetensors file"
 
 
@@ -91,10 +90,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
             if head[:4] == b"PK\x03\x04":
                 raw = torch_files.read_zip_metadata(file)
             elif head[8:9] == b"{":
-                (length,) = struct.unpack("<Q", head[:8])
-                file.seek(8)
-                header = json.loads(file.read(min(length, _LARGEST_HEADER)))
-                raw = header.get("__metadata__") if isinstance(header, dict) else None
+                raw = _safetensors_metadata(path)
             else:
                 raw = {}
     except UnreadableError as error:
@@ -268,7 +264,7 @@ def _read_safetensors(data: memoryview) -> dict[str, np.ndarray]:
     if not entries:
         raise UnreadableError("it holds no tensors", "save model.state_dict()")
     result: dict[str, np.ndarray] = {}
-    for name, entry in sorted(entries):
+    for name, entry in sorted(entries, key=lambda entry: entry[0]):
         dtype = _SAFETENSORS_TYPES.get(entry["dtype"])
         if dtype is None:
             raise UnreadableError(
@@ -284,6 +280,15 @@ def _read_safetensors(data: memoryview) -> dict[str, np.ndarray]:
             raise UnreadableError(f"its tensor {name[:200]!r} has a shape that no array can have") from None
         result[name] = shaped != 0 if dtype.kind == "b" else shaped.view(dtype).copy()
     return result
+
+
+def _safetensors_metadata(path: Path) -> Any:
+    """Returns the texts in the header, which the library reads, and checks, without making Python objects of it all."""
+    try:
+        with safetensors.safe_open(path, framework="numpy") as opened:
+            return opened.metadata()
+    except safetensors.SafetensorError as error:
+        raise UnreadableError(f"safetensors refuses it ({' '.join(str(error).split())[:200]})") from None
 
 
 def _to_safetensors(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:

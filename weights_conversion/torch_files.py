@@ -96,15 +96,20 @@ def read_zip_metadata(file: IO[bytes]) -> Any:
     """
     try:
         with zipfile.ZipFile(file) as archive:
-            if _METADATA not in archive.namelist() or archive.getinfo(_METADATA).file_size > _LARGEST_METADATA:
+            if _METADATA not in archive.namelist():
                 return {}
-            return json.loads(archive.read(_METADATA))
+            member = archive.getinfo(_METADATA)
+            # Ours is stored as it is; what is packed might unpack to far more than it claims.
+            if member.compress_type != zipfile.ZIP_STORED or member.compress_size > _LARGEST_METADATA:
+                return {}
+            return json.loads(archive.read(member))
     except _ZIP_ERRORS:
         raise UnreadableError("its archive can't be read", CUT_SHORT) from None
 
 
 _METADATA = "archive/metadata.json"
 _LARGEST_METADATA = 1 << 20  # bytes
+_MOST_TAR_MEMBERS = 1000  # torch's have four; a gigabyte of empty ones would take a minute to count
 _ZIP_ERRORS = (
     zipfile.BadZipFile,
     NotImplementedError,
@@ -298,7 +303,9 @@ def _tar_members(data: memoryview) -> tuple[dict[str, memoryview], bool]:
     """The plain files of a tar, by name, and whether its end is there. (`tarfile` can loop for ever on bad headers.)"""
     members: dict[str, memoryview] = {}
     at = 0
-    while at + 512 <= len(data) and data[at]:
+    for _ in range(_MOST_TAR_MEMBERS):
+        if at + 512 > len(data) or not data[at]:
+            break
         header = bytes(data[at : at + 512])
         try:
             size = int(header[124:136].split(b"\0", 1)[0].strip() or b"0", 8)

@@ -164,6 +164,8 @@ _SIZED = {
     0x8A: ("<B", "integer"),
     0x8B: ("<I", "integer"),
 }
+# torch's files take some forty steps a tensor. A step may take a hundred bytes of memory for one byte of the file.
+_MOST_STEPS = 4_000_000
 _KEYS = (str, int, float, bytes, type(None))  # hashing a nested tuple may take time without end; no torch file needs it
 
 
@@ -196,11 +198,12 @@ class _Machine:
 
     def run(self) -> tuple[Any, int]:
         try:
-            while True:
+            for _ in range(_MOST_STEPS):
                 opcode = self.take(1)[0]
                 if opcode == ord("."):
                     return self.stack.pop(), self.at
                 self.step(opcode)
+            raise UnreadableError("its pickle goes on for longer than that of any model", DAMAGED)
         except (IndexError, KeyError, TypeError, ValueError, struct.error):
             # The stack ran empty, a memo was never set, a call had other arguments than torch gives it.
             raise UnreadableError("its pickle makes no sense") from None

@@ -9,9 +9,14 @@ from typing import Literal
 import numpy as np
 
 from facefeat_jax.data.dataset import Split, open_split
-from facefeat_jax.errors import UserError
+from facefeat_jax.data.selection import SplitName, shared
+from facefeat_jax.errors import UserError, unknown
+from facefeat_jax.progress import say
 
 UNKNOWN = -1
+
+IDENTITY = "identity"
+"""The group that numbers persons, in data sets that have it."""
 
 
 class Examples:
@@ -26,14 +31,24 @@ class Examples:
       splits: prepared splits.
       classes: the class names of each task, in the order of the model's outputs.
       limit: use only this many pictures of each split, spread evenly over it.
+      kept: of each split, the numbers of the records to choose from; the default is all.
 
     Raises:
       UserError: a split names classes that the model does not have.
     """
 
-    def __init__(self, splits: Sequence[Split], classes: Mapping[str, Sequence[str]], *, limit: int | None = None):
+    def __init__(
+        self,
+        splits: Sequence[Split],
+        classes: Mapping[str, Sequence[str]],
+        *,
+        limit: int | None = None,
+        kept: Sequence[np.ndarray] | None = None,
+    ):
         self.splits = list(splits)
-        self.rows = [_spread(len(split), limit) for split in self.splits]
+        if kept is None:
+            kept = [np.arange(len(split)) for split in self.splits]
+        self.rows = [rows[_spread(len(rows), limit)] for rows in kept]
         self._split_of = np.concatenate([np.full(len(rows), number) for number, rows in enumerate(self.rows)])
         self._row_of = np.concatenate(self.rows)
         self.labels = {
@@ -55,6 +70,36 @@ class Examples:
         split = self.splits[self._split_of[index]]
         return f"{split.source}/{split.split}: {split.source_files[self._row_of[index]]}"
 
+    def groups(self) -> dict[str, np.ndarray]:
+        """Returns what else is known of the pictures: per group `[n]`, str; blank where a picture's is not known."""
+        names = dict.fromkeys(name for split in self.splits for name in split.groups)
+        return {
+            name: np.concatenate(
+                [
+                    split.groups[name][rows] if name in split.groups else np.full(len(rows), "")
+                    for split, rows in zip(self.splits, self.rows, strict=True)
+                ]
+            )
+            for name in names
+        }
+
+    def units(self) -> np.ndarray:
+        """Returns what each picture shows, as a text `[n]`: pictures of the same person share it.
+
+        It is the person where the data set numbers them (its group `identity`), else the file, and depends on nothing
+        else: not on the other pictures, their order or a limit.
+        """
+        identity = self.groups().get(IDENTITY, np.full(len(self), ""))
+        return np.array(
+            [
+                f"{split.source}: person {person}" if person else f"{split.source}: {split.source_files[row]}"
+                for split, row, person in zip(
+                    (self.splits[number] for number in self._split_of), self._row_of, identity, strict=True
+                )
+            ],
+            dtype=str,
+        )
+
     def labelled(self, task: str) -> np.ndarray:
         """Returns the numbers (int64) of the pictures that have a label for the task."""
         return np.flatnonzero(self.labels[task] != UNKNOWN)
@@ -68,13 +113,31 @@ def open_examples(
     *,
     limit: int | None = None,
     need_all: bool = True,
+    disjoint: Sequence[str] = (),
 ) -> Examples:
     """Opens one split of each source; see `Examples`.
 
+    Args:
+      sources: names of prepared data sets.
+      split: which half.
+      data_dir: where they lie.
+      classes: as in `Examples`.
+      limit: as in `Examples`.
+      need_all: whether each task must have a label.
+      disjoint: names of groups. Pictures that share one with a picture in the other half of their source are left out,
+        and how many is said.
+
     Raises:
-      UserError: a source is not prepared, its classes don't fit, or, with `need_all`, no source labels some task.
+      UserError: a source is not prepared, its classes don't fit, no source has such a group, or, with `need_all`, no
+        source labels some task.
     """
-    examples = Examples([open_split(source, split, data_dir) for source in sources], classes, limit=limit)
+    sources = tuple(sources)
+    splits = [open_split(source, split, data_dir) for source in sources]
+    kept = [np.arange(len(one)) for one in splits]
+    if disjoint:
+        other: SplitName = "val" if split == "train" else "train"
+        kept = _disjoint(splits, [open_split(source, other, data_dir) for source in sources], disjoint)
+    examples = Examples(splits, classes, limit=limit, kept=kept)
     for task in classes:
         if need_all and not len(examples.labelled(task)):
             opened = ", ".join(s.source for s in examples.splits)
@@ -82,6 +145,27 @@ def open_examples(
                 f"no picture of {opened} ({split}) has a label for {task!r}; add a source that has, or drop the task"
             )
     return examples
+
+
+def _disjoint(splits: Sequence[Split], others: Sequence[Split], groups: Sequence[str]) -> list[np.ndarray]:
+    """Returns the numbers of each split's records that share none of the groups with the other half."""
+    there = sorted({name for split in splits for name in split.groups})
+    for group in groups:
+        if group not in there:
+            raise unknown("group", group, there)
+    kept = []
+    for split, other in zip(splits, others, strict=True):
+        left_out = np.zeros(len(split), bool)
+        for group in groups:
+            if group in split.groups and group in other.groups:
+                left_out |= shared(split.groups[group], other.groups[group])
+        if left_out.any():
+            say(
+                f"{split.source}: {left_out.sum()} of {len(left_out)} pictures of {split.split} are left out, "
+                f"whose {' or '.join(groups)} is in {other.split} too"
+            )
+        kept.append(np.flatnonzero(~left_out))
+    return kept
 
 
 def _spread(count: int, limit: int | None) -> np.ndarray:

@@ -5,8 +5,11 @@ Imports Pillow and numpy only.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
+import struct
+import threading
 import warnings
 from collections.abc import Callable
 from typing import TypeVar, get_args
@@ -21,6 +24,11 @@ _Result = TypeVar("_Result")
 
 MAX_PIXELS = 89_478_485
 """Largest width times height that is decoded: Pillow's own mark for a decompression bomb (256 MiB as RGB)."""
+
+LARGE_PIXELS = 12_000_000
+"""Pictures of more pixels are decoded one at a time, however many threads ask: one may take two gigabytes."""
+
+_one_large = threading.Lock()
 
 # Leaves out what runs another program (EPS starts Ghostscript), what has no signature, so that junk would pass for it
 # (TGA, SPIDER, ...), and what Pillow only has stubs for.
@@ -98,7 +106,7 @@ def decode(data: bytes, policy: DecodePolicy) -> Image.Image:
       BadImageError: the data is empty, cut short, damaged, not a picture, or more than `MAX_PIXELS`.
       UserError: there is no such policy.
     """
-    return _decoded(data, policy)[0]
+    return _decoded(data, lambda image: _to_rgb(image, policy))
 
 
 def decode_resized(
@@ -119,7 +127,7 @@ def decode_resized(
       BadImageError: see `decode`.
       UserError: there is no such policy or interpolation.
     """
-    return _resized(decode(data, policy), size, interpolation)
+    return _decoded(data, lambda image: _resized(_to_rgb(image, policy), size, interpolation))
 
 
 def pixels_resized(
@@ -170,9 +178,14 @@ def check(data: bytes) -> str:
     Raises:
       BadImageError: see `decode`.
     """
-    image, form = _decoded(data, "as_notebook", keep_source=True)
-    _guarded(data, lambda: _upright(image))
-    return form
+
+    def both(image: Image.Image) -> str:
+        form = image.format or ""
+        _to_rgb(image, "as_notebook")
+        _upright(image)
+        return form
+
+    return _decoded(data, both)
 
 
 def fits_suffix(name: str, form: str) -> bool:
@@ -181,22 +194,37 @@ def fits_suffix(name: str, form: str) -> bool:
     return suffix in _SUFFIXES.get(form, {suffix})
 
 
-def _decoded(data: bytes, policy: DecodePolicy, *, keep_source: bool = False) -> tuple[Image.Image, str]:
-    """Returns the picture in RGB (or, with `keep_source`, as Pillow read it, checked to convert) and its format."""
+def _decoded(data: bytes, use: Callable[[Image.Image], _Result]) -> _Result:
+    """Returns what `use` makes of the picture as Pillow read it."""
     if not data:
         raise BadImageError("empty file")
 
-    def run() -> tuple[Image.Image, str]:
+    def run() -> _Result:
+        if data.startswith(b"\0\0\1\0"):
+            _require_small_icon(data)
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
         width, height = image.size
         if width * height > MAX_PIXELS:
-            raise _too_large(f"{width} by {height} pixels")
-        image.load()
-        form = image.format or ""
-        rgb = _to_rgb(image, policy)
-        return (image if keep_source else rgb), form
+            raise _too_large(f"{width} by {height} pixels", MAX_PIXELS)
+        with _one_large if width * height > LARGE_PIXELS else contextlib.nullcontext():
+            image.load()
+            return use(image)
 
     return _guarded(data, run)
+
+
+def _require_small_icon(data: bytes) -> None:
+    """Refuses an ICO whose pictures are larger than any icon: Pillow decodes one as it opens it, before we see a size.
+
+    Its table of contents has a byte for each side; what counts is in the PNG or BMP headers that it points to.
+    """
+    (count,) = struct.unpack_from("<H", data, 4)
+    for number in range(count):
+        (at,) = struct.unpack_from("<I", data, 6 + 16 * number + 12)
+        is_png = data[at : at + 8] == b"\x89PNG\r\n\x1a\n"
+        width, height = struct.unpack_from(">II", data, at + 16) if is_png else struct.unpack_from("<ii", data, at + 4)
+        if abs(width * height) > LARGE_PIXELS:
+            raise _too_large(f"an icon of {abs(width)} by {abs(height)} pixels", LARGE_PIXELS)
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -207,7 +235,8 @@ def _upright(image: Image.Image) -> Image.Image:
         turned = image
     if turned.mode.startswith("I"):
         # Mode I holds 16-bit samples too (PGM, and PNG in earlier versions); what is beyond them has no known scale.
-        samples = np.asarray(turned).astype(np.int64).clip(0, 0xFFFF)
+        samples = np.asarray(turned)
+        samples = samples.clip(0, 0xFFFF) if turned.mode == "I" else samples
         is_deep = turned.mode != "I" or samples.max() > 0xFF
         turned = Image.fromarray((samples >> 8 if is_deep else samples).astype(np.uint8))
     if turned.has_transparency_data:
@@ -226,7 +255,7 @@ def _guarded(data: bytes, run: Callable[[], _Result]) -> _Result:
     except UserError:
         raise
     except Image.DecompressionBombError:
-        raise _too_large("a decompression bomb") from None
+        raise _too_large("a decompression bomb", MAX_PIXELS) from None
     except MemoryError:
         raise BadImageError("too large for the memory at hand") from None
     except UnidentifiedImageError:
@@ -239,8 +268,8 @@ def _guarded(data: bytes, run: Callable[[], _Result]) -> _Result:
         raise BadImageError(f"damaged ({message or type(error).__name__})"[:200]) from error
 
 
-def _too_large(what: str) -> BadImageError:
-    return BadImageError(f"too large: {what}, the limit is {MAX_PIXELS // 10**6} million pixels")
+def _too_large(what: str, limit: int) -> BadImageError:
+    return BadImageError(f"too large: {what}, the limit is {limit // 10**6} million pixels")
 
 
 def _foreign(data: bytes) -> str:

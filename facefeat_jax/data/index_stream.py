@@ -95,6 +95,10 @@ class IndexStream:
       batch_size: pictures per step.
       epochs: how often every pass is repeated, shuffled anew.
       seed: of the shuffling.
+      balance: of `mixed`; below 1, pictures that carry the same set of labels make a group, and each group gets a share
+        of every batch in proportion to its size to this power. A pass still has as many pictures as there are: those of
+        large groups are not all in it, those of small ones come more than once. Each group is gone through to its end,
+        over passes, before it is shuffled anew.
       padded_size: what batches are padded to; the default is `batch_size`.
     """
 
@@ -107,6 +111,7 @@ class IndexStream:
         batch_size: int,
         epochs: int,
         seed: int,
+        balance: float = 1.0,
         padded_size: int | None = None,
     ):
         import grain  # here, not above: `feeds` is read where predicting alone is installed
@@ -118,6 +123,19 @@ class IndexStream:
             any_label = np.any([examples.labels[task] >= 0 for task in tasks], axis=0)
             groups = {tuple(tasks): np.flatnonzero(any_label)}
         self._padded_size = padded_size or batch_size
+        self._batch_size = batch_size
+        self._mix = None
+        if schedule == "mixed" and balance != 1:
+            (everything,) = groups.values()
+            parts = _by_labels(examples, tasks, everything)
+            # grain rounds weights to a hundredth of the smallest.
+            self._mix = grain.MapDataset.mix(
+                [
+                    grain.MapDataset.source(part).seed(seed * len(parts) + number).shuffle().repeat()
+                    for number, part in enumerate(parts)
+                ],
+                [len(part) ** balance for part in parts],
+            )
         # `.seed` spreads neighbouring seeds apart; `.shuffle(seed=...)` would make epoch 1 of seed 0 epoch 0 of seed 1.
         self._shuffled = {
             group: grain.MapDataset.source(indices).seed(seed * len(groups) + number).shuffle().batch(batch_size)
@@ -149,8 +167,20 @@ class IndexStream:
         if not 0 <= step < len(self):
             raise IndexError(f"step {step} of {len(self)}")
         at = self.pass_at(step)
-        indices = self._shuffled[at.tasks][at.epoch * at.num_steps + step - at.first_step]
+        if self._mix is None:
+            indices = self._shuffled[at.tasks][at.epoch * at.num_steps + step - at.first_step]
+        else:
+            first = (step - at.first_step) * self._batch_size
+            places = range(first, min(first + self._batch_size, at.num_pictures))
+            indices = np.array([self._mix[at.epoch * at.num_pictures + place] for place in places])
         return pad(at.tasks, indices, self._padded_size)
+
+
+def _by_labels(examples: Examples, tasks: Sequence[str], indices: np.ndarray) -> list[np.ndarray]:
+    """Returns the numbers, parted by which of the tasks they have labels for."""
+    known = np.stack([examples.labels[task][indices] >= 0 for task in tasks], axis=1)
+    patterns, part_of = np.unique(known, axis=0, return_inverse=True)
+    return [indices[part_of.reshape(-1) == number] for number in range(len(patterns))]
 
 
 def in_order(indices: np.ndarray, tasks: tuple[str, ...], batch_size: int) -> list[IndexBatch]:

@@ -233,6 +233,12 @@ def apparel(names: Sequence[str]) -> Selection:
     return selection
 
 
+def shared(values: Sequence[str] | np.ndarray, others: Iterable[str]) -> np.ndarray:
+    """Returns which of `values` are among `others`: `[n]`, bool. Blank ones, which are unknown, are not."""
+    known = set(others) - {""}
+    return np.array([value in known for value in values], bool)
+
+
 def _split(rows: Sequence[Row], stratify: Sequence[int] | None) -> Selection:
     from sklearn.model_selection import train_test_split  # takes a second to import
 

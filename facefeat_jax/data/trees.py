@@ -14,11 +14,14 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from facefeat_jax.errors import UserError
+from facefeat_jax.regular_file import read_regular
 
 MAX_FILE_BYTES = 256 * 2**20
 """Larger files are no pictures of these data sets; an archive may claim any size."""
 
 _PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
+_MOST_LEVELS = 100  # of folders in folders; deeper ones are no data set, and would exhaust Python's stack
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # of the others, Python can't bound what comes out
 _SYSTEM_NAMES = ("Thumbs.db", "desktop.ini", "__MACOSX")
 
 
@@ -68,14 +71,19 @@ def open_tree(path: Path) -> Tree:
 
 
 class FolderTree:
-    """The regular files under a folder, links followed; see `Tree`."""
+    """The regular files under a folder, links followed; see `Tree`.
+
+    A link to a folder that was listed already is not followed: it would give the same pictures twice, and a few links
+    to each other could make a listing without end.
+    """
 
     def __init__(self, root: Path):
         self.skipped: list[tuple[str, str]] = []
         self._root = root
         self._files: dict[str, str] = {}
+        self._listed: set[tuple[int, int]] = set()
         try:
-            self._walk(os.fspath(root), "", frozenset())
+            self._walk(os.fspath(root), "", ())
         except OSError as error:
             raise UserError(f"{error.filename or root}: {error.strerror or error}") from error
 
@@ -84,17 +92,24 @@ class FolderTree:
 
     def read(self, name: str) -> bytes:
         try:
-            with open(self._files[name], "rb") as file:
-                return file.read()
+            return read_regular(self._files[name], MAX_FILE_BYTES)
         except OSError as error:
             raise UnreadableError(error.strerror or str(error)) from error
 
-    def _walk(self, folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> None:
+    def _walk(self, folder: str, prefix: str, above: tuple[tuple[int, int], ...], *, linked: bool = False) -> None:
         here = os.stat(folder)
         identity = (here.st_dev, here.st_ino)
+        reason = None
         if identity in above:
-            self.skipped.append((prefix.rstrip("/"), "a link to a folder above it"))
+            reason = "a link to a folder above it"
+        elif linked and identity in self._listed:
+            reason = "a link to a folder that is listed already"
+        elif len(above) == _MOST_LEVELS:
+            reason = f"more than {_MOST_LEVELS} folders deep"
+        if reason:
+            self.skipped.append((prefix.rstrip("/"), reason))
             return
+        self._listed.add(identity)
         with os.scandir(folder) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 name = prefix + entry.name
@@ -112,9 +127,11 @@ class FolderTree:
                     continue
                 if stat.S_ISDIR(status.st_mode):
                     try:
-                        self._walk(entry.path, name + "/", above | {identity})
+                        self._walk(entry.path, name + "/", (*above, identity), linked=entry.is_symlink())
                     except PermissionError:
                         self.skipped.append((name, "a folder that may not be read"))
+                    except OSError as error:
+                        self.skipped.append((name, f"a folder that can't be read: {error.strerror or error}"))
                 elif not stat.S_ISREG(status.st_mode):
                     self.skipped.append((name, "not a regular file"))
                 elif status.st_size > MAX_FILE_BYTES and not name.lower().endswith(".zip"):
@@ -141,11 +158,15 @@ class ZipTree:
             raise UserError(f"{path}: not a zip archive, or cut short ({error}); download it again") from error
         except OSError as error:
             raise UserError(f"{path}: {error.strerror or error}") from error
+        overlapping = _overlapping(self._zip)
         for entry in self._zip.infolist():
             name = _decoded(entry)
             if entry.is_dir() or _is_system(*name.split("/")):
                 continue
-            if reason := self._refusal(name, entry):
+            reason = self._refusal(name, entry)
+            if reason is None and entry in overlapping:
+                reason = "shares its bytes with another entry"
+            if reason:
                 self.skipped.append((name, reason))
             else:
                 self._entries[name] = entry
@@ -157,6 +178,8 @@ class ZipTree:
             return "encrypted"
         if stat.S_ISLNK(entry.external_attr >> 16):
             return "a link"
+        if entry.compress_type not in _METHODS:
+            return "packed by a method that is not read: unpack it and pass the folder"
         if entry.file_size > MAX_FILE_BYTES:
             return f"larger than {MAX_FILE_BYTES >> 20} MiB"
         if name in self._entries:
@@ -167,8 +190,14 @@ class ZipTree:
         return sorted(self._entries)
 
     def read(self, name: str) -> bytes:
+        entry = self._entries[name]
         try:
-            return self._zip.read(self._entries[name])
+            with self._zip.open(entry) as file:
+                # Told how much, zipfile unpacks no more; `ZipFile.read` goes on to 2 GiB, whatever the entry claims.
+                content = file.read(entry.file_size)
+            if len(content) < entry.file_size:
+                raise EOFError
+            return content
         except (zipfile.BadZipFile, zlib.error, EOFError) as error:
             raise UnreadableError("damaged in the archive") from error
         except (OSError, NotImplementedError, RuntimeError) as error:
@@ -191,6 +220,13 @@ class _Union:
 
     def read(self, name: str) -> bytes:
         return self._owner[name].read(name)
+
+
+def _overlapping(archive: zipfile.ZipFile) -> set[zipfile.ZipInfo]:
+    """Returns the entries that reach into the next one: so that a few bytes may be unpacked a million times."""
+    entries = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
+    ends = [*(entry.header_offset for entry in entries[1:]), archive.start_dir]
+    return {entry for entry, end in zip(entries, ends, strict=True) if entry.header_offset + entry.compress_size > end}
 
 
 def _is_system(*parts: str) -> bool:

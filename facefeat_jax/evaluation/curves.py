@@ -37,7 +37,7 @@ SERIES_COLORS = (
 SERIES_MARKERS = ("o", "s", "^", "D", "v")
 
 _INK = "#1d2329"  # of axes and letters
-_SVG_INK = "#010203"  # stands in the SVG for the page's own colour of letters, which then replaces it
+SVG_INK = "#010203"  # stands in the SVG for the page's own colour of letters, which then replaces it
 _FONTS = ["DejaVu Sans"]  # comes with matplotlib: the same picture everywhere
 _LOG_RANGE = 30.0  # a loss that falls by more than this factor is drawn on a logarithmic axis
 _MAX_BINS = 400  # raw losses are thinned to this many pairs of least and greatest: no screen shows more
@@ -160,19 +160,19 @@ def training_loss_svg(curve: HeadCurve, series: int) -> str:
     """Returns an SVG element with the training loss of a head; `series` is the number of its colour."""
 
     def draw(figure: Figure) -> None:
-        draw_training_loss(figure.add_subplot(), curve, _series_color(series), _SVG_INK)
+        draw_training_loss(figure.add_subplot(), curve, series_color(series), SVG_INK)
 
-    return _svg(draw)
+    return svg_of(draw)
 
 
 def validation_svg(curves: Mapping[str, HeadCurve], name: str, final: Mapping[str, Mapping[str, Any]]) -> str:
     """Returns an SVG element with what the validations found; arguments as for `draw_validation`."""
 
     def draw(figure: Figure) -> None:
-        colors = [_series_color(number) for number in range(len(SERIES_COLORS))]
-        draw_validation(figure.add_subplot(), curves, name, final, colors, _SVG_INK)
+        colors = [series_color(number) for number in range(len(SERIES_COLORS))]
+        draw_validation(figure.add_subplot(), curves, name, final, colors, SVG_INK)
 
-    return _svg(draw)
+    return svg_of(draw)
 
 
 def draw_training_loss(axes: Axes, curve: HeadCurve, color: str, ink: str) -> None:
@@ -192,7 +192,7 @@ def draw_training_loss(axes: Axes, curve: HeadCurve, color: str, ink: str) -> No
         axes.set_ylim(0, max(1.25 * float(line.max(initial=0.0)), float(np.quantile(curve.losses, 0.99))) or 1.0)
     axes.set_xlim(1, max(len(line), 2))
     axes.set_xlabel("iteration")
-    _dress(axes, ink)
+    dress(axes, ink)
 
 
 def draw_validation(
@@ -246,7 +246,7 @@ def draw_validation(
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
     axes.set_xlabel("epoch")
     axes.margins(x=0.06)
-    _dress(axes, ink)
+    dress(axes, ink)
     return hollow
 
 
@@ -256,7 +256,8 @@ def _log_scale(axes: Axes) -> None:
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
-def _dress(axes: Axes, ink: str) -> None:
+def dress(axes: Axes, ink: str) -> None:
+    """Gives axes the look that all figures have, in the colour `ink`."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(ink)
     axes.spines[["left", "bottom"]].set_alpha(0.6)
@@ -292,7 +293,7 @@ def _style(font_size: float, padding: float) -> Any:
     )
 
 
-def _svg(draw: Any) -> str:
+def svg_of(draw: Any) -> str:
     """Returns what `draw` puts on a figure as an SVG element whose colours are the page's."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -310,7 +311,7 @@ def _svg(draw: Any) -> str:
     return _inlined(buffer.getvalue())
 
 
-def _series_color(number: int) -> str:
+def series_color(number: int) -> str:
     """Returns what stands in the SVG for a series' colour; no other colour in it looks like this."""
     return f"#01020{4 + number % len(SERIES_COLORS)}"
 
@@ -332,9 +333,9 @@ def _inlined(svg: str) -> str:
     svg = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}\1"', svg)
     svg = re.sub(r'href="#([^"]+)"', rf'href="#{prefix}\1"', svg)
     svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}\1)", svg)
-    svg = svg.replace(_SVG_INK, "currentColor")
+    svg = svg.replace(SVG_INK, "currentColor")
     for number in range(len(SERIES_COLORS)):
-        svg = svg.replace(_series_color(number), f"var(--series-{number})")
+        svg = svg.replace(series_color(number), f"var(--series-{number})")
     return svg
 
 

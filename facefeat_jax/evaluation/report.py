@@ -30,12 +30,14 @@ from facefeat_jax.evaluation.table import (
     format_loss,
     result_rows,
 )
-from facefeat_jax.run_folder import METRICS, REPORT, RESULTS, read_config, write_file
+from facefeat_jax.run_folder import METRICS, REPORT, RESULTS, environment, read_config, write_file
 from facefeat_jax.training.logs import read_metrics
 
 if TYPE_CHECKING:
     from facefeat_jax.data.examples import Examples
     from facefeat_jax.data.images import DecodePolicy
+    from facefeat_jax.evaluation.assessment import Assessment
+    from facefeat_jax.evaluation.report_sections import Shown
 
 _LARGEST_PNG = 128  # side in pixels up to which a picture is inlined without loss; larger ones as JPEG
 _LARGEST = 256  # side in pixels to which larger pictures are brought: they are shown no larger
@@ -54,12 +56,20 @@ class Sample:
     caption: str
 
 
-def write_report(run: Path, *, samples: Sequence[Sample] | None = None) -> Path:
+def write_report(
+    run: Path,
+    *,
+    samples: Sequence[Sample] | None = None,
+    assessment: Assessment | None = None,
+    shown: Sequence[Shown] = (),
+) -> Path:
     """Makes the report of a finished run.
 
     Args:
       run: the run folder.
       samples: pictures of the training data; see `training_samples`.
+      assessment: an evaluation; with it, a run that was trained elsewhere has a report too.
+      shown: pictures on which a head was right or wrong.
 
     Returns:
       The path of the page.
@@ -68,32 +78,40 @@ def write_report(run: Path, *, samples: Sequence[Sample] | None = None) -> Path:
       UserError: the folder is not a run, or its training has not come to its end.
     """
     config = read_config(run)
-    results = _read_results(run)
-    curves = curves_of.read_curves(run)
-    rows = result_rows(results)
-    series = {task: number for number, task in enumerate(curves)}
+    if assessment is not None and not (run / RESULTS).exists() and not (run / METRICS).exists():
+        results: dict[str, Any] = {"heads": {}, "history": [], "environment": environment()}
+        curves: dict[str, curves_of.HeadCurve] = {}
+        rows = [ResultRow(task, result, None) for task, result in assessment.results.items()]
+        series = {row.head: number for number, row in enumerate(rows)}
+    else:
+        results = _read_results(run)
+        curves = curves_of.read_curves(run)
+        rows = result_rows(results)
+        series = {task: number for number, task in enumerate(curves)}
+    trained_here = bool(curves)
     context = {
+        "kind": "Training report" if trained_here else "Evaluation report",
         "title": config.recipe or run.resolve().name,
         "run_name": run.resolve().name,
-        "finished": _finished(run, results),
-        "summary": _summary(run, config, results),
-        "cautions": _cautions(config),
+        "finished": _finished(run, results) if trained_here else "",
+        "summary": _summary(run, config, results) if trained_here else f"Trained elsewhere: {config.weights}.",
+        "cautions": cautions_of(config),
         "heads": [_head(row, series) for row in rows],
-        "sequential": config.schedule == "sequential",
+        "sequential": trained_here and config.schedule == "sequential",
+        "evaluation": _evaluation(assessment, shown, series),
         "own_pass": OWN_PASS,
         "why_they_differ": WHY_THEY_DIFFER,
         "training_figures": _training_figures(curves),
         "validation_figures": _validation_figures(curves, results["heads"]),
         "legend": [{"head": task, "series": number} for task, number in series.items()],
         "validations": _validations(curves),
-        "samples": [{"source": _inlined(sample.image), "caption": sample.caption} for sample in samples or ()],
+        "samples": [{"source": inlined(sample.image), "caption": sample.caption} for sample in samples or ()],
         "data": _data(results.get("data")),
         "configuration": [(name, _shown(value)) for name, value in config.to_json().items()],
         "environment": [(name, _shown(value)) for name, value in results.get("environment", {}).items()],
-        "command": str(results.get("command") or command_line(config)),
-        "series_colors": curves_of.SERIES_COLORS,
+        "command": str(results.get("command") or command_line(config)) if trained_here else "",
     }
-    return write_file(run / REPORT, _render(context).encode())
+    return write_file(run / REPORT, render("report.html.j2", context).encode())
 
 
 def training_samples(
@@ -219,7 +237,7 @@ def _summary(run: Path, config: TrainConfig, results: Mapping[str, Any]) -> str:
     return "; ".join(parts) + "."
 
 
-def _cautions(config: TrainConfig) -> list[str]:
+def cautions_of(config: TrainConfig) -> list[str]:
     """Returns what a reader must know before believing the figures."""
     cautions = []
     if config.smoke:
@@ -235,6 +253,16 @@ def _cautions(config: TrainConfig) -> list[str]:
             "is."
         )
     return cautions
+
+
+def _evaluation(
+    assessment: Assessment | None, shown: Sequence[Shown], series: Mapping[str, int]
+) -> dict[str, Any] | None:
+    if assessment is None:
+        return None
+    from facefeat_jax.evaluation.report_sections import evaluation_context  # with scikit-learn
+
+    return evaluation_context(assessment, shown, series, inlined)
 
 
 def _head(row: ResultRow, series: Mapping[str, int]) -> dict[str, Any]:
@@ -325,7 +353,7 @@ def _data(data: Any) -> dict[str, Any] | None:
     return {"splits": splits, "totals": [f"{data[split]['pictures']:,}" for split in splits], "lines": lines}
 
 
-def _inlined(image: np.ndarray) -> str:
+def inlined(image: np.ndarray) -> str:
     """Returns a picture as a data URI."""
     from PIL import Image
 
@@ -361,17 +389,21 @@ def format_duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def _render(context: Mapping[str, Any]) -> str:
+def render(template: str, context: Mapping[str, Any]) -> str:
+    """Returns a page: a template of `templates/` with its context, to which the page's colours are added.
+
+    What is put into HTML is escaped, as names of heads, classes and files are whatever someone called them; the filter
+    `drawn` lets SVG of `curves` and `diagrams` through, in which matplotlib has escaped all letters.
+    """
     import jinja2
     from markupsafe import Markup
 
-    environment = jinja2.Environment(
+    pages = jinja2.Environment(
         loader=jinja2.PackageLoader("facefeat_jax.evaluation"),
-        # Names of heads, classes and files are whatever someone called them.
-        autoescape=True,
+        autoescape=not template.endswith(".md.j2"),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["drawn"] = Markup  # SVG of `curves`, in which matplotlib has escaped all letters
-    return environment.get_template("report.html.j2").render(context)
+    pages.filters["drawn"] = Markup
+    return pages.get_template(template).render({"series_colors": curves_of.SERIES_COLORS, **context})

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from facefeat_jax.evaluation.metrics import HeadResult
+
+if TYPE_CHECKING:
+    from facefeat_jax.evaluation.assessment import Assessment
+    from facefeat_jax.evaluation.audit import Audit
+    from facefeat_jax.evaluation.scores import HeadScores
 
 OWN_PASS = "right after own pass"
 """Title of the figures that a head had when its own last pass had just ended."""
@@ -74,6 +79,71 @@ def heads_table(heads: Mapping[str, HeadResult]) -> str:
             *([head, *_figures(result), f"{result.n:,}"] for head, result in heads.items()),
         ]
     )
+
+
+def scores_table(scores: Mapping[str, HeadScores]) -> str:
+    """Returns the figures of heads in full as a table, the accuracy with its 95% interval; `-`: not defined."""
+    header = ["head", "accuracy", "95% interval", "balanced", "AUROC", "AP", "loss", "Brier", "ECE", "pictures"]
+    rows = []
+    for head, one in scores.items():
+        values = one.values
+        low, high = one.intervals["accuracy"] or (0.0, 1.0)
+        shares = [format_accuracy(values["accuracy"] or 0.0), f"{format_accuracy(low)} to {format_accuracy(high)}"]
+        shares.append(format_accuracy(values["balanced_accuracy"] or 0.0))
+        areas = [format_area(values[name]) for name in ("auroc", "average_precision")]
+        errors = [format_loss(values[name] or 0.0) for name in ("loss", "brier", "ece")]
+        rows.append([head, *shares, *areas, *errors, f"{one.n:,}"])
+    return _aligned([header, *rows])
+
+
+def gaps_told(assessment: Assessment) -> list[str]:
+    """Returns a line for each head: its largest gap between groups, beyond what chance makes; and its notes."""
+    from facefeat_jax.evaluation.assessment import largest_gaps
+
+    gaps = {one.head: one for one in largest_gaps(assessment.slicings)}
+    told = []
+    for task, scores in assessment.scores.items():
+        if one := gaps.get(task):
+            low, high = one.gap_interval or (0.0, 0.0)
+            told.append(
+                f"{task}: largest gap by {one.by}: {100 * (one.gap or 0):.1f} points ({100 * low:.1f} to "
+                f"{100 * high:.1f}) from {one.lowest} to {one.highest}; chance alone: up to "
+                f"{100 * (one.gap_by_chance or 0):.1f}"
+            )
+        elif assessment.slicings[task]:
+            told.append(f"{task}: no gap between groups is larger than chance makes it")
+        told += [f"{task}: {note}" for note in scores.notes]
+        if (check := assessment.calibration.get(task)) is not None:
+            told += [f"{task}: {note}" for note in check.fitted.notes]
+    return told
+
+
+def audit_told(made: Audit) -> list[str]:
+    """Returns what an audit found, a line each."""
+    counts = made.counts()
+    told = []
+    for kind, name in (("file", "the same file"), ("pixels", "the same pixels"), ("near", "nearly the same")):
+        told.append(
+            f"pairs that are {name}: {counts[kind]:,} ({counts[f'{kind}_across']:,} across train and val, "
+            f"{counts[f'{kind}_conflicting']:,} with different labels)"
+        )
+    if made.persons_across is not None:
+        persons, pictures = made.persons_across
+        told.append(f"persons in both halves: {persons:,}; they are on {pictures:,} validation pictures")
+    for head, of_head in made.suspects.items():
+        for split, found in of_head.items():
+            surest = f"; the surest: {found[0].file}" if found else ""
+            told.append(f"{head}, {split}: {len(found):,} labels contradicted{surest}")
+    for link in made.links[:3]:
+        told.append(f"{link.first} goes with {link.second}: Cram\u00e9r's V {link.strength:.2f}")
+    return told
+
+
+def format_area(value: float | None) -> str:
+    """Returns an AUROC or average precision with three decimals, never rounded up to 1; `-` where it is not defined."""
+    if value is None:
+        return "-"
+    return f"{min(value, 0.999) if value < 1 else 1.0:.3f}"
 
 
 def format_accuracy(accuracy: float) -> str:

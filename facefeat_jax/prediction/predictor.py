@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from facefeat_jax.data.images import BadImageError, decode_resized, pixels_resized
+from facefeat_jax.data.trees import MAX_FILE_BYTES
 from facefeat_jax.errors import UserError
+from facefeat_jax.evaluation.calibration import Calibration, HeadCalibration
 from facefeat_jax.evaluation.metrics import probabilities
 from facefeat_jax.evaluation.predict_step import make_predict_step
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.models.values import split_values
+from facefeat_jax.prediction.crops import Person
+from facefeat_jax.prediction.explanations import Explanations
+from facefeat_jax.regular_file import read_regular
 from facefeat_jax.run_folder import open_run
 from facefeat_jax.spec import ModelSpec
 from facefeat_jax.training.checkpoints import Which
 
 Image = str | Path | bytes | np.ndarray | Any  # a file, its content, a uint8 array [height, width, 3], or a PIL image
+
+
+_NO_NUMBER = "the model's answer is not a number; its weights may be damaged: try an earlier checkpoint"
 
 
 @dataclass(frozen=True)
@@ -30,13 +41,15 @@ class HeadPrediction:
 
     Attributes:
       label: name of the most probable class.
-      probability: of that class.
+      probability: of that class, calibrated where the run is.
       probabilities: of every class, by name; they add up to 1.
+      unsure: whether the probability is below what the run's calibration asks of an answer: then `label` is none.
     """
 
     label: str
     probability: float
     probabilities: dict[str, float]
+    unsure: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,11 +60,15 @@ class Prediction:
       source: the file's name, or `#n` for the n-th picture (from 0) of those that have no name.
       heads: by task; empty where the picture can't be used.
       error: what is wrong with the picture, or None.
+      person: whom it is about, where people were looked for; None where the picture as a whole is meant.
+      note: what else is to be said, such as that no face was found, or None.
     """
 
     source: str
     heads: dict[str, HeadPrediction]
     error: str | None = None
+    person: Person | None = None
+    note: str | None = None
 
 
 class Predictor:
@@ -62,9 +79,20 @@ class Predictor:
       spec: what it is.
       batch_size: pictures at a time.
       threads: how many pictures are decoded at a time.
+      calibration: how the heads' numbers are to be read; None takes them as they are.
+      explain: a folder, for a picture of each that shows what speaks for each head's answer (`evaluation.explain`).
     """
 
-    def __init__(self, model: MultiTaskModel, spec: ModelSpec, *, batch_size: int = 32, threads: int = 4):
+    def __init__(
+        self,
+        model: MultiTaskModel,
+        spec: ModelSpec,
+        *,
+        batch_size: int = 32,
+        threads: int = 4,
+        calibration: Calibration | None = None,
+        explain: Path | None = None,
+    ):
         if batch_size < 1 or threads < 1:
             raise UserError(f"batch size and threads must be 1 or more, got {batch_size} and {threads}")
         model.eval()
@@ -73,18 +101,38 @@ class Predictor:
         self._batch_size = batch_size
         self._threads = threads
         self.spec = spec
+        heads = calibration.heads if calibration else {}
+        self._calibration = {task: heads.get(task, HeadCalibration()) for task in spec.classes}
+        self._explanations = Explanations(explain, model, spec) if explain else None
 
     @classmethod
     def from_run(
-        cls, run: str | Path, *, batch_size: int = 32, threads: int = 4, checkpoint: Which = "newest"
+        cls,
+        run: str | Path,
+        *,
+        batch_size: int = 32,
+        threads: int = 4,
+        checkpoint: Which = "newest",
+        explain: Path | None = None,
     ) -> Predictor:
-        """Loads a checkpoint of a run folder: the `newest`, or the `best` (see `run_folder.open_run`).
+        """Loads a checkpoint of a run folder, `newest` or `best` (`run_folder.open_run`), with its calibration.
 
         Raises:
           UserError: the folder is not a run, or holds no checkpoint that can be read.
         """
         opened = open_run(Path(run), checkpoint)
-        return cls(opened.model, opened.spec, batch_size=batch_size, threads=threads)
+        calibration = Calibration.read(Path(run), step=opened.step)
+        return cls(
+            opened.model, opened.spec, batch_size=batch_size, threads=threads, calibration=calibration, explain=explain
+        )
+
+    def fingerprint(self) -> str:
+        """Returns a hash of the weights, the preprocessing and the calibration: the same answers come from the same."""
+        about = [self.spec.to_json(), {task: asdict(one) for task, one in self._calibration.items()}]
+        digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+        for leaf in jax.tree.leaves((self._params, self._batch_stats)):
+            digest.update(np.asarray(leaf).tobytes())
+        return digest.hexdigest()
 
     def predict(self, images: Sequence[Image]) -> list[Prediction]:
         """Returns a prediction for each picture, in their order; a bad picture's has an `error` and no heads."""
@@ -108,7 +156,7 @@ class Predictor:
         source = str(image) if isinstance(image, str | Path) else f"#{number}"
         try:
             if isinstance(image, str | Path):
-                return source, decode_resized(_content(Path(image)), size, policy, interpolation=interpolation), None
+                return source, decode_resized(content_of(Path(image)), size, policy, interpolation=interpolation), None
             if isinstance(image, bytes):
                 return source, decode_resized(image, size, policy, interpolation=interpolation), None
             return source, pixels_resized(image, size, policy, interpolation=interpolation), None
@@ -123,29 +171,44 @@ class Predictor:
             padded = min(self._batch_size, 1 << (len(pixels) - 1).bit_length())
             batch = np.stack(pixels + [pixels[0]] * (padded - len(pixels)))
             logits = self._step(self._params, self._batch_stats, batch, tasks=tuple(self.spec.classes))
-            classes = {task: probabilities(np.asarray(value)[: len(pixels)]) for task, value in logits.items()}
+            classes = {
+                task: probabilities(np.asarray(value)[: len(pixels)] / self._calibration[task].temperature)
+                for task, value in logits.items()
+            }
+            if self._explanations:
+                sources = [source for source, image, _ in loaded if image is not None]
+                self._explanations.write(sources, batch, classes)
         row = 0
         for source, image, error in loaded:
             if image is None:
                 yield Prediction(source, {}, error)
                 continue
-            yield Prediction(
-                source, {task: _head(names, classes[task][row]) for task, names in self.spec.classes.items()}
-            )
+            if all(np.isfinite(classes[task][row]).all() for task in classes):
+                heads = {
+                    task: _head(names, classes[task][row], self._calibration[task])
+                    for task, names in self.spec.classes.items()
+                }
+                yield Prediction(source, heads)
+            else:
+                yield Prediction(source, {}, _NO_NUMBER)
             row += 1
 
 
-def _content(path: Path) -> bytes:
+def content_of(path: Path) -> bytes:
+    """Returns a file's bytes; raises `BadImageError` where it can't be read."""
     try:
-        return path.read_bytes()
+        return read_regular(path, MAX_FILE_BYTES)
     except OSError as error:
         raise BadImageError(f"can't be read: {error.strerror or error}") from error
     except ValueError as error:  # a name that no file can have
         raise BadImageError(f"can't be read: {error}") from error
 
 
-def _head(names: Sequence[str], probability: np.ndarray) -> HeadPrediction:
+def _head(names: Sequence[str], probability: np.ndarray, calibration: HeadCalibration) -> HeadPrediction:
     best = int(np.argmax(probability))
     return HeadPrediction(
-        names[best], float(probability[best]), {n: float(p) for n, p in zip(names, probability, strict=True)}
+        names[best],
+        float(probability[best]),
+        {n: float(p) for n, p in zip(names, probability, strict=True)},
+        bool(calibration.unsure(probability[best])),
     )

@@ -1,8 +1,9 @@
 """Checkpoints of a run, by Orbax.
 
-Each holds two arrays' trees (`model`: parameters and statistics; `optimizer`: Adam's states and the step) and one JSON
-item (`about`: the model's description with its class names, the validation results so far, and digests of both trees).
-The position in the index stream is the step number (`data.index_stream`), and so is all that is drawn at random.
+Each holds two arrays' trees (`model`: parameters and statistics as they are evaluated; `optimizer`: Adam's states, the
+step and, where `model` is an average, the weights that are trained) and one JSON item (`about`: the model's description
+with its class names, the validation results so far, and digests of both trees). The position in the index stream is the
+step number (`data.index_stream`), and so is all that is drawn at random.
 
 Orbax writes beside the final name, in the background, and renames: what has the name is complete, and the one before
 is deleted only then. What a disk spoils afterwards is found by the digests.
@@ -32,7 +33,7 @@ from facefeat_jax.distributed import is_first
 from facefeat_jax.errors import UserError
 from facefeat_jax.progress import say
 from facefeat_jax.spec import ModelSpec
-from facefeat_jax.training.steps import TrainState
+from facefeat_jax.training.steps import TrainState, final_weights
 
 FOLDER = "checkpoints"
 Which = Literal["newest", "best"]
@@ -195,16 +196,20 @@ class Checkpoints:
         Raises:
           DamagedError: the checkpoint can't be read, is not what was written, or is of another structure.
         """
-        target = _parts(jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         restored = self._restore(
             step,
-            model=ocp.args.StandardRestore(target["model"]),
-            optimizer=ocp.args.StandardRestore(target["optimizer"]),
+            model=ocp.args.StandardRestore({"params": target.params, "batch_stats": target.batch_stats}),
+            optimizer=ocp.args.StandardRestore(_rest(target)),
             about=ocp.args.JsonRestore(),
         )
-        model, rest, about = (restored[name] for name in ("model", "optimizer", "about"))
-        self._compare(step, {"model": model, "optimizer": rest}, about)
-        return TrainState(model["params"], model["batch_stats"], rest["optimizer"], rest["step"]), about
+        self._compare(step, {name: restored[name] for name in ("model", "optimizer")}, restored["about"])
+        rest = restored["optimizer"]
+        weights = rest["trained"] if "trained" in rest else restored["model"]
+        state = TrainState(
+            weights["params"], weights["batch_stats"], rest["optimizer"], rest["step"], rest.get("average")
+        )
+        return state, restored["about"]
 
     def restore_model(self, step: int, params: Any, batch_stats: Any) -> tuple[Any, Any]:
         """Returns parameters and statistics of a checkpoint; the arguments give structure, shapes and dtypes.
@@ -277,6 +282,20 @@ def best_step(history: Iterable[Mapping[str, Any]], num_tasks: int) -> int | Non
     return max(entry["step"] for entry in max(complete, key=rank))
 
 
+def _model(state: TrainState) -> dict[str, Any]:
+    params, batch_stats = final_weights(state)
+    return {"params": params, "batch_stats": batch_stats}
+
+
+def _rest(state: TrainState) -> dict[str, Any]:
+    rest = {"optimizer": state.optimizer, "step": state.step}
+    if state.average is None:
+        return rest
+    # `model` holds the average then, since that is what a run is evaluated with; training goes on from its own weights.
+    trained = {"params": state.params, "batch_stats": state.batch_stats}
+    return {**rest, "trained": trained, "average": state.average}
+
+
 def save_model(run: Path, spec: ModelSpec, params: Any, batch_stats: Any) -> None:
     """Writes a checkpoint of a model that was not trained here, at step 0 and without an optimizer.
 
@@ -298,10 +317,7 @@ def save_model(run: Path, spec: ModelSpec, params: Any, batch_stats: Any) -> Non
 
 def _parts(state: TrainState) -> dict[str, Any]:
     """Returns the trees of a checkpoint, by item."""
-    return {
-        "model": {"params": state.params, "batch_stats": state.batch_stats},
-        "optimizer": {"optimizer": state.optimizer, "step": state.step},
-    }
+    return {"model": _model(state), "optimizer": _rest(state)}
 
 
 def _examined(parts: Mapping[str, Any]) -> tuple[bool, dict[str, str]]:

@@ -20,8 +20,26 @@ TRUNK = "trunk"
 Params = dict[str, Any]  # {"trunk": {module: ...}, "heads": {task: ...}}
 Groups = dict[str, Any]  # {"trunk": {trained module: ...}, task: ...}
 
-# torch's Adam, the learning rate apart: it is a function of the run's step, not of a group's own count.
-_adam = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8)
+
+def adam(weight_decay: float = 0.0) -> optax.GradientTransformation:
+    """Returns torch's Adam, the learning rate apart: it is a function of the run's step, not of a group's own count.
+
+    Args:
+      weight_decay: in proportion to the weights themselves (AdamW), of kernels only: norms, biases, class tokens and
+        positions don't decay.
+    """
+    moments = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8)
+    if not weight_decay:
+        return moments
+    return optax.chain(moments, optax.add_decayed_weights(weight_decay, mask=decays))
+
+
+def decays(values: Any) -> Any:
+    """Returns a tree like `values` that says which of them decay."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", values)
+
+
+ADAM = adam()
 
 
 def select(params: Params, modules: Iterable[str]) -> Groups:
@@ -35,18 +53,19 @@ def replace(params: Params, groups: Groups) -> Params:
     return {TRUNK: {**params[TRUNK], **groups.get(TRUNK, {})}, "heads": heads}
 
 
-def init(groups: Groups) -> dict[str, optax.ScaleByAdamState]:
-    """Returns Adam's start for each group: zero moments, count 0."""
-    return {name: _adam.init(group) for name, group in groups.items()}
+def init(groups: Groups, optimizer: optax.GradientTransformation = ADAM) -> dict[str, optax.OptState]:
+    """Returns the optimizer's start for each group: zero moments, count 0."""
+    return {name: optimizer.init(group) for name, group in groups.items()}
 
 
 def update(
     groups: Groups,
     gradients: Groups,
-    states: dict[str, optax.ScaleByAdamState],
+    states: dict[str, optax.OptState],
     learning_rate: jax.Array | float,
     counts: Mapping[str, jax.Array],
-) -> tuple[Groups, dict[str, optax.ScaleByAdamState]]:
+    optimizer: optax.GradientTransformation = ADAM,
+) -> tuple[Groups, dict[str, optax.OptState]]:
     """Takes one Adam step in each group that has gradients; the others are returned as they are.
 
     Args:
@@ -55,10 +74,11 @@ def update(
       states: Adam's, of all groups.
       learning_rate: of this step.
       counts: by head, how many labels its loss was taken over. A head without any stands still, as torch's would.
+      optimizer: what the states are of.
     """
     groups, states = dict(groups), dict(states)
     for name, gradient in gradients.items():
-        direction, state = _adam.update(gradient, states[name])
+        direction, state = optimizer.update(gradient, states[name], groups[name])
         moved = jax.tree.map(
             lambda value, step: (value - learning_rate * step).astype(value.dtype), groups[name], direction
         )

@@ -30,7 +30,8 @@ from facefeat_jax.errors import Interrupted, UserError
 from facefeat_jax.evaluation.curves import write_curves
 from facefeat_jax.evaluation.evaluate import Evaluator
 from facefeat_jax.evaluation.metrics import HeadResult
-from facefeat_jax.evaluation.report import count_data, training_samples, write_report
+from facefeat_jax.evaluation.publish import publish_training
+from facefeat_jax.evaluation.report import count_data
 from facefeat_jax.factory import create_model
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.models.registry import get_architecture
@@ -41,6 +42,7 @@ from facefeat_jax.runtime import set_numerics
 from facefeat_jax.spec import ModelSpec
 from facefeat_jax.tasks import get_task
 from facefeat_jax.training import automatic, checkpoints, groups, out_of_memory, steps
+from facefeat_jax.training.augment import Augmentation
 from facefeat_jax.training.inputs import Inputs
 from facefeat_jax.training.interrupt import SignalWatch, Told
 from facefeat_jax.training.logs import Logs, NoLogs
@@ -139,7 +141,7 @@ def open_data(config: TrainConfig, *, padded_size: int | None = None) -> RunData
     """
     data_dir = config.data_dir or default_data_dir()
     classes = _class_names(config, data_dir)
-    training = open_examples(config.sources, "train", data_dir, classes, limit=config.limit)
+    training = open_examples(config.sources, "train", data_dir, classes, limit=config.limit, disjoint=config.disjoint)
     validation = open_examples(config.sources, "val", data_dir, classes, limit=config.limit)
     stream = IndexStream(
         training,
@@ -148,6 +150,7 @@ def open_data(config: TrainConfig, *, padded_size: int | None = None) -> RunData
         batch_size=config.batch_size,
         epochs=config.epochs,
         seed=config.seed,
+        balance=config.balance,
         padded_size=padded_size,
     )
     return RunData(classes, training, validation, stream)
@@ -214,19 +217,26 @@ class _Run:
         self.programs = Programs(deterministic=config.deterministic)
         held.callback(self.programs.close)
         train_graph, eval_graph = steps.graphdefs(model, trained, freeze_batch_norm=config.batch_norm == "frozen")
+        self.eval_graph = eval_graph
         learning_rate = groups.learning_rate_schedule(
             config.learning_rate_schedule, config.learning_rate, len(self.stream), config.warmup_steps
         )
         # For the logs, all at once: asked for step by step, each would be a computation and a wait of its own.
         self.learning_rates = jax.device_get(jax.vmap(learning_rate)(jax.numpy.arange(len(self.stream))))
-        self.state = placement.replicate(steps.create_state(model, trained))
+        optimizer = groups.adam(config.weight_decay)
+        self.state = placement.replicate(
+            steps.create_state(model, trained, optimizer=optimizer, averaged=config.ema > 0)
+        )
         step = steps.make_step(
             train_graph,
             spec,
             trained,
             learning_rate,
             config.dtype,
-            flip=config.flip,
+            augmentation=Augmentation(config.flip, config.crop, config.colour_jitter, config.erase),
+            optimizer=optimizer,
+            label_smoothing=config.label_smoothing,
+            ema=config.ema,
             seed=config.seed,
             after=until,
             skip_nonfinite=config.on_nonfinite == "skip",
@@ -477,8 +487,7 @@ class _Run:
                 self.evaluator.use(heads, self.programs.get(heads))
         results = self.evaluator.results(
             self.validation_feed,
-            self.state.params,
-            self.state.batch_stats,
+            *steps.final_weights(self.state),
             tasks,
             title=f"{title} {'+'.join(tasks)}",
             **options,
@@ -509,12 +518,28 @@ class _Run:
         if not self.writes:
             return results
         run_folder.write_json(self.config.run / run_folder.RESULTS, results)
-        samples = training_samples(
-            self.training, self.spec.classes, decode=self.config.decode, image_size=self.config.image_size
-        )
-        write_report(self.config.run, samples=samples)
+        self._publish()
         write_curves(self.config.run)
         return results
+
+    def _publish(self) -> None:
+        """Evaluates the final weights in full: calibration, report and model card."""
+        tasks = self.config.tasks
+        if tasks in self.programs:
+            self.evaluator.use(tasks, self.programs.get(tasks))
+        params, batch_stats = self.state.params, self.state.batch_stats
+        logits = self.evaluator.all_logits(self.validation_feed, params, batch_stats, tasks, title="report:")
+        publish_training(
+            self.config.run,
+            logits=logits,
+            step=len(self.stream),
+            training=self.training,
+            validation=self.validation,
+            model=steps.model_of(self.eval_graph, self.state),
+            spec=self.spec,
+            sources=self.config.sources,
+            batch_size=self.config.batch_size,
+        )
 
     def _timings(self) -> Timings:
         return Timings(

@@ -10,7 +10,9 @@ from jaxtyping import Float, Int, Int32, Shaped
 from facefeat_jax.models.arrays import Logits, Mask
 
 
-def per_example_loss(logits: Logits, labels: Int[jax.Array, " batch"]) -> Float[jax.Array, " batch"]:
+def per_example_loss(
+    logits: Logits, labels: Int[jax.Array, " batch"], *, smoothing: float = 0.0
+) -> Float[jax.Array, " batch"]:
     """Binary cross-entropy for one logit, softmax cross-entropy for several.
 
     The baseline takes `BCELoss` of a sigmoid's output. In exact arithmetic this is the same; in float32 it parts from
@@ -21,6 +23,7 @@ def per_example_loss(logits: Logits, labels: Int[jax.Array, " batch"]) -> Float[
       logits: `[batch, outputs]`; narrower types than float32 are widened first.
       labels: `[batch]`, int32 class numbers. The loss of a row whose label is negative (unknown) is finite and
         meaningless; mask it.
+      smoothing: this share of a label is spread over all classes alike, two for one logit.
 
     Returns:
       `[batch]`.
@@ -28,7 +31,13 @@ def per_example_loss(logits: Logits, labels: Int[jax.Array, " batch"]) -> Float[
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     known = jnp.maximum(labels, 0)
     if logits.shape[-1] == 1:
-        return optax.sigmoid_binary_cross_entropy(logits[:, 0], known.astype(logits.dtype))
+        target = known.astype(logits.dtype)
+        if smoothing:
+            target = optax.smooth_labels(jnp.stack([1 - target, target], axis=-1), smoothing)[:, 1]
+        return optax.sigmoid_binary_cross_entropy(logits[:, 0], target)
+    if smoothing:
+        wanted = jax.nn.one_hot(known, logits.shape[-1], dtype=logits.dtype)
+        return optax.softmax_cross_entropy(logits, optax.smooth_labels(wanted, smoothing))
     return optax.softmax_cross_entropy_with_integer_labels(logits, known)
 
 

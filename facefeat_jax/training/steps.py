@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -19,11 +19,18 @@ from facefeat_jax.evaluation.predict_step import prepared
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.models.values import Values, split_values
 from facefeat_jax.spec import ModelSpec
-from facefeat_jax.training import groups
+from facefeat_jax.training import averaging, groups
+from facefeat_jax.training.augment import Augmentation
 from facefeat_jax.training.losses import masked_mean, per_example_loss, predicted_class
 
+NO_AUGMENTATION = Augmentation()
 
-@partial(jax.tree_util.register_dataclass, data_fields=["params", "batch_stats", "optimizer", "step"], meta_fields=[])
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["params", "batch_stats", "optimizer", "step", "average"],
+    meta_fields=[],
+)
 @dataclass(frozen=True)
 class TrainState:
     """All that training changes; nested dicts of arrays.
@@ -33,20 +40,30 @@ class TrainState:
       batch_stats: the trunk's running statistics, as in the module tree.
       optimizer: Adam's state of each group (`training.groups`).
       step: `[]`, int32, steps taken.
+      average: the moving average of what is trained (the optimizer's groups) and of the running statistics, or None.
     """
 
     params: Values
     batch_stats: Values
     optimizer: dict[str, Any]
     step: jax.Array
+    average: Any = None
 
 
-def create_state(model: MultiTaskModel, trained: Iterable[str]) -> TrainState:
+def create_state(
+    model: MultiTaskModel,
+    trained: Iterable[str],
+    *,
+    optimizer: optax.GradientTransformation = groups.ADAM,
+    averaged: bool = False,
+) -> TrainState:
     """Returns the start of training: copies of the model's values, and an optimizer that has seen nothing.
 
     Args:
       model: the initial weights.
       trained: the trunk's modules that are trained (`groups.trained_modules`).
+      optimizer: as in `make_step`.
+      averaged: whether an average of the weights is kept; so it is where `make_step` has `ema`.
     """
     trained = tuple(trained)
     _, params, batch_stats = split_values(model)
@@ -55,9 +72,23 @@ def create_state(model: MultiTaskModel, trained: Iterable[str]) -> TrainState:
     @jax.jit
     def start(params: Values, batch_stats: Values) -> TrainState:
         params, batch_stats = jax.tree.map(jnp.copy, (params, batch_stats))
-        return TrainState(params, batch_stats, groups.init(groups.select(params, trained)), jnp.zeros((), jnp.int32))
+        chosen = groups.select(params, trained)
+        average = averaging.start((chosen, batch_stats)) if averaged else None
+        return TrainState(params, batch_stats, groups.init(chosen, optimizer), jnp.zeros((), jnp.int32), average)
 
     return start(params, batch_stats)
+
+
+def final_weights(state: TrainState) -> tuple[Values, Values]:
+    """Returns the parameters and statistics that a run would end with now: the average's, where one is kept."""
+    if state.average is None:
+        return state.params, state.batch_stats
+    chosen, batch_stats = state.average
+    like = groups.select(state.params, chosen[groups.TRUNK])
+    return (
+        groups.replace(state.params, averaging.as_values(chosen, like)),
+        averaging.as_values(batch_stats, state.batch_stats),
+    )
 
 
 @jax.jit
@@ -94,12 +125,6 @@ def graphdefs(
     return training, nnx.graphdef(model)
 
 
-def mirrored(images: jax.Array, key: jax.Array) -> jax.Array:
-    """Mirrors each of `images` `[batch, height, width, channels]` left to right, or not, by the toss of a coin."""
-    heads = jax.random.bernoulli(key, shape=(images.shape[0], 1, 1, 1))
-    return jnp.where(heads, images[:, :, ::-1], images)
-
-
 def make_step(
     graphdef: nnx.GraphDef,
     spec: ModelSpec,
@@ -107,15 +132,18 @@ def make_step(
     learning_rate: optax.Schedule,
     dtype: DTypeLike,
     *,
-    flip: bool = False,
+    augmentation: Augmentation = NO_AUGMENTATION,
+    optimizer: optax.GradientTransformation = groups.ADAM,
+    label_smoothing: float = 0.0,
+    ema: float = 0.0,
     seed: int = 0,
     after: str | None = None,
     skip_nonfinite: bool = False,
 ):
     """Returns the training step, a plain function to be traced.
 
-    What is random (with `flip` which pictures are mirrored, and the trunk's dropout) is a function of `seed` and of the
-    state's step, so that a run which was resumed draws the same.
+    What is random (the augmentation, and the trunk's dropout) is a function of `seed` and of the state's step, so that
+    a run which was resumed draws the same. With `ema` the state's average (`create_state(averaged=True)`) moves along.
 
     The step takes the state, `rows` (uint8 pictures `[batch, size, size, 3]` or, with `after`, the outputs of that
     stage of the trunk), `labels` `{task: [batch]}` int32 (negative: unknown), `mask` `[batch]` bool (false: padding)
@@ -129,8 +157,8 @@ def make_step(
 
     def step(state: TrainState, rows, labels, mask, *, tasks: tuple[str, ...]):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        if flip:
-            rows = mirrored(rows, key)
+        if augmentation:
+            rows = augmentation(rows, labels, key, fill=spec.mean)
         inputs = prepared(rows, spec, dtype, after)
         everything = groups.select(state.params, trained)
         reached = {name: everything[name] for name in (groups.TRUNK, *tasks) if everything[name]}
@@ -139,11 +167,12 @@ def make_step(
             model = nnx.merge(graphdef, groups.replace(state.params, reached), state.batch_stats, copy=True)
             rngs = nnx.Rngs(dropout=jax.random.fold_in(key, 1))
             logits = model(inputs, tasks=tasks, mask=mask, after=after, rngs=rngs)
+            per_task = {task: per_example_loss(logits[task], labels[task], smoothing=label_smoothing) for task in tasks}
             metrics = {}
             for task in tasks:
                 counted = mask & (labels[task] >= 0)
                 metrics[task] = {
-                    "loss": masked_mean(per_example_loss(logits[task], labels[task]), counted),
+                    "loss": masked_mean(per_task[task], counted),
                     "correct": jnp.sum((predicted_class(logits[task]) == labels[task]) & counted),
                     "count": jnp.sum(counted),
                 }
@@ -152,18 +181,20 @@ def make_step(
 
         gradients, (batch_stats, metrics) = jax.grad(loss_of, has_aux=True)(reached)
         counts = {task: metric["count"] for task, metric in metrics.items()}
-        updated, optimizer = groups.update(everything, gradients, state.optimizer, learning_rate(state.step), counts)
-        params = groups.replace(state.params, updated)
+        updated, moments = groups.update(
+            everything, gradients, state.optimizer, learning_rate(state.step), counts, optimizer
+        )
+        average = state.average
+        if ema:
+            average = averaging.update(average, (updated, batch_stats), ema, state.step)
+        after_step = TrainState(groups.replace(state.params, updated), batch_stats, moments, state.step + 1, average)
         if skip_nonfinite:
             finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((gradients, batch_stats))]).all()
             finite &= jnp.isfinite(sum(metric["loss"] for metric in metrics.values()))
-            params, batch_stats, optimizer = jax.tree.map(
-                lambda new, old: jnp.where(finite, new, old),
-                (params, batch_stats, optimizer),
-                (state.params, state.batch_stats, state.optimizer),
-            )
+            kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after_step, state)
+            after_step = replace(kept, step=after_step.step)
             metrics = {task: {**metric, "finite": finite} for task, metric in metrics.items()}
-        return TrainState(params, batch_stats, optimizer, state.step + 1), metrics
+        return after_step, metrics
 
     return step
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import struct
 import subprocess
 import sys
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from facefeat_jax.data import images
 from facefeat_jax.data.images import (
     MAX_PIXELS,
     BadImageError,
@@ -158,6 +161,44 @@ def test_decompression_bombs_are_refused_before_they_are_decoded(size):
     real = saved(Image.new("1", (20_000, MAX_PIXELS // 20_000 + 1)))
     with pytest.raises(BadImageError, match="too large"):
         decode(real, "as_notebook")
+
+
+def test_an_icon_is_as_large_as_what_is_in_it(monkeypatch):
+    """Its table of contents says 16 by 16; Pillow decodes what is in it before it can be asked for the size."""
+    icon = saved(Image.new("RGBA", (16, 16)), "ICO")
+    assert check(icon) == "ICO" and check(saved(Image.new("RGBA", (16, 16)), "ICO", bitmap_format="bmp")) == "ICO"
+    for form, inner in (("PNG", saved(Image.new("1", (4000, 3001)))), ("BMP", saved(Image.new("1", (8, 8)), "DIB"))):
+        if form == "BMP":
+            inner = inner[:4] + struct.pack("<ii", 4000, -3001) + inner[12:]
+        data = icon[:6] + struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(inner), 22) + inner
+        with monkeypatch.context() as patch:
+            patch.setattr(Image, "open", None)
+            with pytest.raises(BadImageError, match="too large: an icon of 4000 by 3001 pixels"):
+                check(data)
+    with pytest.raises(BadImageError, match=r"cut short|damaged"):
+        check(icon[:10])
+
+
+def test_large_pictures_are_decoded_one_at_a_time(monkeypatch):
+    """Four threads with four pictures at the limit would take seven gigabytes."""
+    monkeypatch.setattr(images, "LARGE_PIXELS", 1000)
+    inside, most = [], []
+    convert = Image.Image.convert
+
+    def counted(self, *args, **kwargs):
+        inside.append(None)
+        most.append(len(inside))
+        time.sleep(0.01)
+        inside.pop()
+        return convert(self, *args, **kwargs)
+
+    monkeypatch.setattr(Image.Image, "convert", counted)
+    for size, expected in (((40, 40), {1}), ((20, 20), {1, 2, 3, 4})):
+        most.clear()
+        data = saved(Image.new("L", size))
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _, data=data: decode(data, "as_notebook"), range(12)))
+        assert set(most) <= expected and (max(most) > 1) == (4 in expected)
 
 
 def test_no_warning_of_pillow_leaks(picture):

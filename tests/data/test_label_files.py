@@ -16,6 +16,11 @@ def test_plain_bom_crlf_quotes_case_and_extra_columns_read_the_same():
     assert [row.values for row in read_table(odd, "x.csv", ["file"])] == [{**expected, "extra": "x"}]
 
 
+def test_columns_that_nobody_asks_for_may_be_there_twice():
+    (row,) = read_table(b"file,,note,note,\na,,1,2,\n", "x.csv", ["file"])
+    assert row.values["file"] == "a" and not row.problem
+
+
 def test_rows_of_another_width_keep_their_number():
     rows = read_table(b"file,gender\na,Male\nb\nc,Male,x\nd,Female\n", "x.csv", ["file"])
     assert [row.number for row in rows] == [0, 1, 2, 3]
@@ -27,6 +32,9 @@ def test_rows_of_another_width_keep_their_number():
     [
         (b"", "no column 'file', 'race'; the first line has: nothing"),
         (b"file,age\n1,2\n", "no column 'race'; the first line has: file, age"),
+        (b"file,race,Race\n1,a,b\n", "2 columns are called 'race'; leave one"),
+        (b"file;race\n1;2\n", "no column 'file', 'race'; the first line has: file;race"),
+        ("file,race\n1,2\n".encode("utf-16"), "not UTF-8"),
         (b"file,race\n", "no rows below the header"),
         (b"file,race\n\xff\xfe,x\n", "not UTF-8"),
         (b'file,race\n"open,x\n', "not readable as CSV"),
@@ -51,6 +59,18 @@ def test_unreadable_tables_are_one_line(data, message):
         ("20-29", "20-29"),
         ("0-2", "0-2"),
         ("2-Jan", "1-2"),
+        ("3/9/2024", "3-9"),
+        ("09/03/24", "3-9"),
+        ("19.10.", "10-19"),
+        ("2024-03-09", "3-9"),
+        ("2024-10-19 00:00:00", "10-19"),
+        ("45360", "3-9"),
+        ("45584", "10-19"),
+        ("3\u20139", "3-9"),
+        ("3 - 9", "3-9"),
+        ("99999", "99999"),
+        ("\u0663-Mar", "\u0663-Mar"),
+        ("2024-xx-09", "2024-xx-09"),
         ("more than 70", "more than 70"),
         ("Mar-Oct", "Mar-Oct"),
         ("", ""),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import struct
+import tracemalloc
 import zipfile
 
 import pytest
@@ -55,6 +56,35 @@ def test_links_are_followed_and_loops_are_not(lay_out, tmp_path):
         "self.jpg": "a dangling link",
         "real/loop": "a link to a folder above it",
     }
+
+
+def test_links_to_each_other_do_not_multiply(lay_out):
+    """Twenty folders with two links each to the next are a million paths to the same picture."""
+    root = lay_out({f"{level:02}/{level}.jpg": b"1" for level in range(20)})
+    for level in range(19):
+        for name in ("one", "two"):
+            (root / f"{level:02}" / name).symlink_to(root / f"{level + 1:02}")
+    tree = open_tree(root)
+    assert {name.rpartition("/")[2] for name in tree.files()} == {f"{level}.jpg" for level in range(20)}
+    assert len(tree.files()) + len(tree.skipped) < 500
+    assert {reason for _, reason in tree.skipped} == {"a link to a folder that is listed already"}
+
+
+def test_folders_in_folders_without_end(lay_out):
+    root = lay_out({"1.jpg": b"1"})
+    os.makedirs(root / "/".join(["x"] * 150))
+    tree = open_tree(root)
+    assert tree.files() == ["1.jpg"]
+    assert [reason for _, reason in tree.skipped] == ["more than 100 folders deep"]
+
+
+def test_a_file_that_became_a_pipe_is_not_waited_for(lay_out):
+    root = lay_out({"1.jpg": b"1"})
+    tree = open_tree(root)
+    (root / "1.jpg").unlink()
+    os.mkfifo(root / "1.jpg")
+    with pytest.raises(UnreadableError, match="not a regular file"):
+        tree.read("1.jpg")
 
 
 def test_names_that_are_not_utf8_and_odd_files_are_skipped_with_reason(lay_out):
@@ -109,6 +139,43 @@ def test_encrypted_and_lying_entries_are_skipped(pack):
     tree = open_tree(path)
     assert tree.files() == ["three.jpg"]
     assert tree.skipped == [("one.jpg", "encrypted"), ("two.jpg", "larger than 256 MiB")]
+
+
+def test_an_entry_that_unpacks_to_more_than_it_claims_is_cut_there(pack):
+    """`ZipFile.read` would unpack all of it before it compares."""
+    path = pack({"1.jpg": bytes(64 * 2**20)})
+    raw = bytearray(path.read_bytes())
+    struct.pack_into("<I", raw, raw.index(b"PK\x01\x02") + 24, 100)
+    path.write_bytes(raw)
+    tree = open_tree(path)
+    tracemalloc.start()
+    with pytest.raises(UnreadableError, match="damaged in the archive"):
+        tree.read("1.jpg")
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 4 * 2**20
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_methods_that_can_t_be_bounded_are_skipped(tmp_path, method):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
+        archive.writestr("1.jpg", "1")
+    tree = open_tree(tmp_path / "a.zip")
+    assert not tree.files()
+    assert tree.skipped == [("1.jpg", "packed by a method that is not read: unpack it and pass the folder")]
+
+
+def test_entries_over_the_same_bytes_are_skipped_but_for_the_last(pack):
+    path = pack({f"{number}.jpg": bytes(100_000) for number in range(4)})
+    raw = bytearray(path.read_bytes())
+    at = raw.index(b"PK\x01\x02")
+    while (following := raw.find(b"PK\x01\x02", at + 1)) > 0:
+        raw[following + 42 : following + 46] = raw[at + 42 : at + 46]  # every entry lies where the first does
+        at = following
+    path.write_bytes(raw)
+    tree = open_tree(path)
+    assert len(tree.files()) == 1
+    assert {reason for _, reason in tree.skipped} == {"shares its bytes with another entry"}
 
 
 def test_a_name_twice_in_an_archive_gives_the_first(tmp_path):

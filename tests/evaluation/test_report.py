@@ -23,8 +23,12 @@ from PIL import Image
 from facefeat_jax.config import TrainConfig, apply_smoke, load_recipe
 from facefeat_jax.errors import UserError
 from facefeat_jax.evaluation import curves
+from facefeat_jax.evaluation.assessment import assess
+from facefeat_jax.evaluation.calibration import calibrate
 from facefeat_jax.evaluation.metrics import HeadResult
 from facefeat_jax.evaluation.report import Sample, _spread, command_line, count_data, training_samples, write_report
+from facefeat_jax.evaluation.report_sections import choose_shown
+from facefeat_jax.evaluation.scores import METRICS
 from facefeat_jax.evaluation.table import format_accuracy, format_loss, heads_table, results_table
 from facefeat_jax.run_folder import write_json
 
@@ -543,11 +547,66 @@ def test_drawing_library_is_loaded_late() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_in_a_browser(sequential: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def evaluation(made_answers) -> dict[str, Any]:
+    """What `write_report` takes of an evaluation, of answers made by hand."""
+    answers = made_answers()
+    answers.labels["glasses"] = np.where(np.arange(400) < 300, np.arange(400) % 2, -1)
+    answers.groups["hair"] = np.where(np.arange(400) % 3 == 0, "", "<i>red</i>")
+    answers.groups["hair"][:50] = "black"
+    assessment = assess(answers, calibrate(answers, step=300), data=("made",), batch_size=32, on_part=True)
+    picture = np.full((16, 16, 3), 90, np.uint8)
+    shown = [dataclasses.replace(one, image=picture, overlay=picture + 30) for one in choose_shown(answers)]
+    return {"assessment": assessment, "shown": shown}
+
+
+def test_evaluation_is_shown_in_full(mixed: Path, evaluation: dict[str, Any]) -> None:
+    page = Page(write_report(mixed, samples=make_samples(4), **evaluation))
+    assert not page.open
+    headings = [squeezed(h) for h in re.findall(r"<h2[^>]*>(.*?)</h2>", page.source)]
+    assert headings[:6] == [
+        "Results",
+        "In full",
+        "By group",
+        "What is taken for what",
+        "How far to believe a probability",
+        "Right and wrong",
+    ]
+    assessment = evaluation["assessment"]
+    full = page.tables[1]
+    assert full[0] == ["head", *METRICS.values(), "pictures"]
+    accuracy, ends = (assessment.scores["gender"].values["accuracy"], assessment.scores["gender"].intervals["accuracy"])
+    assert full[1][1] == f"{format_accuracy(accuracy)}{100 * ends[0]:.1f}\u2013{format_accuracy(ends[1])}"
+    slicings = [one for of_head in assessment.slicings.values() for one in of_head]
+    plain = [one for one in slicings if "×" not in one.by]
+    assert page.source.count('class="tag"') >= sum(one.predicted for one in plain) > 0
+    text = squeezed(page.text)
+    assert "Hair is not known of" in text and "more than chance" in text and "no more than chance" in text
+    assert "<i>red</i>" in text and "nan" not in text.split()
+    assert len(page.all("img")) == 4 + 2 * len(evaluation["shown"])
+    # The same care as for the rest of the page.
+    assert all(th.get("scope") for th in page.all("th"))
+    assert len(page.all("caption")) == len(page.all("table"))
+    assert all(image.get("alt") for image in page.all("img"))
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(set(ids)) == len(ids)
+    assert not re.search(r"@import|url\((?!#)|https?://", page.source)
+
+
+def test_run_that_was_trained_elsewhere_has_a_report_of_its_evaluation(mixed: Path, evaluation: dict[str, Any]) -> None:
+    for name in ("results.json", "metrics.jsonl"):
+        (mixed / name).unlink()
+    page = Page(write_report(mixed, **evaluation))
+    assert [row[0] for row in page.tables[0]] == ["head", "gender", "glasses"]
+    assert "Evaluation report" in page.text and "Trained elsewhere" in page.text
+    assert "training loss" not in page.text
+
+
+def test_in_a_browser(sequential: Path, tmp_path: Path, evaluation: dict[str, Any]) -> None:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("no chromium on PATH; the page is not opened in a browser")
-    page = write_report(sequential, samples=make_samples(4))
+    page = write_report(sequential, samples=make_samples(4), **evaluation)
     # Wider than the window, the page would have to be pushed about on a phone. The policy lets no script run, so it is
     # taken out of the copy that measures itself.
     measured = tmp_path / "measured.html"
@@ -569,7 +628,7 @@ def test_in_a_browser(sequential: Path, tmp_path: Path) -> None:
         )
         said[path] = done
         assert "CONSOLE" not in done.stderr, done.stderr
-        assert "right after own pass" in done.stdout
+        assert "right after own pass" in done.stdout and "By group" in done.stdout
     title = re.search(r"<title>(\d+) (\d+)</title>", said[measured].stdout)
     assert title is not None
     assert int(title[1]) <= int(title[2])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -92,6 +94,24 @@ def test_bad_files_are_answered_in_their_place_and_the_rest_is_not_affected(pred
     for one, other in zip([answer for answer in answers if not answer.error], clean, strict=True):
         for task in one.heads:
             assert one.heads[task].probability == pytest.approx(other.heads[task].probability, abs=1e-5)
+
+
+def test_pipes_devices_and_huge_files_are_not_read(predictor, pictures, tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
+    with (tmp_path / "huge.jpg").open("wb") as file:
+        file.truncate(2**40)
+    names = [tmp_path / "pipe.jpg", "/dev/zero", tmp_path / "loop.jpg", tmp_path / "huge.jpg", "a\0b.jpg", pictures[0]]
+    reasons = [answer.error or "" for answer in predictor.predict(names)]
+    words = ["not a regular file", "not a regular file", "symbolic links", "larger than 256 MiB", "null", ""]
+    assert all(word in reason and bool(word) == bool(reason) for reason, word in zip(reasons, words, strict=True))
+
+
+def test_an_answer_that_is_no_number_is_said(trained_run, pictures):
+    broken = Predictor.from_run(trained_run)
+    broken._batch_stats = jax.tree.map(lambda leaf: leaf * np.nan, broken._batch_stats)
+    (answer,) = broken.predict(pictures[:1])
+    assert answer.heads == {} and "not a number" in answer.error
 
 
 def test_nothing_and_only_bad_pictures(predictor, mixed):

@@ -21,6 +21,7 @@ from facefeat_jax.errors import Interrupted
 from facefeat_jax.models.resnet import ResNet
 from facefeat_jax.run_folder import open_run
 from facefeat_jax.training import groups, loop, steps
+from facefeat_jax.training.augment import Augmentation
 from facefeat_jax.training.loop import train
 
 BATCH, SIZE, STEPS = 4, 32, 3
@@ -34,7 +35,7 @@ def test_steps_in_one_call_are_the_steps_one_after_the_other(small_model):
         trained = groups.trained_modules(ResNet.STAGES, ("layer4",))
         graph, _ = steps.graphdefs(model, trained, freeze_batch_norm=False)
         rate = groups.learning_rate_schedule("cosine", 1e-3, STEPS, 1)
-        step = steps.make_step(graph, spec, trained, rate, "float64", flip=True, seed=3)
+        step = steps.make_step(graph, spec, trained, rate, "float64", augmentation=Augmentation(flip=True), seed=3)
         call = steps.make_train_call(step, Placement())
         stream = np.random.RandomState(0)
         batches = Batches(

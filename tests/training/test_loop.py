@@ -17,6 +17,19 @@ from facefeat_jax.run_folder import open_run
 from facefeat_jax.training.logs import read_lines
 from facefeat_jax.training.loop import train
 
+# Of what is random, averaged or balanced, all at once.
+EVERYTHING = {
+    "flip": True,
+    "crop": 0.2,
+    "colour_jitter": 0.3,
+    "erase": 0.5,
+    "weight_decay": 0.1,
+    "ema": 0.8,
+    "label_smoothing": 0.1,
+    "balance": 0.5,
+    "learning_rate_schedule": "cosine",
+    "warmup_steps": 2,
+}
 STEPS = 2 * 6  # epochs times batches: 44 pictures by 8, the last batch a short one
 
 
@@ -51,7 +64,7 @@ def test_logs_every_step_once(trained_run):
 @pytest.mark.parametrize(
     ("fields", "stop_at"),
     [
-        ({"flip": True}, 8),
+        (EVERYTHING, 8),
         ({"schedule": "sequential", "tasks": ("glasses", "shirt")}, 23),
         # The last step of all, and its validation: bars count the batches of both.
         ({"epochs": 1}, 6),

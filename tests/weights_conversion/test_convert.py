@@ -245,6 +245,27 @@ def test_all_errors_are_in_one_message_and_nothing_is_changed() -> None:
     assert all(np.array_equal(after[path], value) for path, value in before.items())
 
 
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        (np.ones(1, np.complex64), "is of type complex64"),
+        (np.ones(1, np.int8), "is of type int8"),
+        (np.ones(1, np.bool_), "is of type bool"),
+        (np.full(1, -1e300), "holds values beyond what float32 can"),
+    ],
+)
+def test_values_that_would_become_others_are_refused(values: np.ndarray, says: str) -> None:
+    """jax would drop an imaginary part and make infinities of large numbers without a word."""
+    model = resnet18(rngs=nnx.Rngs(0))
+    before = to_torch(model)
+    state_dict = {**before, "bn1.weight": np.repeat(values, 64)}
+    with pytest.raises(WeightsMismatchError, match=rf"bn1.weight {says}"):
+        to_flax(state_dict, model, source="w.pth")
+    with pytest.raises(WeightsMismatchError, match="num_batches_tracked is of type float32"):
+        to_flax({**before, "bn1.num_batches_tracked": np.float32(np.inf)}, model)
+    np.testing.assert_array_equal(to_torch(model)["bn1.weight"], before["bn1.weight"])
+
+
 def test_the_same_number_of_values_in_another_order_of_axes_is_refused() -> None:
     trunk = _abstract_trunk()
     tensors = _state_dict(trunk)

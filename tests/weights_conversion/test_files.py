@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import tarfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from facefeat_jax.errors import UserError
-from weights_conversion.files import WeightsFileError, check_finite, read, write
+from weights_conversion import torch_pickle
+from weights_conversion.files import WeightsFileError, check_finite, read, read_metadata, write
 from weights_conversion.torch_pickle import load
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -556,6 +558,47 @@ def test_pickles_that_make_no_sense(container: str, body: bytes, tmp_path: Path)
     refusal(path)
 
 
+def test_a_pickle_of_millions_of_objects_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte would become an object of a hundred."""
+    monkeypatch.setattr(torch_pickle, "_MOST_STEPS", 1000)
+    for container in CONTAINERS.values():
+        (tmp_path / "w.pth").write_bytes(container(b"\x80\x02" + b"}" * 1000 + b"."))
+        assert "longer than that of any model" in refusal(tmp_path / "w.pth")
+    (tmp_path / "w.pth").write_bytes(in_zip(mapping(tensor())))
+    assert read(tmp_path / "w.pth")
+
+
+def test_a_tar_of_nothing_ends(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    with tarfile.open(path, "w") as tar:
+        for _ in range(1200):
+            tar.addfile(tarfile.TarInfo("x"))
+    path.write_bytes(path.read_bytes() + in_tar(mapping(tensor())))
+    assert "without the members" in refusal(path)
+
+
+def test_metadata_that_would_unpack_to_gigabytes_is_left_alone(tmp_path: Path) -> None:
+    whole = bytearray(zip_of({"x/data.pkl": b"", "archive/metadata.json": bytes(1 << 24)}, zipfile.ZIP_DEFLATED))
+    at = whole.rindex(b"PK\x01\x02")
+    struct.pack_into("<I", whole, at + 24, 100)  # it claims a hundred bytes
+    path = tmp_path / "w.pth"
+    path.write_bytes(whole)
+    tracemalloc.start()
+    assert read_metadata(path) == {}
+    assert tracemalloc.get_traced_memory()[1] < 1 << 22
+    tracemalloc.stop()
+
+
+def test_metadata_of_safetensors_is_read_by_the_library(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    write(path, {"a": np.zeros(1, np.float32)}, metadata={"k": "v"})
+    assert read_metadata(path)["k"] == "v"
+    for header in (b"{" + b"[" * 100_000, b'{"__metadata__":{"a":1}}', b'{"__metadata__":[]}'):
+        path.write_bytes(struct.pack("<Q", len(header)) + header)
+        with pytest.raises(WeightsFileError, match="safetensors refuses it"):
+            read_metadata(path)
+
+
 def test_copies_do_not_multiply(tmp_path: Path) -> None:
     """A list of 1,000 pairs, made into an OrderedDict 20,000 times, would take 20 million steps of a 300 kB file."""
     pairs = b"](" + b"(K\x01K\x02t" * 1000 + b"eq\x00"
@@ -616,6 +659,43 @@ def test_arbitrary_opcodes_are_read_or_refused(tmp_path_factory: Any, body: list
         assert read(path)
     except WeightsFileError as error:
         assert "\n" not in str(error)
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 2**70) | st.floats(allow_nan=False) | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
+    max_leaves=8,
+)
+_ENTRY = st.fixed_dictionaries(
+    {
+        "dtype": st.sampled_from(["F32", "F64", "BF16", "BOOL", "U8", "F8_E5M2", "F4", "C64", "X"]) | _JSON,
+        "shape": st.lists(st.integers(0, 5) | st.integers(0, 2**66), max_size=4) | _JSON,
+        "data_offsets": st.tuples(st.integers(0, 64), st.integers(0, 64) | st.integers(0, 2**66)) | _JSON,
+    }
+)
+
+
+@settings(max_examples=300, derandomize=True, deadline=2000, suppress_health_check=list(HealthCheck), database=None)
+@given(
+    header=st.dictionaries(st.sampled_from(["a", "b", "__metadata__", ""]), _ENTRY | _JSON, max_size=3),
+    length=st.none() | st.integers(0, 2**64 - 1),
+    data=st.binary(max_size=64),
+)
+@example(header={"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, length=None, data=bytes(4))
+@example(header={"a": {"dtype": "F32", "shape": [0, 2**62], "data_offsets": [0, 0]}}, length=None, data=b"")
+@example(header={"a": {"dtype": "F4", "shape": [2], "data_offsets": [0, 1]}}, length=None, data=b"1")
+@example(header={"__metadata__": {"k": 1}}, length=None, data=b"")
+def test_arbitrary_headers_are_read_or_refused(tmp_path_factory: Any, header: Any, length: Any, data: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "headers.safetensors"
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text) if length is None else length) + text + data)
+    for reader in (read, read_metadata):
+        try:
+            found = reader(path)
+        except WeightsFileError as error:
+            assert "\n" not in str(error)
+        else:
+            assert reader is read_metadata or sum(array.nbytes for array in found.values()) <= len(data)
 
 
 # -------------------------------------------------------------------------------------------------------------- writing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ import tensorflow_datasets as tfds
 from facefeat_jax.data import drawn
 from facefeat_jax.data.avatars import Avatar
 from facefeat_jax.data.listing import Picture, check_pictures
-from facefeat_jax.data.selection import NOT_OFFERED, LayoutError, LeftOut, Row, Selection, SplitName
+from facefeat_jax.data.selection import NO_PICTURE, NOT_OFFERED, LayoutError, LeftOut, Row, Selection, SplitName
 from facefeat_jax.data.sources import Source, instructions, not_as_expected, open_source
 from facefeat_jax.data.trees import Tree, UnreadableError
 from facefeat_jax.errors import UserError
@@ -75,7 +76,13 @@ class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # ty
             chosen = cls.select(tree, path)
         except LayoutError as error:
             raise not_as_expected(cls.SOURCE, path, str(error)) from error
-        chosen.left_out += [LeftOut(name, "", NOT_OFFERED, reason) for name, reason in tree.skipped]
+        skipped, named = dict(tree.skipped), set()
+        for number, one in enumerate(chosen.left_out):
+            # A row whose picture is there, but is a dangling link, say: named once, with both.
+            if one.reason == NO_PICTURE and (reason := skipped.get(chosen.root + one.file)):
+                chosen.left_out[number] = dataclasses.replace(one, detail=f"{one.detail}: {reason}")
+                named.add(chosen.root + one.file)
+        chosen.left_out += [LeftOut(name, "", NOT_OFFERED, why) for name, why in tree.skipped if name not in named]
         return chosen
 
     def __init__(

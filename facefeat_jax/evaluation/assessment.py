@@ -1,0 +1,318 @@
+"""The whole evaluation of a run: figures with intervals, slices by group, calibration; written as JSON and CSV."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from facefeat_jax.errors import UserError
+from facefeat_jax.evaluation.answers import Answers
+from facefeat_jax.evaluation.bootstrap import Interval, resampled_shares, share_interval
+from facefeat_jax.evaluation.calibration import (
+    ERROR_RATE,
+    Bin,
+    Calibration,
+    Coverage,
+    HeadCalibration,
+    calibrate,
+    coverage_curve,
+    fitting_part,
+    reliability,
+)
+from facefeat_jax.evaluation.evaluate import RunAnswers, answers_of_run, head_results
+from facefeat_jax.evaluation.metrics import HeadResult, predicted, probabilities
+from facefeat_jax.evaluation.scores import HeadScores, head_scores
+from facefeat_jax.evaluation.slices import Slicing, slice_head
+from facefeat_jax.run_folder import EVALUATION, write_file, write_json
+from facefeat_jax.training.checkpoints import Which
+
+ASSESSMENT = "evaluation.json"
+HEADS_CSV, SLICES_CSV, PREDICTIONS_CSV = "heads.csv", "slices.csv", "predictions.csv"
+
+
+@dataclass(frozen=True)
+class CalibrationCheck:
+    """What a head's calibration is worth on pictures that it was not fitted on.
+
+    Attributes:
+      fitted: temperature and threshold.
+      before: figures of the head as trained.
+      after: figures with the temperature.
+      bins_before: of the reliability diagram, as trained.
+      bins_after: the same with the temperature.
+      curve: accuracy of the answers by the share of pictures that get one.
+      coverage: the share that gets one at the threshold; None where there is none.
+      accuracy: of those answers; None where there are none.
+      interval: its 95% interval.
+    """
+
+    fitted: HeadCalibration
+    before: HeadScores
+    after: HeadScores
+    bins_before: list[Bin]
+    bins_after: list[Bin]
+    curve: list[Coverage]
+    coverage: float | None
+    accuracy: float | None
+    interval: Interval | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields as JSON values; of `before` and `after` what a temperature changes."""
+        figures = {}
+        for when, scores in (("before", self.before), ("after", self.after)):
+            full = scores.to_json()
+            names = ("loss", "brier", "ece")
+            figures[when] = {name: full[name] for name in names}
+            figures[when]["intervals"] = {name: full["intervals"][name] for name in names}
+        return {
+            **dataclasses.asdict(self.fitted),
+            "n_reported": self.before.n,
+            **figures,
+            "bins_before": [dataclasses.asdict(one) for one in self.bins_before],
+            "bins_after": [dataclasses.asdict(one) for one in self.bins_after],
+            "curve": [dataclasses.asdict(one) for one in self.curve],
+            "coverage": self.coverage,
+            "accuracy_of_answers": self.accuracy,
+            "interval_of_answers": list(self.interval) if self.interval else None,
+        }
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """All that an evaluation found.
+
+    Attributes:
+      data: the data sets.
+      pictures: how many.
+      results: of every head with labels, as `results.json` has them.
+      scores: the same in full, with intervals.
+      slicings: per head, by groups.
+      left_out: per head, what could not be sliced, and why.
+      calibration: per head, where there are pictures that it was not fitted on.
+      calibrated_on_part: whether the calibration was fitted on a part of these pictures, and checked on the rest; else
+        it was fitted elsewhere and checked on all of them.
+    """
+
+    data: tuple[str, ...]
+    pictures: int
+    results: dict[str, HeadResult]
+    scores: dict[str, HeadScores]
+    slicings: dict[str, list[Slicing]]
+    left_out: dict[str, list[str]]
+    calibration: dict[str, CalibrationCheck]
+    calibrated_on_part: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns everything as JSON values."""
+        return {
+            "data": list(self.data),
+            "pictures": self.pictures,
+            "heads": {
+                task: {
+                    **self.results[task].to_json(),
+                    **self.scores[task].to_json(),
+                    "slices": [one.to_json() for one in self.slicings[task]],
+                    "not_sliced": self.left_out[task],
+                    "calibration": self.calibration[task].to_json() if task in self.calibration else None,
+                }
+                for task in self.scores
+            },
+            "calibrated_on_part": self.calibrated_on_part,
+        }
+
+    def heads_csv(self) -> str:
+        """Returns a table with a line for each figure of each head."""
+        rows = []
+        for task, scores in self.scores.items():
+            for name, value in scores.values.items():
+                low, high = scores.intervals[name] or (None, None)
+                rows.append([task, name, *map(_cell, (value, low, high)), scores.n, scores.units])
+        return _table(["head", "figure", "value", "low", "high", "pictures", "units"], rows)
+
+    def slices_csv(self) -> str:
+        """Returns a table with a line for each slice of each head."""
+        header = ["head", "by", "predicted", "value", "pictures", "accuracy", "low", "high"]
+        header += ["balanced_accuracy", "loss", "confidence", "small"]
+        rows = []
+        for task, slicings in self.slicings.items():
+            for slicing in slicings:
+                for one in slicing.slices:
+                    low, high = one.interval or (None, None)
+                    figures = (one.accuracy, low, high, one.balanced_accuracy, one.loss, one.confidence)
+                    flags = ("yes" if slicing.predicted else "no", "yes" if one.small else "no")
+                    rows.append([task, slicing.by, flags[0], one.value, one.n, *map(_cell, figures), flags[1]])
+        return _table(header, rows)
+
+
+def assess(
+    answers: Answers,
+    calibration: Calibration | None,
+    *,
+    data: Sequence[str],
+    batch_size: int,
+    on_part: bool,
+    crossings: bool = True,
+) -> Assessment:
+    """Evaluates answers.
+
+    Args:
+      answers: of all heads, as the model gives them.
+      calibration: of the run, or None.
+      data: names of the data sets, to be told.
+      batch_size: for `HeadResult.loss_of_batches`.
+      on_part: whether the calibration was fitted on `fitting_part` of these pictures: it is then checked on the rest.
+      crossings: whether to slice by each two kinds of groups together as well.
+    """
+    tasks = [task for task in answers.classes if answers.count(task)]
+    slicings = {task: slice_head(answers, task, crossings=crossings) for task in tasks}
+    checked = answers.select(~fitting_part(answers.units)) if on_part else answers
+    fitted = {} if calibration is None else {task: calibration.heads.get(task, HeadCalibration()) for task in tasks}
+    checks = {task: _check(checked, task, head) for task, head in fitted.items() if checked.count(task)}
+    return Assessment(
+        data=tuple(data),
+        pictures=len(answers),
+        results=head_results(answers, batch_size=batch_size),
+        scores={task: _scores(answers, task) for task in tasks},
+        slicings={task: found for task, (found, _) in slicings.items()},
+        left_out={task: notes for task, (_, notes) in slicings.items()},
+        calibration=checks,
+        calibrated_on_part=on_part,
+    )
+
+
+def _scores(answers: Answers, task: str) -> HeadScores:
+    logits, labels = answers.labelled(task)
+    return head_scores(logits, labels, answers.units[answers.labels[task] >= 0], answers.classes[task])
+
+
+def _check(answers: Answers, task: str, fitted: HeadCalibration) -> CalibrationCheck:
+    logits, labels = answers.labelled(task)
+    units = answers.units[answers.labels[task] >= 0]
+    classes = answers.classes[task]
+    scaled = logits / fitted.temperature
+    before, after = (head_scores(values, labels, units, classes) for values in (logits, scaled))
+    probability = probabilities(scaled)
+    confidence, right = probability.max(axis=1), predicted(logits) == labels
+    coverage = accuracy = interval = None
+    if fitted.threshold is not None or fitted.never_sure:
+        answered = ~fitted.unsure(confidence)
+        coverage = float(answered.mean())
+        if answered.any():
+            accuracy = float(right[answered].mean())
+            shares, count = resampled_shares(right[answered], units[answered])
+            interval = share_interval(shares, accuracy, count)
+    return CalibrationCheck(
+        fitted,
+        before,
+        after,
+        reliability(probabilities(logits), labels),
+        reliability(probability, labels),
+        coverage_curve(confidence, right),
+        coverage,
+        accuracy,
+        interval,
+    )
+
+
+@dataclass(frozen=True)
+class RunAssessment:
+    """An evaluation of a run, and what it was made of.
+
+    Attributes:
+      found: the run, the pictures and the answers.
+      calibration: what `predict` applies; None where the run has none.
+      assessment: the evaluation.
+    """
+
+    found: RunAnswers
+    calibration: Calibration | None
+    assessment: Assessment
+
+
+def assess_run(
+    folder: Path,
+    *,
+    sources: Sequence[str] | None = None,
+    data_dir: Path | None = None,
+    batch_size: int | None = None,
+    checkpoint: Which = "newest",
+    error_rate: float = ERROR_RATE,
+) -> RunAssessment:
+    """Evaluates a run's checkpoint in full.
+
+    On the run's own data the calibration is fitted anew, on a part of the pictures; on other data the run's is applied.
+
+    Args:
+      folder: the run folder.
+      sources: prepared data sets; the default is those that the run was trained on.
+      data_dir: where they lie; the default is the run's.
+      batch_size: pictures at a time; the default is the run's.
+      checkpoint: `newest` or `best`; see `run_folder.open_run`.
+      error_rate: share of wrong answers that the threshold for `unsure` is chosen for.
+
+    Raises:
+      UserError: see `answers_of_run` and `calibrate`.
+    """
+    if not 0 < error_rate <= 1:
+        raise UserError(f"--error-rate is a share of answers, more than 0 and at most 1, got {error_rate}")
+    found = answers_of_run(folder, sources=sources, data_dir=data_dir, batch_size=batch_size, checkpoint=checkpoint)
+    own = sources is None or set(sources) == set(found.config.sources)
+    if own:
+        calibration: Calibration | None = calibrate(found.answers, step=found.run.step, error_rate=error_rate)
+    else:
+        calibration = Calibration.read(folder, step=found.run.step)
+    names = tuple(sources or found.config.sources)
+    assessment = assess(found.answers, calibration, data=names, batch_size=found.config.batch_size, on_part=own)
+    return RunAssessment(found, calibration, assessment)
+
+
+def evaluation_folder(run: Path, data: Iterable[str], own: Iterable[str]) -> Path:
+    """Returns where an evaluation of a run is kept: that on its own data in `evaluation/`, others beside it."""
+    names = sorted(data)
+    return run / EVALUATION if names == sorted(own) else run / f"{EVALUATION}-{'-'.join(names)}"
+
+
+def write_assessment(folder: Path, assessment: Assessment, answers: Answers) -> Path:
+    """Writes an evaluation as `evaluation.json`, and as tables for spreadsheets; returns the folder.
+
+    Raises:
+      UserError: a file can't be written.
+    """
+    write_json(folder / ASSESSMENT, assessment.to_json())
+    for name, text in (
+        (HEADS_CSV, assessment.heads_csv()),
+        (SLICES_CSV, assessment.slices_csv()),
+        (PREDICTIONS_CSV, answers.to_csv()),
+    ):
+        write_file(folder / name, text.encode())
+    return folder
+
+
+def largest_gaps(slicings: Mapping[str, Sequence[Slicing]]) -> list[Slicing]:
+    """Returns, of each head, the slicing by one kind of groups whose gap stands out most from what chance makes.
+
+    Of crossings there are too many: some stand out by chance. Heads without such a gap are not there.
+    """
+    found = []
+    for of_head in slicings.values():
+        telling = [one for one in of_head if one.exceeds_chance and "×" not in one.by]
+        if telling:
+            found.append(max(telling, key=lambda one: one.beyond_chance))
+    return found
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.6f}"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return out.getvalue()

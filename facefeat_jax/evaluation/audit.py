@@ -1,0 +1,401 @@
+"""The audit of a data set, or of a run with its data: likely wrong labels, pictures that are there twice, balance."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats.contingency import association
+
+from facefeat_jax.data.builders import list_sources
+from facefeat_jax.data.dataset import default_data_dir, open_split
+from facefeat_jax.data.examples import IDENTITY, UNKNOWN, Examples
+from facefeat_jax.data.images import decode
+from facefeat_jax.errors import UserError, unknown
+from facefeat_jax.evaluation.answers import Answers
+from facefeat_jax.evaluation.duplicates import Pair, find_pairs, take_prints
+from facefeat_jax.evaluation.evaluate import answers_of_run
+from facefeat_jax.evaluation.metrics import losses, predicted, probabilities
+from facefeat_jax.evaluation.report import count_data, inlined, render
+from facefeat_jax.evaluation.slices import MAX_VALUES
+from facefeat_jax.run_folder import AUDIT, CONFIG, open_run, write_file, write_json
+
+SHOWN = 24
+"""Pictures of a contact sheet, and pairs that are shown."""
+
+LISTED = 1000
+"""Pictures with the highest loss that are listed, of each head and split."""
+
+_SIDE = 160  # pixels of the longer side of pictures that are shown
+_SPLITS = ("train", "val")
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A picture whose label the model contradicts.
+
+    Attributes:
+      head: the head.
+      split: `train` or `val`.
+      index: the picture's number in its split.
+      file: where it came from.
+      label: its label.
+      answer: what the model says.
+      probability: of that.
+      loss: cross-entropy of the label.
+    """
+
+    head: str
+    split: str
+    index: int
+    file: str
+    label: str
+    answer: str
+    probability: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class Double:
+    """Two pictures that are the same, or nearly.
+
+    Attributes:
+      kind: as in `duplicates.Pair`.
+      first: where the first came from.
+      second: where the second came from.
+      splits: of both.
+      bits: in which their perceptual hashes differ.
+      levels: mean difference of their thumbnails' colours, of 255.
+      same_person: whether the data set says that it is the same person; None where it does not know.
+      conflicts: heads of which they have different labels.
+    """
+
+    kind: str
+    first: str
+    second: str
+    splits: tuple[str, str]
+    bits: int
+    levels: float
+    same_person: bool | None
+    conflicts: tuple[str, ...]
+
+    @property
+    def across(self) -> bool:
+        """Whether one is trained on and the other validated on."""
+        return self.splits[0] != self.splits[1]
+
+
+@dataclass(frozen=True)
+class Link:
+    """How far two things that are known of pictures go together.
+
+    Attributes:
+      first: a head, or a group.
+      second: another.
+      strength: Cramér's V, from 0 (independent) to 1 (one tells the other).
+      counts: pictures, by the value of `first`, then of `second`.
+    """
+
+    first: str
+    second: str
+    strength: float
+    counts: dict[str, dict[str, int]]
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """All that an audit found.
+
+    Attributes:
+      name: of what was looked at.
+      data: the data sets.
+      balance: per split, pictures by class and by group, as in `results.json`.
+      links: heads and groups that go together, the strongest first.
+      doubles: pictures that are there twice.
+      persons_across: persons that are in both splits, and their validation pictures; None where none are numbered.
+      suspects: pictures with the highest loss, per head and split; none without a model.
+    """
+
+    name: str
+    data: tuple[str, ...]
+    balance: dict[str, Any]
+    links: list[Link]
+    doubles: list[Double]
+    persons_across: tuple[int, int] | None
+    suspects: dict[str, dict[str, list[Suspect]]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns everything as JSON values."""
+        return {
+            "name": self.name,
+            "data": list(self.data),
+            "balance": self.balance,
+            "links": [asdict(one) for one in self.links],
+            "duplicates": {"counts": self.counts(), "pairs": [asdict(one) for one in self.doubles]},
+            "persons_across": list(self.persons_across) if self.persons_across else None,
+            "highest_loss": {
+                head: {split: [asdict(one) for one in found] for split, found in of_head.items()}
+                for head, of_head in self.suspects.items()
+            },
+        }
+
+    def counts(self) -> dict[str, int]:
+        """Returns how many pairs there are of each kind: in all, across the splits, and with labels that differ."""
+        counts = {}
+        for kind in ("file", "pixels", "near"):
+            of_kind = [one for one in self.doubles if one.kind == kind]
+            counts[kind] = len(of_kind)
+            counts[f"{kind}_across"] = sum(one.across for one in of_kind)
+            counts[f"{kind}_conflicting"] = sum(bool(one.conflicts) for one in of_kind)
+        return counts
+
+
+def audit(target: str, *, data_dir: Path | None = None, out: Path | None = None) -> tuple[Audit, Path]:
+    """Looks at a prepared data set, or at a run and the data that it was trained on.
+
+    Args:
+      target: name of a data set, or a run folder.
+      data_dir: where prepared data sets lie; the default is the run's, else the usual place.
+      out: folder for what is found; the default is `audit/` in the run folder, or `runs/audit-NAME`.
+
+    Returns:
+      What was found, and the folder: `audit.html` with contact sheets, `audit.json`, `duplicates.csv`, and with a run
+      `highest_loss.csv`.
+
+    Raises:
+      UserError: there is no such data set or run, or data are not prepared.
+    """
+    folder = Path(target)
+    if (folder / CONFIG).is_file():
+        run = open_run(folder)
+        where = data_dir or run.config.data_dir or default_data_dir()
+        found = {split: answers_of_run(folder, split, data_dir=where, run=run) for split in _SPLITS}  # type: ignore[arg-type]
+        answers = {split: one.answers for split, one in found.items()}
+        examples = {split: one.examples for split, one in found.items()}
+        name, sources, classes = folder.resolve().name, run.config.sources, run.spec.classes
+        out = out or folder / AUDIT
+    elif target in list_sources():
+        where = data_dir or default_data_dir()
+        splits = {split: open_split(target, split, where) for split in _SPLITS}  # type: ignore[arg-type]
+        name, sources, classes, answers = target, (target,), splits["train"].classes, {}
+        examples = {split: Examples([one], classes) for split, one in splits.items()}
+        out = out or Path("runs") / f"audit-{target}"
+    elif folder.exists() or "/" in target:
+        raise UserError(f"{target} is neither a data set ({', '.join(list_sources())}) nor a run folder")
+    else:
+        raise unknown("data set or run", target, list_sources())
+    prints = take_prints([examples[split] for split in _SPLITS])
+    made = Audit(
+        name=name,
+        data=tuple(sources),
+        balance=_balance(examples, classes),
+        links=_links(examples, classes),
+        doubles=_doubles(find_pairs(prints), examples, classes),
+        persons_across=_persons_across(examples),
+        suspects={
+            task: {split: _suspects(answers[split], task, split) for split in _SPLITS if answers[split].count(task)}
+            for task in (classes if answers else ())
+        },
+    )
+    return made, _write(out, made, examples)
+
+
+def _balance(examples: Mapping[str, Examples], classes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    balance = count_data(examples, classes)
+    for split, one in examples.items():
+        groups = {name: values for name, values in one.groups().items() if name != IDENTITY}
+        balance[split]["groups"] = {
+            name: dict(zip(*(part.tolist() for part in np.unique(values, return_counts=True)), strict=True))
+            for name, values in groups.items()
+            if len(np.unique(values)) <= MAX_VALUES
+        }
+    return balance
+
+
+def _links(examples: Mapping[str, Examples], classes: Mapping[str, Sequence[str]]) -> list[Link]:
+    """Returns how far each head's labels go together with other labels and groups, over both splits."""
+    known: dict[str, np.ndarray] = {}
+    for task, names in classes.items():
+        labels = np.concatenate([one.labels[task] for one in examples.values()])
+        known[task] = np.where(labels == UNKNOWN, "", np.array(names)[np.maximum(labels, 0)])
+    for name in {name: None for one in examples.values() for name in one.groups()}:
+        if name != IDENTITY:
+            values = np.concatenate([one.groups()[name] for one in examples.values()])
+            known[name] = np.where(known[name] == "", values, known[name]) if name in known else values
+    found = []
+    for task in classes:
+        for other, values in known.items():
+            if other == task or (other in classes and list(classes).index(other) < list(classes).index(task)):
+                continue
+            both = (known[task] != "") & (values != "")
+            rows, columns = np.unique(known[task][both]), np.unique(values[both])
+            if min(len(rows), len(columns)) < 2 or len(columns) > MAX_VALUES:
+                continue
+            counts = {
+                str(row): {
+                    str(column): int(np.sum(both & (known[task] == row) & (values == column))) for column in columns
+                }
+                for row in rows
+            }
+            table = np.array([list(line.values()) for line in counts.values()])
+            found.append(Link(task, other, float(association(table, method="cramer")), counts))
+    return sorted(found, key=lambda one: -one.strength)
+
+
+def _persons_across(examples: Mapping[str, Examples]) -> tuple[int, int] | None:
+    units = {split: one.units() for split, one in examples.items()}
+    persons = {split: {unit for unit in values.tolist() if ": person " in unit} for split, values in units.items()}
+    if not any(persons.values()):
+        return None
+    both = persons["train"] & persons["val"]
+    return len(both), int(np.isin(units["val"], list(both)).sum())
+
+
+def _doubles(
+    pairs: Sequence[Pair], examples: Mapping[str, Examples], classes: Mapping[str, Sequence[str]]
+) -> list[Double]:
+    places = [(split, index) for split in _SPLITS for index in range(len(examples[split]))]
+    units = {split: examples[split].units() for split in _SPLITS}
+    found = []
+    for pair in pairs:
+        (split_a, a), (split_b, b) = places[pair.first], places[pair.second]
+        one, other = examples[split_a], examples[split_b]
+        labels = [(task, one.labels[task][a], other.labels[task][b]) for task in classes]
+        persons = [str(units[split_a][a]), str(units[split_b][b])]
+        known = all(": person " in person for person in persons)
+        found.append(
+            Double(
+                pair.kind,
+                one.name(a),
+                other.name(b),
+                (split_a, split_b),
+                pair.bits,
+                round(pair.levels, 2),
+                persons[0] == persons[1] if known else None,
+                tuple(task for task, x, y in labels if UNKNOWN not in (x, y) and x != y),
+            )
+        )
+    order = {"file": 0, "pixels": 1, "near": 2}
+    return sorted(found, key=lambda one: (order[one.kind], not one.across, one.levels))
+
+
+def _suspects(answers: Answers, task: str, split: str) -> list[Suspect]:
+    rows = np.flatnonzero(answers.labels[task] != UNKNOWN)
+    logits, labels = answers.logits[task][rows], answers.labels[task][rows]
+    loss, names = losses(logits, labels), answers.classes[task]
+    answer, probability = predicted(logits), probabilities(logits).max(axis=1)
+    order = np.argsort(-loss, kind="stable")[:LISTED]
+    return [
+        Suspect(
+            task,
+            split,
+            int(rows[at]),
+            str(answers.names[rows[at]]),
+            names[labels[at]],
+            names[answer[at]],
+            round(float(probability[at]), 4),
+            round(float(loss[at]), 4),
+        )
+        for at in order.tolist()
+        if answer[at] != labels[at]
+    ]
+
+
+def _write(out: Path, made: Audit, examples: Mapping[str, Examples]) -> Path:
+    write_json(out / "audit.json", made.to_json())
+    header = ["kind", "bits", "levels", "same_person", "first", "second", "splits", "conflicts"]
+    told = {None: "", True: "yes", False: "no"}
+    rows: list[list[Any]] = []
+    for one in made.doubles:
+        what = [one.kind, one.bits, one.levels, told[one.same_person]]
+        rows.append([*what, one.first, one.second, " ".join(one.splits), " ".join(one.conflicts)])
+    write_file(out / "duplicates.csv", _table(header, rows))
+    listed = [one for of_head in made.suspects.values() for found in of_head.values() for one in found]
+    if made.suspects:
+        names = ["head", "split", "file", "label", "answer", "probability", "loss"]
+        write_file(out / "highest_loss.csv", _table(names, [[getattr(one, name) for name in names] for one in listed]))
+    write_file(out / "audit.html", render("audit.html.j2", _context(made, examples)).encode())
+    return out
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def _context(made: Audit, examples: Mapping[str, Examples]) -> dict[str, Any]:
+    names = {split: {one.name(index): index for index in range(len(one))} for split, one in examples.items()}
+
+    def picture(split: str, index: int) -> str:
+        image = decode(examples[split].read(index), "upright")
+        image.thumbnail((_SIDE, _SIDE))
+        return inlined(np.asarray(image))
+
+    doubles = [
+        {
+            "images": [
+                picture(split, names[split][name])
+                for split, name in zip(one.splits, (one.first, one.second), strict=True)
+            ],
+            "files": [one.first, one.second],
+            "what": {"file": "the same file", "pixels": "the same pixels", "near": "nearly the same"}[one.kind],
+            "across": one.across,
+            "conflicts": ", ".join(one.conflicts),
+        }
+        for one in made.doubles[:SHOWN]
+    ]
+    sheets = [
+        {
+            "head": head,
+            "split": split,
+            "pictures": [
+                {**asdict(one), "image": picture(split, one.index), "label": one.label.replace("_", " ")}
+                | {"answer": one.answer.replace("_", " "), "probability": f"{one.probability:.2f}"}
+                for one in found[:SHOWN]
+            ],
+            "count": len(found),
+        }
+        for head, of_head in made.suspects.items()
+        for split, found in of_head.items()
+    ]
+    return {
+        "title": made.name,
+        "kind": "Data audit",
+        "data": ", ".join(made.data),
+        "balance": _balance_lines(made.balance),
+        "links": [
+            {"first": one.first, "second": one.second, "strength": f"{one.strength:.2f}", "counts": one.counts}
+            for one in made.links[:8]
+        ],
+        "counts": made.counts(),
+        "doubles": doubles,
+        "persons_across": made.persons_across,
+        "sheets": sheets,
+    }
+
+
+def _balance_lines(balance: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns a line for each class and group: its kind (in the first of each), its name, its count in each split."""
+    kinds: dict[str, dict[str, None]] = {}
+    for of_split in balance.values():
+        for kind, counts in (*of_split["classes"].items(), *of_split["groups"].items()):
+            kinds.setdefault(kind, {}).update(dict.fromkeys(counts))
+    lines = []
+    for kind, values in kinds.items():
+        for number, value in enumerate(values):
+            counts = []
+            for of_split in balance.values():
+                found = {**of_split["groups"].get(kind, {}), **of_split["classes"].get(kind, {})}
+                total = sum(found.values())
+                counts.append(f"{found.get(value, 0):,} ({found.get(value, 0) / max(total, 1):.0%})")
+            name = value.replace("_", " ") or "not known"
+            lines.append({"kind": "" if number else kind, "span": len(values), "value": name, "counts": counts})
+    return lines

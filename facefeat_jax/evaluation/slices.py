@@ -1,0 +1,254 @@
+"""How each head does on groups of pictures: what the data set knows of them, and what the other heads say of them.
+
+Groups come from the data set (race, age), from its labels (gender is a group for the glasses head where both are
+labelled, and for its own head), and, where a data set knows nothing of an attribute, from the prediction of the head
+for it. The last are marked: such a group is what a model takes for one, mistakes included.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from facefeat_jax.data.examples import IDENTITY, UNKNOWN
+from facefeat_jax.evaluation.answers import Answers
+from facefeat_jax.evaluation.bootstrap import Interval, percentile_interval, resampled_shares, share_interval
+from facefeat_jax.evaluation.metrics import losses, predicted, probabilities
+
+LEAST = 20
+"""Pictures that a group must have to be compared with others; smaller ones are shown."""
+
+MAX_VALUES = 40
+"""A group with more values than this is no group (file names, numbers of persons)."""
+
+_SHUFFLES = 300
+_MOSTLY_UNKNOWN = 0.5  # beyond this share of blanks, the other head's prediction is looked at as well
+
+
+@dataclass(frozen=True)
+class Slice:
+    """How a head does on the pictures of one group.
+
+    Attributes:
+      value: the group, such as `White`, or `White, 20-29` of a crossing.
+      n: number of pictures.
+      accuracy: share that is right; None where there is no picture.
+      interval: of the accuracy, 95%.
+      balanced_accuracy: mean over the classes that the group has; None without a picture.
+      loss: mean; None without a picture.
+      confidence: mean probability of the answers; above the accuracy, the head is overconfident there.
+      small: whether it has fewer than `LEAST` pictures, and no part in the gap.
+    """
+
+    value: str
+    n: int
+    accuracy: float | None
+    interval: Interval | None
+    balanced_accuracy: float | None
+    loss: float | None
+    confidence: float | None
+    small: bool
+
+
+@dataclass(frozen=True)
+class Slicing:
+    """How a head does on each group of one kind.
+
+    Attributes:
+      head: the head.
+      by: the kind, such as `race`, `predicted glasses`, or `race × age`.
+      predicted: whether a part of it is the prediction of another head, rather than known.
+      slices: the groups, in the order of their names.
+      unknown: pictures of which the group is not known; they are in no slice.
+      lowest: the group with the lowest accuracy, of those that are not small; None where fewer than two are left.
+      highest: the one with the highest.
+      gap: difference of their accuracies.
+      gap_interval: 95% interval of the difference of these two groups.
+      gap_by_chance: the gap that 95 of 100 random shufflings of the groups stay below. A gap below it says nothing.
+      notes: what has to be known.
+    """
+
+    head: str
+    by: str
+    predicted: bool
+    slices: tuple[Slice, ...]
+    unknown: int
+    lowest: str | None = None
+    highest: str | None = None
+    gap: float | None = None
+    gap_interval: Interval | None = None
+    gap_by_chance: float | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def beyond_chance(self) -> float:
+        """How many times as large the gap is as what chance makes; 0 where there is no gap."""
+        return (self.gap or 0.0) / self.gap_by_chance if self.gap_by_chance else 0.0
+
+    @property
+    def exceeds_chance(self) -> bool:
+        """Whether the gap is larger than shuffling makes it."""
+        return self.gap is not None and self.gap_by_chance is not None and self.gap > self.gap_by_chance
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields as JSON values."""
+        slices = [{**vars(one), "interval": list(one.interval) if one.interval else None} for one in self.slices]
+        ends = list(self.gap_interval) if self.gap_interval else None
+        return {**vars(self), "slices": slices, "gap_interval": ends, "notes": list(self.notes)}
+
+
+@dataclass(frozen=True, eq=False)
+class _Grouping:
+    """A kind of groups: its values, and which of them each picture has (`UNKNOWN`: not known)."""
+
+    name: str
+    values: tuple[str, ...]
+    numbers: np.ndarray
+    predicted: bool = False
+
+
+def slice_head(answers: Answers, task: str, *, crossings: bool = True) -> tuple[list[Slicing], list[str]]:
+    """Returns how a head does on the groups of its labelled pictures, and what is left out of that.
+
+    Args:
+      answers: of all heads.
+      task: the head.
+      crossings: whether to look at each two kinds of groups together as well.
+    """
+    answers = answers.select(answers.labels[task] != UNKNOWN)
+    groupings, notes = _groupings(answers, task)
+    head = _Head(answers, task)
+    found = [_slicing(head, one) for one in groupings]
+    if crossings and len(answers) >= 2 * LEAST:
+        for first, second in itertools.combinations(groupings, 2):
+            if first.predicted and second.predicted:
+                continue  # what two heads say of pictures of which neither is known
+            found.append(_slicing(head, _crossed(first, second)))
+    return found, notes
+
+
+def _groupings(answers: Answers, task: str) -> tuple[list[_Grouping], list[str]]:
+    groupings, notes = [], []
+    known: dict[str, float] = {}
+    for name in (*answers.groups, *answers.classes):
+        if name == IDENTITY or name in known:
+            continue
+        grouping = _known(answers, name)
+        share = float(np.mean(grouping.numbers != UNKNOWN)) if len(answers) else 0.0
+        if not share:
+            continue
+        known[name] = share
+        if len(grouping.values) > MAX_VALUES:
+            notes.append(f"{name}: {len(grouping.values)} different values, too many to be groups")
+        elif len(grouping.values) < 2:
+            notes.append(f"{name}: all pictures of which it is known are {grouping.values[0]}")
+        else:
+            groupings.append(grouping)
+    for other in answers.classes:
+        if other != task and known.get(other, 0.0) < _MOSTLY_UNKNOWN:
+            numbers = predicted(answers.logits[other])
+            groupings.append(_Grouping(f"predicted {other}", answers.classes[other], numbers, predicted=True))
+    return groupings, notes
+
+
+def _known(answers: Answers, name: str) -> _Grouping:
+    """Returns what the data sets know under a name: labels of the head of that name, or a group, or both."""
+    texts = answers.groups.get(name, np.full(len(answers), "")).astype(object)
+    classes: Sequence[str] = ()
+    if name in answers.classes:
+        classes = answers.classes[name]
+        labels = answers.labels[name]
+        texts = np.where(labels == UNKNOWN, texts, np.array(classes, object)[np.maximum(labels, 0)])
+    values = [*classes, *sorted({text for text in texts.tolist() if text and text not in classes})]
+    # Classes of a head that no picture has and no group knows are empty slices; they are shown as such.
+    place = {"": UNKNOWN, **{value: number for number, value in enumerate(values)}}
+    return _Grouping(name, tuple(values), np.array([place[text] for text in texts.tolist()], int))
+
+
+def _crossed(first: _Grouping, second: _Grouping) -> _Grouping:
+    both = (first.numbers != UNKNOWN) & (second.numbers != UNKNOWN)
+    numbers = np.where(both, first.numbers * len(second.values) + second.numbers, UNKNOWN)
+    values = tuple(f"{a}, {b}" for a in first.values for b in second.values)
+    return _Grouping(f"{first.name} × {second.name}", values, numbers, first.predicted or second.predicted)
+
+
+class _Head:
+    """What one head says of its labelled pictures, in the form that slices are cut from."""
+
+    def __init__(self, answers: Answers, task: str):
+        logits, labels = answers.logits[task], answers.labels[task]
+        self.task = task
+        self.labels = labels
+        self.units = answers.units
+        self.right = predicted(logits) == labels
+        self.loss = losses(logits, labels)
+        self.confidence = probabilities(logits).max(axis=1)
+        # The same for all kinds of groups: pictures whose hits and misses were dealt out anew.
+        random = np.random.RandomState(0)
+        self.shuffled = np.stack([random.permutation(self.right) for _ in range(_SHUFFLES)]).astype(np.float32)
+
+    def slice(self, value: str, rows: np.ndarray, seed: int) -> tuple[Slice, np.ndarray]:
+        """Returns how it does on the pictures of those numbers, and the accuracies of resamples."""
+        right, labels = self.right[rows], self.labels[rows]
+        accuracy = float(right.mean())
+        shares, units = resampled_shares(right, self.units[rows], seed=seed)
+        hits = np.bincount(labels, right) / np.maximum(np.bincount(labels), 1)
+        one = Slice(
+            value,
+            len(rows),
+            accuracy,
+            share_interval(shares, accuracy, units),
+            float(hits[np.unique(labels)].mean()),
+            float(self.loss[rows].mean()),
+            float(self.confidence[rows].mean()),
+            len(rows) < LEAST,
+        )
+        return one, shares
+
+
+def _slicing(head: _Head, grouping: _Grouping) -> Slicing:
+    slices, drawn = [], {}
+    for number, value in enumerate(grouping.values):
+        rows = np.flatnonzero(grouping.numbers == number)
+        if len(rows):
+            one, drawn[number] = head.slice(value, rows, seed=number)
+        else:
+            one = Slice(value, 0, None, None, None, None, None, small=True)
+        slices.append(one)
+    unknown = int(np.sum(grouping.numbers == UNKNOWN))
+    notes = []
+    if unknown:
+        notes.append(f"{grouping.name} is not known of {unknown:,} of {len(head.labels):,} pictures")
+    accuracies = {
+        number: one.accuracy for number, one in enumerate(slices) if one.accuracy is not None and not one.small
+    }
+    if len(accuracies) < 2:
+        notes.append(f"fewer than two groups have {LEAST} pictures or more: nothing to compare")
+        return Slicing(head.task, grouping.name, grouping.predicted, tuple(slices), unknown, notes=tuple(notes))
+    lowest = min(accuracies, key=lambda number: accuracies[number])
+    highest = max(accuracies, key=lambda number: accuracies[number])
+    low, high = percentile_interval(drawn[highest] - drawn[lowest])
+    return Slicing(
+        head.task,
+        grouping.name,
+        grouping.predicted,
+        tuple(slices),
+        unknown,
+        lowest=grouping.values[lowest],
+        highest=grouping.values[highest],
+        gap=accuracies[highest] - accuracies[lowest],
+        gap_interval=(float(low), float(high)),
+        gap_by_chance=_gap_by_chance(head.shuffled, grouping.numbers, list(accuracies)),
+        notes=tuple(notes),
+    )
+
+
+def _gap_by_chance(shuffled: np.ndarray, numbers: np.ndarray, compared: Sequence[int]) -> float:
+    """Returns what 95 of 100 gaps stay below where hits are dealt out at random: what groups of these sizes make."""
+    members = (numbers[:, None] == np.array(compared)).astype(np.float32)
+    shares = (shuffled @ members) / members.sum(axis=0)
+    return float(np.quantile(np.ptp(shares, axis=1), 0.95))

@@ -1,0 +1,112 @@
+"""The labelled picture: boxes around faces, and what the heads say beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from facefeat_jax.errors import UserError
+from facefeat_jax.prediction.predictor import Prediction
+
+# Told apart by people who see colours differently (Okabe and Ito), and dark enough for white letters.
+_COLOURS = ("#0072b2", "#b34700", "#00795a", "#a3497f", "#5b5b00", "#444444")
+
+
+def drawn(picture: Image.Image, predictions: list[Prediction]) -> Image.Image:
+    """Returns a copy of a picture with a box and a caption for each person, or a caption alone.
+
+    Args:
+      picture: RGB.
+      predictions: its people's, or one for the whole.
+    """
+    picture = picture.copy()
+    canvas = ImageDraw.Draw(picture)
+    size = max(10, round(min(picture.size) / 28))
+    font = ImageFont.load_default(size)
+    line = max(1, size // 7)
+    taken: list[tuple[int, int, int, int]] = []
+    for prediction in predictions:
+        person = prediction.person
+        colour = _COLOURS[((person.number if person else 1) - 1) % len(_COLOURS)]
+        if person:
+            face = person.face
+            canvas.rectangle((face.left, face.top, face.right - 1, face.bottom - 1), outline=colour, width=line)
+        text = _caption(prediction)
+        left, top, right, bottom = canvas.multiline_textbbox((0, 0), text, font=font, spacing=line)
+        width, height = round(right - left) + 4 * line, round(bottom - top) + 4 * line
+        x, y = (person.face.left, person.face.bottom + line) if person else (0, picture.height - height)
+        place = _free(round(x), round(y), width, height, picture.size, taken)
+        taken.append(place)
+        canvas.rectangle(place, fill=colour)
+        canvas.multiline_text(
+            (place[0] + 2 * line - left, place[1] + 2 * line - top), text, font=font, fill="white", spacing=line
+        )
+    return picture
+
+
+def _caption(prediction: Prediction) -> str:
+    heads = [
+        f"{task}: {head.label.replace('_', ' ')} {head.probability:.0%}" for task, head in prediction.heads.items()
+    ]
+    number = [f"{prediction.person.number}"] if prediction.person and not heads else []
+    return "\n".join(heads or [*number, prediction.note or ""]).strip()
+
+
+def _free(
+    x: int, y: int, width: int, height: int, size: tuple[int, int], taken: list[tuple[int, int, int, int]]
+) -> tuple[int, int, int, int]:
+    """Returns the place of a caption: inside the picture and, where there is room below or above, beside the others."""
+
+    def at(y: int) -> tuple[int, int, int, int]:
+        left = max(0, min(x, size[0] - width))
+        top = max(0, min(y, size[1] - height))
+        return (left, top, left + width - 1, top + height - 1)
+
+    def overlaps(place: tuple[int, int, int, int]) -> bool:
+        return any(
+            place[0] <= other[2] and other[0] <= place[2] and place[1] <= other[3] and other[1] <= place[3]
+            for other in taken
+        )
+
+    below = range(y, max(y, size[1] - height) + 1, max(1, height // 2))
+    above = range(y - height, -1, -max(1, height // 2))
+    return next((place for top in (*below, *above) if not overlaps(place := at(top))), at(y))
+
+
+class Album:
+    """Writes labelled pictures into a folder, one for each picture, under its name.
+
+    Args:
+      folder: made where it is not there.
+
+    Raises:
+      UserError: it can't be made.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._names: set[str] = set()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder} can't be made ({error.strerror}); give --draw another folder") from error
+
+    def add(self, source: str, picture: Image.Image, predictions: list[Prediction]) -> Path:
+        """Writes a picture as PNG; pictures of one name from different folders get a number.
+
+        Raises:
+          UserError: it can't be written.
+        """
+        stem, number = Path(source).name, 1
+        name = f"{stem}.png"
+        while name in self._names:
+            number += 1
+            name = f"{stem}-{number}.png"
+        self._names.add(name)
+        path = self._folder / name
+        try:
+            drawn(picture, predictions).save(path)
+        except OSError as error:
+            raise UserError(f"{path} can't be written ({error.strerror or error})") from error
+        return path

@@ -1,0 +1,228 @@
+"""Answers for any number of pictures, into a file that an interrupted run can go on with.
+
+The file's lines stand in the order of the pictures, so what is done is always a beginning of the list: `--resume`
+walks along both, and goes on where the file ends. Memory does not grow with the number of pictures. Beside the file
+lies `FILE.about.json`: what made the answers. Another model's are never appended.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from facefeat_jax.errors import UserError
+from facefeat_jax.locks import only_one
+from facefeat_jax.prediction.output import columns, lines
+from facefeat_jax.prediction.predictor import Prediction
+from facefeat_jax.progress import Bar, say
+from facefeat_jax.whole_file import write_whole
+
+_FORMS: dict[str, Literal["jsonl", "csv"]] = {".jsonl": "jsonl", ".csv": "csv"}
+_FLUSH_EVERY = 32  # answers; what a killed process loses at most
+_SAY_EVERY_S = 30.0  # where there is no terminal for a bar
+
+
+@dataclass(frozen=True)
+class Written:
+    """What `write_answers` did.
+
+    Attributes:
+      pictures: answers in the file.
+      before: how many of them were there already.
+      bad: how many pictures of all can't be used.
+    """
+
+    pictures: int
+    before: int
+    bad: int
+
+
+def write_answers(
+    stream: Callable[[Iterable[str]], Iterator[Prediction]],
+    names: Iterable[str],
+    out: Path,
+    *,
+    tasks: Sequence[str],
+    about: Mapping[str, Any],
+    resume: bool = False,
+    group: int = 1,
+    total: int | None = None,
+) -> Written:
+    """Writes an answer for each picture, in order, as soon as it is there.
+
+    Args:
+      stream: gives one answer for each name, in their order: `Predictor.stream`.
+      names: the pictures' files.
+      out: the file; its suffix, `.jsonl` or `.csv`, says the form.
+      tasks: the heads, in the order of the columns.
+      about: whatever the answers depend on beside the pictures, as JSON values.
+      resume: go on with a file that is there: its answers are kept, a last line that was cut is mended.
+      group: pictures that are answered together, a batch. A resumed run begins with a whole one: the last digits of an
+        answer depend on the size of its batch, and the file shall be the same as without the interruption.
+      total: number of names where it is known, for the bar.
+
+    Raises:
+      UserError: another suffix; the file is there and `resume` is not set; it is not of these pictures, in this order,
+        and of this model; another process writes it; or it can't be written.
+    """
+    form = _FORMS.get(out.suffix.lower())
+    if form is None:
+        raise UserError(f"{out}: the suffix says the form; give a file {' or '.join(_FORMS)}")
+    try:
+        is_new = not out.exists() or out.stat().st_size == 0
+        if not is_new and not resume:
+            raise UserError(f"{out} is there already; --resume goes on with it, or give another file")
+        with only_one(out):
+            _settle_about(out.with_name(out.name + ".about.json"), {"form": form, **about}, is_new, out)
+            with out.open("r+b") as file:
+                remaining, before, bad = _skip_done(file, names, out, form, tasks, group)
+                return _go_on(file, stream(remaining), out, form, tasks, Written(before, before, bad), total)
+    except BlockingIOError:
+        raise UserError(f"another process is writing {out}; wait for it, or give another file") from None
+    except OSError as error:
+        raise UserError(
+            f"{out} can't be written ({error.strerror or error}); mend that, then --resume goes on with it"
+        ) from error
+
+
+def _settle_about(path: Path, about: Mapping[str, Any], is_new: bool, out: Path) -> None:
+    """Writes what the answers come from, or compares it with what an earlier run wrote."""
+    if is_new:
+        write_whole(path, (json.dumps(about, indent=2) + "\n").encode())
+        return
+    try:
+        earlier = json.loads(path.read_text())
+    except (OSError, ValueError):
+        earlier = None
+    if not isinstance(earlier, dict):
+        raise UserError(f"{path} is gone or damaged, so nobody knows which model gave {out}; give another file")
+    plain = json.loads(json.dumps(about))
+    if differ := sorted(key for key in plain.keys() | earlier.keys() if plain.get(key) != earlier.get(key)):
+        raise UserError(f"{out} was made with another {', '.join(differ)} (see {path}); give another file")
+
+
+def _skip_done(
+    file: IO[bytes], names: Iterable[str], out: Path, form: str, tasks: Sequence[str], group: int
+) -> tuple[Iterator[str], int, int]:
+    """Walks along the answers in the file and the pictures; cuts the file after the last whole group of answers.
+
+    Returns:
+      The names that are left, the number of answers, and how many of them say that the picture can't be used.
+    """
+    remaining = iter(names)
+    done = bad = whole = 0
+    start, since = (0, 0, 0), []  # the last group's beginning, and the pictures that were answered from there on
+    for source, is_bad, end in (_rows_jsonl if form == "jsonl" else _rows_csv)(file, out, tasks):
+        whole = end
+        if source is not None:  # else it is the header
+            name = next(remaining, None)
+            if name != source:
+                here = "the list ends" if name is None else f"the list has {name!r}"
+                raise UserError(
+                    f"{out}: answer {done + 1:,} is for {source!r} where {here}; "
+                    "--resume takes the same pictures in the same order (more may follow), or give another file"
+                )
+            done += 1
+            bad += is_bad
+            since.append(name)
+        if done % group == 0:
+            start, since = (whole, done, bad), []
+    if (following := next(remaining, None)) is not None:
+        whole, done, bad = start
+        remaining = chain(since, [following], remaining)
+    file.truncate(whole)
+    file.seek(whole)
+    return remaining, done, bad
+
+
+def _rows_jsonl(file: IO[bytes], out: Path, tasks: Sequence[str]) -> Iterator[tuple[str, bool, int]]:
+    """Yields (file's name, whether it is bad, where its line ends) for each whole line."""
+    end = 0
+    for number, line in enumerate(file, 1):
+        if not line.endswith(b"\n"):
+            return  # cut: the process that wrote it was killed
+        end += len(line)
+        try:
+            row = json.loads(line)
+            source, is_bad = str(row["file"]), "error" in row
+        except (ValueError, TypeError, KeyError, RecursionError):
+            raise UserError(f"{out}, line {number:,}: not an answer of predict's; give another file") from None
+        yield source, is_bad, end
+
+
+def _rows_csv(file: IO[bytes], out: Path, tasks: Sequence[str]) -> Iterator[tuple[str | None, bool, int]]:
+    """Yields the same for each whole row, the header's with None; a name with a line break goes over several lines."""
+    read = 0
+
+    def texts() -> Iterator[str]:
+        nonlocal read
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            read += len(line)
+            yield line.decode("utf-8", "surrogateescape")
+
+    header = columns(tasks)
+    reader = csv.reader(texts(), strict=True)
+    number = 0
+    while True:
+        number += 1
+        try:
+            row = next(reader, None)
+        except csv.Error:
+            row = None if file.read(1) == b"" else []  # at the end: cut inside of a name
+        if row is None:
+            return
+        if len(row) != len(header) or (number == 1 and row != header):
+            raise UserError(f"{out}, row {number:,}: not an answer of predict's for these heads; give another file")
+        yield (row[0] if number > 1 else None), bool(row[-1]) and number > 1, read
+
+
+def _go_on(
+    file: IO[bytes],
+    predictions: Iterator[Prediction],
+    out: Path,
+    form: Literal["jsonl", "csv"],
+    tasks: Sequence[str],
+    start: Written,
+    total: int | None,
+) -> Written:
+    done, bad, said = start.pictures, start.bad, time.monotonic()
+
+    def counted() -> Iterator[Prediction]:
+        nonlocal bad
+        for prediction in predictions:
+            bad += prediction.error is not None
+            yield prediction
+
+    written = lines(counted(), tasks, form)
+    if form == "csv":
+        header = next(written)  # it comes before any picture is looked at
+        if not file.tell():
+            file.write(header.encode() + b"\n")
+    of = "" if total is None else f" of {total:,}"
+    try:
+        with Bar("predicting", total, completed=start.before) as bar:
+            for line in written:
+                file.write(line.encode("utf-8", "surrogateescape") + b"\n")
+                done += 1
+                if done % _FLUSH_EVERY == 0:
+                    file.flush()
+                bar.advance(1)
+                if not bar.is_shown and time.monotonic() - said > _SAY_EVERY_S:
+                    said = time.monotonic()
+                    say(f"facefeat: {done:,}{of} pictures, {bar.rate:.0f} a second")
+        file.flush()
+        os.fsync(file.fileno())
+    except KeyboardInterrupt:
+        file.flush()
+        say(f"facefeat: {done:,}{of} pictures are done; the same command with --resume goes on")
+        raise
+    return Written(done, start.before, bad)

@@ -1,0 +1,33 @@
+"""Reading files that others made: never a pipe or a device, never more than a limit."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+
+def read_regular(path: str | Path, most_bytes: int) -> bytes:
+    """Returns the content of a regular file; anything else is refused before it can block or go on without end.
+
+    Args:
+      path: the file; links are followed.
+      most_bytes: the largest size that is read.
+
+    Raises:
+      OSError: it can't be read, is no regular file (a pipe, a device, a folder) or is larger; `strerror` says which.
+      ValueError: no file can have that name.
+    """
+    # Without O_NONBLOCK, opening a pipe waits for somebody to write into it. (Windows has O_BINARY instead.)
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+        if status.st_size > most_bytes:
+            raise OSError(errno.EFBIG, f"larger than {most_bytes >> 20} MiB", os.fspath(path))
+        # What grows meanwhile is cut here, and refused by whoever decodes it.
+        return file.read(most_bytes)

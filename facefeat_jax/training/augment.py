@@ -1,0 +1,170 @@
+"""Random changes to training pictures: a batch of pixels in, one out, inside jit.
+
+Everything random is a function of a key, so that a step draws the same whichever feed its pictures came from and
+wherever a run was resumed. The arithmetic is float32 whatever the run's dtype, and the result is pixels again, as it
+would be had the files been changed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from facefeat_jax.models.preprocessing import IMAGENET_MEAN
+from facefeat_jax.tasks import TASKS
+
+# Of the picture's area, what an erased rectangle covers, and its width over its height: torchvision's RandomErasing,
+# but smaller: a third of a face may hold both glasses and all that tells the gender.
+_ERASED_AREA = (0.02, 0.2)
+_ERASED_RATIO = (0.3, 3.3)
+# ITU-R 601, which PIL's and torchvision's grey is.
+_LUMA = (0.299, 0.587, 0.114)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How training pictures are changed at random; the defaults leave them as they are.
+
+    Attributes:
+      flip: mirror left to right with probability one half.
+      crop: the most of either side that is cut away; what is left is enlarged to the size of the whole. In [0, 1).
+      colour: brightness, contrast and saturation are multiplied by up to this much more or less than 1. In [0, 1).
+        Pictures that carry a label of a task that is about colour are left alone.
+      erase: with this probability a rectangle is painted over. In [0, 1].
+    """
+
+    flip: bool = False
+    crop: float = 0.0
+    colour: float = 0.0
+    erase: float = 0.0
+
+    def __bool__(self) -> bool:
+        return self.flip or self.crop > 0 or self.colour > 0 or self.erase > 0
+
+    def __call__(
+        self,
+        images: jax.Array,
+        labels: Mapping[str, jax.Array],
+        key: jax.Array,
+        *,
+        fill: Sequence[float] = IMAGENET_MEAN,
+    ) -> jax.Array:
+        """Returns the pictures, changed.
+
+        Args:
+          images: `[batch, height, width, 3]`, uint8.
+          labels: by task `[batch]`, int32; negative: unknown. Says which pictures' colours are spared.
+          key: of everything that is drawn.
+          fill: what is painted over becomes this colour, RGB in [0, 1].
+
+        Returns:
+          As `images`.
+        """
+        if self.flip:
+            images = mirrored(images, key)
+        if not (self.crop or self.colour or self.erase):
+            return images
+        # Compiled apart from what is before and after: fused with the gather of a `device` feed, the compiler may
+        # contract other products, and a value half-way between two pixels would be rounded the other way.
+        images, labels, key = jax.lax.optimization_barrier((images, dict(labels), key))
+        pixels = images.astype(jnp.float32)
+        if self.crop:
+            pixels = cropped(pixels, jax.random.fold_in(key, 2), self.crop)
+        if self.colour:
+            changed = recoloured(pixels, jax.random.fold_in(key, 3), self.colour)
+            pixels = jnp.where(about_colour(labels, len(images))[:, None, None, None], pixels, changed)
+        if self.erase:
+            pixels = erased(pixels, jax.random.fold_in(key, 4), self.erase, fill)
+        return jax.lax.optimization_barrier(jnp.round(pixels.clip(0, 255)).astype(jnp.uint8))
+
+
+def about_colour(labels: Mapping[str, jax.Array], batch: int) -> jax.Array:
+    """Returns which pictures carry a label that another colour would make wrong: `[batch]`, bool."""
+    spared = jnp.zeros(batch, bool)
+    for task, values in labels.items():
+        if task in TASKS and TASKS[task].about_colour:
+            spared |= values >= 0
+    return spared
+
+
+def mirrored(images: jax.Array, key: jax.Array) -> jax.Array:
+    """Mirrors each of `images` `[batch, height, width, channels]` left to right, or not, by the toss of a coin."""
+    heads = jax.random.bernoulli(key, shape=(images.shape[0], 1, 1, 1))
+    return jnp.where(heads, images[:, :, ::-1], images)
+
+
+def cropped(pixels: jax.Array, key: jax.Array, most: float) -> jax.Array:
+    """Cuts a rectangle out of each picture and enlarges it (bilinear) to the size of the whole.
+
+    Args:
+      pixels: `[batch, height, width, channels]`, float.
+      key: of the rectangles.
+      most: how much of either side may go, each side for itself: the shape changes a little too.
+    """
+    batch, height, width, channels = pixels.shape
+    size_key, place_key = jax.random.split(key)
+    kept = jax.random.uniform(size_key, (batch, 2), minval=1 - most, maxval=1.0)
+    first = jax.random.uniform(place_key, (batch, 2)) * (1 - kept)
+
+    def one(picture: jax.Array, kept: jax.Array, first: jax.Array) -> jax.Array:
+        start = -first * jnp.asarray([height, width], jnp.float32) / kept
+        return jax.image.scale_and_translate(
+            picture, (height, width, channels), (0, 1), 1 / kept, start, "linear", antialias=False
+        )
+
+    return jax.vmap(one)(pixels, kept, first)
+
+
+def recoloured(pixels: jax.Array, key: jax.Array, most: float) -> jax.Array:
+    """Changes brightness, then contrast, then saturation of each picture, as torchvision's functions of those names do.
+
+    Args:
+      pixels: `[batch, height, width, 3]`, float, in [0, 255].
+      key: of the factors.
+      most: how far the factors may be from 1.
+    """
+    factors = jax.random.uniform(key, (3, len(pixels), 1, 1, 1), minval=1 - most, maxval=1 + most)
+    brightness, contrast, saturation = factors
+
+    def grey(pixels: jax.Array) -> jax.Array:
+        return jnp.sum(pixels * jnp.asarray(_LUMA, pixels.dtype), axis=-1, keepdims=True)
+
+    def blended(pixels: jax.Array, other: jax.Array, factor: jax.Array) -> jax.Array:
+        return (other + factor * (pixels - other)).clip(0, 255)
+
+    pixels = blended(pixels, jnp.zeros_like(pixels), brightness)
+    pixels = blended(pixels, grey(pixels).mean(axis=(1, 2), keepdims=True), contrast)
+    return blended(pixels, grey(pixels), saturation)
+
+
+def erased(pixels: jax.Array, key: jax.Array, probability: float, fill: Sequence[float]) -> jax.Array:
+    """Paints a rectangle of each picture over, or not.
+
+    Args:
+      pixels: `[batch, height, width, 3]`, float, in [0, 255].
+      key: of the rectangles.
+      probability: of a picture to lose one.
+      fill: the colour, RGB in [0, 1].
+    """
+    batch, height, width, _ = pixels.shape
+    chance, area_key, ratio_key, place_key = jax.random.split(key, 4)
+    area = jax.random.uniform(area_key, (batch,), minval=_ERASED_AREA[0], maxval=_ERASED_AREA[1])
+    low, high = map(math.log, _ERASED_RATIO)
+    ratio = jnp.exp(jax.random.uniform(ratio_key, (batch,), minval=low, maxval=high))
+    # In shares of the sides; a long rectangle of the largest area still fits.
+    sides = jnp.stack([jnp.sqrt(area / ratio), jnp.sqrt(area * ratio)], axis=-1).clip(max=1.0)
+    first = jax.random.uniform(place_key, (batch, 2)) * (1 - sides)
+
+    def inside(count: int, axis: int) -> jax.Array:
+        centres = (jnp.arange(count) + 0.5) / count
+        begin, end = first[:, axis, None], (first + sides)[:, axis, None]
+        return (centres >= begin) & (centres < end)
+
+    rectangle = inside(height, 0)[:, :, None] & inside(width, 1)[:, None, :]
+    chosen = jax.random.bernoulli(chance, probability, (batch, 1, 1))
+    paint = 255 * jnp.asarray(fill, pixels.dtype)
+    return jnp.where((rectangle & chosen)[..., None], paint, pixels)

@@ -1,0 +1,79 @@
+"""Runs fault campaigns and makes docs/reliability.md of what they counted.
+
+python -m scripts.faults run --out runs/faults
+python -m scripts.faults report runs/faults/*.json --out docs/reliability.md
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+_SCRIPTS = str(Path(__file__).resolve().parents[1])
+if _SCRIPTS not in sys.path:
+    sys.path.insert(0, _SCRIPTS)
+
+from facefeat_jax.errors import UserError, run_main, unknown  # noqa: E402
+from faults import report  # noqa: E402
+from faults.campaigns import CAMPAIGNS, run_campaign  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Run:
+    """Runs campaigns, one after the other, and writes what each counted as JSON."""
+
+    campaigns: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Which; the default is all."""
+    out: Path = Path("runs/faults")
+    """Folder for NAME.json of each campaign."""
+    count: int | None = None
+    """How many faults of each; the default is the campaign's own number."""
+    seed: int = 4
+    """What the faults are drawn from."""
+    keep: bool = False
+    """Keep the folder that a campaign worked in, to look at."""
+
+    def run(self) -> int:
+        names = self.campaigns or tuple(CAMPAIGNS)
+        for name in names:
+            if name not in CAMPAIGNS:
+                raise unknown("campaign", name, CAMPAIGNS)
+        failed = False
+        for name in names:
+            result = run_campaign(name, self.out, count=self.count, seed=self.seed, keep=self.keep)
+            print(report.line(result), flush=True)
+            failed |= result["survived"] < result["tried"]
+        return 1 if failed else 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """Makes Markdown of what one or more campaigns counted."""
+
+    results: tyro.conf.Positional[tuple[Path, ...]]
+    """The JSON files that `run` wrote."""
+    out: Path | None = None
+    """File to write; the default is standard output."""
+
+    def run(self) -> int:
+        if not self.results:
+            raise UserError("name the results: python -m scripts.faults report runs/faults/*.json")
+        text = report.report([report.read(path) for path in self.results])
+        if self.out is None:
+            print(text, end="")
+        else:
+            self.out.write_text(text, encoding="utf-8")
+        return 0
+
+
+def main() -> int:
+    """Runs the command line."""
+    config = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
+    return tyro.cli(Run | Report, prog="python -m scripts.faults", description=__doc__, config=config).run()
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))

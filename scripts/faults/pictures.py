@@ -1,0 +1,259 @@
+"""Bad pictures, thousands at once, through `facefeat prepare` and `facefeat predict`, as a user runs them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import stat
+import struct
+import zipfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from faults.corpus import Bad, every_format, write_classics, write_mutated
+from faults.mutate import mutated
+from faults.processes import facefeat, random_run
+from faults.processes import run as run_command
+from faults.tally import Tally
+
+DEFAULT_COUNT = 6000
+TIMEOUT_S = 1800.0  # of each command
+MOST_BYTES = 4 * 2**30  # that a command may hold: twice what one picture at the limit of size takes
+_BOMB_BYTES, _HONEST_BYTES = 500 * 2**20, 200 * 2**20
+_GOOD = 60  # pictures that nothing is wrong with, between the others
+
+
+def run(work: Path, *, count: int, seed: int) -> Tally:
+    """Spoils `count` files; counts each once, as survived where both commands answered for it as they should."""
+    tally = Tally(
+        "pictures",
+        "Spoiled files of every format that Pillow writes, and the classics of downloads, through `facefeat prepare` "
+        "and `facefeat predict`: both have to end in time and in bounded memory, name each bad file once with its "
+        "reason, agree about it, and leave the good ones between them alone",
+    )
+    download = work / "download"
+    bad = write_mutated(download / "train", count, seed) + write_classics(download / "train", seed)
+    good = _write_good(download, seed)
+    labelled = [one.name for one in bad if one.name.isascii()] + good
+    _write_labels(download, labelled)
+    wrong: dict[str, str] = {}  # by name: what a command did wrong
+    peaks = [_prepare(work, download, bad, good, wrong), *_predict(work, download, bad, good, wrong)]
+    for one in bad:
+        tally.add(one.name not in wrong, one.kind, f"{one.name!r}: {wrong.pop(one.name, '')}")
+    for name in good:
+        tally.add(name not in wrong, "good pictures between the bad ones", f"{name}: {wrong.pop(name, '')}")
+    for name, reason in wrong.items():
+        tally.add(False, "command", f"{name}: {reason}")
+    _zip(work, seed, tally)
+    mebibytes = [f"{peak / 2**20:,.0f} MiB" for peak in peaks]
+    tally.what += (
+        f". Most memory: prepare {mebibytes[0]}, predict {mebibytes[1]} (with good pictures alone {mebibytes[2]})"
+    )
+    return tally
+
+
+def _write_good(download: Path, seed: int) -> list[str]:
+    from facefeat_jax.data.avatars import draw
+
+    names = []
+    for number in range(_GOOD):
+        name = f"{'val' if number % 3 == 0 else 'train'}/{number:05}-good.jpg"
+        (download / name).parent.mkdir(exist_ok=True)
+        draw(seed, 1000 + number).image.convert("RGB").resize((64, 64)).save(download / name, quality=95)
+        names.append(name)
+    return names
+
+
+def _write_labels(download: Path, names: Sequence[str]) -> None:
+    for split in ("train", "val"):
+        with (download / f"fairface_label_{split}.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["file", "age", "gender", "race"])
+            for number, name in enumerate(name for name in names if name.startswith(f"{split}/")):
+                # No group may reach the quota of the baseline's selection.
+                writer.writerow([name, "3-9", ("Male", "Female")[number % 2], f"group {number // 1000}"])
+
+
+def _failure(code: int, in_time: bool, err: str) -> str:
+    return (
+        ""
+        if in_time and code in (0, 2) and "Traceback" not in err
+        else f"exit code {code}, in time: {in_time}: {err[-500:]}"
+    )
+
+
+def _prepare(work: Path, download: Path, bad: Sequence[Bad], good: Sequence[str], wrong: dict[str, str]) -> int:
+    command = facefeat("prepare", "fairface", "--from", download, "--data-dir", work / "data")
+    ended = run_command(command, work, timeout=TIMEOUT_S)
+    if ended.code or not ended.in_time:
+        wrong["prepare"] = _failure(1, ended.in_time, ended.err)
+        return ended.peak_bytes
+    if ended.peak_bytes > MOST_BYTES:
+        wrong["memory of prepare"] = f"{ended.peak_bytes / 2**20:,.0f} MiB"
+    (folder,) = (work / "data" / "fairface").glob("[0-9]*")
+    kept = {row["source_file"] for path in folder.glob("records-*.csv") for row in _rows(path)}
+    left_out = _rows(folder / "left_out.csv")
+    named = Counter(row["file"] for row in left_out)
+    reasons = {row["file"]: row["detail"] for row in left_out}
+    for one in bad:
+        # A name that is not UTF-8 is listed as Python shows it.
+        name = ascii(one.name)[1:-1] if not one.name.isascii() else one.name
+        usable = False if name != one.name else one.usable
+        if (name in kept) + named[name] != 1:
+            wrong[one.name] = f"kept {name in kept}, and named {named[name]} times among those left out"
+        elif usable is not None and (name in kept) != usable:
+            wrong[one.name] = f"kept {name in kept}: {reasons.get(name)}"
+        elif name in named and not reasons[name]:
+            wrong[one.name] = "left out without a reason"
+    for name in good:
+        if name not in kept:
+            wrong[name] = f"left out: {reasons.get(name)}"
+    return ended.peak_bytes
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _predict(
+    work: Path, download: Path, bad: Sequence[Bad], good: Sequence[str], wrong: dict[str, str]
+) -> Iterator[int]:
+    trained = random_run(work)
+    # Good ones between the bad ones.
+    names = [one.name for one in bad]
+    step = max(1, len(names) // len(good))
+    for number, name in enumerate(good):
+        names.insert(number * (step + 1), name)
+    # Names with line breaks in them can't be given on standard input, where each is a line.
+    ended = run_command(
+        [*facefeat("predict", trained, "--out", work / "answers.jsonl"), *(str(download / name) for name in names)],
+        work,
+        timeout=TIMEOUT_S,
+    )
+    yield ended.peak_bytes
+    if failure := _failure(ended.code, ended.in_time, ended.err):
+        wrong["predict"] = failure
+    if ended.peak_bytes > MOST_BYTES:
+        wrong["memory of predict"] = f"{ended.peak_bytes / 2**20:,.0f} MiB"
+    answers = _answers(work / "answers.jsonl")
+    if [answer["file"] for answer in answers] != [str(download / name) for name in names]:
+        wrong["order of predict"] = f"{len(answers)} answers for {len(names)} pictures, or in another order"
+    found = {answer["file"].removeprefix(f"{download}/"): answer for answer in answers}
+    prepared = (work / "data" / "fairface").glob("[0-9]*/records-*.csv")
+    kept = {row["source_file"] for path in prepared for row in _rows(path)}
+    for one in bad:
+        answer = found.get(one.name)
+        has_heads = "heads" in (answer or {})
+        if answer is None or has_heads == bool(answer.get("error")) or one.usable not in (None, has_heads):
+            wrong.setdefault(one.name, f"predict answers {answer}")
+        elif one.name.isascii() and ("heads" in answer) != (one.name in kept):
+            wrong.setdefault(one.name, f"prepare kept it: {one.name in kept}, predict answers {answer}")
+        elif "error" in answer and "\n" in answer["error"]:
+            wrong.setdefault(one.name, "the reason is more than a line")
+    alone = run_command(
+        [*facefeat("predict", trained, "--out", work / "alone.jsonl"), *(str(download / name) for name in good)],
+        work,
+        timeout=TIMEOUT_S,
+    )
+    yield alone.peak_bytes
+    for clean in _answers(work / "alone.jsonl"):
+        name = clean["file"].removeprefix(f"{download}/")
+        if not _same(clean, found.get(name, {})):
+            wrong.setdefault(name, "predict gives another answer for it among bad ones than alone")
+
+
+def _answers(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def _same(clean: dict, other: dict) -> bool:
+    if "heads" not in clean or "heads" not in other:
+        return False
+    return all(
+        abs(other["heads"][task]["probabilities"][name] - value) < 1e-4
+        for task, head in clean["heads"].items()
+        for name, value in head["probabilities"].items()
+    )
+
+
+def _zip(work: Path, seed: int, tally: Tally) -> None:
+    """One archive with all the entries that want to do harm, some spoiled pictures and enough good ones."""
+    from facefeat_jax.data.avatars import draw
+
+    sources = every_format(seed)
+    jpeg = next(data for name, data in sources.items() if name.startswith("JPEG"))
+    path = work / "hostile" / "archive.zip"
+    path.parent.mkdir(parents=True)
+    kinds = {
+        "../climbs.jpg": "zip entry that climbs out",
+        "glasses/../../climbs.jpg": "zip entry that climbs out",
+        "/tmp/facefeat-absolute.jpg": "zip entry with an absolute name",
+        "..\\climbs too.jpg": "zip entry that climbs out",
+        "C:/climbs.jpg": "zip entry with a drive",
+        "glasses/link.jpg": "zip entry that is a link",
+        "glasses/encrypted.jpg": "zip entry that is encrypted",
+        "glasses/bzip2.jpg": "zip entry of a method that can't be bounded",
+        "glasses/claims.jpg": "zip entry that claims a terabyte",
+        "glasses/bomb.jpg": "zip entry that unpacks to more than it claims",
+        "glasses/honest.jpg": "zip entry that unpacks to 200 MiB",
+        "glasses/overlaps.jpg": "zip entry over another one's bytes",
+    }
+    good = [f"{('glasses', 'no_glasses')[number % 2]}/{number:03}.jpg" for number in range(16)]
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in kinds:
+            entry = zipfile.ZipInfo(name)
+            entry.compress_type = zipfile.ZIP_BZIP2 if "bzip2" in name else zipfile.ZIP_DEFLATED
+            if "link" in name:
+                entry.external_attr = (stat.S_IFLNK | 0o777) << 16
+            size = {"glasses/bomb.jpg": _BOMB_BYTES, "glasses/honest.jpg": _HONEST_BYTES}.get(name, 0)
+            archive.writestr(entry, bytes(size) if size else b"/etc/passwd" if "link" in name else jpeg)
+        for number, name in enumerate(good):
+            image = draw(seed, number).image.convert("RGB").resize((48, 48))
+            with archive.open(name, "w") as file:
+                image.save(file, "JPEG")
+        spoiled = []
+        for number in range(200):
+            spoiled.append(f"no_glasses/spoiled {number}.jpg")
+            random = np.random.RandomState([seed, 7, number])
+            archive.writestr(spoiled[-1], mutated(jpeg, "cut", random, [jpeg]))
+    _spoil_entries(path)
+    before = {one for one in work.rglob("*") if "last." not in one.name}
+    command = facefeat("prepare", "glasses", "--from", path, "--data-dir", work / "zip data")
+    ended = run_command(command, work, timeout=TIMEOUT_S)
+    outside = {one for one in work.rglob("*") if "last." not in one.name and "zip data" not in str(one)} - before
+    failure = _failure(ended.code, ended.in_time, ended.err)
+    if failure or ended.code or outside or Path("/tmp/facefeat-absolute.jpg").exists():
+        tally.add(False, "zip", failure or f"exit code {ended.code}, written elsewhere: {outside}: {ended.err[-500:]}")
+        return
+    (folder,) = (work / "zip data" / "glasses").glob("[0-9]*")
+    named = Counter(row["file"] for row in _rows(folder / "left_out.csv"))
+    kept = {row["source_file"] for one in folder.glob("records-*.csv") for row in _rows(one)}
+    for name, kind in kinds.items():
+        shown = name.replace("\\", "/")
+        times = named[shown] + (shown in kept)
+        tally.add(times == 1 and shown not in kept, kind, f"{name}: named {named[shown]} times, kept {shown in kept}")
+    for name in spoiled:
+        tally.add(named[name] + (name in kept) == 1, "cut picture in a zip", f"{name}: named {named[name]} times")
+    lost = [name for name in good if name not in kept]
+    tally.add(not lost, "good pictures in that zip", f"{lost} are not kept")
+
+
+def _spoil_entries(path: Path) -> None:
+    """Sets in the table of contents what no archiver writes."""
+    raw = bytearray(path.read_bytes())
+    at, places = 0, {}
+    while (at := raw.find(b"PK\x01\x02", at)) >= 0:
+        (length,) = struct.unpack_from("<H", raw, at + 28)
+        places[bytes(raw[at + 46 : at + 46 + length]).decode()] = at
+        at += 46
+    raw[places["glasses/encrypted.jpg"] + 8] |= 1
+    struct.pack_into("<I", raw, places["glasses/claims.jpg"] + 24, 0xFFFFFFF0)
+    struct.pack_into("<I", raw, places["glasses/bomb.jpg"] + 24, 2000)
+    # Where the first entry lies, which is not one that is read, so that no good one is hit.
+    at = places["glasses/overlaps.jpg"]
+    raw[at + 42 : at + 46] = raw[places["../climbs.jpg"] + 42 : places["../climbs.jpg"] + 46]
+    path.write_bytes(raw)

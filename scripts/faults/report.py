@@ -1,0 +1,95 @@
+"""From counts to Markdown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from facefeat_jax.errors import UserError
+
+_FORMAT = 1
+_CRASHES = ("crash: ", "command: ")  # kinds of failures: a process that died, or a command that ended as none should
+_KEYS = {"format", "campaign", "tried", "survived", "counts", "failures", "environment", "command"}
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Reads what a campaign wrote.
+
+    Raises:
+      UserError: it is not that.
+    """
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} can't be read ({error}); give the JSON file of a fault campaign") from error
+    if not isinstance(result, dict) or not result.keys() >= _KEYS or result["format"] != _FORMAT:
+        raise UserError(f"{path} is not what a fault campaign of this version wrote; run the campaign again")
+    return result
+
+
+def line(result: dict[str, Any]) -> str:
+    """Returns a campaign in one line."""
+    failed = result["tried"] - result["survived"]
+    first = f"; the first: {result['failures'][0]}" if result["failures"] else ""
+    return (
+        f"{result['campaign']}: {result['tried']:,} tried, {result['survived']:,} survived, {failed:,} not, in "
+        f"{result['seconds']:,.0f} s{first}"
+    )
+
+
+def report(results: Sequence[dict[str, Any]]) -> str:
+    """Returns the page of one or more campaigns."""
+    inputs = [result for result in results if result["are_inputs"]]
+    faults = [result for result in results if not result["are_inputs"]]
+    lines = [
+        "# What was survived",
+        "",
+        "Made by `make faults`, from what its campaigns counted. They do on purpose what happens to programs that run "
+        "overnight on shared machines, on files from the internet; a short sample of each runs in `make test`. "
+        "Everything is drawn from the seed in the command, so that a failure can be made again.",
+        "",
+        "| | tried | survived | not survived | of these, crashes |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for title, some in (("bad inputs, and good ones between them", inputs), ("faults and load", faults)):
+        if some:
+            tried, survived = (sum(result[key] for result in some) for key in ("tried", "survived"))
+            crashes = sum(failure.startswith(_CRASHES) for result in some for failure in result["failures"])
+            lines.append(f"| {title} | {tried:,} | {survived:,} | {tried - survived:,} | {crashes:,} |")
+    for result in results:
+        lines += ["", *_campaign(result)]
+    return "\n".join(lines) + "\n"
+
+
+def _campaign(result: dict[str, Any]) -> list[str]:
+    env = result["environment"]
+    versions = ", ".join(f"{name} {version}" for name, version in env["versions"].items())
+    short = "" if result["is_full"] else " **A short one, which says little.**"
+    lines = [
+        f"## {result['name'].capitalize()}",
+        "",
+        f"{result['what']}.{short}",
+        "",
+        f"- {result['date']}, {result['seconds']:.0f} s, commit {result['commit'] or 'unknown'}: `{result['command']}`",
+        f"- {env['cores']} cores of {env['processor']}, {env['memory_bytes'] / 2**30:.0f} GiB, {env['system']}, "
+        f"Python {env['python']}, {versions}",
+        "",
+        "| what | tried | not survived |",
+        "| --- | --- | --- |",
+    ]
+    for kind, count in result["counts"].items():
+        failed = sum(failure.startswith(f"{kind}: ") for failure in result["failures"])
+        lines.append(f"| {_plain(kind)} | {count:,} | {failed or ''} |")
+    lines.append(f"| **together** | **{result['tried']:,}** | **{result['tried'] - result['survived']:,}** |")
+    if result["failures"]:
+        lines += ["", "Not survived:", ""]
+        lines += [f"- {_plain(failure[:300])}" for failure in result["failures"][:10]]
+    return lines
+
+
+def _plain(text: str) -> str:
+    """Returns text that Markdown leaves as it is, on one line."""
+    shown = "".join(letter if letter.isprintable() else " " for letter in text)
+    return shown.translate({ord(mark): f"\\{mark}" for mark in "\\<>*_`[]#"} | {ord("|"): "&#124;"})

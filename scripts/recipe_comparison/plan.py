@@ -1,0 +1,132 @@
+"""The rows of the comparison: what each is trained with."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from facefeat_jax.config import TrainConfig, load_recipe
+
+Part = Literal["ablation", "seeds"]
+
+# Of `best`, what is added to the plain mixed recipe one by one. The first two are what all further rows have.
+SCHEDULE = ("learning_rate", "learning_rate_schedule", "warmup_steps")
+INGREDIENTS: dict[str, tuple[str, ...]] = {
+    "flip": ("flip",),
+    "crop": ("crop",),
+    "colour": ("colour_jitter",),
+    "erasing": ("erase",),
+    "weight decay": ("weight_decay",),
+    "average of weights": ("ema",),
+    "label smoothing": ("label_smoothing",),
+}
+# What is tried where `best` has it switched off.
+TRIED = {
+    "flip": True,
+    "crop": 0.2,
+    "colour_jitter": 0.3,
+    "erase": 0.25,
+    "weight_decay": 0.05,
+    "ema": 0.99,
+    "label_smoothing": 0.05,
+}
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much a part of the comparison trains.
+
+    Attributes:
+      image_size: side of the pictures in pixels.
+      epochs: passes over the training pictures.
+      limit: how many pictures of each split of each set; None for all.
+    """
+
+    image_size: int
+    epochs: int
+    limit: int | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training run of the comparison.
+
+    Attributes:
+      part: `ablation` or `seeds`.
+      name: of the row in the tables.
+      seed: of weights, order and augmentation.
+      fields: what of the config is not the baseline's.
+    """
+
+    part: Part
+    name: str
+    seed: int
+    fields: dict[str, Any] = field(hash=False)
+
+    @property
+    def key(self) -> str:
+        """Name of its files."""
+        return f"{self.part}-{self.name.replace(' ', '-').replace(',', '')}-{self.seed}"
+
+    def config(self, size: Size, weights: str) -> TrainConfig:
+        """Returns its config, without a run folder."""
+        return dataclasses.replace(
+            # Nothing is frozen: what random weights make of a picture is no ground to train a last block on.
+            load_recipe("baseline"),
+            recipe="",
+            trainable=("all",),
+            image_size=size.image_size,
+            epochs=size.epochs,
+            limit=size.limit,
+            weights=weights,
+            seed=self.seed,
+            **{"disjoint": ("identity",), **self.fields},
+        )
+
+
+def best_fields() -> dict[str, Any]:
+    """Returns what `configs/best.py` says of training, apart from size, weights and place."""
+    best, baseline = load_recipe("best"), load_recipe("baseline")
+    left = {"run", "recipe", "weights", "image_size", "epochs", "trainable", "dtype", "batch_size", "seed", "limit"}
+    return {
+        one.name: getattr(best, one.name)
+        for one in dataclasses.fields(TrainConfig)
+        if one.name not in left and getattr(best, one.name) != getattr(baseline, one.name)
+    }
+
+
+def ablation(seed: int = 0) -> list[Row]:
+    """Returns the rows of the ablation: the baseline's rules, then mixed batches, then a schedule, then each alone.
+
+    Balance is not among them: a limit makes the sets equal, so that there is nothing to balance.
+    """
+    best = best_fields()
+    mixed = {name: best[name] for name in ("schedule", "decode")}
+    scheduled = {**mixed, **{name: best[name] for name in SCHEDULE}}
+    rows = [
+        Row("ablation", "baseline", seed, {}),
+        Row("ablation", "mixed", seed, mixed),
+        Row("ablation", "mixed, schedule", seed, scheduled),
+    ]
+    for name, fields in INGREDIENTS.items():
+        added = {one: best.get(one, TRIED[one]) for one in fields}
+        rows.append(Row("ablation", f"with {name}", seed, {**scheduled, **added}))
+    everything = {one: best.get(one, TRIED[one]) for fields in INGREDIENTS.values() for one in fields}
+    rows.append(Row("ablation", "with all", seed, {**scheduled, **everything}))
+    rows.append(Row("ablation", "best", seed, best))
+    return rows
+
+
+def seeds(count: int) -> list[Row]:
+    """Returns the rows of the comparison over seeds, those that matter most first."""
+    best = best_fields()
+    mixed = {name: best[name] for name in ("schedule", "decode")}
+    rows = [
+        Row("seeds", name, seed, fields) for seed in range(count) for name, fields in (("baseline", {}), ("best", best))
+    ]
+    rows.append(Row("seeds", "mixed", 0, mixed))
+    rows.append(Row("seeds", "best, other balance", 0, {**best, "balance": 1.5 - best.get("balance", 1.0)}))
+    rows.append(Row("seeds", "best, all augmentation", 0, {**TRIED, **best}))
+    rows += [Row("seeds", "best, plain split", seed, {**best, "disjoint": ()}) for seed in range(count)]
+    return rows

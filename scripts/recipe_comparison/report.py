@@ -1,0 +1,244 @@
+"""The tables of the rows that are done, as Markdown."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from facefeat_jax.errors import UserError
+from facefeat_jax.run_folder import write_file, write_json
+from recipe_comparison.plan import Row, ablation, seeds
+
+HEADS = ("gender", "glasses", "shirt")
+# Logistic regression on thumbnails of the same pictures (8 to 24 px), for accuracy.
+FLOORS = {"gender": 0.912, "glasses": 0.858, "shirt": 0.721}
+FIGURES = {"accuracy": "accuracy", "loss": "loss", "calibration_error": "calibration error"}
+COMMANDS = "python scripts/compare_recipes.py run\npython scripts/compare_recipes.py report"
+
+Found = dict[str, Any]
+
+
+def read_rows(out: Path) -> list[Found]:
+    """Reads what `run` has finished.
+
+    Raises:
+      UserError: there is nothing, or rows of one part are of different sizes, weights or machines.
+    """
+    found = [json.loads(path.read_text()) for path in sorted((out / "rows").glob("*.json"))]
+    if not found:
+        raise UserError(f"{out / 'rows'} holds no rows yet; run: python scripts/compare_recipes.py run --out {out}")
+    for part in ("ablation", "seeds"):
+        alike = {json.dumps([row["size"], row["weights"]]) for row in found if row["part"] == part}
+        if len(alike) > 1:
+            raise UserError(f"the rows of {part} in {out} differ in size or weights; give each its own folder")
+    return found
+
+
+def write_page(found: Sequence[Found], to: Path) -> None:
+    """Writes the page and, beside it, what it is made from."""
+    write_json(to.with_suffix(".json"), list(found))
+    write_file(to, page(found).encode())
+
+
+def page(found: Sequence[Found]) -> str:
+    """Returns the whole page."""
+    parts = {part: [row for row in found if row["part"] == part] for part in ("ablation", "seeds")}
+    lines = ["# What makes `best` better", ""]
+    lines += [
+        f"Made by `python scripts/compare_recipes.py report` from `recipes.json`, which holds {len(found)} runs. Real "
+        "pictures, which are not part of the project: 3,200 faces to train the gender head on and 800 to validate "
+        "(UTKFace in FairFace's layout), 1,600 and 400 for glasses (CelebA), 1,664 and 417 shop photographs for shirt. "
+        "Every figure is of the **final** weights. Unless it is said, no person is in both halves of the glasses set.",
+        "",
+        "All rows of a table start from the same weights (of the same seed) and go through as many pictures. "
+        "`baseline` is the notebook's rules, with nothing frozen: a last block on top of random weights says little.",
+        "",
+        *_environment(found),
+    ]
+    if parts["seeds"]:
+        lines += ["", "## Against the baseline's rules", "", *_seeds(parts["seeds"])]
+        lines += ["", "## Right after its own pass, and at the end", "", *_defect(parts["seeds"])]
+        lines += ["", "## What the plain split would have claimed", "", *_split(parts["seeds"])]
+    if parts["ablation"]:
+        lines += ["", "## Ingredient by ingredient", "", *_ablation(parts["ablation"])]
+    if missing := _missing(found):
+        lines += ["", "## Not measured yet", "", f"{', '.join(missing)}. The command goes on where it stopped."]
+    return "\n".join(_wrapped(line) for line in lines) + "\n"
+
+
+def _wrapped(line: str) -> str:
+    return line if line.startswith(("|", "#", "```")) else textwrap.fill(line, 120, break_on_hyphens=False)
+
+
+def _environment(found: Sequence[Found]) -> list[str]:
+    machines = sorted(
+        {
+            f"{one['processor']}, {one['cores']} core of it, {one['devices']}, Python {one['python']}, "
+            + ", ".join(f"{name} {version}" for name, version in one["versions"].items())
+            for one in (row["environment"] for row in found)
+        }
+    )
+    return [*(f"Machine: {one}." for one in machines), "", "```", *COMMANDS.splitlines(), "```"]
+
+
+def _size(rows: Sequence[Found]) -> str:
+    size, passes = rows[0]["size"], sorted({row["passes"] for row in rows})
+    limit = f", at most {size['limit']} pictures of each split of each set" if size["limit"] else ""
+    start = "random weights" if rows[0]["weights"] == "random" else f"the weights of {rows[0]['weights']}"
+    many = " to ".join(f"{count:,}" for count in dict.fromkeys((passes[0], passes[-1])))
+    seconds = [row["seconds"] for row in rows]
+    return (
+        f"{size['image_size']} px, {size['epochs']} epochs{limit}, from {start}; {many} pictures a run. On one core, "
+        f"with other work on the machine, a run took {min(seconds) / 60:.1f} minutes or more by the clock, in the "
+        f"middle {np.median(seconds) / 60:.1f}."
+    )
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    rule = ["---", *("---:" for _ in header[1:])]
+    return ["| " + " | ".join(cells) + " |" for cells in (header, rule, *rows)]
+
+
+def _spread(values: Sequence[float]) -> str:
+    if len(values) == 1:
+        return f"{values[0]:.3f}"
+    return f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
+
+
+def _three(figures: dict[str, float]) -> str:
+    return " / ".join(f"{figures[name]:.3f}" for name in FIGURES)
+
+
+def _of(rows: Sequence[Found], name: str) -> dict[int, Found]:
+    return {row["seed"]: row for row in rows if row["name"] == name}
+
+
+def _seeds(rows: Sequence[Found]) -> list[str]:
+    baseline, best = _of(rows, "baseline"), _of(rows, "best")
+    both = sorted(baseline.keys() & best.keys())
+    compared = [row for row in rows if row["name"] in ("baseline", "best")]
+    lines = [_size(compared), ""]
+    if not both:
+        return [*lines, "No seed has both rows yet."]
+    lines += [f"Mean and standard deviation over {len(both)} seeds ({', '.join(map(str, both))}).", ""]
+    body = []
+    for head in HEADS:
+        for figure, title in FIGURES.items():
+            sides = [[side[seed]["heads"][head][figure] for seed in both] for side in (baseline, best)]
+            sign = 1 if figure == "accuracy" else -1
+            ahead = sum(sign * (two - one) > 0 for one, two in zip(*sides, strict=True))
+            floor = f"{FLOORS[head]:.3f}" if figure == "accuracy" else ""
+            body.append([f"{head} {title}", *map(_spread, sides), f"{ahead} of {len(both)}", floor])
+    lines += _table(["", "baseline", "best", "seeds on which `best` is better", "linear floor"], body)
+    above = {head: sum(best[seed]["heads"][head]["accuracy"] > FLOORS[head] for seed in both) for head in HEADS}
+    told = ", ".join(f"{head} on {count} of {len(both)} seeds" for head, count in above.items())
+    lines += [
+        "",
+        f"Above the linear floor (logistic regression on thumbnails of 8 to 24 px of the same pictures, plain split): "
+        f"{told}.",
+    ]
+    if others := _of(rows, "best, all augmentation"):
+        fields = {name: value for name, value in others[0]["fields"].items() if name not in best[both[0]]["fields"]}
+        told = "; ".join(
+            f"{name}: " + ", ".join(f"{head} {_three(row['heads'][head])}" for head in HEADS)
+            for name, row in (("as it is", best[0]), ("with them", others[0]))
+            if 0 in best
+        )
+        lines += [
+            "",
+            f"With what the ablation left out ({', '.join(f'`{name}` {value}' for name, value in fields.items())}), "
+            f"seed 0, accuracy / loss / calibration error: {told}.",
+        ]
+    if others := _of(rows, "best, other balance"):
+        told = "; ".join(
+            f"--balance {row['fields'].get('balance', 1.0):g}: "
+            + ", ".join(f"{head} {row['heads'][head]['accuracy']:.3f}" for head in HEADS)
+            for seed in sorted(others.keys() & best.keys())
+            for row in (best[seed], others[seed])
+        )
+        lines += ["", f"Balance, seed 0, accuracy: {told}."]
+    return lines
+
+
+def _defect(rows: Sequence[Found]) -> list[str]:
+    lines = [
+        "The notebook measures each head right after its own pass and never again. With its schedule the trunk and its "
+        "BatchNorm statistics then move on to the next task's pictures; with mixed batches they belong to all of them.",
+        "",
+    ]
+    body = []
+    for name, schedule in (("baseline", "sequential"), ("mixed", "mixed")):
+        for seed, row in sorted(_of(rows, name).items()):
+            last = {entry["task"]: entry for entry in row["history"]}
+            pairs = [f"{last[head]['accuracy']:.3f} → {row['heads'][head]['accuracy']:.3f}" for head in HEADS]
+            body.append([f"{schedule}, seed {seed}", *pairs])
+    return lines + _table(["accuracy after its own last pass → of the final weights", *HEADS], body)
+
+
+def _split(rows: Sequence[Found]) -> list[str]:
+    apart, plain = _of(rows, "best"), _of(rows, "best, plain split")
+    both = sorted(apart.keys() & plain.keys())
+    if not both:
+        return ["Not measured yet."]
+    numbers = [side[both[0]]["pictures"]["train"]["glasses"] for side in (apart, plain)]
+    lines = [
+        f"The notebook splits pictures, not people: {numbers[1] - numbers[0]} of the {numbers[1]:,} training pictures "
+        "of the glasses set show someone who is in validation too. The runs above leave them out "
+        "(`--disjoint identity`). The same recipe with them, on the same validation pictures:",
+        "",
+    ]
+    body = [
+        [
+            f"glasses {title}",
+            *(_spread([side[seed]["heads"]["glasses"][figure] for seed in both]) for side in (apart, plain)),
+        ]
+        for figure, title in FIGURES.items()
+    ]
+    lines += _table(["", "no person in both", "plain split"], body)
+    return [*lines, "", "Part of the difference is that the plain split trains on more pictures."]
+
+
+def _ablation(rows: Sequence[Found]) -> list[str]:
+    order = {row.name: number for number, row in enumerate(ablation())}
+    rows = sorted(rows, key=lambda row: order.get(row["name"], len(order)))
+    lines = [
+        _size(rows)
+        + " One seed, 400 to 600 pictures validated a head: accuracies that differ by less than about 0.02 can't be "
+        "told apart. What follows `with` is added alone to `mixed, schedule`; `with all` adds all of them.",
+        "",
+    ]
+    body = []
+    for row in rows:
+        figures = [row["heads"][head] for head in HEADS]
+        cells = [_three(one) for one in figures]
+        means = [np.mean([one[figure] for one in figures]) for figure in FIGURES]
+        body.append([row["name"], *cells, " / ".join(f"{mean:.3f}" for mean in means)])
+    lines += _table(["accuracy / loss / calibration error", *HEADS, "mean"], body)
+    return [*lines, "", *_settings(rows)]
+
+
+def _settings(rows: Sequence[Found]) -> list[str]:
+    """Returns what each row's name stands for."""
+    known = {row["name"]: row["fields"] for row in rows}
+    base = known.get("mixed, schedule", {})
+    told = []
+    for name, fields in known.items():
+        if name.startswith("with ") and name != "with all":
+            added = {field: value for field, value in fields.items() if base.get(field) != value}
+            told.append(", ".join(f"`{field}` {value}" for field, value in added.items()))
+    best = ", ".join(f"`{field}` {value}" for field, value in known.get("best", {}).items())
+    return [f"Tried: {'; '.join(told)}.", "", f"`best` here: {best}."]
+
+
+def _missing(found: Sequence[Found]) -> list[str]:
+    done = {(row["part"], row["name"], row["seed"]) for row in found}
+
+    def is_lacking(row: Row) -> bool:
+        return (row.part, row.name, row.seed) not in done
+
+    return [row.key for row in (*seeds(3), *ablation()) if is_lacking(row)]

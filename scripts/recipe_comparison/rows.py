@@ -1,0 +1,105 @@
+"""Training one row, and its figures as JSON."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from facefeat_jax.benchmarking.machine import describe
+from facefeat_jax.data.examples import open_examples
+from facefeat_jax.data.feeds import Feed
+from facefeat_jax.data.pixels import PixelFormat, open_rows
+from facefeat_jax.data.placement import Placement
+from facefeat_jax.evaluation.evaluate import Evaluator
+from facefeat_jax.evaluation.metrics import probabilities
+from facefeat_jax.models.values import split_values
+from facefeat_jax.progress import say
+from facefeat_jax.run_folder import CONFIG, open_run, write_json
+from facefeat_jax.training import checkpoints
+from facefeat_jax.training.loop import open_data, train
+from recipe_comparison.plan import Row, Size
+
+NUM_BINS = 15
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "pillow")
+
+
+def calibration_error(probability: np.ndarray, labels: np.ndarray) -> float:
+    """Returns the expected calibration error, over bins of equal width of the answer's probability.
+
+    Args:
+      probability: `[n, classes]`.
+      labels: `[n]`, class numbers.
+    """
+    confidence = probability.max(axis=1)
+    bins = np.minimum((confidence * NUM_BINS).astype(int), NUM_BINS - 1)
+    gap = confidence - (probability.argmax(axis=1) == labels)
+    return float(np.abs(np.bincount(bins, gap)).sum() / len(labels))
+
+
+def run_row(row: Row, size: Size, weights: str, data_dir: Path, out: Path) -> dict[str, Any]:
+    """Trains a row, or goes on with it, and writes `rows/KEY.json`; returns what that holds.
+
+    Raises:
+      Interrupted: a signal came; called again, it goes on.
+    """
+    done = out / "rows" / f"{row.key}.json"
+    if done.exists():
+        return json.loads(done.read_text())
+    folder = out / "runs" / row.key
+    config = replace(row.config(size, weights), run=folder, data_dir=data_dir, log_every=50)
+    config = replace(config, resume=(folder / CONFIG).exists())
+    say(f"--- {row.key}")
+    results = train(config)
+    data = open_data(config)
+    found = {
+        "part": row.part,
+        "name": row.name,
+        "seed": row.seed,
+        "size": {"image_size": size.image_size, "epochs": size.epochs, "limit": size.limit},
+        "weights": weights if weights == "random" else Path(weights).name,
+        "fields": json.loads(json.dumps(row.fields)),
+        "heads": _figures(folder, data_dir),
+        "history": results["history"],
+        "passes": sum(one.num_pictures for one in data.stream.passes),
+        "pictures": {
+            which: {task: len(examples.labelled(task)) for task in config.tasks}
+            for which, examples in (("train", data.training), ("val", data.validation))
+        },
+        "seconds": results["seconds"],
+        # Without its variables, which may hold paths.
+        "environment": {**describe(PACKAGES, results["environment"]["devices"]), "variables": {}},
+    }
+    write_json(done, found)
+    if (row.part, row.name) != ("seeds", "best"):
+        shutil.rmtree(folder / checkpoints.FOLDER)  # 100 MB a row that nobody looks at again
+    return found
+
+
+def _figures(folder: Path, data_dir: Path) -> dict[str, dict[str, float]]:
+    """Returns accuracy, loss, calibration error and count of each head of a run's final weights."""
+    run = open_run(folder)
+    config, spec = run.config, run.spec
+    examples = open_examples(config.sources, "val", data_dir, spec.classes, limit=config.limit)
+    graphdef, params, batch_stats = split_values(run.model)
+    placement = Placement()
+    evaluator = Evaluator(graphdef, spec, examples, placement, batch_size=config.batch_size, dtype=config.dtype)
+    pixels = PixelFormat(spec.image_size, spec.decode, spec.interpolation)
+    feed = Feed(examples, placement, open_rows(examples, pixels, config.packed), None)
+    params, batch_stats = jax.device_put((params, batch_stats), placement.replicated)
+    figures = {}
+    for task, out in evaluator.outputs(feed, params, batch_stats, config.tasks).items():
+        probability = probabilities(out.logits)
+        of_label = probability[np.arange(len(out.labels)), out.labels]
+        figures[task] = {
+            "accuracy": float(np.mean(probability.argmax(axis=1) == out.labels)),
+            "loss": float(-np.log(of_label).mean()),
+            "calibration_error": calibration_error(probability, out.labels),
+            "n": len(out.labels),
+        }
+    return figures

@@ -1,0 +1,159 @@
+"""The evaluation of a run as a whole: what `evaluate` prints and leaves, and what `predict` makes of it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from facefeat_jax import Predictor
+from facefeat_jax.cli import main
+from facefeat_jax.data.avatars import draw
+from facefeat_jax.errors import UserError
+from facefeat_jax.evaluation.answers import Answers
+from facefeat_jax.evaluation.assessment import assess, largest_gaps
+from facefeat_jax.evaluation.calibration import Calibration, HeadCalibration, calibrate, fitting_part
+from facefeat_jax.evaluation.scores import METRICS
+from facefeat_jax.evaluation.table import gaps_told, scores_table
+
+
+@pytest.fixture(scope="module")
+def run(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of a trained run, to be written into."""
+    folder = tmp_path_factory.mktemp("evaluated") / "run"
+    shutil.copytree(trained_run, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def evaluated(run: Path) -> Path:
+    for name in ("calibration.json", "report.html", "model-card.md"):
+        (run / name).unlink(missing_ok=True)
+    assert main(["evaluate", str(run), "--error-rate", "0.2"]) == 0
+    return run
+
+
+def test_evaluate_leaves_json_csv_calibration_report_and_model_card(evaluated: Path, capsys) -> None:
+    found = json.loads((evaluated / "evaluation" / "evaluation.json").read_text())
+    results = json.loads((evaluated / "results.json").read_text())["heads"]
+    for task, figures in found["heads"].items():
+        for name in ("accuracy", "loss", "loss_of_batches", "n"):
+            assert figures[name] == pytest.approx(results[task][name], rel=1e-5)
+        assert set(METRICS) <= figures.keys()
+        assert {one["by"] for one in figures["slices"]} >= {"skin", "gender", "glasses"}
+        assert figures["calibration"]["n"] + figures["calibration"]["n_reported"] == 20
+    rows = list(csv.DictReader((evaluated / "evaluation" / "heads.csv").read_text().splitlines()))
+    assert [(row["head"], row["figure"]) for row in rows] == [
+        (task, name) for task in ("gender", "glasses", "shirt") for name in METRICS
+    ]
+    assert float(rows[0]["value"]) == pytest.approx(found["heads"]["gender"]["accuracy"], abs=1e-6)
+    slices = list(csv.DictReader((evaluated / "evaluation" / "slices.csv").read_text().splitlines()))
+    skins = [row for row in slices if (row["head"], row["by"]) == ("shirt", "skin")]
+    assert sum(int(row["pictures"]) for row in skins) == 20
+    predictions = list(csv.DictReader((evaluated / "evaluation" / "predictions.csv").read_text().splitlines()))
+    assert len(predictions) == 20
+    right = np.mean([row["gender_label"] == row["gender_predicted"] for row in predictions])
+    assert right == pytest.approx(found["heads"]["gender"]["accuracy"])
+    assert Calibration.read(evaluated, step=12).heads["gender"].error_rate == 0.2
+    page = (evaluated / "report.html").read_text()
+    for heading in ("In full", "By group", "What is taken for what", "How far to believe", "Right and wrong"):
+        assert heading in page
+    card = (evaluated / "model-card.md").read_text()
+    assert "predicts the label that a data set gives to an appearance" in " ".join(card.split())
+    assert "facefeat train" not in card.split("## What it is for")[1]
+    assert "Whom it fails" in card and "Apache-2.0" in card and "&#39;" not in card
+
+
+def test_other_data_are_kept_apart_and_the_runs_calibration_is_applied(evaluated: Path, avatars_dir, capsys) -> None:
+    # The same pictures under another name would need another data set; a run of other sources takes these as foreign.
+    config = json.loads((evaluated / "config.json").read_text())
+    before = (evaluated / "calibration.json").read_bytes()
+    (evaluated / "config.json").write_text(json.dumps({**config, "sources": ["glasses"]}))
+    try:
+        argv = ["evaluate", str(evaluated), "--data", "avatars", "--data-dir", str(avatars_dir), "--json"]
+        assert main(argv) == 0
+    finally:
+        (evaluated / "config.json").write_text(json.dumps(config))
+    found = json.loads(capsys.readouterr().out)
+    assert not found["calibrated_on_part"]
+    assert found["heads"]["shirt"]["calibration"]["n_reported"] == 20
+    assert (evaluated / "evaluation-avatars" / "evaluation.json").exists()
+    assert (evaluated / "calibration.json").read_bytes() == before
+
+
+def test_predict_applies_temperature_and_threshold(run: Path, tmp_path: Path, capsys) -> None:
+    pictures = []
+    for number in range(4):
+        pictures.append(tmp_path / f"{number}.png")
+        draw(9, number).image.save(pictures[-1])
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    (copy / "calibration.json").unlink(missing_ok=True)
+    plain = Predictor.from_run(copy).predict(pictures)
+    least = sorted(one.heads["gender"].probability for one in plain)
+    heads = {"shirt": HeadCalibration(temperature=4.0), "gender": HeadCalibration(threshold=(least[1] + least[2]) / 2)}
+    Calibration(12, heads).write(copy)
+    scaled = Predictor.from_run(copy).predict(pictures)
+    for one, other in zip(plain, scaled, strict=True):
+        assert other.heads["shirt"].label == one.heads["shirt"].label
+        logs = [np.log(list(answer.heads["shirt"].probabilities.values())) for answer in (one, other)]
+        assert np.allclose(np.diff(logs[0]) / 4, np.diff(logs[1]), atol=1e-5)
+        assert other.heads["gender"].probability == pytest.approx(one.heads["gender"].probability)
+        assert other.heads["gender"].unsure == (one.heads["gender"].probability < heads["gender"].threshold)
+    assert sum(one.heads["gender"].unsure for one in scaled) == 2
+    assert main(["predict", str(copy), *map(str, pictures)]) == 0
+    assert capsys.readouterr().out.count("gender: unsure (") == 2
+    assert main(["predict", str(copy), *map(str, pictures), "--format", "csv"]) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [row["gender_unsure"] for row in rows].count("yes") == 2
+    # A calibration of other weights is none.
+    Calibration(11, heads).write(copy)
+    again = Predictor.from_run(copy).predict(pictures)
+    assert [one.heads["shirt"].probability for one in again] == [one.heads["shirt"].probability for one in plain]
+
+
+def test_where_nothing_can_be_written_the_figures_are_printed_all_the_same(run: Path, tmp_path: Path, capsys) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "evaluation")
+    (tmp_path / "run" / "evaluation").write_text("in the way")
+    assert main(["evaluate", str(tmp_path / "run"), "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["heads"] and "nothing is kept" in said.err
+
+
+def test_calibration_is_checked_on_the_other_part(made_answers) -> None:
+    answers = made_answers(wrong=0.3)
+    made = assess(answers, calibrate(answers, step=1), data=("made",), batch_size=32, on_part=True)
+    assert list(made.scores) == ["gender"] and list(made.calibration) == ["gender"]
+    check = made.calibration["gender"]
+    assert check.before.n == int((~fitting_part(answers.units)).sum())
+    assert check.fitted.n + check.before.n == 400
+    assert check.after.values["loss"] < check.before.values["loss"]
+    assert check.after.values["accuracy"] == check.before.values["accuracy"]
+    gaps = largest_gaps(made.slicings)
+    assert [(one.head, one.by) for one in gaps] == [("gender", "race")]
+    assert "from Blue to Green" in gaps_told(made)[0]
+    lines = scores_table(made.scores).splitlines()
+    assert lines[2].split()[0] == "gender" and lines[2].split()[-1] == "400"
+    json.dumps(made.to_json(), allow_nan=False)
+
+
+def test_one_class_only_is_said_and_no_nan_is_printed(made_answers, capsys) -> None:
+    answers = made_answers(60)
+    answers.labels["gender"][:] = 1
+    made = assess(answers, calibrate(answers, step=1), data=("made",), batch_size=32, on_part=True)
+    text = scores_table(made.scores) + "\n".join(gaps_told(made)) + json.dumps(made.to_json(), allow_nan=False)
+    assert "nan" not in text.lower()
+    assert "need two classes" in text
+    assert " - " in scores_table(made.scores)
+
+
+def test_logits_that_are_not_finite_are_refused(made_answers) -> None:
+    answers = made_answers(10)
+    broken = {**answers.logits, "shirt": np.full((10, 3), np.nan)}
+    with pytest.raises(UserError, match=r"head 'shirt' gives numbers that are not finite on 10 of 10"):
+        Answers(answers.classes, broken, answers.labels, answers.groups, answers.names, answers.units)

@@ -1,0 +1,170 @@
+"""Calibration: temperatures that are recovered, thresholds that keep what they promise, and the file."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from sklearn.calibration import calibration_curve
+
+from facefeat_jax.errors import UserError
+from facefeat_jax.evaluation.calibration import (
+    NUM_BINS,
+    Calibration,
+    HeadCalibration,
+    calibrate,
+    calibrate_head,
+    calibration_error,
+    choose_threshold,
+    coverage_curve,
+    fit_temperature,
+    fitting_part,
+    least_pictures,
+    reliability,
+)
+from facefeat_jax.evaluation.metrics import losses, predicted, probabilities
+
+
+def calibrated(outputs: int, n: int = 4000, seed: int = 0, spread: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
+    """Logits, and labels that are drawn with their probabilities."""
+    random = np.random.RandomState(seed)
+    logits = spread * random.normal(size=(n, outputs))
+    below = probabilities(logits).cumsum(axis=1) < random.rand(n, 1)
+    return logits, below.sum(axis=1)
+
+
+@pytest.mark.parametrize("outputs", [1, 8])
+@pytest.mark.parametrize("factor", [0.5, 3.0])
+def test_the_temperature_is_found_that_the_logits_were_multiplied_by(outputs: int, factor: float) -> None:
+    logits, labels = calibrated(outputs)
+    found = fit_temperature(factor * logits, labels)
+    assert found == pytest.approx(factor, rel=0.08)
+    assert losses(factor * logits / found, labels).mean() <= losses(logits, labels).mean()
+    # The least: a step either way is worse.
+    for other in (found * 1.02, found / 1.02):
+        assert losses(factor * logits / other, labels).mean() > losses(factor * logits / found, labels).mean()
+
+
+def test_an_overconfident_head_is_mended_on_pictures_that_it_was_not_fitted_on() -> None:
+    logits, labels = calibrated(1)
+    fitted = calibrate_head(4 * logits[:2000], labels[:2000])
+    before = calibration_error(probabilities(4 * logits[2000:]), labels[2000:])
+    after = calibration_error(probabilities(4 * logits[2000:] / fitted.temperature), labels[2000:])
+    assert before > 0.08 and after < 0.03
+
+
+@pytest.mark.parametrize("outputs", [1, 8])
+def test_calibration_error_agrees_with_scikit_learns_curve(outputs: int) -> None:
+    logits, labels = calibrated(outputs, 700)
+    probability = probabilities(3 * logits)
+    confidence, right = probability.max(axis=1), predicted(logits) == labels
+    accuracy, mean = calibration_curve(right, confidence, n_bins=NUM_BINS)
+    counts = np.histogram(confidence, np.linspace(0, 1, NUM_BINS + 1))[0]
+    expected = (np.abs(accuracy - mean) * counts[counts > 0]).sum() / 700
+    assert calibration_error(probability, labels) == pytest.approx(expected)
+    bins = reliability(probability, labels)
+    assert sum(one.n for one in bins) == 700
+    assert [one.accuracy for one in bins] == pytest.approx(accuracy.tolist())
+    assert all(one.low < one.confidence <= one.high for one in bins)
+    assert all(one.interval[0] <= one.accuracy <= one.interval[1] for one in bins)
+
+
+def test_a_certain_answer_falls_into_the_last_bin() -> None:
+    assert calibration_error(np.array([[0.0, 1.0], [0.0, 1.0]]), np.array([1, 0])) == 0.5
+
+
+def test_a_threshold_keeps_its_error_rate_on_other_pictures() -> None:
+    kept = 0
+    for seed in range(30):
+        logits, labels = calibrated(1, 3000, seed, spread=4.0)
+        probability = probabilities(logits)
+        confidence, right = probability.max(axis=1), probability.argmax(axis=1) == labels
+        threshold = choose_threshold(confidence[:1500], right[:1500], 0.05)
+        answered = confidence[1500:] >= threshold
+        assert 0.2 < answered.mean() < 0.9
+        kept += (~right[1500:][answered]).mean() <= 0.05
+    assert kept >= 25  # of thirty; a threshold chosen without a margin keeps it in half of them
+
+
+def test_thresholds_at_the_ends() -> None:
+    sure = np.linspace(0.6, 1, 200)
+    assert choose_threshold(sure, np.ones(200, bool), 0.05) == 0.0
+    assert choose_threshold(sure, np.zeros(200, bool), 0.05) is None
+    assert choose_threshold(sure[:10], np.ones(10, bool), 0.05) is None
+    assert choose_threshold(sure, np.zeros(200, bool), 1.0) == 0.0
+    # Answers of one probability stand or fall together.
+    same = np.full(200, 0.9)
+    assert choose_threshold(same, np.arange(200) > 100, 0.05) is None
+    needed = least_pictures(0.05)
+    assert needed == 59
+    assert choose_threshold(sure[:needed], np.ones(needed, bool), 0.05) == 0.0
+    assert choose_threshold(sure[: needed - 1], np.ones(needed - 1, bool), 0.05) is None
+
+
+def test_a_head_that_knows_nothing_is_always_unsure_and_one_with_few_pictures_is_not() -> None:
+    random = np.random.RandomState(0)
+    guessing = calibrate_head(random.normal(size=(300, 1)), random.randint(0, 2, 300))
+    assert guessing.never_sure and guessing.unsure(0.999)
+    assert "always unsure" in " ".join(guessing.notes) and "--error-rate" in " ".join(guessing.notes)
+    few = calibrate_head(random.normal(size=(30, 1)), random.randint(0, 2, 30))
+    assert not few.never_sure and not few.unsure(0.5)
+    assert "too few" in " ".join(few.notes)
+    none = calibrate_head(np.zeros((3, 1)), np.zeros(3, int))
+    assert none.temperature == 1.0 and "not calibrated" in none.notes[0]
+
+
+def test_a_head_without_mistakes_is_not_made_surer() -> None:
+    labels = np.arange(100) % 2
+    found = calibrate_head((labels * 2.0 - 1)[:, None], labels)
+    assert found.temperature == 1.0 and "no mistake" in found.notes[0]
+    assert found.threshold == 0.0
+
+
+def test_both_parts_are_the_same_in_every_run_and_share_no_person() -> None:
+    units = np.array([f"glasses: person {number // 3}" for number in range(600)])
+    part = fitting_part(units)
+    assert 0.4 < part.mean() < 0.6
+    assert not set(units[part]) & set(units[~part])
+    # Whatever else there is, and in whatever order.
+    chosen = np.random.RandomState(0).permutation(600)[:200]
+    assert (fitting_part(units[chosen]) == part[chosen]).all()
+    assert fitting_part(np.array(["fairface: val/1.jpg", "fairface: val/3.jpg", "apparel: a"])).tolist() == [
+        False,
+        True,
+        True,
+    ]
+
+
+def test_coverage_curve() -> None:
+    confidence = np.array([0.9, 0.8, 0.8, 0.6])
+    curve = coverage_curve(confidence, np.array([True, False, True, False]))
+    assert [(one.threshold, one.coverage) for one in curve] == [(0.9, 0.25), (0.8, 0.75), (0.6, 1.0)]
+    assert [one.accuracy for one in curve] == pytest.approx([1.0, 2 / 3, 0.5])
+    assert len(coverage_curve(np.linspace(0, 1, 5000), np.ones(5000, bool))) <= 100
+
+
+def test_only_the_fitting_part_is_looked_at(made_answers) -> None:
+    answers = made_answers()
+    first = calibrate(answers, step=7)
+    answers.logits["gender"][~fitting_part(answers.units)] *= -50
+    assert calibrate(answers, step=7).heads["gender"] == first.heads["gender"]
+    for rate in (0.0, -1, 1.5):
+        with pytest.raises(UserError, match="--error-rate"):
+            calibrate(answers, step=7, error_rate=rate)
+
+
+def test_the_file_belongs_to_a_checkpoint(tmp_path) -> None:
+    made = Calibration(7, {"gender": HeadCalibration(1.5, 0.8, 0.05, 300, notes=("a note",))})
+    assert Calibration.read(tmp_path, step=7) is None
+    path = made.write(tmp_path)
+    assert Calibration.read(tmp_path, step=7) == made
+    assert Calibration.read(tmp_path, step=8) is None
+    values = json.loads(path.read_text())
+    for damage in ({"format": 9}, {"heads": 3}, {"heads": {"gender": {"temperature": 0, "notes": []}}}):
+        path.write_text(json.dumps({**values, **damage}))
+        with pytest.raises(UserError, match="facefeat evaluate"):
+            Calibration.read(tmp_path, step=7)
+    path.write_text("{")
+    with pytest.raises(UserError, match=r"calibration\.json can't be read"):
+        Calibration.read(tmp_path, step=7)

@@ -1,0 +1,335 @@
+"""People in photographs: crops as heads were trained on, boxes from a file or found, and what is said of each."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from facefeat_jax.cli import main
+from facefeat_jax.errors import UserError
+from facefeat_jax.prediction.boxes import read_boxes
+from facefeat_jax.prediction.crops import FRAMES, WHOLE, Box, crop, frames_of
+from facefeat_jax.prediction.drawing import Album, drawn
+from facefeat_jax.prediction.faces import YuNetFinder, _about_eyes, open_finder
+from facefeat_jax.prediction.people import NO_FACE, PeoplePredictor
+from facefeat_jax.prediction.predictor import Predictor
+from facefeat_jax.tasks import BASELINE_TASKS
+
+cv2 = pytest.importorskip("cv2")
+
+FACE = Box(40, 30, 60, 50)
+
+
+def noise(width, height, seed=0):
+    return Image.fromarray(np.random.RandomState(seed).randint(0, 256, (height, width, 3)).astype(np.uint8))
+
+
+@pytest.fixture(scope="module")
+def predictor(trained_run):
+    return Predictor.from_run(trained_run, batch_size=8)
+
+
+# --- crops
+
+
+def test_a_crop_lies_around_the_face_as_its_frame_says():
+    picture = noise(300, 300)
+    face = Box(140, 100, 160, 120)
+    for name, frame in FRAMES.items():
+        found = crop(picture, face, name)
+        box = (150 - 20 * frame.left, 110 - 20 * frame.top, 150 + 20 * frame.right, 110 + 20 * frame.bottom)
+        left, top, right, bottom = map(round, box)
+        np.testing.assert_array_equal(found, np.asarray(picture)[top:bottom, left:right])
+    assert crop(picture, face, WHOLE) is picture
+
+
+def test_what_reaches_outside_is_filled_with_the_edge_and_the_face_stays_in_its_place():
+    picture = noise(60, 70)
+    face = Box(0, 0, 40, 40)
+    found = np.asarray(crop(picture, face, "head"))
+    around = FRAMES["head"].around(face)
+    left, top, right, bottom = map(round, (around.left, around.top, around.right, around.bottom))
+    assert left < 0 and top < 0 and right < 60 and bottom < 70
+    pixels = np.asarray(picture)
+    assert found.shape == (bottom - top, right - left, 3)
+    np.testing.assert_array_equal(found[-top:, -left:], pixels[:bottom, :right])
+    np.testing.assert_array_equal(found[:-top, :-left], np.broadcast_to(pixels[0, 0], (-top, -left, 3)))
+
+
+def test_a_body_that_is_not_in_the_picture_makes_no_crop():
+    portrait = noise(50, 62)
+    assert crop(portrait, Box(5, 10, 45, 50), "upper_body") is None
+    assert crop(portrait, Box(5, 10, 45, 50), "face") is not None
+    assert crop(portrait, Box(100, 10, 140, 50), "face") is None
+    # Nor does a box so large that filling up what is outside would take all memory.
+    assert crop(portrait, Box(-1e8, -1e8, 1e8, 1e8), "face") is None
+    assert crop(portrait, Box(-1e308, 0, 1e308, 50), "face") is None
+
+
+def test_every_head_of_the_baseline_has_a_frame_and_others_take_the_whole():
+    assert frames_of(BASELINE_TASKS) == {"gender": "face", "glasses": "head", "shirt": "upper_body"}
+    assert frames_of(("hat",)) == {"hat": WHOLE}
+
+
+# --- boxes
+
+
+def test_boxes_are_read_by_picture(tmp_path):
+    noise(10, 10).save(tmp_path / "a.png")
+    file = tmp_path / "boxes.csv"
+    file.write_text(
+        "file,person,left,top,right,bottom\na.png,x,1,2,3.5,4\nelsewhere/b.png,y,0,0,9,9\na.png,z,5,5,6,6\n"
+    )
+    found = read_boxes(file)
+    assert found[(tmp_path / "a.png").resolve()] == [Box(1, 2, 3.5, 4), Box(5, 5, 6, 6)]
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "has no column file, left, top, right, bottom"),
+        ("file,left,top,right\na,1,2,3\n", "has no column bottom in its first line"),
+        ("file,left,top,right,bottom\na.png,1,2,3,4\na.png,5,2,3,4\n", "line 3: 5,2,3,4 is no box; left must be"),
+        ("file,left,top,right,bottom\na.png,1,2,x,4\n", "line 2: 1,2,x,4 is no box"),
+        ("file,left,top,right,bottom\na.png,1,2,nan,4\n", "line 2: 1,2,nan,4 is no box"),
+        ("file,left,top,right,bottom\na.png,1,2\n", "line 2: 1,2,None,None is no box"),
+    ],
+)
+def test_a_file_that_holds_no_boxes_is_refused_with_its_line(tmp_path, text, message):
+    (tmp_path / "boxes.csv").write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_boxes(tmp_path / "boxes.csv")
+    with pytest.raises(UserError, match="can't be read"):
+        read_boxes(tmp_path / "absent.csv")
+
+
+# --- people
+
+
+def test_each_head_looks_at_its_own_crop(predictor, tmp_path):
+    pictures = [tmp_path / "two.png", tmp_path / "none.png", tmp_path / "broken.png", tmp_path / "one.png"]
+    two = noise(200, 220)
+    two.save(pictures[0])
+    noise(80, 80, 1).save(pictures[1])
+    pictures[2].write_bytes(b"nothing")
+    noise(90, 160, 2).save(pictures[3])
+    faces = {str(pictures[0]): [FACE, Box(120, 40, 150, 70)], str(pictures[3]): [FACE]}
+    people = PeoplePredictor(predictor, lambda source, _: faces.get(source, []), keep_pictures=True)
+    found = list(people.stream(pictures))
+    assert [one.source for one in found] == [str(path) for path in pictures]
+    assert [len(one.predictions) for one in found] == [2, 1, 1, 1]
+    for number, face in enumerate(faces[str(pictures[0])]):
+        prediction = found[0].predictions[number]
+        assert prediction.person.number == number + 1
+        assert prediction.person.face == face
+        for task, frame in frames_of(BASELINE_TASKS).items():
+            (alone,) = predictor.predict([crop(two, face, frame)])
+            assert prediction.heads[task].label == alone.heads[task].label
+            assert prediction.heads[task].probability == pytest.approx(alone.heads[task].probability, abs=1e-6)
+    none, broken = found[1].predictions[0], found[2].predictions[0]
+    assert (none.note, none.error, none.heads) == (NO_FACE, None, {})
+    assert broken.error.startswith("not an image")
+    assert found[2].picture is None
+    assert found[0].picture.size == (200, 220)
+
+
+def test_many_pictures_come_out_in_order_and_without_their_pixels(predictor, tmp_path):
+    paths = [tmp_path / f"{number}.png" for number in range(21)]
+    for number, path in enumerate(paths):
+        noise(40, 40, number).save(path)
+    # Every third has a face, others have none.
+    people = PeoplePredictor(
+        predictor, lambda s, _: [Box(5, 5, 30, 30)] if int(s[: -len(".png")].split("/")[-1]) % 3 == 0 else []
+    )
+    found = list(people.stream(paths))
+    assert [one.source for one in found] == [str(path) for path in paths]
+    assert [bool(one.predictions[0].heads) for one in found] == [number % 3 == 0 for number in range(21)]
+    assert all(one.picture is None for one in found)
+
+
+def test_a_box_outside_is_said_and_does_not_stop_the_others(predictor, tmp_path):
+    path = tmp_path / "one.png"
+    noise(100, 80).save(path)
+    boxes = [Box(150, 10, 170, 30), Box(80, 20, 130, 70), Box(10, 10, 30, 30)]
+    (found,) = PeoplePredictor(predictor, lambda *_: boxes).stream([path])
+    outside, partly, inside = found.predictions
+    assert outside.heads == {}
+    assert outside.note == "the box lies outside the picture of 100 by 80 pixels"
+    assert partly.note.startswith("the box reaches outside the picture of 100 by 80 pixels; too little")
+    assert set(partly.heads) == {"gender", "glasses"}
+    assert inside.note is None
+    assert set(inside.heads) == {"gender", "glasses", "shirt"}
+
+
+def test_boxes_are_of_the_turned_picture_where_the_run_turns_it(predictor, tmp_path):
+    upright = noise(60, 100)
+    turned = upright.transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to view
+    turned.save(tmp_path / "turned.png", exif=exif)
+    upright.save(tmp_path / "upright.png")
+    assert predictor.spec.decode == "upright"
+    people = PeoplePredictor(predictor, lambda *_: [Box(10, 10, 40, 40)])
+    one, other = people.stream([tmp_path / "turned.png", tmp_path / "upright.png"])
+    assert one.predictions[0].heads == other.predictions[0].heads
+
+
+def test_the_whole_picture_is_predicted_as_without_people(predictor, tmp_path):
+    path = tmp_path / "one.png"
+    noise(100, 80).save(path)
+    (found,) = PeoplePredictor(predictor, None).stream([path])
+    assert found.predictions == predictor.predict([path])
+
+
+# --- the command
+
+
+def call(capsys, *arguments):
+    code = main(["predict", *map(str, arguments)])
+    return code, capsys.readouterr()
+
+
+def test_the_command_answers_for_each_person(trained_run, tmp_path, capsys, monkeypatch):
+    noise(100, 120).save(tmp_path / "a.png")
+    noise(60, 60).save(tmp_path / "b.png")
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text("file,left,top,right,bottom\na.png,10,10,30,30\na.png,50,10,70,30\n")
+    arguments = (trained_run, tmp_path / "a.png", tmp_path / "b.png", "--boxes", boxes)
+    code, out = call(capsys, *arguments, "--draw", tmp_path / "drawn")
+    lines = out.out.splitlines()
+    assert code == 0
+    assert len(lines) == 3
+    assert lines[0].startswith(f"{tmp_path / 'a.png'} [1: 10,10,30,30]: gender: ")
+    assert lines[2] == f"{tmp_path / 'b.png'}: no box given"
+    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["a.png.png", "b.png.png"]
+    with Image.open(tmp_path / "drawn" / "a.png.png") as picture:
+        assert picture.size == (100, 120)
+
+    code, out = call(capsys, *arguments, "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(out.out)))
+    assert [(row["person"], row["left"], row["note"]) for row in rows] == [
+        ("1", "10", ""),
+        ("2", "50", ""),
+        ("", "", "no box given"),
+    ]
+    code, out = call(capsys, *arguments, "--json")
+    first, _, last = json.loads(out.out)
+    assert first["person"] == 1
+    assert first["face"] == {"left": 10, "top": 10, "right": 30, "bottom": 30}
+    assert last == {"file": str(tmp_path / "b.png"), "heads": {}, "note": "no box given"}
+
+    code, out = call(capsys, *arguments, "--faces")
+    assert code == 2
+    assert "give one of them" in out.err
+
+
+def test_without_opencv_the_advice_names_the_extra(trained_run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "cv2", None)
+    code, out = call(capsys, trained_run, tmp_path / "a.png", "--faces")
+    assert code == 2
+    assert out.err.strip() == (
+        "facefeat: finding faces needs cv2, which is not installed; run: pip install 'facefeat-jax[predict,faces]'"
+    )
+
+
+# --- finding faces
+
+
+def test_the_cascade_finds_no_face_where_there_is_none_and_is_used_by_threads():
+    from concurrent.futures import ThreadPoolExecutor
+
+    finder = open_finder()
+    plain = [np.full((90, 70, 3), value, np.uint8) for value in (0, 90, 255, 30)]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(finder, plain)) == [[], [], [], []]
+    assert finder(np.zeros((1, 1, 3), np.uint8)) == []
+
+
+@pytest.mark.realdata
+def test_the_portraits_have_a_face_each(realdata):
+    finder = open_finder()
+    for path in sorted((realdata / "portraits").iterdir()):
+        picture = Image.open(path).convert("RGB")
+        (box,) = finder(np.asarray(picture))
+        assert box.within(picture.size) is not None
+        assert abs(box.width - box.height) < 1
+        # Larger than the detector looks at: the box is in the picture's own pixels.
+        assert box.width > 0.1 * min(picture.size)
+
+
+def test_a_face_model_that_is_none_is_refused(tmp_path):
+    with pytest.raises(UserError, match="there is no face model"):
+        open_finder(tmp_path / "absent.onnx")
+    (tmp_path / "bad.onnx").write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"bad\.onnx is not a YuNet model that OpenCV reads"):
+        open_finder(tmp_path / "bad.onnx")
+
+
+def test_yunets_rows_become_boxes_in_the_pictures_own_pixels(tmp_path, monkeypatch):
+    """With the rows that OpenCV documents; the detector itself needs a model file."""
+    asked = []
+
+    class Detector:
+        def setInputSize(self, size):
+            asked.append(size)
+
+        def detect(self, pixels):
+            asked.append(pixels.shape)
+            rows = [[500, 100, 60, 80, 520, 130, 560, 130, 540, 150, 525, 165, 555, 165, 0.9]]
+            rows += [[100, 100, 60, 80, 110, 130, 150, 130, 130, 150, 115, 165, 145, 165, 0.95]]
+            return 1, np.array(rows, np.float32)
+
+    (tmp_path / "model.onnx").write_bytes(b"")
+    monkeypatch.setattr(cv2.FaceDetectorYN, "create", lambda *_, **__: Detector())
+    finder = YuNetFinder(tmp_path / "model.onnx")
+    left, right = finder(np.zeros((800, 1600, 3), np.uint8))
+    assert asked == [(800, 400), (400, 800, 3)]
+    assert left.right < right.left
+    # Twice the size; the eyes are 40 apart at 130 down, so the box is 2.72 x 40 wide and lies a little lower.
+    assert right.width == pytest.approx(2 * 2.72 * 40)
+    assert ((right.left + right.right) / 2, (right.top + right.bottom) / 2) == pytest.approx((1080, 2 * (130 + 13.2)))
+    assert _about_eyes(np.array([0, 0, 60, 80, 30, 30, 32, 30, *[0] * 6, 1])).width == 60
+
+
+# --- drawing
+
+
+def test_captions_stay_inside_and_do_not_cover_each_other(predictor, tmp_path):
+    path = tmp_path / "one.png"
+    Image.new("RGB", (300, 300), "white").save(path)
+    boxes = [Box(100, 240, 150, 290), Box(110, 240, 160, 290), Box(280, 0, 300, 20)]
+    (found,) = PeoplePredictor(predictor, lambda *_: boxes, keep_pictures=True).stream([path])
+    filled = []
+    rectangle = ImageDraw.ImageDraw.rectangle
+
+    def seen(self, place, fill=None, outline=None, width=1):
+        if fill:
+            filled.append(place)
+        rectangle(self, place, fill=fill, outline=outline, width=width)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ImageDraw.ImageDraw, "rectangle", seen)
+        picture = drawn(found.picture, found.predictions)
+    assert len(filled) == 3
+    for number, place in enumerate(filled):
+        assert 0 <= place[0] < place[2] < 300
+        assert 0 <= place[1] < place[3] < 300
+        for other in filled[:number]:
+            assert place[2] < other[0] or other[2] < place[0] or place[3] < other[1] or other[3] < place[1]
+    assert np.asarray(picture).min() < 255
+    assert np.asarray(found.picture).min() == 255
+
+
+def test_pictures_of_one_name_are_all_kept(tmp_path):
+    album = Album(tmp_path / "drawn")
+    names = [album.add(f"{folder}/a.jpg", noise(20, 20), []).name for folder in "xyz"]
+    assert names == ["a.jpg.png", "a.jpg-2.png", "a.jpg-3.png"]
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="can't be made"):
+        Album(tmp_path / "file")
