@@ -12,8 +12,11 @@ is deleted only then. What a disk spoils afterwards is found by the digests.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
+import os
 import shutil
+import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -75,6 +78,7 @@ class Checkpoints:
                 preservation_policy=self._kept, create=True, cleanup_tmp_directories=True
             )
         logging.getLogger("absl").addFilter(_is_not_orbax)
+        _leave_out_leftovers()
         try:
             self._manager = ocp.CheckpointManager(self.folder, options=options)
         except OSError as error:
@@ -337,6 +341,24 @@ def _examined_array(array: jax.Array) -> tuple[bool, str]:
     return bool(np.isfinite(values).all()) if is_float else True, f"{values.dtype} {values.shape} {checksum:08x}"
 
 
+def _leave_out_leftovers() -> None:
+    """Has Python not print what Orbax leaves under way when a file can't be read or written.
+
+    The first error is raised, and told in a line; the loop that waits for the other files is closed then, and each of
+    those that fail too would print a traceback that says so.
+    """
+    if getattr(sys.unraisablehook, "leaves_out_leftovers", False):
+        return
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if not (isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == "Event loop is closed"):
+            before(unraisable)
+
+    hook.leaves_out_leftovers = True  # type: ignore[attr-defined]
+    sys.unraisablehook = hook
+
+
 def _is_not_orbax(record: logging.LogRecord) -> bool:
     """Leaves out what Orbax logs: warnings that a read-only manager is read-only, and tracebacks of what it raises."""
     return "orbax" not in record.pathname
@@ -346,6 +368,9 @@ def _reason(error: BaseException) -> str:
     """Returns the first line of what an error says; where it only wraps another, of that one."""
     while error.__cause__ is not None:
         error = error.__cause__
+    for code in (errno.ENOSPC, errno.EDQUOT):
+        if os.strerror(code) in str(error):
+            return os.strerror(code)  # TensorStore says which of hundreds of files, at length
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 

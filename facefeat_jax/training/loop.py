@@ -515,11 +515,11 @@ class _Run:
             "data": count_data({"train": self.training, "val": self.validation}, self.spec.classes),
             "environment": run_folder.environment(),
         }
-        if not self.writes:
-            return results
-        run_folder.write_json(self.config.run / run_folder.RESULTS, results)
+        if self.writes:
+            run_folder.write_json(self.config.run / run_folder.RESULTS, results)
         self._publish()
-        write_curves(self.config.run)
+        if self.writes:
+            write_curves(self.config.run)
         return results
 
     def _publish(self) -> None:
@@ -527,15 +527,19 @@ class _Run:
         tasks = self.config.tasks
         if tasks in self.programs:
             self.evaluator.use(tasks, self.programs.get(tasks))
-        params, batch_stats = self.state.params, self.state.batch_stats
-        logits = self.evaluator.all_logits(self.validation_feed, params, batch_stats, tasks, title="report:")
+        final = steps.final_weights(self.state)
+        # By all processes: it is a computation on all devices. What follows is done once, with copies of its own.
+        logits = self.evaluator.all_logits(self.validation_feed, *final, tasks, title="report:")
+        final = self.placement.own_copies(final)
+        if not self.writes:
+            return
         publish_training(
             self.config.run,
             logits=logits,
             step=len(self.stream),
             training=self.training,
             validation=self.validation,
-            model=steps.model_of(self.eval_graph, self.state),
+            model=nnx.merge(self.eval_graph, *final, copy=True),
             spec=self.spec,
             sources=self.config.sources,
             batch_size=self.config.batch_size,

@@ -58,12 +58,13 @@ def run(work: Path, *, count: int, seed: int, options: Sequence[str] = WHOLE_TRU
 
 
 def _spoilt(place: Place, folder: Path, chance: random.Random) -> str:
-    """The newest checkpoint of a run that had two steps to go loses or changes some bytes."""
+    """The newest checkpoint of a run that was killed near its end loses or changes some bytes."""
     process = place.start(place.train_command(folder / "run"), folder / "cache")
-    process.reach("checkpoint", 6)  # that of the last step: the one before is whole
+    process.reach("checkpoint", 6)  # that of the last step: those before are whole
     process.signal(9)
     process.wait()
-    newest = max((folder / "run" / "checkpoints").glob("[0-9]*[0-9]"), key=lambda path: int(path.name))
+    complete = [path for path in (folder / "run" / "checkpoints").iterdir() if path.name.isdigit()]
+    newest = max(complete, key=lambda path: int(path.name))
     files = sorted(path for path in newest.rglob("*") if path.is_file() and path.stat().st_size)
     # By size: most of what a disk spoils is in the large ones.
     file = (
@@ -88,7 +89,7 @@ def _spoilt(place: Place, folder: Path, chance: random.Random) -> str:
 
 def _full(place: Place, folder: Path, chance: random.Random) -> str:
     """The disk with the run and the cache is full at some moment, and room is made."""
-    room = int(_MIB * chance.choice([chance.uniform(0.05, 1.0), chance.uniform(1, 100), chance.uniform(100, 400)]))
+    room = int(_MIB * chance.choice([chance.uniform(0.05, 1.0), chance.uniform(1, 100), chance.uniform(100, 200)]))
     with _disk(folder / "disk", room) as disk:
         run, cache = disk / "run", disk / "cache"
         process = place.start(place.train_command(run), cache)

@@ -13,7 +13,9 @@ import pytest
 import weights_conversion
 from facefeat_jax import progress, run_folder
 from facefeat_jax.errors import Interrupted, UserError
+from facefeat_jax.evaluation.metrics import head_result
 from facefeat_jax.run_folder import open_run
+from facefeat_jax.training import loop
 from facefeat_jax.training.logs import read_lines
 from facefeat_jax.training.loop import train
 
@@ -212,3 +214,17 @@ def test_what_can_not_be_trained_is_refused_before_anything_is_written(tiny, tmp
 def test_the_config_refuses_values_that_make_no_sense(tiny, tmp_path, fields, message):
     with pytest.raises(UserError, match=message):
         tiny(tmp_path / "run", **fields)
+
+
+def test_what_is_published_is_of_the_average_where_one_is_kept(tiny, tmp_path, monkeypatch):
+    """Calibration, report and model card are of the weights that the results are of, and that the checkpoint holds."""
+    published = {}
+    monkeypatch.setattr(loop, "publish_training", lambda *_, **options: published.update(options))
+    heads = {"trainable": ("none",), "batch_norm": "frozen", "cache_prefix": True, "feed": "device"}
+    results = train(tiny(tmp_path / "run", ema=0.9, **heads))
+    labels = published["validation"].labels["shirt"]
+    found = head_result(published["logits"]["shirt"], labels, batch_size=8)
+    assert found.loss == pytest.approx(results["heads"]["shirt"]["loss"], rel=1e-6)
+    expected, model = weights(tmp_path / "run"), weights_conversion.to_torch(published["model"])
+    for name, value in expected.items():
+        np.testing.assert_array_equal(model[name], value, err_msg=name)
