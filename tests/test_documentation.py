@@ -4,6 +4,7 @@
 - A `sh` block with a title is not run, for the reason that the title gives; nor is a block without a language, as in
   docs/benchmarks. Its commands have to parse, by the parser that they would meet, and what they name (targets, extras,
   scripts) has to be there.
+- A `text` block is what a command printed.
 - A `python` block with a title is a file's content, which another test puts in its place, or `downloads`: then a file
   of random weights stands in for the published one.
 """
@@ -147,6 +148,8 @@ def test_every_block_runs(page, place, monkeypatch):
     names: dict = {"__name__": "__main__"}
     for block in blocks_of(page):
         where = f"docs/{page}:{block.line}"
+        if block.language == "text":
+            continue
         if block.language == "python" and block.title not in ("", DOWNLOADS):
             # A file's content: an example, which is there, or what tests/test_a_fourth_task.py puts in its place.
             if page != "add_a_task.md":
