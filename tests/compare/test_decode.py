@@ -124,6 +124,7 @@ def test_another_filter_would_be_seen() -> None:
 
 def test_the_pixels_a_step_sees_are_the_notebooks() -> None:
     """From the file to the normalised tensor: `ToTensor` and `Normalize` against `normalize`, in float32."""
+    import jax.numpy as jnp
     import torch
 
     from facefeat_jax.models import normalize
@@ -132,5 +133,5 @@ def test_the_pixels_a_step_sees_are_the_notebooks() -> None:
     data = MADE["jpeg"]()
     theirs = transform(64)(Image.open(io.BytesIO(data)).convert("RGB"))
     pixels = decode_resized(data, 64, "as_notebook")
-    np.testing.assert_allclose(normalize(pixels[None])[0], theirs.permute(1, 2, 0), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(normalize(jnp.asarray(pixels[None]))[0], theirs.permute(1, 2, 0), rtol=1e-6, atol=1e-6)
     assert torch.equal(tensor_of(pixels[None], torch.float32)[0], theirs)
