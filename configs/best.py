@@ -1,9 +1,9 @@
-"""Better than the baseline's rules on every head: all at once, warm-up and cosine, weight decay, smoothed labels.
+"""All heads at once, warm-up and cosine, weight decay, smoothed labels: better than the baseline's rules on small data.
 
     facefeat train best
 
-Wants what `baseline` wants. What each ingredient is worth, and three seeds against the baseline's rules:
-docs/benchmarks/recipes.md, measured at 32 and 64 px from random weights. Crop, colour, erasing and an average of the
+Wants what `baseline` wants. What each ingredient is worth against the baseline's rules:
+docs/benchmarks/recipes.md, measured at 32 px from random weights, with one seed. Crop, colour, erasing and an average of the
 weights, which are fields too, did not earn their place there: in runs of some hundred steps nothing is learned by
 heart. From ImageNet weights at 224 px, as it stands here, it was not measured: that needs a download and a GPU.
 """
