@@ -8,12 +8,12 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 import tyro
 
 from facefeat_jax import __version__
-from facefeat_jax.errors import UserError, run_main, unknown
+from facefeat_jax.errors import UserError, end_process, run_main, unknown
 from facefeat_jax.progress import say
 
 Arguments = TypeVar("Arguments")
@@ -41,6 +41,11 @@ and SIGTERM (training can be resumed)."""
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code."""
     return run_main(lambda: _run(list(sys.argv[1:] if argv is None else argv)))
+
+
+def command() -> NoReturn:
+    """Runs a command as the whole process: what `facefeat` is."""
+    end_process(main())
 
 
 def _run(arguments: list[str]) -> int:
@@ -543,4 +548,4 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
 }
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

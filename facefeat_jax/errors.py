@@ -6,6 +6,7 @@ import difflib
 import os
 import sys
 from collections.abc import Callable, Iterable
+from typing import NoReturn
 
 from facefeat_jax import signals
 from facefeat_jax.extras import what_to_install
@@ -72,3 +73,21 @@ def run_main(main: Callable[[], int | None]) -> int:
         # Whoever read our output has gone (`| head`); Python would complain once more when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def end_process(code: int) -> NoReturn:
+    """Ends the process with a command's exit code.
+
+    After a signal without the interpreter's own ending: threads that are in the middle of something then (Orbax's, or
+    XLA's) are thrown out of C++ code that lets nothing through, which aborts the process.
+    """
+    if code > 128:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def run_and_exit(main: Callable[[], int | None]) -> NoReturn:
+    """Runs the body of a command as the whole process: `run_main`, then `end_process`."""
+    end_process(run_main(main))

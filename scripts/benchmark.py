@@ -12,7 +12,6 @@ what one or more runs found. `pack` makes a small copy of downloaded pictures to
 from __future__ import annotations
 
 import importlib.util
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +19,7 @@ import tyro
 
 from facefeat_jax.benchmarking.command import RunArguments
 from facefeat_jax.benchmarking.processes import Side
-from facefeat_jax.errors import UserError, run_main
+from facefeat_jax.errors import UserError, run_and_exit
 
 _SCRIPTS = Path(__file__).resolve().parent
 
@@ -105,4 +104,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_main(main))
+    run_and_exit(main)

@@ -10,14 +10,13 @@ the tables of what is there, and says what is missing.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import tyro
 
-from facefeat_jax.errors import UserError, run_main
+from facefeat_jax.errors import UserError, run_and_exit
 
 HERE = "python scripts/compare_recipes.py"
 
@@ -99,4 +98,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_main(main))
+    run_and_exit(main)

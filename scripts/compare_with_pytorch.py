@@ -10,14 +10,13 @@ accuracies and losses side by side.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import tyro
 
-from facefeat_jax.errors import UserError, run_main
+from facefeat_jax.errors import UserError, run_and_exit
 
 
 @dataclass(frozen=True)
@@ -129,4 +128,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_main(main))
+    run_and_exit(main)

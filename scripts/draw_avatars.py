@@ -1,12 +1,11 @@
 """Writes drawn pictures that are in no split of the `avatars` data set: python scripts/draw_avatars.py --out DIR"""
 
-import sys
 from pathlib import Path
 
 import tyro
 
 from facefeat_jax.data import avatars
-from facefeat_jax.errors import run_main
+from facefeat_jax.errors import run_and_exit
 
 
 def main(out: Path, count: int = 4, seed: int = 20_000) -> None:
@@ -17,4 +16,4 @@ def main(out: Path, count: int = 4, seed: int = 20_000) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_main(lambda: tyro.cli(main)))
+    run_and_exit(lambda: tyro.cli(main))

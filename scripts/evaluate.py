@@ -1,11 +1,10 @@
 """Prints the results table of a run: python scripts/evaluate.py RUN [--data SOURCE ...]"""
 
-import sys
 from pathlib import Path
 
 import tyro
 
-from facefeat_jax.errors import run_main
+from facefeat_jax.errors import run_and_exit
 from facefeat_jax.evaluation.evaluate import evaluate_run
 from facefeat_jax.evaluation.table import heads_table
 from facefeat_jax.runtime import start_up
@@ -17,4 +16,4 @@ def main(run: tyro.conf.Positional[Path], data: tuple[str, ...] = ()) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_main(lambda: tyro.cli(main)))
+    run_and_exit(lambda: tyro.cli(main))

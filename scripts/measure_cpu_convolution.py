@@ -10,7 +10,6 @@ side in turn: on a machine that others use as well, wall time on two cores mostl
 
 import contextlib
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -26,7 +25,7 @@ from flax import nnx
 from jax import lax
 
 from facefeat_jax.allocator import keep_freed_memory
-from facefeat_jax.errors import run_main
+from facefeat_jax.errors import run_and_exit
 from facefeat_jax.models import convolution, cpu_convolution, cpu_pooling, resnet
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.spec import ModelSpec
@@ -218,4 +217,4 @@ def main(sizes: tuple[int, ...] = (64, 96, 224), batch_size: int = 32, repeats: 
 
 
 if __name__ == "__main__":
-    sys.exit(run_main(lambda: tyro.cli(main)))
+    run_and_exit(lambda: tyro.cli(main))

@@ -10,7 +10,6 @@ shown without a head, finds are counted only; `--sheet DIR` writes them as conta
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from PIL import Image, ImageDraw
 from facefeat_jax.benchmarking.machine import describe
 from facefeat_jax.data.dataset import Split, default_data_dir, open_split
 from facefeat_jax.data.images import decode
-from facefeat_jax.errors import run_main
+from facefeat_jax.errors import run_and_exit
 from facefeat_jax.prediction.crops import FRAMES, WHOLE, Box, crop
 from facefeat_jax.prediction.faces import HaarFinder, open_finder
 from facefeat_jax.prediction.predictor import Predictor
@@ -270,4 +269,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_main(main))
+    run_and_exit(main)

@@ -20,7 +20,7 @@ import jax
 import tyro
 from measure_cpu_convolution import milliseconds, model_and_spec, on_one_core, pictures, step_call
 
-from facefeat_jax.errors import run_main
+from facefeat_jax.errors import run_and_exit
 from facefeat_jax.evaluation.predict_step import make_predict_step
 from facefeat_jax.models.values import split_values
 
@@ -89,4 +89,4 @@ def main(size: int = 224, rounds: int = 3, repeats: int = 3, worker: bool = Fals
 
 
 if __name__ == "__main__":
-    sys.exit(run_main(lambda: tyro.cli(main)))
+    run_and_exit(lambda: tyro.cli(main))

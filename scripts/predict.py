@@ -1,12 +1,11 @@
 """Prints what a run says of pictures: python scripts/predict.py RUN IMAGE..."""
 
-import sys
 from pathlib import Path
 
 import tyro
 
 from facefeat_jax import Predictor
-from facefeat_jax.errors import run_main
+from facefeat_jax.errors import run_and_exit
 from facefeat_jax.prediction.output import lines
 from facefeat_jax.runtime import start_up
 
@@ -19,4 +18,4 @@ def main(run: tyro.conf.Positional[Path], images: tyro.conf.Positional[tuple[Pat
 
 
 if __name__ == "__main__":
-    sys.exit(run_main(lambda: tyro.cli(main)))
+    run_and_exit(lambda: tyro.cli(main))

@@ -3,14 +3,13 @@
 DIR holds a folder or zip for each: DIR/fairface, DIR/glasses, DIR/apparel.
 """
 
-import sys
 from pathlib import Path
 
 import tyro
 
 from facefeat_jax.data.dataset import default_data_dir
 from facefeat_jax.data.prepare import prepare
-from facefeat_jax.errors import run_main
+from facefeat_jax.errors import run_and_exit
 
 
 def main(downloads: Path, data_dir: Path | None = None) -> None:
@@ -19,4 +18,4 @@ def main(downloads: Path, data_dir: Path | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_main(lambda: tyro.cli(main)))
+    run_and_exit(lambda: tyro.cli(main))

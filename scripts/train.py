@@ -5,7 +5,7 @@ import sys
 import tyro
 
 from facefeat_jax.config import TrainConfig, load_recipe
-from facefeat_jax.errors import run_main
+from facefeat_jax.errors import run_and_exit
 from facefeat_jax.evaluation.table import results_table
 from facefeat_jax.runtime import start_up
 from facefeat_jax.training.loop import train
@@ -22,4 +22,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_main(main))
+    run_and_exit(main)

@@ -13,7 +13,7 @@ import pytest
 # Ends in order after the first signal, which takes it a minute: it is closing a file, or waiting for a thread.
 _SLOW_TO_END = """
 import sys, time
-from facefeat_jax.errors import run_main
+from facefeat_jax.errors import run_and_exit
 
 def work():
     try:
@@ -27,7 +27,7 @@ def work():
         if sys.argv[1:]:
             time.sleep(60)
 
-sys.exit(run_main(work))
+run_and_exit(work)
 """
 
 

@@ -345,8 +345,9 @@ def _leave_out_leftovers() -> None:
     """Has Python not print what Orbax leaves under way when a file can't be read or written.
 
     The first error is raised, and told in a line; the loop that waits for the other files is closed then, and each of
-    those that fail too would print a traceback that says so.
+    those that fail too would print a traceback that says so, as would asyncio for those that failed before.
     """
+    logging.getLogger("asyncio").addFilter(_is_not_of_orbax)
     if getattr(sys.unraisablehook, "leaves_out_leftovers", False):
         return
     before = sys.unraisablehook
@@ -357,6 +358,16 @@ def _leave_out_leftovers() -> None:
 
     hook.leaves_out_leftovers = True  # type: ignore[attr-defined]
     sys.unraisablehook = hook
+
+
+def _is_not_of_orbax(record: logging.LogRecord) -> bool:
+    """Leaves out what asyncio logs of tasks of Orbax's that failed beside the one that is told."""
+    trace = record.exc_info[2] if record.exc_info else None
+    while trace is not None:
+        if "orbax" in trace.tb_frame.f_code.co_filename:
+            return False
+        trace = trace.tb_next
+    return True
 
 
 def _is_not_orbax(record: logging.LogRecord) -> bool:

@@ -16,7 +16,7 @@ _SCRIPTS = str(Path(__file__).resolve().parents[1])
 if _SCRIPTS not in sys.path:
     sys.path.insert(0, _SCRIPTS)
 
-from facefeat_jax.errors import UserError, run_main, unknown  # noqa: E402
+from facefeat_jax.errors import UserError, run_and_exit, unknown  # noqa: E402
 from faults import report  # noqa: E402
 from faults.campaigns import CAMPAIGNS, run_campaign  # noqa: E402
 
@@ -76,4 +76,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_main(main))
+    run_and_exit(main)

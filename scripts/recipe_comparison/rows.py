@@ -16,6 +16,7 @@ from facefeat_jax.data.examples import open_examples
 from facefeat_jax.data.feeds import Feed
 from facefeat_jax.data.pixels import PixelFormat, open_rows
 from facefeat_jax.data.placement import Placement
+from facefeat_jax.evaluation.calibration import calibration_error
 from facefeat_jax.evaluation.evaluate import Evaluator
 from facefeat_jax.evaluation.metrics import probabilities
 from facefeat_jax.models.values import split_values
@@ -25,21 +26,7 @@ from facefeat_jax.training import checkpoints
 from facefeat_jax.training.loop import open_data, train
 from recipe_comparison.plan import Row, Size
 
-NUM_BINS = 15
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "pillow")
-
-
-def calibration_error(probability: np.ndarray, labels: np.ndarray) -> float:
-    """Returns the expected calibration error, over bins of equal width of the answer's probability.
-
-    Args:
-      probability: `[n, classes]`.
-      labels: `[n]`, class numbers.
-    """
-    confidence = probability.max(axis=1)
-    bins = np.minimum((confidence * NUM_BINS).astype(int), NUM_BINS - 1)
-    gap = confidence - (probability.argmax(axis=1) == labels)
-    return float(np.abs(np.bincount(bins, gap)).sum() / len(labels))
 
 
 def run_row(row: Row, size: Size, weights: str, data_dir: Path, out: Path) -> dict[str, Any]:
