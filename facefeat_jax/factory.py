@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
@@ -16,6 +17,8 @@ from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.models.published import WEIGHTS, find_weights
 from facefeat_jax.models.registry import Architecture, get_architecture
 from facefeat_jax.tasks import BASELINE_TASKS, Task, get_task
+
+Module = TypeVar("Module", bound=nnx.Module)
 
 
 def create_model(
@@ -60,9 +63,8 @@ def create_model(
         trunk = architecture.build_for(weights, **dtypes, **options, rngs=rngs)
         return MultiTaskModel(trunk, resolved, **dtypes, rngs=rngs)
 
-    # As one program, which the compilation cache keeps; run op by op, each shape would be compiled anew every time.
     if weights == "random":
-        return nnx.jit(build)(rngs)
+        return _drawn(build, rngs)
     # Loaded on demand: a model with random weights needs none of it.
     import weights_conversion
 
@@ -73,8 +75,27 @@ def create_model(
     model = abstract(build)
     if weights_conversion.is_trunk_only(tensors):
         features = model.trunk.num_features
-        model.heads = nnx.jit(lambda rngs: MultiTaskModel.make_heads(features, resolved, rngs=rngs, **dtypes))(rngs)
+        model.heads = _drawn(lambda rngs: MultiTaskModel.make_heads(features, resolved, rngs=rngs, **dtypes), rngs)
     return weights_conversion.to_flax(tensors, model, source=str(path))
+
+
+def _drawn(build: Callable[[nnx.Rngs], Module], rngs: nnx.Rngs) -> Module:
+    """Makes a module as one program, which the compilation cache keeps; op by op, each shape would be compiled anew.
+
+    On CPU LLVM is told to do less: a program that runs once is not worth three times the wait for it.
+    """
+    rngs_graph, rngs_state = nnx.split(rngs)
+
+    def draw(state: nnx.State) -> tuple[nnx.State, nnx.State]:
+        drawing = nnx.merge(rngs_graph, state)
+        return nnx.state(build(drawing)), nnx.state(drawing)
+
+    options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+    values, rngs_state = jax.jit(draw, compiler_options=options)(rngs_state)
+    nnx.update(rngs, rngs_state)  # as if they had been drawn from one by one
+    module = abstract(build)
+    nnx.update(module, values)
+    return module
 
 
 def _file_of(architecture: Architecture, weights: str | Path) -> Path:

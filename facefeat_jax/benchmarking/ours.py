@@ -309,7 +309,8 @@ def validation(settings: Settings) -> Measurement:
     opened = Feed(data.validation, placement, rows, None, config.feed_threads, config.feed_prefetch)
 
     def run() -> dict[str, Any]:
-        results = evaluator.results(opened, params, batch_stats, config.tasks)
+        pictures = evaluator.labelled(config.tasks)
+        results = evaluator.figures(evaluator.logits(opened, params, batch_stats, pictures), pictures, config.tasks)
         return {"images": sum(result.n for result in results.values())}
 
     started = time.perf_counter()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from jax.typing import DTypeLike
 
 from facefeat_jax.config import TrainConfig
 from facefeat_jax.data.dataset import default_data_dir
-from facefeat_jax.data.examples import Examples, open_examples
+from facefeat_jax.data.examples import UNKNOWN, Examples, open_examples
 from facefeat_jax.data.feeds import Feed, Layout
 from facefeat_jax.data.index_stream import Call, in_order
 from facefeat_jax.data.pixels import PixelFormat, open_rows
@@ -34,23 +34,10 @@ from facefeat_jax.training.checkpoints import Which
 _ACCELERATOR_BATCH = 256
 
 
-@dataclass(frozen=True)
-class Outputs:
-    """What one head said of the pictures that have its label.
-
-    Attributes:
-      logits: `[n, outputs]`.
-      labels: `[n]`, class numbers.
-      indices: `[n]`, the pictures' numbers in `Examples`.
-    """
-
-    logits: np.ndarray
-    labels: np.ndarray
-    indices: np.ndarray
-
-
 class Evaluator:
-    """Runs heads over validation pictures, in order.
+    """Runs all heads of a model over validation pictures, in order.
+
+    One program: the trunk is what costs, and a program for the heads of each set of pictures costs a compilation.
 
     Args:
       graphdef: of the model in evaluation mode.
@@ -73,114 +60,70 @@ class Evaluator:
         dtype: DTypeLike,
         after: str | None = None,
     ):
+        self._heads = tuple(spec.classes)
         self._call = make_predict_call(make_predict_step(graphdef, spec, dtype, after=after), placement)
+        self._program: Callable[..., Any] = partial(self._call, tasks=self._heads)
         self._examples = examples
         self._batch_size = batch_size
         # How many pictures run at a time changes no figure; on an accelerator, few do not fill it.
         at_least = 1 if placement.device.platform == "cpu" else _ACCELERATOR_BATCH
         self._padded_size = placement.round_up(max(batch_size, at_least))
-        self._programs: dict[tuple[str, ...], Callable[..., Any]] = {}
 
-    def kinds(self, tasks: Sequence[str]) -> list[tuple[str, ...]]:
-        """Returns the sets of heads that run together: those for which the same pictures have labels."""
-        return list(self._rows_of(tasks))
+    def lower(self, params: Values, batch_stats: Values, layout: Layout) -> jax.stages.Lowered:
+        """Traces the program, for compiling it ahead; arguments as for `logits`, or their shapes."""
+        batches = layout.batches(Call(0, 1, ()), self._padded_size)
+        return self._call.lower(params, batch_stats, layout.table(), batches, tasks=self._heads)
 
-    def _rows_of(self, tasks: Sequence[str]) -> dict[tuple[str, ...], np.ndarray]:
-        known = np.stack([self._examples.labels[task] >= 0 for task in tasks], axis=1)
-        patterns = np.unique(known[known.any(axis=1)], axis=0)[::-1]
-        return {
-            tuple(task for task, labelled in zip(tasks, pattern, strict=True) if labelled): np.flatnonzero(
-                (known == pattern).all(axis=1)
-            )
-            for pattern in patterns
-        }
+    def use(self, program: Callable[..., Any]) -> None:
+        """Uses what `lower` was compiled to."""
+        self._program = program
 
-    def lower(self, heads: tuple[str, ...], params: Values, batch_stats: Values, layout: Layout) -> jax.stages.Lowered:
-        """Traces the program of some heads, for compiling it ahead."""
-        batches = layout.batches(Call(0, 1, heads), self._padded_size)
-        return self._call.lower(params, batch_stats, layout.table(), batches, tasks=heads)
+    def labelled(self, tasks: Sequence[str]) -> np.ndarray:
+        """Returns the numbers of the pictures that have a label for any of the tasks, ascending."""
+        return np.flatnonzero(np.any([self._examples.labels[task] != UNKNOWN for task in tasks], axis=0))
 
-    def use(self, heads: tuple[str, ...], program: Callable[..., Any]) -> None:
-        """Uses a program that `lower` was compiled to."""
-        self._programs[heads] = program
-
-    def outputs(
+    def logits(
         self,
         feed: Feed,
         params: Values,
         batch_stats: Values,
-        tasks: Sequence[str],
+        pictures: np.ndarray,
         *,
         title: str = "evaluating",
         on_batch: Callable[[], object] = lambda: None,
-    ) -> dict[str, Outputs]:
-        """Returns each head's outputs on the pictures that have its label.
-
-        Pictures that carry the same set of labels go through the trunk once, with all their heads.
+    ) -> dict[str, np.ndarray]:
+        """Returns each head's logits `[n, outputs]`, whatever labels the pictures have.
 
         Args:
           feed: the pictures, or with `after` the outputs of that stage.
           params: as in `TrainState`.
           batch_stats: as in `TrainState`.
-          tasks: the heads.
+          pictures: their numbers `[n]` in the examples.
           title: of the progress bar.
           on_batch: called after each batch; it may raise, to give up.
         """
-        logits = self._run(feed, params, batch_stats, self._rows_of(tasks), tasks, title, on_batch)
-        return {
-            task: Outputs(values, self._examples.labels[task][indices], indices)
-            for task, (values, indices) in logits.items()
-        }
+        steps = in_order(pictures, (), self._padded_size)
+        calls = [Call(number, 1, ()) for number in range(len(steps))]
+        # Kept on the device until the end: reading a batch back would stall the next one.
+        batches = []
+        with Bar(title, len(pictures)) as bar:
+            for step, batch in zip(steps, feed(steps, calls), strict=True):
+                batches.append(self._program(params, batch_stats, feed.table, batch))
+                bar.advance(int(step.mask.sum()))
+                on_batch()
+        read = jax.device_get(batches)
+        return {head: np.concatenate([batch[head] for batch in read])[: len(pictures)] for head in self._heads}
 
-    def all_logits(
-        self, feed: Feed, params: Values, batch_stats: Values, tasks: Sequence[str], *, title: str = "evaluating"
-    ) -> dict[str, np.ndarray]:
-        """Returns each head's logits `[n, outputs]` on every picture, whatever labels it has.
-
-        Arguments are those of `outputs`.
-        """
-        rows_of = {tuple(tasks): np.arange(len(self._examples))}
-        return {
-            task: logits for task, (logits, _) in self._run(feed, params, batch_stats, rows_of, tasks, title).items()
-        }
-
-    def _run(
-        self,
-        feed: Feed,
-        params: Values,
-        batch_stats: Values,
-        rows_of: Mapping[tuple[str, ...], np.ndarray],
-        tasks: Sequence[str],
-        title: str,
-        on_batch: Callable[[], object] = lambda: None,
-    ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Runs heads on the pictures given for them; returns each head's logits with the numbers of the pictures."""
-        collected: dict[str, list[tuple[Any, np.ndarray]]] = {task: [] for task in tasks}
-        with Bar(title, sum(map(len, rows_of.values()))) as bar:
-            for heads, rows in rows_of.items():
-                program = self._programs.get(heads) or partial(self._call, tasks=heads)
-                steps = in_order(rows, heads, self._padded_size)
-                calls = [Call(number, 1, heads) for number in range(len(steps))]
-                for step, batches in zip(steps, feed(steps, calls), strict=True):
-                    logits = program(params, batch_stats, feed.table, batches)
-                    real = step.indices[step.mask]
-                    for task in heads:
-                        # Kept on the device until the end: reading a batch back would stall the next one.
-                        collected[task].append((logits[task], real))
-                    bar.advance(len(real))
-                    on_batch()
-        results = {}
-        for task, parts in collected.items():
-            logits = [value[: len(indices)] for value, indices in jax.device_get(parts)]
-            results[task] = np.concatenate(logits), np.concatenate([indices for _, indices in parts])
-        return results
-
-    def results(
-        self, feed: Feed, params: Values, batch_stats: Values, tasks: Sequence[str], **options: Any
+    def figures(
+        self, logits: dict[str, np.ndarray], pictures: np.ndarray, tasks: Sequence[str]
     ) -> dict[str, HeadResult]:
-        """Returns each head's figures; arguments are those of `outputs`."""
-        outputs = self.outputs(feed, params, batch_stats, tasks, **options)
-        return {task: head_result(out.logits, out.labels, batch_size=self._batch_size) for task, out in outputs.items()}
+        """Returns the figures of heads on the pictures that have their label, of what `logits` returned."""
+        found = {}
+        for task in tasks:
+            labels = self._examples.labels[task][pictures]
+            known = labels != UNKNOWN
+            found[task] = head_result(logits[task][known], labels[known], batch_size=self._batch_size)
+        return found
 
 
 @dataclass(frozen=True)
@@ -247,7 +190,7 @@ def answers_of_run(
     rows = open_rows(examples, pixels, config.packed)
     feed = Feed(examples, placement, rows, None, config.feed_threads, config.feed_prefetch)
     params, batch_stats = jax.device_put((params, batch_stats), placement.replicated)
-    logits = evaluator.all_logits(feed, params, batch_stats, tuple(run.spec.classes), title=f"evaluating {split}")
+    logits = evaluator.logits(feed, params, batch_stats, np.arange(len(examples)), title=f"evaluating {split}")
     return RunAnswers(run, config, where, examples, Answers.of(examples, run.spec.classes, logits))
 
 

@@ -287,6 +287,7 @@ class _Run:
         held.callback(self.logs.close)
         self._pending: deque[tuple[Call, Pass, Any]] = deque()
         self._skipped = 0  # steps in a row
+        self._all_logits: dict[str, np.ndarray] | None = None  # of the newest weights, on all validation pictures
         self.read_seconds = self.train_seconds = self.validate_seconds = 0.0
         self.start_seconds = time.perf_counter() - began
 
@@ -325,19 +326,12 @@ class _Run:
         """Begins to compile all programs of the run, those that are needed first in front."""
         if self.prefix is not None:
             self.programs.add("prefix", self.prefix.lower)
-        state, layouts = self._abstract_state(), self.inputs.layouts
-
-        def add_validation(tasks: tuple[str, ...]) -> None:
-            for heads in self.evaluator.kinds(tasks):
-                lower = partial(self.evaluator.lower, heads, state.params, state.batch_stats, layouts.validation)
-                self.programs.add(heads, lower)
-
+        state, layout = self._abstract_state(), self.inputs.layouts.validation
         for one in self.stream.passes:
             # A pass has thousands of calls of one kind, and may end with one of another.
             for kind, call in {(call.tasks, call.num_steps): call for call in self._calls(one)}.items():
                 self.programs.add(kind, partial(self._lower, state, call, self.config.batch_size))
-            add_validation(one.tasks)
-        add_validation(self.config.tasks)
+            self.programs.add("predict", partial(self.evaluator.lower, state.params, state.batch_stats, layout))
 
     def _abstract_state(self) -> steps.TrainState:
         """Returns shapes in place of the state's arrays, which the first step gives away."""
@@ -482,18 +476,18 @@ class _Run:
 
     def _evaluate(self, tasks: tuple[str, ...], title: str, **options: Any) -> dict[str, HeadResult]:
         started = time.perf_counter()
-        for heads in self.evaluator.kinds(tasks):
-            if heads in self.programs:
-                self.evaluator.use(heads, self.programs.get(heads))
-        results = self.evaluator.results(
-            self.validation_feed,
-            *steps.final_weights(self.state),
-            tasks,
-            title=f"{title} {'+'.join(tasks)}",
-            **options,
-        )
+        pictures = self.evaluator.labelled(tasks)
+        logits = self._logits(pictures, f"{title} {'+'.join(tasks)}", **options)
+        # The last time, all heads are looked at: the report is made of the same answers.
+        self._all_logits = logits if len(pictures) == len(self.validation) else None
         self.validate_seconds += time.perf_counter() - started
-        return results
+        return self.evaluator.figures(logits, pictures, tasks)
+
+    def _logits(self, pictures: np.ndarray, title: str, **options: Any) -> dict[str, np.ndarray]:
+        if "predict" in self.programs:
+            self.evaluator.use(self.programs.get("predict"))
+        weights = steps.final_weights(self.state)
+        return self.evaluator.logits(self.validation_feed, *weights, pictures, title=title, **options)
 
     def _finish(self) -> dict[str, Any]:
         # From here on a signal ends the process; what was trained is on disk by then.
@@ -524,13 +518,11 @@ class _Run:
 
     def _publish(self) -> None:
         """Evaluates the final weights in full: calibration, report and model card."""
-        tasks = self.config.tasks
-        if tasks in self.programs:
-            self.evaluator.use(tasks, self.programs.get(tasks))
-        final = steps.final_weights(self.state)
         # By all processes: it is a computation on all devices. What follows is done once, with copies of its own.
-        logits = self.evaluator.all_logits(self.validation_feed, *final, tasks, title="report:")
-        final = self.placement.own_copies(final)
+        logits = self._all_logits
+        if logits is None:  # gone on with after the last validation, or there are pictures without any label
+            logits = self._logits(np.arange(len(self.validation)), "report:")
+        final = self.placement.own_copies(steps.final_weights(self.state))
         if not self.writes:
             return
         publish_training(

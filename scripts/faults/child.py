@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
 
     _announced(row_store._Partial, "write", "packing")
     _announced(loop._Run, "_train_pass", "train")
-    _announced(Evaluator, "results", "validation")
+    _announced(Evaluator, "logits", "validation")
     _announced(Checkpoints, "save", "checkpoint")
     if argv[0] != "train-and-export":
         return cli.main(argv)

@@ -8,20 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from facefeat_jax.benchmarking.machine import describe
-from facefeat_jax.data.examples import open_examples
-from facefeat_jax.data.feeds import Feed
-from facefeat_jax.data.pixels import PixelFormat, open_rows
-from facefeat_jax.data.placement import Placement
 from facefeat_jax.evaluation.calibration import calibration_error
-from facefeat_jax.evaluation.evaluate import Evaluator
-from facefeat_jax.evaluation.metrics import probabilities
-from facefeat_jax.models.values import split_values
+from facefeat_jax.evaluation.evaluate import answers_of_run
+from facefeat_jax.evaluation.metrics import losses, probabilities
 from facefeat_jax.progress import say
-from facefeat_jax.run_folder import CONFIG, open_run, write_json
+from facefeat_jax.run_folder import CONFIG, write_json
 from facefeat_jax.training import checkpoints
 from facefeat_jax.training.loop import open_data, train
 from recipe_comparison.plan import Row, Size
@@ -70,23 +64,15 @@ def run_row(row: Row, size: Size, weights: str, data_dir: Path, out: Path) -> di
 
 def _figures(folder: Path, data_dir: Path) -> dict[str, dict[str, float]]:
     """Returns accuracy, loss, calibration error and count of each head of a run's final weights."""
-    run = open_run(folder)
-    config, spec = run.config, run.spec
-    examples = open_examples(config.sources, "val", data_dir, spec.classes, limit=config.limit)
-    graphdef, params, batch_stats = split_values(run.model)
-    placement = Placement()
-    evaluator = Evaluator(graphdef, spec, examples, placement, batch_size=config.batch_size, dtype=config.dtype)
-    pixels = PixelFormat(spec.image_size, spec.decode, spec.interpolation)
-    feed = Feed(examples, placement, open_rows(examples, pixels, config.packed), None)
-    params, batch_stats = jax.device_put((params, batch_stats), placement.replicated)
+    answers = answers_of_run(folder, data_dir=data_dir).answers
     figures = {}
-    for task, out in evaluator.outputs(feed, params, batch_stats, config.tasks).items():
-        probability = probabilities(out.logits)
-        of_label = probability[np.arange(len(out.labels)), out.labels]
+    for task in answers.classes:
+        logits, labels = answers.labelled(task)
+        probability = probabilities(logits)
         figures[task] = {
-            "accuracy": float(np.mean(probability.argmax(axis=1) == out.labels)),
-            "loss": float(-np.log(of_label).mean()),
-            "calibration_error": calibration_error(probability, out.labels),
-            "n": len(out.labels),
+            "accuracy": float(np.mean(probability.argmax(axis=1) == labels)),
+            "loss": float(losses(logits, labels).mean()),
+            "calibration_error": calibration_error(probability, labels),
+            "n": len(labels),
         }
     return figures
