@@ -106,6 +106,8 @@ class Plan:
 
 PLANS: dict[str, Plan] = {
     "cpu": Plan(),
+    # The whole job on many pictures, of which PyTorch goes through one epoch.
+    "cpu-job": Plan(job_rounds=1, pytorch_share=1.0, tuned_epochs=1),
     "gpu": Plan(
         rounds=5,
         round_seconds=0.5,

@@ -20,8 +20,9 @@ class RunArguments:
     work: Path | None = None
     """Folder for pictures, caches and logs; the default is work/ in the other."""
     plan: str | None = None
-    """How much is measured: `cpu` (about 25 minutes on two cores), `gpu` (about 10 minutes) or `quick` (a minute or
-    two, to see that all of it works); the default is what there is to compute on."""
+    """How much is measured: `cpu` (about 25 minutes on two cores), `cpu-job` (the same, but of whole jobs one round, in
+    which PyTorch does one epoch and the rest is reckoned: for many pictures), `gpu` (about 10 minutes) or `quick` (a
+    minute or two, to see that all of it works); the default is what there is to compute on."""
     stages: tuple[str, ...] = ()
     """Only these: matmul, decode, feed, step, forward, validation, start, job, memory."""
     downloads: Path | None = None

@@ -14,8 +14,9 @@ influence, so the map is made of the patch tokens that go into its last block.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -51,21 +52,40 @@ def explained_stage(trunk: Trunk, image_size: int) -> str:
     return [name for name in names if sides[name] >= wanted][-1]
 
 
+class Frozen(NamedTuple):
+    """A part of the trunk that is compiled already.
+
+    Attributes:
+      until: its last stage, or `POOLED`.
+      outputs: maps pictures, uint8 `[n, size, size, 3]`, to that stage's output.
+    """
+
+    until: str
+    outputs: Callable[[np.ndarray], jax.Array]
+
+
 class Explainer:
     """Makes the maps of a model.
 
     Args:
       model: in evaluation mode.
       spec: what it is.
+      frozen: what has to be compiled no more; without, all of it is, at the first call.
 
     Attributes:
+      model: see above.
       stage: the stage of the trunk whose map is looked at.
     """
 
-    def __init__(self, model: MultiTaskModel, spec: ModelSpec):
+    def __init__(self, model: MultiTaskModel, spec: ModelSpec, frozen: Frozen | None = None):
+        self.model = model
         self.stage = explained_stage(model.trunk, spec.image_size)
+        stages = list(model.trunk.STAGES)
+        # The gradient with respect to the map is wanted: the part has to end before it.
+        self._frozen = frozen if frozen and frozen.until in stages[: stages.index(self.stage)] else None
         graphdef, self._params, self._batch_stats = split_values(model)
-        self._step = _make_step(graphdef, spec, model.trunk.dtype, self.stage)
+        after = self._frozen.until if self._frozen else None
+        self._step = _make_step(graphdef, spec, model.trunk.dtype, self.stage, after)
 
     def maps(self, rows: np.ndarray, tasks: Sequence[str]) -> dict[str, np.ndarray]:
         """Returns what speaks for each head's answer, float32 `[n, height, width]` from 0 to 1, the most of each being
@@ -75,15 +95,16 @@ class Explainer:
           rows: pictures as the model gets them, uint8 `[n, size, size, 3]`.
           tasks: the heads.
         """
-        maps = self._step(self._params, self._batch_stats, rows, tasks=tuple(tasks))
+        inputs = self._frozen.outputs(rows) if self._frozen else rows
+        maps = self._step(self._params, self._batch_stats, inputs, tasks=tuple(tasks))
         return {task: np.asarray(value) for task, value in maps.items()}
 
 
-def _make_step(graphdef: nnx.GraphDef, spec: ModelSpec, dtype, stage: str):
+def _make_step(graphdef: nnx.GraphDef, spec: ModelSpec, dtype, stage: str, after: str | None):
     @partial(jax.jit, static_argnames="tasks")
-    def explain_step(params, batch_stats, rows, *, tasks: tuple[str, ...]):
+    def explain_step(params, batch_stats, inputs, *, tasks: tuple[str, ...]):
         model = nnx.merge(graphdef, params, batch_stats, copy=True)
-        activations = model.trunk(prepared(rows, spec, dtype, None), until=stage)
+        activations = model.trunk(prepared(inputs, spec, dtype, after), until=stage, after=after)
 
         def logits_of(activations: jax.Array) -> dict[str, jax.Array]:
             logits = model(activations, tasks=tasks, after=stage)

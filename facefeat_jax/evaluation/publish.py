@@ -18,7 +18,6 @@ from facefeat_jax.evaluation.explain import Explainer, overlay
 from facefeat_jax.evaluation.model_card import write_model_card
 from facefeat_jax.evaluation.report import Sample, training_samples, write_report
 from facefeat_jax.evaluation.report_sections import Shown, choose_shown
-from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.spec import ModelSpec
 
 _OVERLAY_SIDE = 128  # pixels; smaller pictures are enlarged, so that the map is smooth
@@ -54,7 +53,7 @@ def publish(run: Path, found: RunAssessment) -> list[str]:
         answers=found.found.answers,
         examples=found.found.examples,
         samples=_samples(training, opened.spec),
-        model=opened.model,
+        explainer=Explainer(opened.model, opened.spec),
         spec=opened.spec,
     )
     return [*told, f"report: {run / run_folder.REPORT}", f"model card: {run / run_folder.MODEL_CARD}"]
@@ -67,7 +66,7 @@ def publish_training(
     step: int,
     training: Examples,
     validation: Examples,
-    model: MultiTaskModel,
+    explainer: Explainer,
     spec: ModelSpec,
     sources: Sequence[str],
     batch_size: int,
@@ -80,8 +79,8 @@ def publish_training(
       step: of the final weights.
       training: the pictures that were trained on.
       validation: those of the logits.
-      model: the final weights, in evaluation mode.
-      spec: what it is.
+      explainer: of the final weights.
+      spec: what the model is.
       sources: the data sets.
       batch_size: of the run.
 
@@ -100,7 +99,7 @@ def publish_training(
         answers=answers,
         examples=validation,
         samples=samples,
-        model=model,
+        explainer=explainer,
         spec=spec,
     )
     return assessment
@@ -118,17 +117,17 @@ def write_pages(
     answers: Answers,
     examples: Examples,
     samples: Sequence[Sample],
-    model: MultiTaskModel,
+    explainer: Explainer,
     spec: ModelSpec,
 ) -> None:
     """Writes calibration, report and model card of a run; see `publish_training` for the arguments."""
     calibration.write(run)
-    shown = explained(choose_shown(answers), examples, model, spec)
+    shown = explained(choose_shown(answers), examples, explainer, spec)
     write_report(run, samples=samples, assessment=assessment, shown=shown)
     write_model_card(run, spec, assessment)
 
 
-def explained(shown: Sequence[Shown], examples: Examples, model: MultiTaskModel, spec: ModelSpec) -> list[Shown]:
+def explained(shown: Sequence[Shown], examples: Examples, explainer: Explainer, spec: ModelSpec) -> list[Shown]:
     """Returns what is shown with its pictures, and what speaks for each answer laid over them."""
     if not shown:
         return []
@@ -136,7 +135,7 @@ def explained(shown: Sequence[Shown], examples: Examples, model: MultiTaskModel,
 
     pixels = PixelFormat(spec.image_size, spec.decode, spec.interpolation)
     rows = np.stack([pixels.read(examples, one.index) for one in shown])
-    maps = Explainer(model, spec).maps(rows, tuple(spec.classes))
+    maps = explainer.maps(rows, tuple(spec.classes))
     found = []
     for number, one in enumerate(shown):
         image = rows[number]

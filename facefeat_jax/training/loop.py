@@ -29,6 +29,7 @@ from facefeat_jax.distributed import is_first
 from facefeat_jax.errors import Interrupted, UserError
 from facefeat_jax.evaluation.curves import write_curves
 from facefeat_jax.evaluation.evaluate import Evaluator
+from facefeat_jax.evaluation.explain import Explainer, Frozen
 from facefeat_jax.evaluation.metrics import HeadResult
 from facefeat_jax.evaluation.publish import publish_training
 from facefeat_jax.evaluation.report import count_data
@@ -525,13 +526,16 @@ class _Run:
         final = self.placement.own_copies(steps.final_weights(self.state))
         if not self.writes:
             return
+        frozen = None
+        if self.prefix is not None:
+            frozen = Frozen(self.prefix.until, partial(self.prefix.of, program=self.programs.get("prefix")))
         publish_training(
             self.config.run,
             logits=logits,
             step=len(self.stream),
             training=self.training,
             validation=self.validation,
-            model=nnx.merge(self.eval_graph, *final, copy=True),
+            explainer=Explainer(nnx.merge(self.eval_graph, *final, copy=True), self.spec, frozen),
             spec=self.spec,
             sources=self.config.sources,
             batch_size=self.config.batch_size,

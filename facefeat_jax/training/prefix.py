@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -143,13 +144,28 @@ class Prefix:
         """
         running: deque[tuple[range, jax.Array]] = deque()
         for one, images in read_ahead(source, ranges):
-            if len(one) < self._batch_size:
-                images = np.concatenate([images, np.zeros((self._batch_size - len(one), *images.shape[1:]), np.uint8)])
-            made = program(self._params, self._batch_stats, jax.device_put(images, self._placement.table))
-            running.append((one, made if len(one) == self._batch_size else made[: len(one)]))
+            running.append((one, self._outputs_of_batch(images, program)))
             if len(running) > 2:
                 yield running.popleft()
         yield from running
+
+    def of(self, images: np.ndarray, program: Any) -> jax.Array:
+        """Returns what becomes of pictures, uint8 `[n, size, size, 3]`.
+
+        Args:
+          images: one or more.
+          program: what `lower` compiles to.
+        """
+        starts = range(0, len(images), self._batch_size)
+        return jnp.concatenate([self._outputs_of_batch(images[at : at + self._batch_size], program) for at in starts])
+
+    def _outputs_of_batch(self, images: np.ndarray, program: Any) -> jax.Array:
+        """Returns what becomes of pictures, as many as the batch or fewer."""
+        n = len(images)
+        if n < self._batch_size:
+            images = np.concatenate([images, np.zeros((self._batch_size - n, *images.shape[1:]), np.uint8)])
+        made = program(self._params, self._batch_stats, jax.device_put(images, self._placement.table))
+        return made if n == self._batch_size else made[:n]
 
     def stored(
         self, examples: Examples, examples_key: str, source: ExampleRows, root: Path, program: Callable[[], Any]

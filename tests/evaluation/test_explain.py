@@ -12,10 +12,10 @@ from flax import nnx
 from PIL import Image
 
 from facefeat_jax.cli import main
-from facefeat_jax.evaluation.explain import Explainer, explained_stage, overlay, strip
+from facefeat_jax.evaluation.explain import Explainer, Frozen, explained_stage, overlay, strip
 from facefeat_jax.evaluation.predict_step import prepared
 from facefeat_jax.models import MultiTaskModel, ResNet, VisionTransformer, efficientnet_b0
-from facefeat_jax.models.trunk import Trunk
+from facefeat_jax.models.trunk import POOLED, Trunk
 from facefeat_jax.run_folder import open_run
 from facefeat_jax.spec import ModelSpec
 from facefeat_jax.tasks import Task
@@ -58,6 +58,25 @@ def test_is_the_sum_of_channels_weighed_by_their_mean_gradient(small, rows):
         expected = np.maximum((weights * np.asarray(one[0])).sum(-1), 0)
         assert expected.max() > 0
         assert np.allclose(found[task][number], expected / expected.max(), atol=1e-3)
+
+
+def test_a_part_that_is_compiled_already_is_used_where_it_ends_before_the_map(small, rows):
+    model, spec = small
+    used = []
+
+    def outputs(images):
+        used.append(len(images))
+        return model.trunk(prepared(jnp.asarray(images), spec, jnp.float32, None), until="layer1")
+
+    expected = Explainer(model, spec).maps(rows, ("glasses", "shirt"))
+    found = Explainer(model, spec, Frozen("layer1", outputs)).maps(rows, ("glasses", "shirt"))
+    assert used == [3]
+    for task, values in expected.items():
+        assert np.allclose(found[task], values, atol=1e-4)
+    for until in ("layer2", POOLED):
+        late = Explainer(model, spec, Frozen(until, outputs)).maps(rows, ("glasses",))
+        assert np.allclose(late["glasses"], expected["glasses"], atol=1e-4)
+    assert used == [3]
 
 
 def test_each_head_has_its_own(small, rows):

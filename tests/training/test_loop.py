@@ -225,6 +225,6 @@ def test_what_is_published_is_of_the_average_where_one_is_kept(tiny, tmp_path, m
     labels = published["validation"].labels["shirt"]
     found = head_result(published["logits"]["shirt"], labels, batch_size=8)
     assert found.loss == pytest.approx(results["heads"]["shirt"]["loss"], rel=1e-6)
-    expected, model = weights(tmp_path / "run"), weights_conversion.to_torch(published["model"])
+    expected, model = weights(tmp_path / "run"), weights_conversion.to_torch(published["explainer"].model)
     for name, value in expected.items():
         np.testing.assert_array_equal(model[name], value, err_msg=name)
