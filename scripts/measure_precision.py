@@ -1,0 +1,63 @@
+"""Compares the answers of trained weights in float32 and in bfloat16 on the validation pictures of their run.
+
+    python scripts/measure_precision.py RUN
+
+Prints a Markdown table: the same weights, statistics and pictures; only the type of the computation differs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import tyro
+from flax import nnx
+
+from facefeat_jax.errors import run_and_exit
+from facefeat_jax.evaluation.answers import Answers
+from facefeat_jax.evaluation.evaluate import answers_of_run
+from facefeat_jax.evaluation.metrics import head_result, predicted, probabilities
+from facefeat_jax.models.values import split_values
+from facefeat_jax.run_folder import Run, open_run
+from facefeat_jax.runtime import start_up
+
+COLUMNS = ("head", "pictures", "accuracy", "in bfloat16", "loss", "in bfloat16", "other answers", "largest difference")
+
+
+def answers_in(run: Run, dtype: str, data_dir: Path | None) -> Answers:
+    """Returns the answers of a run's weights, computed in a type."""
+    _, *values = split_values(run.model)
+    graphdef, *_ = split_values(run.spec.abstract(dtype=dtype, param_dtype=run.config.param_dtype))
+    model = nnx.merge(graphdef, *values)
+    model.eval()
+    config = dataclasses.replace(run.config, dtype=dtype)
+    changed = dataclasses.replace(run, model=model, config=config)
+    return answers_of_run(run.folder, data_dir=data_dir, run=changed).answers
+
+
+def main(run: tyro.conf.Positional[Path], data_dir: Path | None = None) -> None:
+    """Prints the table.
+
+    Args:
+      run: folder of a run.
+      data_dir: where the prepared data sets lie; the default is the run's.
+    """
+    start_up()
+    opened = open_run(run)
+    single, half = (answers_in(opened, dtype, data_dir) for dtype in ("float32", "bfloat16"))
+    print("| " + " | ".join(COLUMNS) + " |")
+    print("| --- |" + " ---: |" * (len(COLUMNS) - 1))
+    for head in single.classes:
+        (logits, labels), (logits_of_half, _) = single.labelled(head), half.labelled(head)
+        one, two = (head_result(values, labels, batch_size=32) for values in (logits, logits_of_half))
+        other = int(np.sum(predicted(logits) != predicted(logits_of_half)))
+        largest = np.abs(probabilities(logits) - probabilities(logits_of_half)).max()
+        print(
+            f"| {head} | {one.n:,} | {one.accuracy:.4f} | {two.accuracy:.4f} | {one.loss:.4f} | {two.loss:.4f} "
+            f"| {other} | {largest:.4f} |"
+        )
+
+
+if __name__ == "__main__":
+    run_and_exit(lambda: tyro.cli(main))
