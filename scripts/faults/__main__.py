@@ -1,7 +1,9 @@
 """Runs fault campaigns and makes docs/reliability.md of what they counted.
 
-python -m scripts.faults run --out runs/faults
-python -m scripts.faults report runs/faults/*.json --out docs/reliability.md
+python -m scripts.faults run --out docs/benchmarks/faults
+python -m scripts.faults report docs/benchmarks/faults/*.json --out docs/reliability.md
+
+With names of campaigns, `run` does these alone; the page is made of whatever lies there.
 """
 
 from __future__ import annotations
@@ -60,7 +62,7 @@ class Report:
 
     def run(self) -> int:
         if not self.results:
-            raise UserError("name the results: python -m scripts.faults report runs/faults/*.json")
+            raise UserError("name the results: python -m scripts.faults report docs/benchmarks/faults/*.json")
         text = report.report([report.read(path) for path in self.results])
         if self.out is None:
             print(text, end="")

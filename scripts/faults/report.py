@@ -41,8 +41,14 @@ def line(result: dict[str, Any]) -> str:
 
 def report(results: Sequence[dict[str, Any]]) -> str:
     """Returns the page of one or more campaigns."""
-    inputs = [result for result in results if result["are_inputs"]]
-    faults = [result for result in results if not result["are_inputs"]]
+    kinds: dict[str, list[dict[str, Any]]] = {
+        "bad inputs, and good ones between them": [],
+        "faults: kills, signals, full disks, damaged checkpoints": [],
+        "load: pictures answered in one call": [],
+    }
+    bad, faults, load = kinds.values()
+    for result in results:
+        (bad if result["are_inputs"] else load if result["campaign"] == "load" else faults).append(result)
     lines = [
         "# What was survived",
         "",
@@ -53,7 +59,7 @@ def report(results: Sequence[dict[str, Any]]) -> str:
         "| | tried | survived | not survived | of these, crashes |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for title, some in (("bad inputs, and good ones between them", inputs), ("faults and load", faults)):
+    for title, some in kinds.items():
         if some:
             tried, survived = (sum(result[key] for result in some) for key in ("tried", "survived"))
             crashes = sum(failure.startswith(_CRASHES) for result in some for failure in result["failures"])
@@ -70,10 +76,10 @@ def _campaign(result: dict[str, Any]) -> list[str]:
     lines = [
         f"## {result['name'].capitalize()}",
         "",
-        f"{result['what']}.{short}",
+        f"{result['what'][0].upper()}{result['what'][1:]}.{short}",
         "",
         f"- {result['date']}, {result['seconds']:.0f} s, commit {result['commit'] or 'unknown'}: `{result['command']}`",
-        f"- {env['cores']} cores of {env['processor']}, {env['memory_bytes'] / 2**30:.0f} GiB, {env['system']}, "
+        f"- {env['cores']} {'core' if env['cores'] == 1 else 'cores'} of {env['processor']}, {env['memory_bytes'] / 2**30:.0f} GiB, {env['system']}, "
         f"Python {env['python']}, {versions}",
         "",
         "| what | tried | not survived |",
