@@ -27,7 +27,7 @@ from facefeat_jax.prediction.crops import FRAMES, WHOLE, Box, crop
 from facefeat_jax.prediction.faces import HaarFinder, open_finder
 from facefeat_jax.prediction.predictor import Predictor
 from facefeat_jax.progress import Bar
-from facefeat_jax.run_folder import write_file, write_json
+from facefeat_jax.run_folder import read_config, write_file, write_json
 
 _COUNTS = ("pictures", "missed", "false", "none", "one", "more")
 _CROPS = (WHOLE, *FRAMES, "whole, all pictures")
@@ -45,7 +45,7 @@ and without glasses (CelebA), shop photographs. Made by
 python scripts/measure_crops.py {run} --to docs/benchmarks/crops.md
 ```
 
-on {machine}.
+on {machine}. The run: {trained}.
 
 ## Misses and false finds
 
@@ -224,7 +224,13 @@ def page(results: dict[str, Any]) -> str:
     machine = f"{about['processor']}, Python {about['python']}, {versions}"
     used = next(iter(results["finding"]["fairface"]))
     return _PAGE.format(
-        run=results["run"], machine=machine, finding=finding, used=used, framing=framing, accuracy=accuracy
+        run=results["run"],
+        trained=results["trained"],
+        machine=machine,
+        finding=finding,
+        used=used,
+        framing=framing,
+        accuracy=accuracy,
     )
 
 
@@ -238,7 +244,14 @@ def main() -> int:
     arguments = tyro.cli(Arguments, description=__doc__)
     predictor = Predictor.from_run(arguments.run)
     data_dir = arguments.data_dir or default_data_dir()
-    results: dict[str, Any] = {"run": arguments.run.name, "finding": {}, "frames": {}, "crops": {}}
+    config = read_config(arguments.run)
+    results: dict[str, Any] = {
+        "run": arguments.run.name,
+        "trained": f"all heads, {config.image_size} px, {config.epochs} epochs, from {config.weights} weights",
+        "finding": {},
+        "frames": {},
+        "crops": {},
+    }
     for source, task in _SETS.items():
         split = open_split(source, "val", data_dir)
         rows = np.linspace(0, len(split) - 1, min(len(split), arguments.limit or len(split))).astype(int)

@@ -72,6 +72,7 @@ def report(results: Sequence[dict[str, Any]]) -> str:
 def _campaign(result: dict[str, Any]) -> list[str]:
     env = result["environment"]
     versions = ", ".join(f"{name} {version}" for name, version in env["versions"].items())
+    cores = "1 core" if env["cores"] == 1 else f"{env['cores']} cores"
     short = "" if result["is_full"] else " **A short one, which says little.**"
     lines = [
         f"## {result['name'].capitalize()}",
@@ -79,7 +80,7 @@ def _campaign(result: dict[str, Any]) -> list[str]:
         f"{result['what'][0].upper()}{result['what'][1:]}.{short}",
         "",
         f"- {result['date']}, {result['seconds']:.0f} s, commit {result['commit'] or 'unknown'}: `{result['command']}`",
-        f"- {env['cores']} {'core' if env['cores'] == 1 else 'cores'} of {env['processor']}, {env['memory_bytes'] / 2**30:.0f} GiB, {env['system']}, "
+        f"- {cores} of {env['processor']}, {env['memory_bytes'] / 2**30:.0f} GiB, {env['system']}, "
         f"Python {env['python']}, {versions}",
         "",
         "| what | tried | not survived |",
