@@ -84,6 +84,8 @@ def _drawn(build: Callable[[nnx.Rngs], Module], rngs: nnx.Rngs) -> Module:
 
     On CPU LLVM is told to do less: a program that runs once is not worth three times the wait for it.
     """
+    if isinstance(jnp.zeros(()), jax.core.Tracer):  # inside somebody's jit or eval_shape, which will compile it
+        return build(rngs)
     rngs_graph, rngs_state = nnx.split(rngs)
 
     def draw(state: nnx.State) -> tuple[nnx.State, nnx.State]:
