@@ -41,7 +41,7 @@ class Run:
     """Passes of the ablation."""
     size: int = 64
     """Side of the pictures in pixels, over seeds."""
-    epochs: int = 6
+    epochs: int = 10
     """Passes, over seeds."""
     seeds: int = 3
     """How many."""

@@ -142,18 +142,6 @@ def _seeds(rows: Sequence[Found]) -> list[str]:
         f"Above the linear floor (logistic regression on thumbnails of 8 to 24 px of the same pictures, plain split): "
         f"{told}.",
     ]
-    if others := _of(rows, "best, all augmentation"):
-        fields = {name: value for name, value in others[0]["fields"].items() if name not in best[both[0]]["fields"]}
-        told = "; ".join(
-            f"{name}: " + ", ".join(f"{head} {_three(row['heads'][head])}" for head in HEADS)
-            for name, row in (("as it is", best[0]), ("with them", others[0]))
-            if 0 in best
-        )
-        lines += [
-            "",
-            f"With what the ablation left out ({', '.join(f'`{name}` {value}' for name, value in fields.items())}), "
-            f"seed 0, accuracy / loss / calibration error: {told}.",
-        ]
     if others := _of(rows, "best, other balance"):
         told = "; ".join(
             f"--balance {row['fields'].get('balance', 1.0):g}: "
