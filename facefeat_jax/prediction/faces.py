@@ -20,8 +20,8 @@ _LONGEST = 800
 _LEAST_FACE = 24
 # A face that fills the picture is found when there is something around it: this share of the longer side, of its edge.
 _MARGIN = 0.15
-# How a Haar box lies about the eyes, in distances between them: on CelebA's faces, whose eyes are at the same place in all
-# pictures, from the middle box of them (docs/benchmarks/crops.md, the frame of the glasses set).
+# How a Haar box lies about the eyes, in distances between them: on CelebA's faces, whose eyes are at the same place in
+# all pictures, from the middle box of them (docs/benchmarks/crops.md, the frame of the glasses set).
 _BOX_SIDE, _BOX_BELOW_EYES = 2.72, 0.33
 
 
