@@ -125,7 +125,8 @@ def _seeds(rows: Sequence[Found]) -> list[str]:
     lines = [_size(compared), ""]
     if not both:
         return [*lines, "No seed has both rows yet."]
-    lines += [f"Mean and standard deviation over {len(both)} seeds ({', '.join(map(str, both))}).", ""]
+    several = f"Mean and standard deviation over {len(both)} seeds ({', '.join(map(str, both))})."
+    lines += [several if len(both) > 1 else f"So far of one seed ({both[0]}).", ""]
     body = []
     for head in HEADS:
         for figure, title in FIGURES.items():
@@ -136,7 +137,8 @@ def _seeds(rows: Sequence[Found]) -> list[str]:
             body.append([f"{head} {title}", *map(_spread, sides), f"{ahead} of {len(both)}", floor])
     lines += _table(["", "baseline", "best", "seeds on which `best` is better", "linear floor"], body)
     above = {head: sum(best[seed]["heads"][head]["accuracy"] > FLOORS[head] for seed in both) for head in HEADS}
-    told = ", ".join(f"{head} on {count} of {len(both)} seeds" for head, count in above.items())
+    seeds_told = f"{len(both)} seeds" if len(both) > 1 else "1 seed"
+    told = ", ".join(f"{head} on {count} of {seeds_told}" for head, count in above.items())
     lines += [
         "",
         f"Above the linear floor (logistic regression on thumbnails of 8 to 24 px of the same pictures, plain split): "
