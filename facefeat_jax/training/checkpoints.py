@@ -151,6 +151,10 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         parts = _parts(state)
+        if jax.device_count() > 1:
+            # Orbax would take a part of each array from every device. Copies that ought to be the same may differ in
+            # their last bits, where devices added up in another order: what is written is what the digests are of.
+            parts = jax.tree.map(np.array, parts)
         finite, digests = _examined(parts)
         if not finite:
             raise UserError(
@@ -334,7 +338,7 @@ def _examined(parts: Mapping[str, Any]) -> tuple[bool, dict[str, str]]:
     return all(finite for arrays in examined.values() for finite, _ in arrays), digests
 
 
-def _examined_array(array: jax.Array) -> tuple[bool, str]:
+def _examined_array(array: jax.Array | np.ndarray) -> tuple[bool, str]:
     values = np.ascontiguousarray(array)
     is_float = jnp.issubdtype(values.dtype, jnp.floating)
     checksum = zlib.crc32(values.reshape(-1).view(np.uint8).data)

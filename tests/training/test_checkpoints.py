@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +17,8 @@ from facefeat_jax.errors import UserError
 from facefeat_jax.training import checkpoints
 from facefeat_jax.training.checkpoints import Checkpoints, DamagedError, best_step
 from facefeat_jax.training.steps import TrainState
+
+ROOT = Path(__file__).resolve().parents[2]
 
 # What Orbax had under way when a file can't be read or written is left to the garbage collector, where pytest sees it.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -156,3 +162,42 @@ def test_the_best_epoch_is_the_one_with_the_highest_mean_accuracy():
     assert best_step(history[:3], 2) == 11  # the second epoch is not complete
     assert best_step(history, 2) == 21
     assert best_step([*history, entry(3, "a", 0.8, 0.5), entry(3, "b", 0.8)], 2) == 31
+
+
+_COPIES_THAT_DIFFER = """
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from facefeat_jax.data.placement import Placement
+from facefeat_jax.training.checkpoints import Checkpoints
+from facefeat_jax.training.steps import TrainState
+
+placement = Placement()
+
+def copies(seed):
+    values = np.random.RandomState(seed).standard_normal((512, 512)).astype(np.float32)
+    each = [jax.device_put(values + number * np.float32(1e-6), one) for number, one in enumerate(jax.devices())]
+    return jax.make_array_from_single_device_arrays(values.shape, placement.replicated, each)
+
+step = placement.replicate(np.int32(3))
+state = TrainState({"trunk": {"w": copies(0)}}, {"trunk": {"mean": copies(1)}}, {"trunk": {"mu": copies(2)}}, step)
+store = Checkpoints(Path(sys.argv[1]))
+store.save(state, {"history": [], "seconds": 0.0})
+store.wait()
+restored, _ = store.restore(3, state)
+for one in restored.params["trunk"]["w"].addressable_shards:
+    np.testing.assert_array_equal(one.data, state.params["trunk"]["w"].addressable_data(0))
+store.close()
+"""
+
+
+def test_copies_that_differ_in_their_last_bits_are_written_as_one_of_them(tmp_path):
+    """Several processes add up in an order that varies; a checkpoint of theirs was taken for damaged."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", _COPIES_THAT_DIFFER, str(tmp_path)]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
