@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Iterator
 from functools import partial
 
 from facefeat_jax import progress
-from facefeat_jax.errors import Interrupted, UserError, run_main
+from facefeat_jax.errors import Interrupted, UserError, end_at_once, run_main
 
 # What `facefeat launch` sets, or whoever starts the processes. JAX reads the first by itself.
 COORDINATOR, NUM_PROCESSES, PROCESS = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
@@ -57,10 +56,7 @@ def member(heartbeat_s: int) -> Iterator[None]:
         jax.distributed.shutdown()
         raise
     except BaseException as error:
-        code = run_main(partial(_raised, error))
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        end_at_once(run_main(partial(_raised, error)))
     # Not at the exit of the interpreter, where a process that comes late is taken for one that has failed.
     jax.distributed.shutdown()
 

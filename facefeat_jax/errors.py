@@ -82,10 +82,15 @@ def end_process(code: int) -> NoReturn:
     XLA's) are thrown out of C++ code that lets nothing through, which aborts the process.
     """
     if code > 128:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        end_at_once(code)
     sys.exit(code)
+
+
+def end_at_once(code: int) -> NoReturn:
+    """Ends the process without waiting for its threads; what was printed is out."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def run_and_exit(main: Callable[[], int | None]) -> NoReturn:

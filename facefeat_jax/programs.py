@@ -42,9 +42,6 @@ class Programs:
         if key not in self._programs:
             self._programs[key] = self._pool.submit(self._compile, lower)
 
-    def __contains__(self, key: Hashable) -> bool:
-        return key in self._programs
-
     def _compile(self, lower: Callable[[], jax.stages.Lowered]) -> Compiled:
         started = time.perf_counter()
         compiled = lower().compile(self._options)

@@ -485,8 +485,7 @@ class _Run:
         return self.evaluator.figures(logits, pictures, tasks)
 
     def _logits(self, pictures: np.ndarray, title: str, **options: Any) -> dict[str, np.ndarray]:
-        if "predict" in self.programs:
-            self.evaluator.use(self.programs.get("predict"))
+        self.evaluator.use(self.programs.get("predict"))
         weights = steps.final_weights(self.state)
         return self.evaluator.logits(self.validation_feed, *weights, pictures, title=title, **options)
 

@@ -8,12 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from facefeat_jax.benchmarking.machine import describe
 from facefeat_jax.evaluation.calibration import calibration_error
 from facefeat_jax.evaluation.evaluate import answers_of_run
-from facefeat_jax.evaluation.metrics import losses, probabilities
+from facefeat_jax.evaluation.metrics import head_result, probabilities
 from facefeat_jax.progress import say
 from facefeat_jax.run_folder import CONFIG, write_json
 from facefeat_jax.training import checkpoints
@@ -68,11 +66,11 @@ def _figures(folder: Path, data_dir: Path) -> dict[str, dict[str, float]]:
     figures = {}
     for task in answers.classes:
         logits, labels = answers.labelled(task)
-        probability = probabilities(logits)
+        result = head_result(logits, labels, batch_size=len(labels))
         figures[task] = {
-            "accuracy": float(np.mean(probability.argmax(axis=1) == labels)),
-            "loss": float(losses(logits, labels).mean()),
-            "calibration_error": calibration_error(probability, labels),
-            "n": len(labels),
+            "accuracy": result.accuracy,
+            "loss": result.loss,
+            "calibration_error": calibration_error(probabilities(logits), labels),
+            "n": result.n,
         }
     return figures
