@@ -35,6 +35,9 @@ Arrays = dict[str, np.ndarray]
 TOLERANCE = 1e-9
 STEPS = 3
 LEARNING_RATE = 1e-4
+# Adam divides a gradient by its own size, so that with its usual epsilon, 1e-8, one of nothing but rounding moves a
+# weight as far as any other. The steps are compared with a larger one, on both sides.
+EPSILON = 1e-6
 _COUNTER = "num_batches_tracked"
 _STATISTICS = ("running_mean", "running_var")
 
@@ -177,7 +180,7 @@ def jax_side(
         measured.kinds["statistics"] = _ending(tensors_of(params, moved), statistics=True)
         if training:
             measured.kinds["gradients"] = _ending(gradient_tensors, statistics=False)
-            adam = optax.adam(LEARNING_RATE)
+            adam = optax.adam(LEARNING_RATE, eps=EPSILON)
             state = adam.init(params)
             for number in range(STEPS):
                 if number:
@@ -227,7 +230,7 @@ def torch_side(
     with torch.no_grad():
         measured.kinds["evaluation"] = forward()[1]
     model.train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
+    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, eps=EPSILON)
     for number in range(STEPS if training else 1):
         with torch.set_grad_enabled(training):
             logits, outputs = forward()
