@@ -73,32 +73,40 @@ def _parse(kind: type[Arguments], command: str, argv: Sequence[str], default: Ar
 
 @dataclass(frozen=True)
 class PrepareArguments:
-    """Checks every picture of a downloaded data set and writes it for training, once."""
+    """Checks every picture of downloaded data sets and writes them for training, once."""
 
-    source: tyro.conf.Positional[str]
-    """Which data set: fairface, glasses, apparel, or avatars (drawn here; needs no download)."""
+    sources: tyro.conf.Positional[tuple[str, ...]]
+    """Which data sets: fairface, glasses, apparel, or avatars (drawn here; needs no download)."""
     from_: Annotated[Path | None, tyro.conf.arg(name="from", metavar="DIR")] = None
-    """The download: its folder, or the zip itself."""
+    """The download: its folder, or the zip itself. Of several: the folder that they lie in, each by its data set's name
+    (fairface/ or fairface.zip)."""
     data_dir: Path | None = None
     """Where prepared data sets lie; the default is $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
     overwrite: bool = False
     """Prepare it again where it already is."""
     json: bool = False
-    """Print the counts as JSON."""
+    """Print the counts as JSON; of several data sets, a list."""
 
 
 def _prepare(argv: Sequence[str]) -> int:
     arguments = _parse(PrepareArguments, "prepare", argv)
+    from facefeat_jax.data.builders import list_sources
     from facefeat_jax.data.dataset import default_data_dir
-    from facefeat_jax.data.prepare import prepare
+    from facefeat_jax.data.prepare import find_downloads, prepare
 
-    summary = prepare(
-        arguments.source,
-        arguments.from_,
-        arguments.data_dir or default_data_dir(),
-        overwrite=arguments.overwrite,
-    )
-    print(json.dumps(summary.to_json(), indent=2) if arguments.json else summary)
+    if not arguments.sources:
+        raise UserError(f"name a data set: facefeat prepare NAME. There are {', '.join(list_sources())}")
+    # All of them before the first is prepared: a wrong name is told at once.
+    downloads = find_downloads(arguments.sources, arguments.from_)
+    data_dir = arguments.data_dir or default_data_dir()
+    summaries = []
+    for source, download in downloads.items():
+        summaries.append(prepare(source, download, data_dir, overwrite=arguments.overwrite))
+        if not arguments.json:
+            print(summaries[-1], flush=True)
+    if arguments.json:
+        told = [summary.to_json() for summary in summaries]
+        print(json.dumps(told if len(told) > 1 else told[0], indent=2))
     return 0
 
 

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Now, not in pytest_configure: the conftest of a folder that is named on the command line is loaded before that.
 # Workers inherit what the first process set.
 session.check_types()
+session.heed_interrupts()
 _made = None if "PYTEST_XDIST_WORKER" in os.environ else session.set_up()
 
 

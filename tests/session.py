@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -37,6 +38,12 @@ def set_up() -> str | None:
     # A limit, because only then does jax lock the cache against other processes.
     os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(8 * 2**30)
     return folder
+
+
+def heed_interrupts() -> None:
+    """Lets Ctrl-C through to the programs that tests start and interrupt: a shell's background jobs ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # Modules whose signatures name shapes (facefeat_jax/models/arrays.py).

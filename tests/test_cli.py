@@ -48,7 +48,9 @@ def test_wrong_calls_are_answered_with_one_line_that_says_what_to_do(capsys, tmp
         ("predict", trained_run): "name the pictures",
         ("convert", tmp_path / "junk.pth", "--to", tmp_path / "x"): "junk.pth",
         ("convert", tmp_path / "absent.pth", "--to", tmp_path / "x"): "no such file",
+        ("prepare",): "name a data set",
         ("prepare", "fairfase"): "Did you mean 'fairface'",
+        ("prepare", "avatars", "--from", tmp_path): "is drawn, not read from a folder",
         ("prepare", "fairface", "--data-dir", tmp_path): "fairface-img-margin125-trainval.zip",
         ("prepare", "glasses", "--from", tmp_path / "absent", "--data-dir", tmp_path): "absent",
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ class Workplace:
         else:
             write_subset(downloads, self.downloads, fraction=fraction)
         laid_out = time.perf_counter() - started
-        seconds = {name: self._prepare(name, self.downloads / name, self.data) for name in SOURCES}
+        seconds = {" ".join(SOURCES): self._prepare(SOURCES, self.downloads, self.data)}
         listing = write_listing(self.listing, self.downloads, self.data)
         sizes = [file.stat().st_size for split in ("train", "val") for file in listing.files(split)]
         return {
@@ -109,13 +110,13 @@ class Workplace:
         """Makes and prepares a set of `count` pictures to train on."""
         made = self.folder / f"made-{count}"
         write_faces(made, count, 8, side)
-        self._prepare("fairface", made / "fairface", self.faces(count))
+        self._prepare(("fairface",), made / "fairface", self.faces(count))
         shutil.rmtree(made)
 
-    def _prepare(self, source: str, download: Path, data_dir: Path) -> float:
+    def _prepare(self, sources: Sequence[str], downloads: Path, data_dir: Path) -> float:
         # As a command: its start is part of what it costs.
-        command = ["-m", "facefeat_jax.cli", "prepare", source, "--from", str(download), "--data-dir", str(data_dir)]
+        command = ["-m", "facefeat_jax.cli", "prepare", *sources, "--from", str(downloads), "--data-dir", str(data_dir)]
         try:
             return run_command([*command, "--overwrite", "--json"], {}, self.log, timeout=_PREPARE_SECONDS)[1]
         except SideError as error:
-            raise UserError(f"preparing {source} failed: {error}") from error
+            raise UserError(f"preparing {', '.join(sources)} failed: {error}") from error

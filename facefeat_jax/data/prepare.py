@@ -99,6 +99,35 @@ class PrepareSummary:
         return "\n".join(lines)
 
 
+def find_downloads(sources: Sequence[str], path: Path | None) -> dict[str, Path | None]:
+    """Returns, by data set, what `prepare` takes as its download; drawn pictures have none.
+
+    Args:
+      sources: names of data sets.
+      path: the download of the one that has to be downloaded; of several, the folder in which each is a folder or zip
+        of its data set's name.
+
+    Raises:
+      UserError: there is no such data set, or the folder does not hold one of them.
+    """
+    described = {name: builder_class(name).SOURCE for name in sources}
+    downloaded = [name for name, source in described.items() if not source.is_drawn]
+    if path is None or len(downloaded) <= 1:
+        drawn_ones = None if downloaded else path  # which `prepare` refuses
+        return {name: path if name in downloaded else drawn_ones for name in described}
+    return {name: _download_in(path, name, downloaded) if name in downloaded else None for name in described}
+
+
+def _download_in(folder: Path, name: str, names: Sequence[str]) -> Path:
+    for path in (folder / name, folder / f"{name}.zip"):
+        if path.exists():
+            return path
+    raise UserError(
+        f"{folder} holds neither {name}/ nor {name}.zip; of several data sets, --from names the folder that the "
+        f"downloads lie in, each by its data set's name: {', '.join(names)}"
+    )
+
+
 def prepare(
     source: str,
     from_: Path | None,

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from facefeat_jax.cli import main
 from facefeat_jax.data import drawn
 from facefeat_jax.data import prepare as prepare_module
 from facefeat_jax.data.builders import get_source
@@ -87,6 +88,25 @@ def test_glasses_and_apparel(glasses_files, apparel_files, lay_out, data_dir):
     split = open_split("apparel", "train", data_dir)
     names = [split.classes["shirt"][label] for label in split.labels["shirt"]]
     assert names == [file.split("_")[0] for file in split.source_files]
+
+
+def test_several_in_one_call(glasses_files, apparel_files, lay_out, pack, tmp_path, data_dir, monkeypatch, capsys):
+    monkeypatch.setattr(drawn, "TRAIN_SIZE", 8)
+    monkeypatch.setattr(drawn, "VAL_SIZE", 4)
+    downloads = lay_out(glasses_files, "downloads/glasses").parent
+    pack(apparel_files, "downloads/apparel.zip")
+    command = ["prepare", "--from", str(downloads), "--data-dir", str(data_dir), "--json"]
+    # A name that is not there is told before the first is prepared.
+    assert main([*command, "glasses", "fairface"]) == 2
+    assert "neither fairface/ nor fairface.zip" in capsys.readouterr().err and not data_dir.exists()
+    assert main([*command, "glasses", "avatars", "apparel"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [one["source"] for one in told] == ["glasses", "avatars", "apparel"]
+    alone = prepare("apparel", downloads / "apparel.zip", tmp_path / "alone", progress=False)
+    assert told[2]["classes"] == alone.classes
+    # Of one that has to be downloaded, --from is its download.
+    one = ["prepare", "avatars", "glasses", "--from", str(downloads / "glasses"), "--data-dir", str(data_dir)]
+    assert main(one) == 0 and "glasses 1.0.0: already prepared" in capsys.readouterr().out
 
 
 def test_avatars_are_the_same_however_many_draw_them(data_dir, monkeypatch):
