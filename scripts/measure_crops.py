@@ -10,7 +10,7 @@ shown without a head, finds are counted only; `--sheet DIR` writes them as conta
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from facefeat_jax.benchmarking.machine import describe
 from facefeat_jax.data.dataset import Split, default_data_dir, open_split
 from facefeat_jax.data.images import decode
 from facefeat_jax.errors import run_and_exit
+from facefeat_jax.markdown import table
 from facefeat_jax.prediction.crops import FRAMES, WHOLE, Box, crop
 from facefeat_jax.prediction.faces import HaarFinder, open_finder
 from facefeat_jax.prediction.predictor import Predictor
@@ -199,7 +200,7 @@ def page(results: dict[str, Any]) -> str:
     """Returns the figures as Markdown."""
     about = results["environment"]
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    finding = _table(
+    finding = table(
         ["pictures", "cascade", "number", "missed", "false finds", "none found", "one", "more"],
         [
             [source, name, *(f"{one[key]}" if key in one else "" for key in _COUNTS)]
@@ -207,14 +208,14 @@ def page(results: dict[str, Any]) -> str:
             for name, one in by_name.items()
         ],
     )
-    framing = _table(
+    framing = table(
         ["pictures", "left", "top", "right", "bottom", "number"],
         [
             [source, *(f"{one[side]:.2f}" for side in ("left", "top", "right", "bottom")), f"{one['n']}"]
             for source, one in results["frames"].items()
         ],
     )
-    accuracy = _table(
+    accuracy = table(
         ["head", "pictures", *_CROPS],
         [
             [task, f"{one['n']}", *(f"{one[name]:.3f}" if name in one else "" for name in _CROPS)]
@@ -227,16 +228,11 @@ def page(results: dict[str, Any]) -> str:
         run=results["run"],
         trained=results["trained"],
         machine=machine,
-        finding=finding,
+        finding="\n".join(finding),
         used=used,
-        framing=framing,
-        accuracy=accuracy,
+        framing="\n".join(framing),
+        accuracy="\n".join(accuracy),
     )
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    rule = ["---", *("---:" for _ in header[1:])]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *rows))
 
 
 def main() -> int:

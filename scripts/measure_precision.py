@@ -18,6 +18,7 @@ from facefeat_jax.errors import run_and_exit
 from facefeat_jax.evaluation.answers import Answers
 from facefeat_jax.evaluation.evaluate import answers_of_run
 from facefeat_jax.evaluation.metrics import head_result, predicted, probabilities
+from facefeat_jax.markdown import table
 from facefeat_jax.models.values import split_values
 from facefeat_jax.run_folder import Run, open_run
 from facefeat_jax.runtime import start_up
@@ -46,17 +47,15 @@ def main(run: tyro.conf.Positional[Path], data_dir: Path | None = None) -> None:
     start_up()
     opened = open_run(run)
     single, half = (answers_in(opened, dtype, data_dir) for dtype in ("float32", "bfloat16"))
-    print("| " + " | ".join(COLUMNS) + " |")
-    print("| --- |" + " ---: |" * (len(COLUMNS) - 1))
+    rows = []
     for head in single.classes:
         (logits, labels), (logits_of_half, _) = single.labelled(head), half.labelled(head)
         one, two = (head_result(values, labels, batch_size=32) for values in (logits, logits_of_half))
         other = int(np.sum(predicted(logits) != predicted(logits_of_half)))
         largest = np.abs(probabilities(logits) - probabilities(logits_of_half)).max()
-        print(
-            f"| {head} | {one.n:,} | {one.accuracy:.4f} | {two.accuracy:.4f} | {one.loss:.4f} | {two.loss:.4f} "
-            f"| {other} | {largest:.4f} |"
-        )
+        figures = (one.accuracy, two.accuracy, one.loss, two.loss)
+        rows.append([head, f"{one.n:,}", *(f"{figure:.4f}" for figure in figures), other, f"{largest:.4f}"])
+    print("\n".join(table(COLUMNS, rows)))
 
 
 if __name__ == "__main__":

@@ -100,7 +100,20 @@ def avatars_dir(once) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny(avatars_dir: Path):
+def small_trunk() -> str:
+    """The name of a ResNet with one narrow block a stage, known to this process; it compiles and trains in seconds."""
+    from facefeat_jax.models.registry import ARCHITECTURES, Architecture
+    from facefeat_jax.models.resnet import ResNet
+
+    def build(**options) -> ResNet:
+        return ResNet((1, 1, 1, 1), width=8, **options)
+
+    ARCHITECTURES["small"] = Architecture("small", build, 64, ResNet.STAGES, ResNet.LAST, "tests")
+    return "small"
+
+
+@pytest.fixture(scope="session")
+def tiny(avatars_dir: Path, small_trunk: str):
     """Returns a function from fields to a `TrainConfig` that trains in seconds."""
     from facefeat_jax.config import TrainConfig
 
@@ -109,6 +122,7 @@ def tiny(avatars_dir: Path):
             run=run,
             data_dir=avatars_dir,
             sources=("avatars",),
+            trunk=small_trunk,
             weights="random",
             image_size=32,
             batch_size=8,
@@ -127,3 +141,11 @@ def trained_run(tiny, once) -> Path:
     from facefeat_jax.training.loop import train
 
     return once("runs", lambda folder: train(tiny(folder / "trained"))) / "trained"
+
+
+@pytest.fixture(scope="session")
+def resnet18_run(tiny, once) -> Path:
+    """The same of the network that the notebook trains; tests only read it."""
+    from facefeat_jax.training.loop import train
+
+    return once("resnet18", lambda folder: train(tiny(folder / "trained", trunk="resnet18", epochs=1))) / "trained"

@@ -17,21 +17,21 @@ from facefeat_jax.run_folder import open_run
 
 
 @pytest.fixture(scope="session")
-def notebook_file(trained_run, tmp_path_factory):
+def notebook_file(resnet18_run, tmp_path_factory):
     """A file as the notebook saves one: its names, and no word on classes."""
     path = tmp_path_factory.mktemp("notebook") / "model.pth"
-    weights_conversion.write(path, weights_conversion.to_torch(open_run(trained_run).model))
+    weights_conversion.write(path, weights_conversion.to_torch(open_run(resnet18_run).model))
     return path
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_there_and_back_keeps_every_bit_and_the_class_names(trained_run, tmp_path, suffix):
+def test_there_and_back_keeps_every_bit_and_the_class_names(resnet18_run, tmp_path, suffix):
     file = tmp_path / f"model{suffix}"
-    export(trained_run, file)
+    export(resnet18_run, file)
     made = convert(file, tmp_path / "run")
     assert made.note == ""
-    assert made.spec.classes == open_run(trained_run).spec.classes
-    before = weights_conversion.to_torch(open_run(trained_run).model)
+    assert made.spec.classes == open_run(resnet18_run).spec.classes
+    before = weights_conversion.to_torch(open_run(resnet18_run).model)
     after = weights_conversion.to_torch(open_run(tmp_path / "run").model)
     assert len(before) == 132
     for name in before:
@@ -48,8 +48,8 @@ def test_a_file_of_the_notebooks_gets_its_training_order_of_colours_and_that_is_
     assert spec.image_size == 224
 
 
-def test_a_converted_run_is_evaluated_by_class_name_not_by_number(trained_run, notebook_file, avatars_dir, tmp_path):
-    ours, colours = open_run(trained_run), ("white", "pink", "blue", "black", "red", "yellow", "green", "brown")
+def test_a_converted_run_is_evaluated_by_class_name_not_by_number(resnet18_run, notebook_file, avatars_dir, tmp_path):
+    ours, colours = open_run(resnet18_run), ("white", "pink", "blue", "black", "red", "yellow", "green", "brown")
     tensors = weights_conversion.read(notebook_file)
     # The same head with its outputs in the notebook's order is the same classifier.
     order = [ours.spec.classes["shirt"].index(colour) for colour in colours]
@@ -128,7 +128,7 @@ def test_a_head_whose_name_is_no_name_is_refused(notebook_file, tmp_path):
     assert str(caught.value).isprintable()
 
 
-def test_a_folder_in_the_way_is_not_touched(notebook_file, tmp_path, trained_run):
+def test_a_folder_in_the_way_is_not_touched(notebook_file, tmp_path, resnet18_run):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "precious.txt").write_text("mine")
     with pytest.raises(UserError, match="not empty"):
@@ -136,10 +136,10 @@ def test_a_folder_in_the_way_is_not_touched(notebook_file, tmp_path, trained_run
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["precious.txt"]
 
 
-def test_the_commands_answer_in_json(trained_run, tmp_path, capsys):
-    assert main(["export", str(trained_run), "--to", "torch", str(tmp_path / "m.pth"), "--json"]) == 0
+def test_the_commands_answer_in_json(resnet18_run, tmp_path, capsys):
+    assert main(["export", str(resnet18_run), "--to", "torch", str(tmp_path / "m.pth"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["classes"]["gender"] == ["female", "male"]
     assert main(["convert", str(tmp_path / "m.pth"), "--to", str(tmp_path / "run"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["note"] == ""
-    assert main(["export", str(trained_run), str(tmp_path / "m.onnx")]) == 2
+    assert main(["export", str(resnet18_run), str(tmp_path / "m.onnx")]) == 2
     assert ".safetensors" in capsys.readouterr().err

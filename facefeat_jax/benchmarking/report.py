@@ -12,6 +12,7 @@ from facefeat_jax.benchmarking.figures import Figures
 from facefeat_jax.benchmarking.run import FORMAT
 from facefeat_jax.benchmarking.turns import Spread, spread
 from facefeat_jax.errors import UserError
+from facefeat_jax.markdown import row
 
 _TRAINED = {"layer4": "layer4 and heads", "all": "all", "none": "heads"}
 _BUSY = 0.3  # cores' worth of other work, above which figures are doubtful
@@ -119,16 +120,12 @@ def _significant(number: float, digits: int = 3) -> str:
     return f"{number:,.0f}" if abs(number) >= 10**digits else f"{number:.{digits}g}"
 
 
-def _row(*cells: object) -> str:
-    return "| " + " | ".join(map(str, cells)) + " |"
-
-
 def _table(title: str, about: str, header: Sequence[str], rows: list[str]) -> list[str]:
     if not rows:
         return []
     lines = ["", f"### {title}", ""]
     lines += [about, ""] if about else []
-    return [*lines, _row(*header), _row(*["---"] * len(header)), *rows]
+    return [*lines, row(*header), row(*["---"] * len(header)), *rows]
 
 
 def _gone(figures: Figures, case: dict[str, Any], name: str = "") -> str:
@@ -141,7 +138,7 @@ def _matmul(figures: Figures) -> list[str]:
         for name, title, entry in _entries(figures, case):
             found = figures.tflops(case["name"], name)
             size, precision = case["settings"]["size"], case["settings"]["precision"]
-            rows.append(_row(precision, size, title, _number(found) if entry["rounds"] else _gone(figures, case, name)))
+            rows.append(row(precision, size, title, _number(found) if entry["rounds"] else _gone(figures, case, name)))
     return _table("A large matrix product", "", ["precision", "size", "side", "TFLOP/s"], rows)
 
 
@@ -153,7 +150,7 @@ def _steps(figures: Figures) -> list[str]:
         "The batch is on the device already. Operations are counted from the mathematics, the same for all sides.",
         header,
         [
-            _row(_TRAINED[case["settings"]["trainable"]], *cells)
+            row(_TRAINED[case["settings"]["trainable"]], *cells)
             for case in figures.cases("step")
             for cells in _computed(figures, case)
         ],
@@ -163,7 +160,7 @@ def _steps(figures: Figures) -> list[str]:
 def _forward(figures: Figures) -> list[str]:
     header = ["precision", "batch", "side", "images/s", "ours against it", "TFLOP/s", "of the product's"]
     header += ["first call less a later one", "memory of the device"]
-    rows = [_row(*cells) for case in figures.cases("forward") for cells in _computed(figures, case)]
+    rows = [row(*cells) for case in figures.cases("forward") for cells in _computed(figures, case)]
     return _table("Forward", "The batch is on the device already.", header, rows)
 
 
@@ -202,7 +199,7 @@ def _rates(figures: Figures) -> list[str]:
                     hands = f"{given['threads']} threads"
                 rate = _number(spread(figures.rates(case["name"], name))) if entry["rounds"] else ""
                 shown = rate or _gone(figures, case, name)
-                rows.append(_row(title, hands, shown, f"{_number(ratio)}×" if ratio else ""))
+                rows.append(row(title, hands, shown, f"{_number(ratio)}×" if ratio else ""))
         lines += _table(heading, about, ["side", "", "images/s", "ours against it"], rows)
     return lines
 
@@ -217,7 +214,7 @@ def _job(figures: Figures) -> list[str]:
                 title = f"{figures.results['sides']['ours']['title']}, recipe `{recipe}`"
             seconds = figures.job_seconds(case["name"], name)
             if not seconds:
-                rows.append(_row(what, title, _gone(figures, case, name), "", "", "", "", ""))
+                rows.append(row(what, title, _gone(figures, case, name), "", "", "", "", ""))
                 continue
             prepare = figures.prepare_seconds() if entry["side"] == "ours" else 0.0
             whole = [one["wall_seconds"] for one in entry["rounds"]]
@@ -228,7 +225,7 @@ def _job(figures: Figures) -> list[str]:
             extent = f"{one['epochs']} of {figures.epochs(case['name'])} epochs"
             extent += f", {one['share']:g} of the pictures" if one.get("share", 1) < 1 else ""
             rows.append(
-                _row(
+                row(
                     what,
                     title,
                     f"{_number(spread(seconds))} s"
@@ -257,11 +254,11 @@ def _start(figures: Figures) -> list[str]:
         for name, _, entry in _entries(figures, case):
             label = f"{case['name'].partition('/')[2]}, {name}"
             if not entry["rounds"]:
-                rows.append(_row(label, _gone(figures, case, name), "", "", ""))
+                rows.append(row(label, _gone(figures, case, name), "", "", ""))
                 continue
             kinds = ("wall_seconds", "compile_seconds", "trace_seconds", "lower_seconds")
             cells = [f"{_number(spread([one[kind] for one in entry['rounds']]))} s" for kind in kinds]
-            rows.append(_row(label, *cells))
+            rows.append(row(label, *cells))
     header = ["recipe, start", "whole process", "compiling, or reading the cache", "tracing", "lowering"]
     about = "A short run, in one new process after the other with the same cache. Nested traces count twice."
     return _table("First and second start", about, header, rows)
@@ -272,7 +269,7 @@ def _memory(figures: Figures) -> list[str]:
     for case in figures.cases("memory"):
         for name, _, entry in _entries(figures, case):
             held = spread([one["feed_anonymous_bytes"] / 2**20 for one in entry["rounds"]])
-            rows.append(_row(name, f"{_number(held)} MiB" if held else _gone(figures, case, name)))
+            rows.append(row(name, f"{_number(held)} MiB" if held else _gone(figures, case, name)))
     about = (
         "Anonymous memory (no file's pages) of a process that does nothing but take batches from the feed; its most."
     )

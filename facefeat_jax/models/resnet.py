@@ -112,6 +112,7 @@ class ResNet(Trunk):
     Args:
       stage_sizes: how many blocks `layer1` to `layer4` have; `resnet18` is (2, 2, 2, 2).
       block: `BasicBlock` or `Bottleneck`.
+      width: channels of the stem and of the first stage's 3x3 convolutions; each later stage doubles them.
       num_classes: width of the classifier `fc`; `None` leaves it out, and calling the network gives pooled features.
       in_channels: channels of the pictures.
       dtype: of the computation; the default is that of inputs and parameters together.
@@ -137,6 +138,7 @@ class ResNet(Trunk):
         stage_sizes: Sequence[int],
         *,
         block: type[BasicBlock] | type[Bottleneck] = BasicBlock,
+        width: int = 64,
         num_classes: int | None = None,
         in_channels: int = 3,
         dtype: DTypeLike | None = None,
@@ -146,31 +148,33 @@ class ResNet(Trunk):
     ):
         dtypes: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
 
-        def stage(in_features: int, width: int, blocks: int, stride: int) -> nnx.List:
-            features = width * block.EXPANSION
+        def stage(in_features: int, channels: int, blocks: int, stride: int) -> nnx.List:
+            features = channels * block.EXPANSION
             return nnx.List(
-                block(in_features if index == 0 else features, width, stride if index == 0 else 1, **dtypes, rngs=rngs)
+                block(
+                    in_features if index == 0 else features, channels, stride if index == 0 else 1, **dtypes, rngs=rngs
+                )
                 for index in range(blocks)
             )
 
         expansion = block.EXPANSION
         self.in_channels = in_channels
-        self.num_features = 512 * expansion
+        self.num_features = 8 * width * expansion
         self.dtype = dtype or param_dtype
         self.remat = remat
-        self.conv1 = conv(in_channels, 64, 7, 2, **dtypes, rngs=rngs)
-        self.bn1 = BatchNorm(64, **dtypes)
-        self.layer1 = stage(64, 64, stage_sizes[0], stride=1)
-        self.layer2 = stage(64 * expansion, 128, stage_sizes[1], stride=2)
-        self.layer3 = stage(128 * expansion, 256, stage_sizes[2], stride=2)
-        self.layer4 = stage(256 * expansion, 512, stage_sizes[3], stride=2)
+        self.conv1 = conv(in_channels, width, 7, 2, **dtypes, rngs=rngs)
+        self.bn1 = BatchNorm(width, **dtypes)
+        self.layer1 = stage(width, width, stage_sizes[0], stride=1)
+        self.layer2 = stage(width * expansion, 2 * width, stage_sizes[1], stride=2)
+        self.layer3 = stage(2 * width * expansion, 4 * width, stage_sizes[2], stride=2)
+        self.layer4 = stage(4 * width * expansion, 8 * width, stage_sizes[3], stride=2)
         self.fc = None if num_classes is None else torch_linear(self.num_features, num_classes, **dtypes, rngs=rngs)
 
     def stage(self, name: str, inputs: Maps, *, mask: Mask | None = None, rngs: nnx.Rngs | None = None) -> NewMaps:
         """Runs one stage.
 
-        The stages divide the images' height and width by 4, 4, 8, 16 and 32, and give 64, 64, 128, 256 and 512
-        channels; with bottlenecks 64, 256, 512, 1024 and 2048.
+        The stages divide the images' height and width by 4, 4, 8, 16 and 32, and give, of the usual width, 64, 64, 128,
+        256 and 512 channels; with bottlenecks 64, 256, 512, 1024 and 2048.
         """
         if name == "stem":
             x = nnx.relu(self.bn1(self.conv1(inputs), mask=mask))

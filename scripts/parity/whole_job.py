@@ -30,6 +30,7 @@ from facefeat_jax.data.dataset import default_data_dir
 from facefeat_jax.data.examples import Examples
 from facefeat_jax.data.index_stream import IndexBatch, in_order
 from facefeat_jax.errors import Interrupted, UserError
+from facefeat_jax.markdown import row
 from facefeat_jax.progress import Bar, say
 from facefeat_jax.run_folder import CONFIG, METRICS, write_json
 from weights_conversion.with_torch import require_torch
@@ -342,9 +343,6 @@ def report(results: dict[Side, dict[str, Any]]) -> str:
         lines.append(
             f"| {title[side]} | {results[side]['date']} | {where} | {versions} | {results[side]['seconds']:.0f} s |"
         )
-
-    def row(*cells: object) -> str:
-        return "| " + " | ".join(map(str, cells)) + " |"
 
     def header(*first: str, figures: tuple[str, ...]) -> list[str]:
         names = [*first, *(f"{title[side]}: {figure}" for figure in figures for side in sides)]

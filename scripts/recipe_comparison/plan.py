@@ -115,6 +115,7 @@ def ablation(seed: int = 0) -> list[Row]:
     everything = {one: best.get(one, TRIED[one]) for fields in INGREDIENTS.values() for one in fields}
     rows.append(Row("ablation", "with all", seed, {**scheduled, **everything}))
     rows.append(Row("ablation", "best", seed, best))
+    rows.append(Row("ablation", "best, bfloat16", seed, {**best, "dtype": "bfloat16"}))
     return rows
 
 

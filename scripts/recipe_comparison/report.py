@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from facefeat_jax.errors import UserError
+from facefeat_jax.markdown import table
 from facefeat_jax.run_folder import write_file, write_json
 from recipe_comparison.plan import Row, ablation, seeds
 
@@ -99,11 +100,6 @@ def _size(rows: Sequence[Found]) -> str:
     )
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    rule = ["---", *("---:" for _ in header[1:])]
-    return ["| " + " | ".join(cells) + " |" for cells in (header, rule, *rows)]
-
-
 def _spread(values: Sequence[float]) -> str:
     if len(values) == 1:
         return f"{values[0]:.3f}"
@@ -135,7 +131,7 @@ def _seeds(rows: Sequence[Found]) -> list[str]:
             ahead = sum(sign * (two - one) > 0 for one, two in zip(*sides, strict=True))
             floor = f"{FLOORS[head]:.3f}" if figure == "accuracy" else ""
             body.append([f"{head} {title}", *map(_spread, sides), f"{ahead} of {len(both)}", floor])
-    lines += _table(["", "baseline", "best", "seeds on which `best` is better", "linear floor"], body)
+    lines += table(["", "baseline", "best", "seeds on which `best` is better", "linear floor"], body)
     above = {head: sum(best[seed]["heads"][head]["accuracy"] > FLOORS[head] for seed in both) for head in HEADS}
     seeds_told = f"{len(both)} seeds" if len(both) > 1 else "1 seed"
     told = ", ".join(f"{head} on {count} of {seeds_told}" for head, count in above.items())
@@ -167,7 +163,7 @@ def _defect(rows: Sequence[Found]) -> list[str]:
             last = {entry["task"]: entry for entry in row["history"]}
             pairs = [f"{last[head]['accuracy']:.3f} → {row['heads'][head]['accuracy']:.3f}" for head in HEADS]
             body.append([f"{schedule}, seed {seed}", *pairs])
-    return lines + _table(["accuracy after its own last pass → of the final weights", *HEADS], body)
+    return lines + table(["accuracy after its own last pass → of the final weights", *HEADS], body)
 
 
 def _split(rows: Sequence[Found]) -> list[str]:
@@ -189,7 +185,7 @@ def _split(rows: Sequence[Found]) -> list[str]:
         ]
         for figure, title in FIGURES.items()
     ]
-    lines += _table(["", "no person in both", "plain split"], body)
+    lines += table(["", "no person in both", "plain split"], body)
     return [*lines, "", "Part of the difference is that the plain split trains on more pictures."]
 
 
@@ -208,7 +204,7 @@ def _ablation(rows: Sequence[Found]) -> list[str]:
         cells = [_three(one) for one in figures]
         means = [np.mean([one[figure] for one in figures]) for figure in FIGURES]
         body.append([row["name"], *cells, " / ".join(f"{mean:.3f}" for mean in means)])
-    lines += _table(["accuracy / loss / calibration error", *HEADS, "mean"], body)
+    lines += table(["accuracy / loss / calibration error", *HEADS, "mean"], body)
     return [*lines, "", *_settings(rows)]
 
 
