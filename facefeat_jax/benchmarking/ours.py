@@ -91,7 +91,7 @@ def _config(settings: Settings, **fields: Any) -> TrainConfig:
         "data_dir": Path(settings["data_dir"]),
         "sources": tuple(settings["sources"]),
         "image_size": settings["image_size"],
-        "weights": "random",  # the figures are of speed; a file of weights need not be at hand
+        "weights": settings.get("weights", "random"),  # the figures are of speed
         **settings.get("fields", {}),
         **fields,
     }

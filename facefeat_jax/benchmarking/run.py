@@ -212,6 +212,8 @@ class _Benchmark:
         entry = case.entries[name]
         data_dir = self._place.faces(entry.settings["count"]) if case.stage == "memory" else self._place.data
         common = {"data_dir": str(data_dir), "listing": str(self._place.listing), "work": str(work)}
+        if case.operation == "job":
+            common["weights"] = str(self._place.weights)
         return {"sources": ["fairface", "glasses", "apparel"], **common, **case.settings, **entry.settings}
 
     def _takers(self, case: Case, entries: dict[str, dict[str, Any]]) -> dict[str, Callable[[int], Any]]:

@@ -17,6 +17,11 @@ from facefeat_jax.errors import UserError
 from facefeat_jax.progress import say
 
 _PREPARE_SECONDS = 3600
+# Real ones may not be at hand, and jobs take as long with any: random numbers in a file as torchvision's.
+_WRITE_WEIGHTS = """import sys, facefeat_jax, weights_conversion
+trunk = facefeat_jax.create_model("resnet18", tasks=["gender"]).trunk
+weights_conversion.write(sys.argv[1], weights_conversion.to_torch(trunk))
+"""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,11 @@ class Workplace:
         return self.folder / "listing.json"
 
     @property
+    def weights(self) -> Path:
+        """What jobs start from: a trunk's weights with torchvision's names."""
+        return self.folder / "trunk.pth"
+
+    @property
     def log(self) -> Path:
         """What workers say on standard error."""
         return self.folder / "workers.log"
@@ -69,13 +79,14 @@ class Workplace:
 
     def remove(self) -> None:
         """Deletes what was made, but for the log and the listing."""
+        self.weights.unlink(missing_ok=True)
         for path in (self.downloads, self.data, *(self.folder / name for name in ("caches", "rounds"))):
             shutil.rmtree(path, ignore_errors=True)
         for path in (*self.folder.glob("faces-*"), *self.folder.glob("made-*")):
             shutil.rmtree(path, ignore_errors=True)
 
     def fill(self, *, downloads: Path | None, fraction: float) -> dict[str, Any]:
-        """Lays the pictures out and prepares them.
+        """Lays the pictures out and prepares them, and writes weights to start from.
 
         Args:
           downloads: folder of the three downloads; None makes pictures.
@@ -87,6 +98,10 @@ class Workplace:
         Raises:
           UserError: the pictures can't be had or prepared.
         """
+        try:
+            run_command(["-c", _WRITE_WEIGHTS, str(self.weights)], {}, self.log, timeout=_PREPARE_SECONDS)
+        except SideError as error:
+            raise UserError(f"writing weights failed: {error}") from error
         started = time.perf_counter()
         if downloads is None:
             say(f"benchmark: making {fraction:g} of the full size in pictures")

@@ -49,10 +49,12 @@ def _is_tuned(settings: Settings) -> bool:
     return settings["mode"] == "tuned"
 
 
-def _network(trainable: str) -> MultiTaskNet:
-    """Returns the network with random weights: the notebook's freezing, or none, or all of the trunk."""
+def _network(trainable: str, weights: str | None = None) -> MultiTaskNet:
+    """Returns the network, from random weights or those of a trunk: the notebook's freezing, or none, or all of it."""
     torch.manual_seed(0)
     model = MultiTaskNet()
+    if weights is not None:
+        model.backbone.load_state_dict(torch.load(weights, weights_only=True))
     if trainable == "layer4":
         freeze_early_layers(model)
     elif trainable == "none":
@@ -62,7 +64,7 @@ def _network(trainable: str) -> MultiTaskNet:
 
 def _trainer(settings: Settings, trainable: str) -> Trainer:
     return Trainer(
-        _network(trainable),
+        _network(trainable, settings.get("weights")),
         DEVICE,
         settings["precision"],
         compiled=settings.get("compile", False),
@@ -244,7 +246,7 @@ Program = Callable[[str, DataLoader, DataLoader], tuple[int, int, float]]  # tra
 
 
 def _written_job(settings: Settings) -> Program:
-    model = _network(settings["trainable"]).to(DEVICE)
+    model = _network(settings["trainable"], settings["weights"]).to(DEVICE)
     optimizer = training.make_optimizer(model)
 
     def program(task: str, train: DataLoader, val: DataLoader) -> tuple[int, int, float]:

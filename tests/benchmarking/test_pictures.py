@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import weights_conversion
 from facefeat_jax.benchmarking import synthetic
 from facefeat_jax.benchmarking.pictures import Listing, read_listing, write_listing
 from facefeat_jax.benchmarking.subset import write_subset
@@ -167,6 +168,7 @@ def test_the_workplace_lays_out_and_prepares(downloads, tmp_path):
     assert about["kind"] == "real" and about["counts"]["train"]["gender"] == 70
     assert set(about["prepare_seconds"]) == {"fairface glasses apparel"}  # one call
     assert min(about["prepare_seconds"].values()) > 0.1
+    assert len(weights_conversion.read(place.weights)) == 120  # torchvision's names, without its classifier
     place.remove()
     assert sorted(path.name for path in place.folder.iterdir()) == ["listing.json", "workers.log"]
     with pytest.raises(UserError, match="not empty"):  # it would be deleted at the end
