@@ -4,9 +4,9 @@
 
 Wants what `baseline` wants. At 64 px from random weights every head of the final weights is better than by the
 baseline's rules on each of three seeds, and above a linear model; what each ingredient is worth was measured at 32 px
-with one seed: docs/benchmarks/recipes.md. Crop, colour, erasing and an average of the weights, which are fields too, did
-not earn their place there: in runs of some hundred steps nothing is learned by heart. From ImageNet weights at 224 px,
-as it stands here, it was not measured: that needs a download and a GPU.
+with one seed: docs/benchmarks/recipes.md. Crop, colour, erasing and an average of the weights, which are fields too,
+did not earn their place there: in runs of some hundred steps nothing is learned by heart. From ImageNet weights at
+224 px, as it stands here, it was not measured: that needs a download and a GPU.
 """
 
 from pathlib import Path

@@ -349,11 +349,6 @@ def _predict(argv: Sequence[str]) -> int:
     if arguments.boxes and (arguments.faces or arguments.face_model):
         raise UserError("--boxes says where the faces are and --faces looks for them; give one of them")
     people = bool(arguments.boxes or arguments.faces or arguments.face_model)
-    if people and arguments.out:
-        raise UserError(
-            "--out holds one answer for each picture, and with --faces or --boxes there may be more; write them to "
-            "standard output, with --format jsonl or csv"
-        )
     if people and arguments.explain:
         raise UserError("--explain is about whole pictures; give it without --faces and --boxes")
     predictor = Predictor.from_run(
@@ -362,10 +357,14 @@ def _predict(argv: Sequence[str]) -> int:
         checkpoint=arguments.checkpoint,
         explain=arguments.explain,
     )
+    origin: dict[str, object] = {}
+    group = arguments.batch_size
     if people:
-        from facefeat_jax.prediction.people import people_of
+        from facefeat_jax.prediction.people import WINDOW, origin_of, people_of
 
         answers = people_of(predictor, boxes=arguments.boxes, face_model=arguments.face_model, draw=arguments.draw)
+        origin["people"] = origin_of(boxes=arguments.boxes, face_model=arguments.face_model)
+        group = WINDOW
     elif arguments.draw:
         from facefeat_jax.prediction.people import whole_of
 
@@ -389,7 +388,7 @@ def _predict(argv: Sequence[str]) -> int:
     if arguments.out is not None:
         from facefeat_jax.prediction.stream import write_answers
 
-        about = {"model": predictor.fingerprint(), "classes": predictor.spec.classes}
+        about = {"model": predictor.fingerprint(), "classes": predictor.spec.classes, **origin}
         total = None if arguments.images == ("-",) else len(arguments.images)
         written = write_answers(
             answers,
@@ -398,8 +397,9 @@ def _predict(argv: Sequence[str]) -> int:
             tasks=tasks,
             about=about,
             resume=arguments.resume,
-            group=arguments.batch_size,
+            group=group,
             total=total,
+            people=people,
         )
         earlier = f", {written.before:,} of them from before" if written.before else ""
         say(f"facefeat: {written.pictures:,} pictures in {arguments.out}{earlier}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from facefeat_jax.data.images import BadImageError, decode
+from facefeat_jax.errors import UserError
 from facefeat_jax.prediction.boxes import read_boxes
 from facefeat_jax.prediction.crops import WHOLE, Box, Person, crop, frames_of
 from facefeat_jax.prediction.drawing import Album
@@ -23,7 +25,7 @@ NO_FACE = "no face found"
 NO_BOX = "no box given"
 
 # Pictures at a time: they may be large, and each has several crops.
-_WINDOW = 8
+WINDOW = 8
 
 Locate = Callable[[str, np.ndarray], list[Box]]
 """Takes a picture's name and pixels; returns the faces' boxes, which may reach outside."""
@@ -107,7 +109,7 @@ class PeoplePredictor:
         with ThreadPoolExecutor(self._threads) as pool:
 
             def begun() -> list[Future[_Picture]]:
-                return [pool.submit(self._look, source) for source in islice(remaining, _WINDOW)]
+                return [pool.submit(self._look, source) for source in islice(remaining, WINDOW)]
 
             current = begun()
             while current:
@@ -182,6 +184,21 @@ def people_of(
     else:
         found = PeoplePredictor(predictor, locate_by(open_finder(face_model)), keep_pictures=bool(draw))
     return partial(_drawn, found, draw)
+
+
+def origin_of(*, boxes: Path | None = None, face_model: Path | None = None) -> dict[str, str]:
+    """Returns what says where the people are, as `people_of` is told: a name, and a file's SHA-256.
+
+    Raises:
+      UserError: the file can't be read.
+    """
+    path = boxes or face_model
+    if path is None:
+        return {"faces": "Haar cascade"}
+    try:
+        return {"boxes" if boxes else "faces": hashlib.sha256(path.read_bytes()).hexdigest()}
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror or error})") from error
 
 
 def whole_of(predictor: Predictor, draw: Path) -> Callable[[Iterable[str | Path]], Iterator[Prediction]]:

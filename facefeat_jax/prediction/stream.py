@@ -34,7 +34,7 @@ class Written:
     """What `write_answers` did.
 
     Attributes:
-      pictures: answers in the file.
+      pictures: answered in the file.
       before: how many of them were there already.
       bad: how many pictures of all can't be used.
     """
@@ -54,11 +54,12 @@ def write_answers(
     resume: bool = False,
     group: int = 1,
     total: int | None = None,
+    people: bool = False,
 ) -> Written:
-    """Writes an answer for each picture, in order, as soon as it is there.
+    """Writes an answer for each picture, or for each person in it, in order, as soon as it is there.
 
     Args:
-      stream: gives one answer for each name, in their order: `Predictor.stream`.
+      stream: gives one answer for each name, in their order: `Predictor.stream`; or those of `people.people_of`.
       names: the pictures' files.
       out: the file; its suffix, `.jsonl` or `.csv`, says the form.
       tasks: the heads, in the order of the columns.
@@ -67,6 +68,8 @@ def write_answers(
       group: pictures that are answered together, a batch. A resumed run begins with a whole one: the last digits of an
         answer depend on the size of its batch, and the file shall be the same as without the interruption.
       total: number of names where it is known, for the bar.
+      people: whether there may be several answers for a picture. Then nothing says that a file's last picture is
+        complete, and a resumed run answers its group anew.
 
     Raises:
       UserError: another suffix; the file is there and `resume` is not set; it is not of these pictures, in this order,
@@ -82,8 +85,9 @@ def write_answers(
         with only_one(out):
             _settle_about(out.with_name(out.name + ".about.json"), {"form": form, **about}, is_new, out)
             with out.open("r+b") as file:
-                remaining, before, bad = _skip_done(file, names, out, form, tasks, group)
-                return _go_on(file, stream(remaining), out, form, tasks, Written(before, before, bad), total)
+                remaining, before, bad = _skip_done(file, names, out, form, tasks, group, people)
+                start = Written(before, before, bad)
+                return _go_on(file, stream(remaining), out, form, tasks, start, total, people)
     except BlockingIOError:
         raise UserError(f"another process is writing {out}; wait for it, or give another file") from None
     except OSError as error:
@@ -108,42 +112,66 @@ def _settle_about(path: Path, about: Mapping[str, Any], is_new: bool, out: Path)
         raise UserError(f"{out} was made with another {', '.join(differ)} (see {path}); give another file")
 
 
+@dataclass(frozen=True)
+class _Row:
+    """An answer in the file.
+
+    Attributes:
+      source: the picture's file name; None for the header.
+      begins: whether it is its picture's first.
+      is_bad: whether it says that the picture can't be used.
+      end: where it ends in the file, in bytes.
+    """
+
+    source: str | None
+    begins: bool
+    is_bad: bool
+    end: int
+
+
 def _skip_done(
-    file: IO[bytes], names: Iterable[str], out: Path, form: str, tasks: Sequence[str], group: int
+    file: IO[bytes], names: Iterable[str], out: Path, form: str, tasks: Sequence[str], group: int, people: bool
 ) -> tuple[Iterator[str], int, int]:
-    """Walks along the answers in the file and the pictures; cuts the file after the last whole group of answers.
+    """Walks along the answers in the file and the pictures; cuts the file after the last whole group of pictures.
 
     Returns:
-      The names that are left, the number of answers, and how many of them say that the picture can't be used.
+      The names that are left, the number of pictures that are answered, and how many of them can't be used.
     """
     remaining = iter(names)
+    name: str | None = None
     done = bad = whole = 0
-    start, since = (0, 0, 0), []  # the last group's beginning, and the pictures that were answered from there on
-    for source, is_bad, end in (_rows_jsonl if form == "jsonl" else _rows_csv)(file, out, tasks):
-        whole = end
-        if source is not None:  # else it is the header
-            name = next(remaining, None)
-            if name != source:
+    start = (0, 0, 0)  # where the last group begins
+    since: list[str] = []  # the pictures that were answered from there on
+    rows = _rows_jsonl(file, out) if form == "jsonl" else _rows_csv(file, out, columns(tasks, people=people), people)
+    for row in rows:
+        if row.source is not None:
+            if row.begins:
+                if done % group == 0:
+                    start, since = (whole, done, bad), []
+                name = next(remaining, None)
+                done += 1
+                since.append(row.source)
+            if name != row.source:
                 here = "the list ends" if name is None else f"the list has {name!r}"
                 raise UserError(
-                    f"{out}: answer {done + 1:,} is for {source!r} where {here}; "
+                    f"{out}: answer {done:,} is for {row.source!r} where {here}; "
                     "--resume takes the same pictures in the same order (more may follow), or give another file"
                 )
-            done += 1
-            bad += is_bad
-            since.append(name)
-        if done % group == 0:
-            start, since = (whole, done, bad), []
-    if (following := next(remaining, None)) is not None:
+            bad += row.is_bad
+        whole = row.end
+    if not people and done % group == 0:
+        start, since = (whole, done, bad), []
+    following = next(remaining, None)
+    if people or following is not None:
         whole, done, bad = start
-        remaining = chain(since, [following], remaining)
+        remaining = chain(since, [] if following is None else [following], remaining)
     file.truncate(whole)
     file.seek(whole)
     return remaining, done, bad
 
 
-def _rows_jsonl(file: IO[bytes], out: Path, tasks: Sequence[str]) -> Iterator[tuple[str, bool, int]]:
-    """Yields (file's name, whether it is bad, where its line ends) for each whole line."""
+def _rows_jsonl(file: IO[bytes], out: Path) -> Iterator[_Row]:
+    """Yields each whole line's answer."""
     end = 0
     for number, line in enumerate(file, 1):
         if not line.endswith(b"\n"):
@@ -151,14 +179,13 @@ def _rows_jsonl(file: IO[bytes], out: Path, tasks: Sequence[str]) -> Iterator[tu
         end += len(line)
         try:
             row = json.loads(line)
-            source, is_bad = str(row["file"]), "error" in row
-        except (ValueError, TypeError, KeyError, RecursionError):
+            yield _Row(str(row["file"]), row.get("person", 1) == 1, "error" in row, end)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise UserError(f"{out}, line {number:,}: not an answer of predict's; give another file") from None
-        yield source, is_bad, end
 
 
-def _rows_csv(file: IO[bytes], out: Path, tasks: Sequence[str]) -> Iterator[tuple[str | None, bool, int]]:
-    """Yields the same for each whole row, the header's with None; a name with a line break goes over several lines."""
+def _rows_csv(file: IO[bytes], out: Path, header: list[str], people: bool) -> Iterator[_Row]:
+    """Yields each whole row's answer, and the header; a name with a line break goes over several lines."""
     read = 0
 
     def texts() -> Iterator[str]:
@@ -169,7 +196,6 @@ def _rows_csv(file: IO[bytes], out: Path, tasks: Sequence[str]) -> Iterator[tupl
             read += len(line)
             yield line.decode("utf-8", "surrogateescape")
 
-    header = columns(tasks)
     reader = csv.reader(texts(), strict=True)
     number = 0
     while True:
@@ -182,7 +208,10 @@ def _rows_csv(file: IO[bytes], out: Path, tasks: Sequence[str]) -> Iterator[tupl
             return
         if len(row) != len(header) or (number == 1 and row != header):
             raise UserError(f"{out}, row {number:,}: not an answer of predict's for these heads; give another file")
-        yield (row[0] if number > 1 else None), bool(row[-1]) and number > 1, read
+        if number == 1:
+            yield _Row(None, False, False, read)
+        else:
+            yield _Row(row[0], not people or row[1] in ("", "1"), bool(row[-1]), read)
 
 
 def _go_on(
@@ -193,16 +222,18 @@ def _go_on(
     tasks: Sequence[str],
     start: Written,
     total: int | None,
+    people: bool,
 ) -> Written:
     done, bad, said = start.pictures, start.bad, time.monotonic()
 
     def counted() -> Iterator[Prediction]:
-        nonlocal bad
+        nonlocal done, bad
         for prediction in predictions:
+            done += prediction.person is None or prediction.person.number == 1
             bad += prediction.error is not None
             yield prediction
 
-    written = lines(counted(), tasks, form)
+    written = lines(counted(), tasks, form, people=people)
     if form == "csv":
         header = next(written)  # it comes before any picture is looked at
         if not file.tell():
@@ -210,12 +241,11 @@ def _go_on(
     of = "" if total is None else f" of {total:,}"
     try:
         with Bar("predicting", total, completed=start.before) as bar:
-            for line in written:
+            for number, line in enumerate(written, 1):
                 file.write(line.encode("utf-8", "surrogateescape") + b"\n")
-                done += 1
-                if done % _FLUSH_EVERY == 0:
+                if number % _FLUSH_EVERY == 0:
                     file.flush()
-                bar.advance(1)
+                bar.advance(done - start.pictures - bar.done)
                 if not bar.is_shown and time.monotonic() - said > _SAY_EVERY_S:
                     said = time.monotonic()
                     say(f"facefeat: {done:,}{of} pictures, {bar.rate:.0f} a second")

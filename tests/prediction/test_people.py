@@ -224,6 +224,18 @@ def test_the_command_answers_for_each_person(trained_run, tmp_path, capsys, monk
     assert first["face"] == {"left": 10, "top": 10, "right": 30, "bottom": 30}
     assert last == {"file": str(tmp_path / "b.png"), "heads": {}, "note": "no box given"}
 
+    answers = tmp_path / "answers.csv"
+    assert call(capsys, *arguments, "--out", answers)[0] == 0
+    assert [row["person"] for row in csv.DictReader(answers.read_text().splitlines())] == ["1", "2", ""]
+    written = answers.read_bytes()
+    answers.write_bytes(written[:-20])
+    assert call(capsys, *arguments, "--out", answers, "--resume")[0] == 0
+    assert answers.read_bytes() == written
+    boxes.write_text(boxes.read_text() + "b.png,1,1,30,30\n")
+    code, out = call(capsys, *arguments, "--out", answers, "--resume")
+    assert code == 2
+    assert "was made with another people" in out.err
+
     code, out = call(capsys, *arguments, "--faces")
     assert code == 2
     assert "give one of them" in out.err

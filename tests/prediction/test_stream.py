@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ import pytest
 from facefeat_jax.cli import main
 from facefeat_jax.data.avatars import draw
 from facefeat_jax.errors import UserError
+from facefeat_jax.prediction.crops import Box, Person
 from facefeat_jax.prediction.predictor import HeadPrediction, Prediction
 from facefeat_jax.prediction.stream import Written, write_answers
 
@@ -99,6 +101,38 @@ def test_a_resumed_run_begins_with_a_whole_batch(tmp_path):
             done = write_answers(in_batches, NAMES, out, resume=True, **options)
             assert out.read_bytes() == whole and (done.before % 3 == 0 or done.before == 8) and done.bad == 8
         assert write_answers(in_batches, NAMES, out, resume=True, **options) == Written(8, 8, 8)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_with_several_answers_a_picture_it_goes_on_to_the_same_file(suffix, tmp_path, monkeypatch):
+    """Cut anywhere: a person's answer may be the last of its picture, and the next picture the same file again."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    names, people = ["a.png", "b.png", "b.png", "bad.png", "c.png"], {"a.png": 3, "b.png": 2, "c.png": 0}
+
+    def found(given: Iterable[str]) -> Iterator[Prediction]:
+        remaining = iter(given)
+        while batch := list(itertools.islice(remaining, 2)):
+            for name in batch:
+                if not people.get(name):
+                    yield Prediction(name, {}, error="bad" if name == "bad.png" else None, note=" and ".join(batch))
+                for number in range(1, people.get(name, 0) + 1):
+                    person = Person(number, Box(number, 0, 9, 9), "")
+                    yield replace(answer(name), person=person, note=" and ".join(batch))
+
+    out = tmp_path / f"answers{suffix}"
+    options = {"tasks": TASKS, "about": {}, "group": 2, "people": True}
+    assert write_answers(found, names, out, **options) == Written(5, 0, 1)
+    whole = out.read_bytes()
+    before = set()
+    for length in range(len(whole) + 1):
+        out.write_bytes(whole[:length])
+        done = write_answers(found, names, out, resume=True, **options)
+        assert out.read_bytes() == whole, length
+        assert (done.pictures, done.bad) == (5, 1)
+        before.add(done.before)
+    assert before == {0, 2, 4}
+    with pytest.raises(UserError, match=r"answer 3 is for 'b.png' where the list has 'c.png'"):
+        write_answers(found, ["a.png", "b.png", "c.png"], out, resume=True, **options)
 
 
 def test_more_pictures_may_follow_and_zeros_of_a_power_cut_are_mended(tmp_path):
