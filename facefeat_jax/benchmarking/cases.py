@@ -147,7 +147,9 @@ PLANS: dict[str, Plan] = {
 Device = Literal["cpu", "gpu"]
 
 
-def cases(plan: Plan, device: Device, cores: int, sides: Sequence[str], stages: Sequence[str]) -> list[Case]:
+def cases(
+    plan: Plan, device: Device, cores: int, sides: Sequence[str], stages: Sequence[str], only: Sequence[str] = ()
+) -> list[Case]:
     """Returns the cases of a plan, in the order in which they are worth having if time runs out.
 
     Args:
@@ -156,9 +158,10 @@ def cases(plan: Plan, device: Device, cores: int, sides: Sequence[str], stages: 
       cores: how many threads and workers to use.
       sides: who there is: `ours`, and perhaps `pytorch`, `tuned` and `compiled`.
       stages: which of `STAGES`.
+      only: which of their cases, by what their names begin with; none means all.
 
     Raises:
-      UserError: there is no such stage.
+      UserError: there is no such stage or case.
     """
     if unknown := sorted(set(stages) - set(STAGES)):
         raise UserError(f"no stage {', '.join(unknown)}; there are {', '.join(STAGES)}")
@@ -184,7 +187,10 @@ def cases(plan: Plan, device: Device, cores: int, sides: Sequence[str], stages: 
             }
             if entries:
                 found.append(Case(**{**case.__dict__, "entries": entries}))
-    return found
+    names = [case.name for case in found]
+    if absent := [one for one in only if not any(name.startswith(one) for name in names)]:
+        raise UserError(f"no case begins with {', '.join(absent)}; there are {', '.join(names)}")
+    return [case for case in found if case.name.startswith(tuple(only))] if only else found
 
 
 def _everybody() -> dict[str, Entry]:

@@ -25,6 +25,8 @@ class RunArguments:
     minute or two, to see that all of it works); the default is what there is to compute on."""
     stages: tuple[str, ...] = ()
     """Only these: matmul, decode, feed, step, forward, validation, start, job, memory."""
+    cases: tuple[str, ...] = ()
+    """Only these of them, by their names or what they begin with: job/heads, step/layer4/, ..."""
     downloads: Path | None = None
     """Folder with fairface/, glasses/ and apparel/, each as `facefeat prepare` takes it; the default is to make
     pictures."""
@@ -63,6 +65,7 @@ class RunArguments:
             work=self.work,
             plan=self.plan,
             stages=self.stages,
+            cases=self.cases,
             downloads=self.downloads,
             fraction=self.fraction if self.synthetic is None else self.synthetic,
             budget=self.budget,

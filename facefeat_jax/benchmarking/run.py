@@ -48,6 +48,7 @@ class Request:
       work: folder for pictures, caches and logs; None takes `work` in `out`.
       plan: a name in `PLANS`; None takes the device's.
       stages: which stages; none means all.
+      cases: which of their cases, by what their names begin with; none means all.
       downloads: folder of the three downloads; None makes pictures.
       fraction: of the pictures; None takes the plan's, or all of the downloads.
       budget: seconds after which no further case is begun.
@@ -60,6 +61,7 @@ class Request:
     work: Path | None = None
     plan: str | None = None
     stages: tuple[str, ...] = ()
+    cases: tuple[str, ...] = ()
     downloads: Path | None = None
     fraction: float | None = None
     budget: float | None = None
@@ -153,7 +155,7 @@ class _Benchmark:
             "sides": {name: {"title": side.title, "absent": side.absent} for name, side in self._sides.items()},
             "cases": [],
         }
-        planned = cases(plan, device, machine.cores(), list(self._sides), self._stages)
+        planned = cases(plan, device, machine.cores(), list(self._sides), self._stages, request.cases)
         if any(case.operation not in ("matmul", "step", "forward", "feed_memory") for case in planned):
             self._results["data"] = self._place.fill(downloads=request.downloads, fraction=fraction)
         self._write()

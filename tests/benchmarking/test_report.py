@@ -161,6 +161,10 @@ def test_plans_cover_every_stage_and_the_figures_to_reach_find_their_cases(plan)
     assert {entry.side for case in alone for entry in case.entries.values()} == {"ours"}
 
 
-def test_a_stage_that_is_not_there_is_refused():
+def test_a_stage_or_case_that_is_not_there_is_refused():
+    with pytest.raises(UserError, match="no case begins with job/head/; there are job/layer4, job/heads"):
+        cases(PLANS["cpu"], "cpu", 2, ["ours"], ["job"], ["job/heads", "job/head/"])
+    chosen = cases(PLANS["cpu"], "cpu", 2, ["ours"], ["job", "step"], ["job/heads", "step/all"])
+    assert [case.name for case in chosen] == ["job/heads", "step/all/float32/32"]
     with pytest.raises(UserError, match="no stage steps; there are matmul, decode"):
         cases(PLANS["quick"], "cpu", 1, ("ours",), ("steps",))
