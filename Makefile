@@ -2,6 +2,8 @@
 PYTHON ?= python3
 EXTRAS ?=
 VENV   ?= .venv
+# One of its own, so that nothing comes to need torch unnoticed.
+COMPARE_VENV ?= .venv-compare
 DATA   ?= data
 RUN    ?= runs/quickstart
 # Tests run in as many processes as there are cores, four at most. TESTS="-n 0" for one, where a debugger can get in.
@@ -44,8 +46,8 @@ test: $(VENV)/.ready-test ## lint, check types, run the tests
 
 # XLA_FLAGS is empty, not unset: tests would set flags that compile fast; here programs are compiled as users' are.
 compare: ## compare with PyTorch, live (Python 3.11; sets up .venv-compare with torch and torchvision)
-	$(MAKE) --no-print-directory VENV=.venv-compare .venv-compare/.ready-compare.test
-	XLA_FLAGS= .venv-compare/bin/python -m pytest tests/compare $(TESTS)
+	$(MAKE) --no-print-directory VENV=$(COMPARE_VENV) $(COMPARE_VENV)/.ready-compare.test
+	XLA_FLAGS= $(COMPARE_VENV)/bin/python -m pytest tests/compare $(TESTS)
 
 faults: $(VENV)/.ready-test ## run the fault campaigns in full (hours) and write docs/reliability.md
 	$(BIN)/python -m scripts.faults run --out docs/benchmarks/faults
