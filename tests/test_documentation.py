@@ -36,6 +36,8 @@ PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
 NOT_RUN = {"downloads the packages", "takes minutes", "needs the downloads", "needs torch", "prints the fields"}
 NOT_RUN |= {"needs a file of the notebook's", "with both in place"}
 DOWNLOADS = "downloads"
+# Pages that say what is in the weights that they train; on the others a narrower network does.
+WITH_RESNET18 = {"weights.md"}
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ WITH_BLOCKS = [page for page in PAGES if blocks_of(page)]
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch, avatars_dir):
+def place(page, tmp_path, monkeypatch, avatars_dir, small_trunk):
     """A working folder in which the commands of a page find what a reader would have."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TFDS_DATA_DIR", str(avatars_dir))
@@ -78,7 +80,8 @@ def place(tmp_path, monkeypatch, avatars_dir):
     apply_smoke = config.apply_smoke
 
     def small(one: config.TrainConfig) -> config.TrainConfig:
-        shrunk = apply_smoke(dataclasses.replace(one, smoke=True))
+        trunk = one.trunk if page in WITH_RESNET18 else small_trunk
+        shrunk = apply_smoke(dataclasses.replace(one, smoke=True, trunk=trunk))
         return dataclasses.replace(shrunk, run=one.run, smoke=False, epochs=1)
 
     monkeypatch.setattr(config, "apply_smoke", small)

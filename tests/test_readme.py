@@ -17,9 +17,9 @@ from .conftest import ROOT
 README = (ROOT / "README.md").read_text()
 
 
-def test_its_python_runs(trained_run, tmp_path):
+def test_its_python_runs(resnet18_run, tmp_path):
     (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "avatars").symlink_to(trained_run)
+    (tmp_path / "runs" / "avatars").symlink_to(resnet18_run)
     (tmp_path / "runs" / "pictures").mkdir()
     draw(5, 0).image.save(tmp_path / "runs" / "pictures" / "0.png")
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)

@@ -233,7 +233,8 @@ def step(settings: Settings) -> Measurement:
         table = Table(rows, {task: labels})
         indices = np.stack([np.random.RandomState(n).permutation(batch) for n in range(num_steps)]).astype(np.int32)
         batches = Batches(None, indices, {}, mask)
-    table, batches = jax.device_put((table, batches))
+    # Split over the devices, as the feeds do it.
+    table, batches = jax.device_put(table, placement.table), jax.device_put(batches, placement.batches)
     metrics: Any = None
 
     def call() -> None:
@@ -256,6 +257,7 @@ def forward(settings: Settings) -> Measurement:
     from flax import nnx
 
     from facefeat_jax.benchmarking.flops import forward_flops
+    from facefeat_jax.data.placement import Placement
     from facefeat_jax.evaluation.predict_step import make_predict_step
     from facefeat_jax.factory import create_model
     from facefeat_jax.models.values import split_values
@@ -266,7 +268,11 @@ def forward(settings: Settings) -> Measurement:
     model.eval()
     graphdef, params, batch_stats = split_values(model)
     run = make_predict_step(graphdef, spec, dtype)
-    images = jax.device_put(_images(settings))
+    placement = Placement()
+    if settings["batch"] % placement.num_devices:
+        placement = Placement(jax.devices()[:1])
+    params, batch_stats = jax.device_put((params, batch_stats), placement.replicated)
+    images = jax.device_put(_images(settings), placement.table)
     logits: Any = None
 
     def call() -> None:

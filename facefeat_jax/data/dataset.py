@@ -29,6 +29,7 @@ SUMMARY = "summary.json"
 LABEL, GROUP = "label_", "group_"
 """What columns of the listing begin with."""
 
+_FILE = "source_file"
 _UNKNOWN = -1
 
 
@@ -108,7 +109,7 @@ def open_split(source: str, split: Literal["train", "val"], data_dir: Path) -> S
         columns = _columns(content)
         classes = {task: tuple(_class_names(folder, task)) for task in described.tasks}
         labels = {task: _numbered(columns[LABEL + task], names) for task, names in classes.items()}
-        files = columns["source_file"]
+        files = columns[_FILE]
         if len(files) != summary["kept"][split]:
             raise ValueError(f"{listing.name} has {len(files)} lines, {summary['kept'][split]} were written")
         pictures = _Pictures(folder, split, len(files))
@@ -174,8 +175,22 @@ class _Pictures:
 
 
 def _columns(content: bytes) -> dict[str, list[str]]:
-    header, *lines = csv.reader(io.StringIO(content.decode("utf-8"), newline=""))
-    return {name: list(values) for name, values in zip(header, zip(*lines, strict=True), strict=True)}
+    """Returns the columns of a listing that are kept: files, labels and groups.
+
+    Line by line: all cells of a large listing at once take ten times what is kept of them, and leave the memory in
+    which that lies full of holes. Labels and groups are few texts, each held once.
+    """
+    lines = csv.reader(io.TextIOWrapper(io.BytesIO(content), "utf-8", newline=""))
+    header = next(lines, [])
+    columns: dict[str, list[str]] = {name: [] for name in header if name == _FILE or name.startswith((LABEL, GROUP))}
+    places = [(header.index(name), values, name != _FILE) for name, values in columns.items()]
+    known: dict[str, str] = {}
+    for line in lines:
+        if len(line) != len(header):
+            raise ValueError(f"line {lines.line_num} has {len(line)} cells, the first has {len(header)}")
+        for place, values, is_one_of_few in places:
+            values.append(known.setdefault(line[place], line[place]) if is_one_of_few else line[place])
+    return columns
 
 
 def _class_names(folder: Path, task: str) -> list[str]:

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from facefeat_jax.data.images import BadImageError, decode_resized, pixels_resized
+from facefeat_jax.data.placement import Placement
 from facefeat_jax.data.trees import MAX_FILE_BYTES
 from facefeat_jax.errors import UserError
 from facefeat_jax.evaluation.calibration import Calibration, HeadCalibration
@@ -77,7 +78,7 @@ class Predictor:
     Args:
       model: the model; it is put in evaluation mode.
       spec: what it is.
-      batch_size: pictures at a time.
+      batch_size: pictures at a time; they are split over this process's devices.
       threads: how many pictures are decoded at a time.
       calibration: how the heads' numbers are to be read; None takes them as they are.
       explain: a folder, for a picture of each that shows what speaks for each head's answer (`evaluation.explain`).
@@ -96,7 +97,9 @@ class Predictor:
         if batch_size < 1 or threads < 1:
             raise UserError(f"batch size and threads must be 1 or more, got {batch_size} and {threads}")
         model.eval()
-        graphdef, self._params, self._batch_stats = split_values(model)
+        graphdef, params, batch_stats = split_values(model)
+        self._placement = Placement(jax.local_devices())
+        self._params, self._batch_stats = jax.device_put((params, batch_stats), self._placement.replicated)
         self._step = make_predict_step(graphdef, spec, model.trunk.dtype)
         self._batch_size = batch_size
         self._threads = threads
@@ -167,10 +170,11 @@ class Predictor:
         pixels = [image for _, image, _ in loaded if image is not None]
         classes = {}
         if pixels:
-            # Few shapes, so few compilations: the next power of two, up to the batch size.
-            padded = min(self._batch_size, 1 << (len(pixels) - 1).bit_length())
+            # Few shapes, so few compilations: the next power of two, up to the batch size; a row for each device.
+            padded = self._placement.round_up(min(self._batch_size, 1 << (len(pixels) - 1).bit_length()))
             batch = np.stack(pixels + [pixels[0]] * (padded - len(pixels)))
-            logits = self._step(self._params, self._batch_stats, batch, tasks=tuple(self.spec.classes))
+            rows = jax.device_put(batch, self._placement.table)
+            logits = self._step(self._params, self._batch_stats, rows, tasks=tuple(self.spec.classes))
             classes = {
                 task: probabilities(np.asarray(value)[: len(pixels)] / self._calibration[task].temperature)
                 for task, value in logits.items()

@@ -69,8 +69,12 @@ def test_the_rest(name: str) -> None:
     _train_steps(name)
 
 
+@pytest.mark.slow
 def test_the_recipe_with_another_trunk(avatars_dir, tmp_path) -> None:
-    """The whole way: the recipe's own fields, a run folder, and a model that is read from it again."""
+    """The whole way: the recipe's own fields, a run folder, and a model that is read from it again.
+
+    The tests of training go it with a trunk that is not the recipes' (`small_trunk`); here is a real one.
+    """
     config = dataclasses.replace(
         RECIPE,
         trunk="efficientnet_b0",

@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import os
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -50,6 +52,30 @@ def mixed(pictures, tmp_path_factory):
         folder / "folder.jpg",
         pictures[2],
     ]
+
+
+def test_a_batch_is_split_over_the_devices(resnet18_run, pictures):
+    program = (
+        "import json, sys, jax; from facefeat_jax import Predictor\n"
+        "predictor = Predictor.from_run(sys.argv[1], batch_size=4)\n"
+        "answers = predictor.predict(sys.argv[2:])\n"
+        "found = [[[*head.probabilities.values()] for head in one.heads.values()] for one in answers]\n"
+        "print(json.dumps([jax.device_count(), found]))"
+    )
+    answers = {}
+    for count in (1, 3):
+        done = subprocess.run(
+            [sys.executable, "-c", program, resnet18_run, *pictures],
+            env={**os.environ, "JAX_NUM_CPU_DEVICES": str(count), "JAX_PLATFORMS": "cpu"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        devices, answers[count] = json.loads(done.stdout)
+        assert devices == count
+    for one, several in zip(answers[1], answers[3], strict=True):
+        for mine, split in zip(one, several, strict=True):
+            np.testing.assert_allclose(mine, split, atol=1e-5)
 
 
 def test_every_head_gives_a_label_and_probabilities_that_add_up(predictor, pictures):
