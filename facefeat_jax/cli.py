@@ -130,7 +130,7 @@ def _train(argv: Sequence[str]) -> int:
     from facefeat_jax.runtime import start_up
     from facefeat_jax.training.loop import train
 
-    start_up()
+    start_up(alone=not config.distributed)
     if config.distributed:
         from facefeat_jax.distributed import is_first, member
 

@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 
 import facefeat_jax
+from facefeat_jax.runtime import cores
 
 _VARIABLES = ("FACEFEAT_", "JAX_", "XLA_", "OMP_", "KMP_", "MKL_", "GOMP_", "TORCH", "CUDA_VISIBLE", "NVIDIA_TF32")
 
@@ -48,11 +49,6 @@ def processor() -> str:
         return platform.processor() or platform.machine()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
-
-
-def cores() -> int:
-    """Returns how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def commit() -> str:

@@ -23,6 +23,7 @@ from facefeat_jax.benchmarking.workplace import Workplace
 from facefeat_jax.errors import Interrupted, UserError, unknown
 from facefeat_jax.progress import say
 from facefeat_jax.run_folder import write_json
+from facefeat_jax.runtime import cores
 
 RESULTS = "results.json"
 FORMAT = 1
@@ -36,7 +37,11 @@ OURS = Side(
 
 # What a worker of ours must not inherit: it would find programs compiled by somebody else.
 _CLEAN = {"JAX_COMPILATION_CACHE_DIR": ""}
-_ABOUT_DEVICE = "import jax; d = jax.devices(); print(d[0].platform, f'{d[0].device_kind} x{len(d)}', sep='|')"
+_ABOUT_DEVICE = """import jax
+from facefeat_jax.runtime import use_two_cpu_devices
+use_two_cpu_devices()
+d = jax.devices()
+print(d[0].platform, f'{d[0].device_kind} x{len(d)}', sep='|')"""
 
 
 @dataclass(frozen=True)
@@ -155,7 +160,7 @@ class _Benchmark:
             "sides": {name: {"title": side.title, "absent": side.absent} for name, side in self._sides.items()},
             "cases": [],
         }
-        planned = cases(plan, device, machine.cores(), list(self._sides), self._stages, request.cases)
+        planned = cases(plan, device, cores(), list(self._sides), self._stages, request.cases)
         if any(case.operation not in ("matmul", "step", "forward", "feed_memory") for case in planned):
             self._results["data"] = self._place.fill(downloads=request.downloads, fraction=fraction)
         self._write()

@@ -33,6 +33,7 @@ from facefeat_jax.errors import Interrupted, UserError
 from facefeat_jax.markdown import row
 from facefeat_jax.progress import Bar, say
 from facefeat_jax.run_folder import CONFIG, METRICS, write_json
+from facefeat_jax.runtime import cores
 from weights_conversion.with_torch import require_torch
 
 Side = Literal["jax", "torch"]
@@ -241,7 +242,7 @@ def _environment(side: Side) -> dict[str, str]:
         devices = [torch.cuda.get_device_name()] if torch.cuda.is_available() else ["cpu"]
     return {
         "processor": machine.processor(),
-        "cores": str(machine.cores()),
+        "cores": str(cores()),
         "devices": ", ".join(devices),
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in (*names, "numpy", "pillow")},

@@ -232,7 +232,7 @@ def test_any_number_of_devices_trains_the_same_weights():
     """Batches of 6 over 1, 2 and 4 devices, the last with 5 pictures, in float64: losses, weights and statistics."""
     done = subprocess.run(
         [sys.executable, "-c", _ON_DEVICES],
-        env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"},
+        env={**os.environ, "JAX_NUM_CPU_DEVICES": "4", "JAX_PLATFORMS": "cpu"},
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,

@@ -196,8 +196,7 @@ store.close()
 
 def test_copies_that_differ_in_their_last_bits_are_written_as_one_of_them(tmp_path):
     """Several processes add up in an order that varies; a checkpoint of theirs was taken for damaged."""
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
-    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", _COPIES_THAT_DIFFER, str(tmp_path)]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

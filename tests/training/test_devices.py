@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 def start(*arguments, devices, number=None, count=2, port=0):
     environment = {
         **os.environ,
-        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}",
+        "JAX_NUM_CPU_DEVICES": str(devices),
         "JAX_PLATFORMS": "cpu",
     }
     if number is not None:
@@ -119,7 +119,7 @@ def test_the_launcher_says_which_process_died_and_the_run_goes_on(avatars_dir, t
     fields += ["--epochs", "2", "--checkpoint-every", "2", "--trainable", "none", "--weights", "random"]
     environment = {
         **os.environ,
-        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2",
+        "JAX_NUM_CPU_DEVICES": "2",
         "JAX_PLATFORMS": "cpu",
     }
 
