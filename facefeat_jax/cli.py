@@ -357,14 +357,10 @@ def _predict(argv: Sequence[str]) -> int:
         checkpoint=arguments.checkpoint,
         explain=arguments.explain,
     )
-    origin: dict[str, object] = {}
-    group = arguments.batch_size
     if people:
-        from facefeat_jax.prediction.people import WINDOW, origin_of, people_of
+        from facefeat_jax.prediction.people import people_of
 
         answers = people_of(predictor, boxes=arguments.boxes, face_model=arguments.face_model, draw=arguments.draw)
-        origin["people"] = origin_of(boxes=arguments.boxes, face_model=arguments.face_model)
-        group = WINDOW
     elif arguments.draw:
         from facefeat_jax.prediction.people import whole_of
 
@@ -388,7 +384,13 @@ def _predict(argv: Sequence[str]) -> int:
     if arguments.out is not None:
         from facefeat_jax.prediction.stream import write_answers
 
-        about = {"model": predictor.fingerprint(), "classes": predictor.spec.classes, **origin}
+        about: dict[str, object] = {"model": predictor.fingerprint(), "classes": predictor.spec.classes}
+        group = arguments.batch_size
+        if people:
+            from facefeat_jax.prediction.people import WINDOW, origin_of
+
+            about["people"] = origin_of(boxes=arguments.boxes, face_model=arguments.face_model)
+            group = WINDOW
         total = None if arguments.images == ("-",) else len(arguments.images)
         written = write_answers(
             answers,

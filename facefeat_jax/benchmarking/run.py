@@ -163,6 +163,8 @@ class _Benchmark:
         planned = cases(plan, device, cores(), list(self._sides), self._stages, request.cases)
         if any(case.operation not in ("matmul", "step", "forward", "feed_memory") for case in planned):
             self._results["data"] = self._place.fill(downloads=request.downloads, fraction=fraction)
+        if any(case.operation == "job" for case in planned):
+            self._place.fill_weights()
         self._write()
         for number, case in enumerate(planned, 1):
             if request.budget is not None and self._elapsed() > request.budget:

@@ -86,7 +86,7 @@ class Workplace:
             shutil.rmtree(path, ignore_errors=True)
 
     def fill(self, *, downloads: Path | None, fraction: float) -> dict[str, Any]:
-        """Lays the pictures out and prepares them, and writes weights to start from.
+        """Lays the pictures out and prepares them.
 
         Args:
           downloads: folder of the three downloads; None makes pictures.
@@ -98,10 +98,6 @@ class Workplace:
         Raises:
           UserError: the pictures can't be had or prepared.
         """
-        try:
-            run_command(["-c", _WRITE_WEIGHTS, str(self.weights)], {}, self.log, timeout=_PREPARE_SECONDS)
-        except SideError as error:
-            raise UserError(f"writing weights failed: {error}") from error
         started = time.perf_counter()
         if downloads is None:
             say(f"benchmark: making {fraction:g} of the full size in pictures")
@@ -120,6 +116,17 @@ class Workplace:
             "laid_out_seconds": laid_out,
             "prepare_seconds": seconds,
         }
+
+    def fill_weights(self) -> None:
+        """Writes the weights that jobs start from.
+
+        Raises:
+          UserError: they can't be made.
+        """
+        try:
+            run_command(["-c", _WRITE_WEIGHTS, str(self.weights)], {}, self.log, timeout=_PREPARE_SECONDS)
+        except SideError as error:
+            raise UserError(f"writing weights failed: {error}") from error
 
     def fill_faces(self, count: int, side: int) -> None:
         """Makes and prepares a set of `count` pictures to train on."""

@@ -26,10 +26,12 @@ RECORDS = "records-{split}.csv"
 """Name of the listing beside the records: line n + 1 is record n."""
 
 SUMMARY = "summary.json"
+FILE = "source_file"
+"""The listing's column of names in the download."""
+
 LABEL, GROUP = "label_", "group_"
 """What columns of the listing begin with."""
 
-_FILE = "source_file"
 _UNKNOWN = -1
 
 
@@ -109,7 +111,7 @@ def open_split(source: str, split: Literal["train", "val"], data_dir: Path) -> S
         columns = _columns(content)
         classes = {task: tuple(_class_names(folder, task)) for task in described.tasks}
         labels = {task: _numbered(columns[LABEL + task], names) for task, names in classes.items()}
-        files = columns[_FILE]
+        files = columns[FILE]
         if len(files) != summary["kept"][split]:
             raise ValueError(f"{listing.name} has {len(files)} lines, {summary['kept'][split]} were written")
         pictures = _Pictures(folder, split, len(files))
@@ -182,8 +184,8 @@ def _columns(content: bytes) -> dict[str, list[str]]:
     """
     lines = csv.reader(io.TextIOWrapper(io.BytesIO(content), "utf-8", newline=""))
     header = next(lines, [])
-    columns: dict[str, list[str]] = {name: [] for name in header if name == _FILE or name.startswith((LABEL, GROUP))}
-    places = [(header.index(name), values, name != _FILE) for name, values in columns.items()]
+    columns: dict[str, list[str]] = {name: [] for name in header if name == FILE or name.startswith((LABEL, GROUP))}
+    places = [(header.index(name), values, name != FILE) for name, values in columns.items()]
     known: dict[str, str] = {}
     for line in lines:
         if len(line) != len(header):

@@ -168,6 +168,7 @@ def test_the_workplace_lays_out_and_prepares(downloads, tmp_path):
     assert about["kind"] == "real" and about["counts"]["train"]["gender"] == 70
     assert set(about["prepare_seconds"]) == {"fairface glasses apparel"}  # one call
     assert min(about["prepare_seconds"].values()) > 0.1
+    place.fill_weights()
     assert len(weights_conversion.read(place.weights)) == 120  # torchvision's names, without its classifier
     place.remove()
     assert sorted(path.name for path in place.folder.iterdir()) == ["listing.json", "workers.log"]
