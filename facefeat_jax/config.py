@@ -14,7 +14,7 @@ import tyro
 
 from facefeat_jax.errors import UserError, unknown
 from facefeat_jax.tasks import BASELINE_TASKS
-from facefeat_jax.types import DecodePolicy, DType
+from facefeat_jax.types import MAX_IMAGE_SIZE, DecodePolicy, DType, MatmulPrecision
 
 # The least that each number may be.
 _LEAST = {
@@ -81,7 +81,7 @@ class TrainConfig:
     float32 on CPU."""
     param_dtype: DType = "float32"
     """Of parameters, statistics and optimizer moments. bfloat16 loses the small increments of Adam's second moment."""
-    matmul_precision: Literal["default", "tensorfloat32", "highest"] = "default"
+    matmul_precision: MatmulPrecision = "default"
     """Of float32 products; JAX's default on recent GPUs is TF32."""
     deterministic: bool = False
     """On GPU, take only operations that give the same bits each time, and measure no alternatives: slower. On CPU they
@@ -185,6 +185,8 @@ class TrainConfig:
         for name, least in _LEAST.items():
             if getattr(self, name) < least:
                 raise UserError(f"--{name.replace('_', '-')} must be {least} or more, got {getattr(self, name)}")
+        if self.image_size > MAX_IMAGE_SIZE:
+            raise UserError(f"--image-size must be {MAX_IMAGE_SIZE} or less, got {self.image_size}")
         if self.seed >= 2**31:
             raise UserError(f"--seed must be less than 2147483648, got {self.seed}")
         if not self.learning_rate > 0:

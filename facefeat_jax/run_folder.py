@@ -20,7 +20,7 @@ from facefeat_jax.locks import only_one
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.models.values import split_values
 from facefeat_jax.runtime import set_numerics
-from facefeat_jax.spec import ModelSpec
+from facefeat_jax.spec import NUMERICS, ModelSpec
 from facefeat_jax.training import checkpoints
 from facefeat_jax.whole_file import write_whole
 
@@ -174,13 +174,16 @@ def open_run(folder: Path, checkpoint: checkpoints.Which = "newest") -> Run:
         raise UserError(
             f"{folder} has no checkpoint yet: {checkpoints.FOLDER}/ is missing. Train it first (--resume goes on)"
         )
-    set_numerics(config.dtype, config.param_dtype, config.matmul_precision)
     reader = checkpoints.Checkpoints(folder, read_only=True)
 
+    before = {name: getattr(config, name) for name in NUMERICS}
+
     def read(step: int) -> Run:
-        spec = ModelSpec.from_json(reader.about(step)["spec"])
-        model = spec.abstract(dtype=config.dtype, param_dtype=config.param_dtype)
-        graphdef, params, batch_stats = split_values(model)
+        spec = ModelSpec.from_json(
+            reader.about(step)["spec"], where=f"the model description of checkpoint {store / str(step)}", before=before
+        )
+        set_numerics(spec.dtype, spec.param_dtype, spec.matmul_precision)
+        graphdef, params, batch_stats = split_values(spec.abstract())
         model = nnx.merge(graphdef, *reader.restore_model(step, params, batch_stats))
         model.eval()
         return Run(folder, config, spec, model, step)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import get_args
 
 from facefeat_jax.errors import UserError, unknown
+from facefeat_jax.types import FrameName
 
 
 @dataclass(frozen=True)
@@ -27,11 +30,13 @@ class Task:
     classes: tuple[str, ...]
     source: str = ""
     about_colour: bool = False
-    frame: str = "whole"
+    frame: FrameName = "whole"
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
             raise UserError(f"task {self.name!r}: needs two or more different class names, got {self.classes}")
+        if self.frame not in get_args(FrameName):
+            raise unknown("frame", str(self.frame), get_args(FrameName))
 
     @property
     def is_binary(self) -> bool:
@@ -73,6 +78,11 @@ def add_task(task: Task) -> Task:
     if TASKS.setdefault(task.name, task) != task:
         raise UserError(f"there is a task {task.name!r} already, with other classes; give yours another name")
     return task
+
+
+def frames_of(tasks: Iterable[str]) -> dict[str, FrameName]:
+    """Returns the name of each head's frame; a head that is not in the table takes the whole picture."""
+    return {task: TASKS[task].frame if task in TASKS else "whole" for task in tasks}
 
 
 def get_task(task: str | Task) -> Task:

@@ -29,11 +29,11 @@ COLUMNS = ("head", "pictures", "accuracy", "in bfloat16", "loss", "in bfloat16",
 def answers_in(run: Run, dtype: str, data_dir: Path | None) -> Answers:
     """Returns the answers of a run's weights, computed in a type."""
     _, *values = split_values(run.model)
-    graphdef, *_ = split_values(run.spec.abstract(dtype=dtype, param_dtype=run.config.param_dtype))
+    spec = dataclasses.replace(run.spec, dtype=dtype)
+    graphdef, *_ = split_values(spec.abstract())
     model = nnx.merge(graphdef, *values)
     model.eval()
-    config = dataclasses.replace(run.config, dtype=dtype)
-    changed = dataclasses.replace(run, model=model, config=config)
+    changed = dataclasses.replace(run, model=model, spec=spec)
     return answers_of_run(run.folder, data_dir=data_dir, run=changed).answers
 
 

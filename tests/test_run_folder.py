@@ -24,9 +24,10 @@ def default_numerics():
 
 def test_a_run_in_float64_is_read_back_in_float64(tmp_path, default_numerics):
     config = dataclasses.replace(load_recipe("avatars"), run=tmp_path, dtype="float64", param_dtype="float64")
-    spec = ModelSpec("resnet18", {"glasses": ("no_glasses", "glasses")}, 32, "upright", "random")
+    classes, numerics = {"glasses": ("no_glasses", "glasses")}, {"dtype": "float64", "param_dtype": "float64"}
+    spec = ModelSpec("resnet18", classes, 32, "upright", "random", **numerics)
     set_numerics("float64", "float64", "default")
-    _, *values = split_values(spec.abstract(dtype="float64", param_dtype="float64"))
+    _, *values = split_values(spec.abstract())
     thirds = jax.tree.map(lambda like: jnp.full(like.shape, 1 / 3).astype(like.dtype), values)
     checkpoints.save_model(tmp_path, spec, *thirds)
     write_json(tmp_path / CONFIG, config.to_json())

@@ -185,7 +185,7 @@ def answers_of_run(
         )
     graphdef, params, batch_stats = split_values(run.model)
     placement = Placement()
-    evaluator = Evaluator(graphdef, run.spec, examples, placement, batch_size=config.batch_size, dtype=config.dtype)
+    evaluator = Evaluator(graphdef, run.spec, examples, placement, batch_size=config.batch_size, dtype=run.spec.dtype)
     pixels = PixelFormat(run.spec.image_size, run.spec.decode, run.spec.interpolation)
     rows = open_rows(examples, pixels, config.packed)
     feed = Feed(examples, placement, rows, None, config.feed_threads, config.feed_prefetch)

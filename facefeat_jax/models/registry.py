@@ -56,10 +56,15 @@ class Architecture:
             published weights' pictures, else its usual size.
           **options: passed on.
         """
-        if self.fixed_size:
-            entry = find_weights(self.name, weights)
-            options = {"image_size": entry.image_size if entry else self.image_size, **options}
-        return self.build(**options)
+        size = self.made_for(weights)
+        return self.build(**{**({} if size is None else {"image_size": size}), **options})
+
+    def made_for(self, weights: str | Path) -> int | None:
+        """Returns the side in pixels of the pictures that `build_for` makes it for; None where it takes any size."""
+        if not self.fixed_size:
+            return None
+        entry = find_weights(self.name, weights)
+        return entry.image_size if entry else self.image_size
 
 
 _RESNET_PAPER = "https://arxiv.org/abs/1512.03385"

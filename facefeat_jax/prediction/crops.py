@@ -7,14 +7,12 @@ face; how they were measured: docs/benchmarks/crops.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from facefeat_jax.data.images import MAX_PIXELS
-from facefeat_jax.tasks import TASKS
 
 WHOLE = "whole"
 
@@ -98,11 +96,6 @@ FRAMES: dict[str, Frame] = {
     "upper_body": Frame(2.50, 0.92, 2.59, 4.09, needs=1.25),
 }
 """How the pictures of each kind of set are framed; `WHOLE` is the picture as it is."""
-
-
-def frames_of(tasks: Mapping[str, object] | tuple[str, ...]) -> dict[str, str]:
-    """Returns the name of each head's frame; a head that is not in the table of tasks takes the whole picture."""
-    return {task: TASKS[task].frame if task in TASKS else WHOLE for task in tasks}
 
 
 def crop(picture: Image.Image, face: Box, frame: str) -> Image.Image | None:

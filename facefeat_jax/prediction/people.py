@@ -16,7 +16,7 @@ from PIL import Image
 from facefeat_jax.data.images import BadImageError, decode
 from facefeat_jax.errors import UserError
 from facefeat_jax.prediction.boxes import read_boxes
-from facefeat_jax.prediction.crops import WHOLE, Box, Person, crop, frames_of
+from facefeat_jax.prediction.crops import WHOLE, Box, Person, crop
 from facefeat_jax.prediction.drawing import Album
 from facefeat_jax.prediction.faces import FaceFinder, open_finder
 from facefeat_jax.prediction.predictor import Prediction, Predictor, content_of
@@ -79,7 +79,7 @@ class PeoplePredictor:
       predictor: the model.
       locate: where the people are; None to take the picture as a whole for all heads.
       nobody: what is said of a picture in which there is none.
-      frames: by head, what it looks at; the default is the table of tasks'.
+      frames: by head, what it looks at; the default is what its training pictures show.
       keep_pictures: whether `Found.picture` is given.
       threads: how many pictures are decoded and searched at a time.
     """
@@ -99,7 +99,7 @@ class PeoplePredictor:
         self._nobody = nobody
         if locate is None:
             frames = dict.fromkeys(predictor.spec.classes, WHOLE)
-        self._frames = {**frames_of(predictor.spec.classes), **(frames or {})}
+        self._frames = {**predictor.spec.frames, **(frames or {})}
         self._keep = keep_pictures
         self._threads = threads
 

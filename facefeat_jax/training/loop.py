@@ -40,7 +40,7 @@ from facefeat_jax.models.trunk import POOLED
 from facefeat_jax.programs import Programs
 from facefeat_jax.progress import Bar, say
 from facefeat_jax.runtime import set_numerics
-from facefeat_jax.spec import ModelSpec
+from facefeat_jax.spec import NUMERICS, ModelSpec
 from facefeat_jax.tasks import get_task
 from facefeat_jax.training import automatic, checkpoints, groups, out_of_memory, steps
 from facefeat_jax.training.augment import Augmentation
@@ -89,7 +89,14 @@ def train(config: TrainConfig) -> dict[str, Any]:
         _check_run_folder(config)
     placement = Placement()
     data = open_data(config, padded_size=placement.round_up(config.batch_size))
-    spec = ModelSpec.following(config.trunk, data.classes, config.image_size, config.decode, str(config.weights))
+    spec = ModelSpec.following(
+        config.trunk,
+        data.classes,
+        config.image_size,
+        config.decode,
+        str(config.weights),
+        **{name: getattr(config, name) for name in NUMERICS},
+    )
     architecture = get_architecture(config.trunk)
     trained = groups.trained_modules(architecture.stages, config.trainable, architecture.last)
     until = last_frozen(architecture.stages, trained) if config.cache_prefix else None
@@ -101,6 +108,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
         rngs=nnx.Rngs(config.seed),
         dtype=config.dtype,
         param_dtype=config.param_dtype,
+        **spec.trunk_options,
     )
     with contextlib.ExitStack() as held:
         run = _Run(config, spec, model, trained, until, data, placement, began, held)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 from unittest import mock
@@ -39,7 +40,7 @@ def precision(dtype: str) -> Iterator[None]:
 def make_model(weights: Arrays, dtype: str) -> MultiTaskModel:
     """Returns the model with the state dict's weights, through the converter, all of it in `dtype`."""
     spec = _spec(image_size=224)
-    return to_flax(weights, spec.abstract(dtype=dtype, param_dtype=dtype))
+    return to_flax(weights, dataclasses.replace(spec, dtype=dtype, param_dtype=dtype).abstract())
 
 
 def activations(weights: Arrays, images: np.ndarray, *, training: bool, dtype: str = "float64") -> Record:

@@ -13,12 +13,12 @@ from PIL import Image, ImageDraw
 from facefeat_jax.cli import main
 from facefeat_jax.errors import UserError
 from facefeat_jax.prediction.boxes import read_boxes
-from facefeat_jax.prediction.crops import FRAMES, WHOLE, Box, crop, frames_of
+from facefeat_jax.prediction.crops import FRAMES, WHOLE, Box, crop
 from facefeat_jax.prediction.drawing import Album, drawn
 from facefeat_jax.prediction.faces import YuNetFinder, _about_eyes, open_finder
 from facefeat_jax.prediction.people import NO_FACE, PeoplePredictor
 from facefeat_jax.prediction.predictor import Predictor
-from facefeat_jax.tasks import BASELINE_TASKS
+from facefeat_jax.tasks import BASELINE_TASKS, frames_of
 
 cv2 = pytest.importorskip("cv2")
 
