@@ -50,8 +50,8 @@ compare: ## compare with PyTorch, live (Python 3.11; sets up .venv-compare with 
 	XLA_FLAGS= $(COMPARE_VENV)/bin/python -m pytest tests/compare $(TESTS)
 
 faults: $(VENV)/.ready-test ## run the fault campaigns in full (hours) and write docs/reliability.md
-	$(BIN)/python -m scripts.faults run --out docs/benchmarks/faults
-	$(BIN)/python -m scripts.faults report docs/benchmarks/faults/*.json --out docs/reliability.md
+	$(BIN)/python scripts/lab/run_faults.py run --out docs/benchmarks/faults
+	$(BIN)/python scripts/lab/run_faults.py report docs/benchmarks/faults/*.json --out docs/reliability.md
 
 wheel-test: $(VENV)/.ready-test ## build the wheel and try it in an empty environment, away from the checkout
 	$(BIN)/python scripts/try_wheel.py

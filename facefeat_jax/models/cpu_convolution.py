@@ -1,7 +1,7 @@
 """Convolutions in forms that XLA's CPU backend runs fast, and their gradients too.
 
 Three forms, each the same sum as `lax.conv_general_dilated`, in another order (what each gains is measured by
-scripts/measure_cpu_convolution.py):
+scripts/lab/measure_cpu_convolution.py):
 
 - patches and one matrix product for tiny maps, where XLA takes up to 20 times longer than the arithmetic needs, for
   the last maps of a single picture, and for 1x1 kernels, whose weight gradient takes it 4 times too long;

@@ -2,7 +2,7 @@
 
 XLA's CPU convolution is slow at many groups. Shifting the map by each place of the kernel, weighing and adding up is
 the same sum in another order and compiles to plain loops: a training step of EfficientNet B0 takes a third of the time
-on 96-pixel pictures and a tenth on 32-pixel ones, and compiles nearly twice as long (scripts/measure_depthwise.py).
+on 96-pixel pictures and a tenth on 32-pixel ones, and compiles nearly twice as long (scripts/lab/measure_depthwise.py).
 Elsewhere (GPU, TPU) `lax.conv_general_dilated` is called unchanged.
 """
 

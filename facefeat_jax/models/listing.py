@@ -14,7 +14,7 @@ from facefeat_jax.models.registry import Architecture
 _IMAGENET_CLASSES = 1000
 
 COUNTS = Path(__file__).with_name("counts.json")
-"""What `count` gave for each architecture here. scripts/count_trunks.py writes it."""
+"""What `count` gave for each architecture here. scripts/lab/count_trunks.py writes it."""
 
 
 def count(architecture: Architecture) -> dict[str, int]:

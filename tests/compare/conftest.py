@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import sys
 from pathlib import Path
 
 import pytest
 
 # torch's threads spin while they wait for one another; on a busy machine that makes it several times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-_SCRIPTS = str(Path(__file__).resolve().parents[2] / "scripts")
-if _SCRIPTS not in sys.path:
-    sys.path.insert(0, _SCRIPTS)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

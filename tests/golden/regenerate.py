@@ -2,7 +2,7 @@
 
     python tests/golden/regenerate.py
 
-Only wanted when a case of `scripts/parity/golden.py` changes. The files hold what torch 2.13 gave on a CPU in float64.
+Only wanted when a case of `scripts/lab/parity/golden.py` changes. They hold what torch 2.13 gave on a CPU in float64.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def names() -> dict[str, list[int]]:
 
 
 def main() -> None:
-    sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+    sys.path[:0] = [str(ROOT), str(ROOT / "scripts" / "lab")]
     from parity import golden, torch_side
     from parity.cases import multi_task_weights
     from parity.trunks import SMALL_TRUNKS

@@ -17,7 +17,7 @@ SMALLEST = ("resnet18", "efficientnet_b0", "vit_b_32")
     "name", [name if name in SMALLEST else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
 )
 def test_the_counts_kept_are_those_of_the_models(name: str) -> None:
-    """Where it fails, a trunk was changed: run scripts/count_trunks.py."""
+    """Where it fails, a trunk was changed: run scripts/lab/count_trunks.py."""
     counted = count(ARCHITECTURES[name])
     assert json.loads(COUNTS.read_text())[name] == counted
     assert counted.items() <= describe(ARCHITECTURES[name]).items()

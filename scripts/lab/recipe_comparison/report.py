@@ -19,7 +19,7 @@ HEADS = ("gender", "glasses", "shirt")
 # Logistic regression on thumbnails of the same pictures (8 to 24 px), for accuracy.
 FLOORS = {"gender": 0.912, "glasses": 0.858, "shirt": 0.721}
 FIGURES = {"accuracy": "accuracy", "loss": "loss", "calibration_error": "calibration error"}
-COMMANDS = "python scripts/compare_recipes.py run\npython scripts/compare_recipes.py report"
+COMMANDS = "python scripts/lab/compare_recipes.py run\npython scripts/lab/compare_recipes.py report"
 
 Found = dict[str, Any]
 
@@ -32,7 +32,7 @@ def read_rows(out: Path) -> list[Found]:
     """
     found = [json.loads(path.read_text()) for path in sorted((out / "rows").glob("*.json"))]
     if not found:
-        raise UserError(f"{out / 'rows'} holds no rows yet; run: python scripts/compare_recipes.py run --out {out}")
+        raise UserError(f"{out / 'rows'} holds no rows yet; run: python scripts/lab/compare_recipes.py run --out {out}")
     for part in ("ablation", "seeds"):
         alike = {json.dumps([row["size"], row["weights"]]) for row in found if row["part"] == part}
         if len(alike) > 1:
@@ -51,8 +51,8 @@ def page(found: Sequence[Found]) -> str:
     parts = {part: [row for row in found if row["part"] == part] for part in ("ablation", "seeds")}
     lines = ["# What makes `best` better", ""]
     lines += [
-        f"Made by `python scripts/compare_recipes.py report` from `recipes.json`, which holds {len(found)} runs. Real "
-        "pictures, which are not part of the project: 3,200 faces to train the gender head on and 800 to validate "
+        f"Made by `python scripts/lab/compare_recipes.py report` from `recipes.json`, which holds {len(found)} runs. "
+        "Real pictures, which are not part of the project: 3,200 faces to train the gender head on and 800 to validate "
         "(UTKFace in FairFace's layout), 1,600 and 400 for glasses (CelebA), 1,664 and 417 shop photographs for shirt. "
         "Every figure is of the **final** weights. Unless it is said, no person is in both halves of the glasses set.",
         "",

@@ -9,8 +9,8 @@ import pytest
 
 from facefeat_jax.errors import UserError, run_main
 from faults import campaigns, report
-from faults.__main__ import main
 from faults.tally import Tally
+from run_faults import main
 
 
 def call(monkeypatch, *words: str) -> int:
@@ -28,7 +28,7 @@ def test_a_campaign_is_run_counted_and_reported(tmp_path, monkeypatch, capsys):
     text = page.read_text()
     assert (
         "| bad inputs, and good ones between them | 80 | 80 | 0 | 0 |" in text
-        and "`python -m scripts.faults run labels --count 80 --seed 4`" in text
+        and "`python scripts/lab/run_faults.py run labels --count 80 --seed 4`" in text
     )
     assert "A short one" in text and result["environment"]["python"] in text
 

@@ -1,6 +1,6 @@
 """Times each layer of a ResNet18 on all cores, and says how many of them it keeps busy.
 
-    python scripts/measure_cpu_threads.py
+    python scripts/lab/measure_cpu_threads.py
 
 Prints a Markdown table of the convolutions as XLA runs them on CPU, forwards: the median time by the clock, and CPU
 time over it. XLA's convolution runs in one thread where it has few output channels, whatever the batch.
@@ -16,11 +16,11 @@ import jax
 import numpy as np
 import tyro
 from jax import lax
-from measure_cpu_convolution import LAYERS, Call, jax_calls
 
 from facefeat_jax.allocator import keep_freed_memory
 from facefeat_jax.errors import run_and_exit
 from facefeat_jax.markdown import table
+from measure_cpu_convolution import LAYERS, Call, jax_calls
 
 
 def times(call: Call, repeats: int) -> tuple[float, float]:

@@ -1,26 +1,21 @@
 """Runs fault campaigns and makes docs/reliability.md of what they counted.
 
-python -m scripts.faults run --out docs/benchmarks/faults
-python -m scripts.faults report docs/benchmarks/faults/*.json --out docs/reliability.md
+python scripts/lab/run_faults.py run --out docs/benchmarks/faults
+python scripts/lab/run_faults.py report docs/benchmarks/faults/*.json --out docs/reliability.md
 
 With names of campaigns, `run` does these alone; the page is made of whatever lies there.
 """
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
-_SCRIPTS = str(Path(__file__).resolve().parents[1])
-if _SCRIPTS not in sys.path:
-    sys.path.insert(0, _SCRIPTS)
-
-from facefeat_jax.errors import UserError, run_and_exit, unknown  # noqa: E402
-from faults import report  # noqa: E402
-from faults.campaigns import CAMPAIGNS, run_campaign  # noqa: E402
+from facefeat_jax.errors import UserError, run_and_exit, unknown
+from faults import report
+from faults.campaigns import CAMPAIGNS, run_campaign
 
 
 @dataclass(frozen=True)
@@ -62,7 +57,7 @@ class Report:
 
     def run(self) -> int:
         if not self.results:
-            raise UserError("name the results: python -m scripts.faults report docs/benchmarks/faults/*.json")
+            raise UserError("name the results: python scripts/lab/run_faults.py report docs/benchmarks/faults/*.json")
         text = report.report([report.read(path) for path in self.results])
         if self.out is None:
             print(text, end="")
@@ -74,7 +69,7 @@ class Report:
 def main() -> int:
     """Runs the command line."""
     config = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
-    return tyro.cli(Run | Report, prog="python -m scripts.faults", description=__doc__, config=config).run()
+    return tyro.cli(Run | Report, description=__doc__, config=config).run()
 
 
 if __name__ == "__main__":

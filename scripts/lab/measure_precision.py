@@ -1,6 +1,6 @@
 """Compares the answers of trained weights in float32 and in bfloat16 on the validation pictures of their run.
 
-    python scripts/measure_precision.py RUN
+    python scripts/lab/measure_precision.py RUN
 
 Prints a Markdown table: the same weights, statistics and pictures; only the type of the computation differs.
 """

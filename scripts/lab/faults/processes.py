@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Ended:
 
 def environment(work: Path) -> dict[str, str]:
     """Returns the environment of the commands of a campaign: this checkout's code, a cache of its own."""
-    path = os.pathsep.join([str(ROOT), str(ROOT / "scripts"), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(ROOT), str(ROOT / "scripts" / "lab"), os.environ.get("PYTHONPATH", "")])
     return {**os.environ, "PYTHONPATH": path, "FACEFEAT_CACHE": str(work / "cache"), "JAX_PLATFORMS": "cpu"}
 
 

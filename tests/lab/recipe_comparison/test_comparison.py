@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from recipe_comparison import rows as rows_module
-from recipe_comparison.plan import INGREDIENTS, Row, Size, ablation, best_fields, seeds
-from recipe_comparison.report import page, read_rows, write_page
-from recipe_comparison.rows import calibration_error, run_row
 
 from facefeat_jax.config import load_recipe
 from facefeat_jax.errors import UserError
 from facefeat_jax.run_folder import open_run
+from recipe_comparison import rows as rows_module
+from recipe_comparison.plan import INGREDIENTS, Row, Size, ablation, best_fields, seeds
+from recipe_comparison.report import page, read_rows, write_page
+from recipe_comparison.rows import calibration_error, run_row
 
 SIZE = Size(64, 6, None)
 

@@ -1,6 +1,6 @@
 """Times ResNet18 on CPU under flags of XLA's, one at a time, each in processes of its own.
 
-    python scripts/measure_xla_flags.py
+    python scripts/lab/measure_xla_flags.py
 
 Prints a Markdown table: CPU time on one core, the median of the rounds, the flags in turn in each. A flag that this
 jaxlib does not know is named and left out.
@@ -18,11 +18,11 @@ from typing import Any
 
 import jax
 import tyro
-from measure_cpu_convolution import milliseconds, model_and_spec, on_one_core, pictures, step_call
 
 from facefeat_jax.errors import run_and_exit
 from facefeat_jax.evaluation.predict_step import make_predict_step
 from facefeat_jax.models.values import split_values
+from measure_cpu_convolution import milliseconds, model_and_spec, on_one_core, pictures, step_call
 
 _LIBRARY = "LIBRARY_FUSION_TYPE_INDIVIDUAL"
 FLAGS = [

@@ -1,6 +1,6 @@
 """Counts parameters and multiply-adds of every trunk, and writes them to facefeat_jax/models/counts.json.
 
-    python scripts/count_trunks.py
+    python scripts/lab/count_trunks.py
 
 To be run when a trunk was added or changed; a test compares. Counting all takes some fifteen seconds, which a listing
 should not.

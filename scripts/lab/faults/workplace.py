@@ -104,7 +104,7 @@ class Place:
             **os.environ,
             "FACEFEAT_CACHE": str(cache or self.folder / "cache"),
             "JAX_PLATFORMS": "cpu",
-            "PYTHONPATH": os.pathsep.join([str(CHILD.parents[2]), os.environ.get("PYTHONPATH", "")]),
+            "PYTHONPATH": os.pathsep.join([str(CHILD.parents[3]), os.environ.get("PYTHONPATH", "")]),
         }
         environment.setdefault("JAX_COMPILATION_CACHE_DIR", str(self.folder / "xla"))
         environment.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")

@@ -1,6 +1,6 @@
 """Measures what depthwise convolutions as shifted sums save on CPU: a training step of EfficientNet B0.
 
-python scripts/measure_depthwise.py --image-size 96
+python scripts/lab/measure_depthwise.py --image-size 96
 """
 
 from __future__ import annotations

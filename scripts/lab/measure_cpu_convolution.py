@@ -1,6 +1,6 @@
 """Times the forms of `models.cpu_convolution` and `cpu_pooling` against XLA's own.
 
-    python scripts/measure_cpu_convolution.py
+    python scripts/lab/measure_cpu_convolution.py
 
 Prints two Markdown tables: the convolutions and the max-pooling of a ResNet18, forwards and backwards (PyTorch's too,
 where it is installed), and whole steps. What is compared is CPU time on one core, the least of the repetitions, each

@@ -74,7 +74,7 @@ def run_campaign(name: str, out: Path, *, count: int | None = None, seed: int, k
         "is_full": count >= campaign.count,
         "count": count,
         "seed": seed,
-        "command": f"python -m scripts.faults run {name} --count {count} --seed {seed}",
+        "command": f"python scripts/lab/run_faults.py run {name} --count {count} --seed {seed}",
         "date": datetime.date.today().isoformat(),
         "commit": machine.commit(),
         "seconds": round(time.monotonic() - started, 1),

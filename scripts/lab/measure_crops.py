@@ -1,6 +1,6 @@
 """Measures faces and crops on prepared pictures: misses, false finds, frames, and what each head makes of each crop.
 
-    python scripts/measure_crops.py RUN --to docs/benchmarks/crops.md
+    python scripts/lab/measure_crops.py RUN --to docs/benchmarks/crops.md
 
 RUN is a trained run on the three data sets. The validation pictures of the gender and glasses sets show one face each,
 in its middle: none found there is a miss, and a find elsewhere a false one. In shop photographs, where some people are
@@ -43,7 +43,7 @@ head makes of each crop. The pictures are not part of the project: faces in Fair
 and without glasses (CelebA), shop photographs. Made by
 
 ```
-python scripts/measure_crops.py {run} --to docs/benchmarks/crops.md
+python scripts/lab/measure_crops.py {run} --to docs/benchmarks/crops.md
 ```
 
 on {machine}. The run: {trained}.

@@ -1,7 +1,7 @@
 """Compares `best` with the baseline's rules on prepared data sets, ingredient by ingredient and over seeds.
 
-    python scripts/compare_recipes.py run --out runs/recipes
-    python scripts/compare_recipes.py report --out runs/recipes --to docs/benchmarks/recipes.md
+    python scripts/lab/compare_recipes.py run --out runs/recipes
+    python scripts/lab/compare_recipes.py report --out runs/recipes --to docs/benchmarks/recipes.md
 
 `run` trains the rows that are not done yet, one after the other. It can be stopped at any time (Ctrl-C, SIGTERM) and
 called again: finished rows are kept as JSON in `rows/`, an unfinished one goes on from its checkpoint. `report` makes
@@ -18,7 +18,7 @@ import tyro
 
 from facefeat_jax.errors import UserError, run_and_exit
 
-HERE = "python scripts/compare_recipes.py"
+HERE = "python scripts/lab/compare_recipes.py"
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,10 @@ class Run:
 
     def run(self) -> int:
         """Trains; returns the exit code."""
-        from recipe_comparison.plan import Size, ablation, seeds
-        from recipe_comparison.rows import run_row
-
         from facefeat_jax.data.dataset import default_data_dir
         from facefeat_jax.runtime import start_up
+        from recipe_comparison.plan import Size, ablation, seeds
+        from recipe_comparison.rows import run_row
 
         start_up()
         small = Size(self.ablation_size, self.ablation_epochs, self.ablation_limit)

@@ -1,0 +1,107 @@
+"""Measures this project beside PyTorch, stage by stage, and makes the tables; needs the extra `compare`.
+
+    python scripts/benchmark.py run --out runs/benchmark --downloads DIR
+    python scripts/benchmark.py report runs/benchmark/results.json
+    python scripts/benchmark.py pack --downloads DIR --out ELSEWHERE
+
+`run` lets the sides take turns: this project, PyTorch as the notebook wrote it, PyTorch tuned, and tuned with
+torch.compile. Without torch it measures this project alone, as `facefeat benchmark` does. `report` makes Markdown of
+what one or more runs found. `pack` makes a small copy of downloaded pictures to carry to another machine.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from facefeat_jax.benchmarking.command import RunArguments
+from facefeat_jax.benchmarking.processes import Side
+from facefeat_jax.errors import UserError, run_and_exit
+
+_SCRIPTS = Path(__file__).resolve().parent
+
+
+def pytorch_sides() -> list[Side]:
+    """Returns the three sides of PyTorch's."""
+    missing = [name for name in ("torch", "torchvision") if importlib.util.find_spec(name) is None]
+    absent = f"{' and '.join(missing)} not installed" if missing else ""
+
+    def side(name: str, title: str, **settings: object) -> Side:
+        return Side(
+            name=name,
+            title=title,
+            module="pytorch_baseline.benchmark_side",
+            packages=("torch", "torchvision", "triton", "numpy", "pillow"),
+            settings=settings,
+            path=(_SCRIPTS,),
+            absent=absent,
+        )
+
+    return [
+        side("pytorch", "PyTorch as written", mode="written"),
+        side("tuned", "PyTorch tuned", mode="tuned"),
+        side("compiled", "PyTorch tuned and compiled", mode="tuned", compile=True),
+    ]
+
+
+@dataclass(frozen=True)
+class Run(RunArguments):
+    """Measures the sides in turn and writes results.json and report.md."""
+
+    def run(self) -> int:
+        return self.measure("python scripts/benchmark.py", pytorch_sides())
+
+
+@dataclass(frozen=True)
+class Report:
+    """Makes Markdown tables of the results of one or more runs."""
+
+    results: tyro.conf.Positional[tuple[Path, ...]]
+    """The results.json files; where several measured the same, the last counts."""
+    out: Path | None = None
+    """File to write; the default is standard output."""
+
+    def run(self) -> int:
+        from facefeat_jax.benchmarking.report import read_results, report
+
+        if not self.results:
+            raise UserError("name the results: python scripts/benchmark.py report results.json")
+        text = report([read_results(path) for path in self.results])
+        if self.out is None:
+            print(text, end="")
+        else:
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+            self.out.write_text(text, encoding="utf-8")
+        return 0
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Copies an even part of downloaded pictures, in the downloads' own layout."""
+
+    downloads: Path
+    """Folder with fairface/, glasses/ and apparel/, each as `facefeat prepare` takes it."""
+    out: Path
+    """A new folder, where git doesn't take it into a project."""
+    max_mib: float = 34.0
+    """The most that the pictures may be together."""
+
+    def run(self) -> int:
+        from facefeat_jax.benchmarking.subset import write_subset
+
+        count, size = write_subset(self.downloads, self.out, max_bytes=int(self.max_mib * 2**20))
+        print(f"{self.out}: {count:,} pictures, {size / 2**20:.1f} MiB")
+        return 0
+
+
+def main() -> int:
+    """Runs the command line."""
+    config = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
+    return tyro.cli(Run | Report | Pack, description=__doc__, config=config).run()
+
+
+if __name__ == "__main__":
+    run_and_exit(main)

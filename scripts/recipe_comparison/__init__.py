@@ -1,1 +1,0 @@
-"""What `scripts/compare_recipes.py` is made of: the rows, how one is trained, and the tables."""
