@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
@@ -345,12 +345,20 @@ def _predict(argv: Sequence[str]) -> int:
     start_up()
     from facefeat_jax.prediction.output import lines
     from facefeat_jax.prediction.predictor import Predictor
+    from facefeat_jax.tables import read_names
 
     if arguments.boxes and (arguments.faces or arguments.face_model):
         raise UserError("--boxes says where the faces are and --faces looks for them; give one of them")
     people = bool(arguments.boxes or arguments.faces or arguments.face_model)
     if people and arguments.explain:
         raise UserError("--explain is about whole pictures; give it without --faces and --boxes")
+    boxes = None
+    if arguments.boxes:
+        from facefeat_jax.prediction.boxes import read_boxes
+
+        boxes = read_boxes(arguments.boxes)
+        if boxes.are_shares:
+            say(f"{boxes.path}: all boxes lie within 0 and 1: taken as shares of each picture's width and height")
     predictor = Predictor.from_run(
         arguments.run,
         batch_size=arguments.batch_size,
@@ -360,7 +368,7 @@ def _predict(argv: Sequence[str]) -> int:
     if people:
         from facefeat_jax.prediction.people import people_of
 
-        answers = people_of(predictor, boxes=arguments.boxes, face_model=arguments.face_model, draw=arguments.draw)
+        answers = people_of(predictor, boxes=boxes, face_model=arguments.face_model, draw=arguments.draw)
     elif arguments.draw:
         from facefeat_jax.prediction.people import whole_of
 
@@ -376,11 +384,12 @@ def _predict(argv: Sequence[str]) -> int:
             bad += prediction.error is not None
             yield prediction
 
-    for stream in (sys.stdin, sys.stdout):
-        # A file's name is bytes: one that is not in the terminal's encoding goes out as it came in.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="surrogateescape")
-    names = (line.rstrip("\n") for line in sys.stdin) if arguments.images == ("-",) else arguments.images
+    # A file's name is bytes: one that is not in the terminal's encoding goes out as it came in.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")
+    names: Iterable[str] = read_names(sys.stdin.buffer) if arguments.images == ("-",) else arguments.images
+    if boxes:
+        names = boxes.watched(names)
     if arguments.out is not None:
         from facefeat_jax.prediction.stream import write_answers
 
@@ -389,7 +398,7 @@ def _predict(argv: Sequence[str]) -> int:
         if people:
             from facefeat_jax.prediction.people import WINDOW, origin_of
 
-            about["people"] = origin_of(boxes=arguments.boxes, face_model=arguments.face_model)
+            about["people"] = origin_of(boxes=boxes, face_model=arguments.face_model)
             group = WINDOW
         total = None if arguments.images == ("-",) else len(arguments.images)
         written = write_answers(
@@ -412,7 +421,10 @@ def _predict(argv: Sequence[str]) -> int:
             print(line)
     if bad:
         say(f"facefeat: {bad} of the pictures can't be used; each has its reason in the output")
-    return 2 if bad else 0
+    line, is_none = boxes.unused() if boxes else ("", False)
+    if line:
+        say(f"facefeat: {line}")
+    return 2 if bad or is_none else 0
 
 
 # --- convert, export

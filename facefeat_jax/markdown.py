@@ -1,13 +1,50 @@
-"""Tables in Markdown, for the pages that scripts write."""
+"""Markdown: tables, and text from data in it."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
+
+from facefeat_jax.escape import one_line
+
+# What has a meaning in Markdown, GitHub's included; `_` only where it is not inside of a word.
+_SPECIAL = re.compile(r"([\\`*\[\]<>|~&$@]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.)", re.IGNORECASE)
+_AT_BEGINNING = re.compile(r"^(\s*)([#+=-]|\d+(?=[.)]))")
+
+
+class Markdown(str):
+    """Text that is Markdown already, and not escaped again."""
+
+
+def escaped(value: object) -> Markdown:
+    """Returns a value's text such that Markdown shows it as it is: no links, no HTML, one line."""
+    if isinstance(value, Markdown):
+        return value
+    text = _SPECIAL.sub(r"\\\1", one_line(str(value)))
+    found = _AT_BEGINNING.match(text)
+    if found is None:
+        return Markdown(text)
+    # A number begins a list by what follows it; the others by themselves.
+    at = found.end() if found[2].isdigit() else found.start(2)
+    return Markdown(f"{text[:at]}\\{text[at:]}")
+
+
+def filled(template: str, *values: object, **named: object) -> Markdown:
+    """Returns Markdown with values put in, as `str.format` does, each escaped."""
+    return Markdown(template.format(*map(escaped, values), **{name: escaped(value) for name, value in named.items()}))
+
+
+def code(value: object) -> Markdown:
+    """Returns a value's text as inline code."""
+    text = one_line(str(value))
+    fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
+    pad = " " if text.startswith("`") or text.endswith("`") else ""
+    return Markdown(f"{fence}{pad}{text}{pad}{fence}")
 
 
 def row(*cells: object) -> str:
-    """Returns a line of a table."""
-    return "| " + " | ".join(map(str, cells)) + " |"
+    """Returns a line of a table. Cells are Markdown; what would end one is escaped."""
+    return "| " + " | ".join(re.sub(r"(?<!\\)\|", r"\\|", one_line(str(cell))) for cell in cells) + " |"
 
 
 def table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> list[str]:

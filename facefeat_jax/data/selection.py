@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Literal
 
 import numpy as np
 
-from facefeat_jax.data.label_files import LabelRow, mended_age
+from facefeat_jax.data.label_files import mended_age
+from facefeat_jax.file_names import ByName, identity, spelled
+from facefeat_jax.tables import TableRow
 from facefeat_jax.tasks import SHIRT_CLASSES
 
 SplitName = Literal["train", "val"]
@@ -100,7 +102,7 @@ class Selection:
     notes: list[str] = field(default_factory=list)
 
 
-def fairface(labels: Mapping[SplitName, Sequence[LabelRow]], names: Collection[str] | None = None) -> Selection:
+def fairface(labels: Mapping[SplitName, Sequence[TableRow]], names: Collection[str] | None = None) -> Selection:
     """Selects from FairFace's label tables: of each (race, gender) the first `FAIRFACE_QUOTA` rows in file order.
 
     The rows come out in file order, as `groupby(["race", "gender"]).head(n)` gives them in pandas; the set is the same
@@ -124,18 +126,18 @@ def fairface(labels: Mapping[SplitName, Sequence[LabelRow]], names: Collection[s
         taken: Counter[tuple[str, str]] = Counter()
         for line in table:
 
-            def leave_out(reason: str, detail: str = "", line: LabelRow = line, split: SplitName = split) -> None:
+            def leave_out(reason: str, detail: str = "", line: TableRow = line, split: SplitName = split) -> None:
                 where = f"row {line.number}" + (f": {detail}" if detail else "")
                 selection.left_out.append(LeftOut(line.values.get("file", ""), split, reason, where))
 
             if line.problem:
                 leave_out(BAD_ROW, line.problem)
                 continue
-            file, race = _normal(line.values["file"]), line.values["race"]
+            file, race = line.values["file"].replace("\\", "/"), line.values["race"]
             gender = classes.get(line.values["gender"].lower())
             if not file or file.startswith("/") or ".." in file.split("/"):
                 leave_out(BAD_ROW, "no file name inside the set")
-            elif file in named:
+            elif identity(file) in named:
                 leave_out(TWICE)
             elif not race:
                 leave_out(BAD_ROW, "no race")
@@ -146,9 +148,9 @@ def fairface(labels: Mapping[SplitName, Sequence[LabelRow]], names: Collection[s
             else:
                 taken[race, gender] += 1
                 groups = {"race": race, "age": mended_age(line.values.get("age", ""))}
-                selection.rows[split].append(Row(file, line.number, {"gender": gender}, groups))
+                selection.rows[split].append(Row(spelled(file), line.number, {"gender": gender}, groups))
             if file:
-                named.add(file)
+                named.add(identity(file))
     selection.notes.append("of each (race, gender) the first 2,400 rows of train and 600 of val, in file order")
     if names is not None:
         _match_pictures(selection, names, named)
@@ -164,7 +166,7 @@ def glasses(names: Sequence[str], attributes: Mapping[str, Mapping[str, str]] | 
 
     Args:
       names: the listing.
-      attributes: by `folder/file` what else is known: `gender`, `identity`.
+      attributes: by `file_names.identity` of `folder/file` what else is known: `gender`, `identity`.
 
     Returns:
       The selection; labels are `glasses`, groups `gender` and `identity`, blank where unknown. Gender is a group here:
@@ -178,8 +180,11 @@ def glasses(names: Sequence[str], attributes: Mapping[str, Mapping[str, str]] | 
     chosen, left_out = _in_folders(names, root, lambda folder: folder in classes, (".jpg", ".png"), fold_case=False)
     attributes = attributes or {}
     rows = []
+    unmatched = dict(attributes)
     for number, name in enumerate(chosen):
-        known = attributes.get("/".join(name.split("/")[-2:]), {})
+        place = identity("/".join(name.split("/")[-2:]))
+        known = attributes.get(place, {})
+        unmatched.pop(place, None)
         groups = {
             "gender": {"male": "male", "female": "female"}.get(known.get("gender", "").lower(), ""),
             "identity": known.get("identity", ""),
@@ -192,6 +197,9 @@ def glasses(names: Sequence[str], attributes: Mapping[str, Mapping[str, str]] | 
     selection = _split(shuffled, stratify=[int(row.labels["glasses"] == "glasses") for row in shuffled])
     selection.root, selection.left_out = root, left_out
     selection.notes.append("names sorted, then shuffled and split 80/20, stratified, both with seed 42")
+    if unmatched:
+        rows_of = f"{len(unmatched):,} of the {len(attributes):,} rows of attributes"
+        selection.notes.append(f"{rows_of} are for no picture of the set, such as {next(iter(unmatched))}")
     return selection
 
 
@@ -281,15 +289,19 @@ def _in_folders(
 def _match_pictures(selection: Selection, names: Collection[str], named: set[str]) -> None:
     """Drops FairFace rows without a picture, and accounts for pictures without a row."""
     selection.root = _root(names, lambda folder: folder in FAIRFACE_QUOTA)
-    present = {name.removeprefix(selection.root) for name in names if name.startswith(selection.root)}
+    present: ByName[str] = ByName()
+    for name in names:
+        if name.startswith(selection.root):
+            present.add(name.removeprefix(selection.root), name.removeprefix(selection.root))
     wanted = sum(map(len, selection.rows.values()))
     for split, rows in selection.rows.items():
         selection.left_out += [
             LeftOut(row.source_file, split, NO_PICTURE, f"row {row.source_row}")
             for row in rows
-            if row.source_file not in present
+            if not present.find(row.source_file)
         ]
-        selection.rows[split] = [row for row in rows if row.source_file in present]
+        found = [(row, present.find(row.source_file)) for row in rows]
+        selection.rows[split] = [replace(row, source_file=listed[0]) for row, listed in found if listed]
         if rows and not selection.rows[split]:
             raise LayoutError(
                 f"none of the {len(rows)} pictures wanted for {split} is there, such as {rows[0].source_file}"
@@ -298,10 +310,6 @@ def _match_pictures(selection: Selection, names: Collection[str], named: set[str
         raise LayoutError("its label files have no usable row (gender has to be Male or Female)")
     for name in sorted(names):
         bare = name.removeprefix(selection.root)
-        if bare not in named and bare.split("/")[0] in FAIRFACE_QUOTA:
+        if identity(bare) not in named and bare.split("/")[0] in FAIRFACE_QUOTA:
             is_picture = bare.lower().endswith(_PICTURE_SUFFIXES)
             selection.left_out.append(LeftOut(name, "", NO_LABEL if is_picture else WRONG_SUFFIX))
-
-
-def _normal(name: str) -> str:
-    return name.replace("\\", "/").removeprefix("./")

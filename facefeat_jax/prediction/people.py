@@ -15,7 +15,7 @@ from PIL import Image
 
 from facefeat_jax.data.images import BadImageError, decode
 from facefeat_jax.errors import UserError
-from facefeat_jax.prediction.boxes import read_boxes
+from facefeat_jax.prediction.boxes import Boxes
 from facefeat_jax.prediction.crops import WHOLE, Box, Person, crop
 from facefeat_jax.prediction.drawing import Album
 from facefeat_jax.prediction.faces import FaceFinder, open_finder
@@ -51,9 +51,9 @@ def locate_by(finder: FaceFinder) -> Locate:
     return lambda _, pixels: finder(pixels)
 
 
-def locate_from(boxes: Mapping[Path, list[Box]]) -> Locate:
+def locate_from(boxes: Boxes) -> Locate:
     """Returns a way to locate people: as a file of boxes says (`prediction.boxes.read_boxes`)."""
-    return lambda source, _: boxes.get(Path(source).resolve(), [])
+    return lambda source, pixels: boxes.of(source, (pixels.shape[1], pixels.shape[0]))
 
 
 @dataclass
@@ -166,13 +166,13 @@ class PeoplePredictor:
 
 
 def people_of(
-    predictor: Predictor, *, boxes: Path | None = None, face_model: Path | None = None, draw: Path | None = None
+    predictor: Predictor, *, boxes: Boxes | None = None, face_model: Path | None = None, draw: Path | None = None
 ) -> Callable[[Iterable[str | Path]], Iterator[Prediction]]:
     """Returns what `facefeat predict` calls: from files to predictions, drawn on the way where that is wanted.
 
     Args:
       predictor: the model.
-      boxes: a file of boxes (`prediction.boxes.read_boxes`).
+      boxes: of a file (`prediction.boxes.read_boxes`).
       face_model: a YuNet ONNX file; None for OpenCV's own cascade. Without `boxes` faces are looked for.
       draw: folder for the labelled pictures.
 
@@ -180,25 +180,26 @@ def people_of(
       UserError: a file can't be read, the folder can't be made, or OpenCV is not installed.
     """
     if boxes:
-        found = PeoplePredictor(predictor, locate_from(read_boxes(boxes)), nobody=NO_BOX, keep_pictures=bool(draw))
+        found = PeoplePredictor(predictor, locate_from(boxes), nobody=NO_BOX, keep_pictures=bool(draw))
     else:
         found = PeoplePredictor(predictor, locate_by(open_finder(face_model)), keep_pictures=bool(draw))
     return partial(_drawn, found, draw)
 
 
-def origin_of(*, boxes: Path | None = None, face_model: Path | None = None) -> dict[str, str]:
+def origin_of(*, boxes: Boxes | None = None, face_model: Path | None = None) -> dict[str, str]:
     """Returns what says where the people are, as `people_of` is told: a name, and a file's SHA-256.
 
     Raises:
       UserError: the file can't be read.
     """
-    path = boxes or face_model
-    if path is None:
+    if boxes:
+        return {"boxes": boxes.sha256}
+    if face_model is None:
         return {"faces": "Haar cascade"}
     try:
-        return {"boxes" if boxes else "faces": hashlib.sha256(path.read_bytes()).hexdigest()}
+        return {"faces": hashlib.sha256(face_model.read_bytes()).hexdigest()}
     except OSError as error:
-        raise UserError(f"{path} can't be read ({error.strerror or error})") from error
+        raise UserError(f"{face_model} can't be read ({error.strerror or error})") from error
 
 
 def whole_of(predictor: Predictor, draw: Path) -> Callable[[Iterable[str | Path]], Iterator[Prediction]]:

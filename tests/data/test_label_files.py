@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from facefeat_jax.data.label_files import mended_age, read_table
+from facefeat_jax.data.label_files import mended_age
 from facefeat_jax.errors import UserError
+from facefeat_jax.tables import read_table
 
 
 def test_plain_bom_crlf_quotes_case_and_extra_columns_read_the_same():
@@ -24,7 +25,7 @@ def test_columns_that_nobody_asks_for_may_be_there_twice():
 def test_rows_of_another_width_keep_their_number():
     rows = read_table(b"file,gender\na,Male\nb\nc,Male,x\nd,Female\n", "x.csv", ["file"])
     assert [row.number for row in rows] == [0, 1, 2, 3]
-    assert [row.problem for row in rows] == ["", "1 fields instead of 2", "3 fields instead of 2", ""]
+    assert [row.problem for row in rows] == ["", "1 field instead of 2", "3 fields instead of 2", ""]
 
 
 @pytest.mark.parametrize(
@@ -33,8 +34,10 @@ def test_rows_of_another_width_keep_their_number():
         (b"", "no column 'file', 'race'; the first line has: nothing"),
         (b"file,age\n1,2\n", "no column 'race'; the first line has: file, age"),
         (b"file,race,Race\n1,a,b\n", "2 columns are called 'race'; leave one"),
-        (b"file;race\n1;2\n", "no column 'file', 'race'; the first line has: file;race"),
-        ("file,race\n1,2\n".encode("utf-16"), "not UTF-8"),
+        (b"file|race\n1|2\n", "no column 'file', 'race'; the first line has: file|race"),
+        (b"file,race\n1,2\n3,\0\n", r"line 3: a NUL byte \(byte 16\)"),
+        (b"file,race\n1,2\n\xe9,1\n", r"not UTF-8 \(line 3, byte 14\); save it as CSV in UTF-8"),
+        ("file,race\n1,2\n".encode("utf-16"), "in UTF-16, not UTF-8"),
         (b"file,race\n", "no rows below the header"),
         (b"file,race\n\xff\xfe,x\n", "not UTF-8"),
         (b'file,race\n"open,x\n', "not readable as CSV"),

@@ -7,13 +7,14 @@ pandas is installed.
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections import Counter
 
 import pytest
 
 from facefeat_jax.data import selection
-from facefeat_jax.data.label_files import LabelRow, read_table
 from facefeat_jax.data.selection import LayoutError
+from facefeat_jax.tables import TableRow, read_table
 
 GLASSES = [f"glasses/{i * 37 % 1000:03}.{'png' if i % 7 == 0 else 'jpg'}" for i in range(61)] + [
     f"no_glasses/{i * 53 % 1000:03}.jpg" for i in range(44)
@@ -50,11 +51,11 @@ def reasons(chosen: selection.Selection) -> Counter:
     return Counter(one.reason for one in chosen.left_out)
 
 
-def table(rows) -> list[LabelRow]:
-    return [LabelRow(number, {"age": "", **row}) for number, row in enumerate(rows)]
+def table(rows) -> list[TableRow]:
+    return [TableRow(number, {"age": "", **row}) for number, row in enumerate(rows)]
 
 
-def faces(split: str, *rows: tuple[str, str, str]) -> list[LabelRow]:
+def faces(split: str, *rows: tuple[str, str, str]) -> list[TableRow]:
     return table({"file": f"{split}/{file}", "gender": gender, "race": race} for file, gender, race in rows)
 
 
@@ -160,7 +161,7 @@ def test_fairface_accounts_for_every_odd_row():
             ("4.jpg", "Male", ""),
             ("../../etc/passwd", "Male", "A"),
         ),
-        LabelRow(6, {}, "1 fields instead of 5"),
+        TableRow(6, {}, "1 fields instead of 5"),
     ]
     val = faces("val", ("1.jpg", "Male", "A")) + faces("train", ("3.jpg", "Male", "A"))
     chosen = selection.fairface({"train": train, "val": val})
@@ -227,3 +228,23 @@ def test_pandas_agrees():
     halves = train_test_split(sorted(APPAREL), test_size=0.2, random_state=42)
     assert tuple(map(hashed, halves)) == APPAREL_HASHES
     assert hashed(pandas.DataFrame(FAIRFACE).groupby(["race", "gender"]).head(4).file) == FAIRFACE_HASH
+
+
+def test_names_of_a_table_are_those_of_the_listing_however_they_are_spelled():
+    composed, decomposed = (unicodedata.normalize(form, "é.jpg") for form in ("NFC", "NFD"))
+    labels = {
+        "train": faces("train", (composed, "Male", "A"), ("./1.jpg", "Male", "A"), (decomposed, "Female", "A")),
+        "val": [TableRow(0, {"file": "val\\2.jpg", "gender": "Male", "race": "A"})],
+    }
+    names = [f"set/train/{decomposed}", "set/train/1.jpg", "set/val/2.jpg"]
+    chosen = selection.fairface(labels, names)
+    assert [row.source_file for row in chosen.rows["train"]] == [f"train/{decomposed}", "train/1.jpg"]
+    assert [row.source_file for row in chosen.rows["val"]] == ["val/2.jpg"]
+    assert reasons(chosen) == {selection.TWICE: 1}
+
+
+def test_attributes_of_no_picture_are_reported():
+    names = [f"Images/{kind}/{number}.jpg" for kind in ("glasses", "no_glasses") for number in range(6)]
+    known = {"glasses/1.jpg": {"gender": "Male"}, "glasses/typo.jpg": {"gender": "Male"}}
+    notes = selection.glasses(names, known).notes
+    assert "1 of the 2 rows of attributes are for no picture of the set, such as glasses/typo.jpg" in notes

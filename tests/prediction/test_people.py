@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import unicodedata
 
 import numpy as np
 import pytest
@@ -79,32 +80,86 @@ def test_every_head_of_the_baseline_has_a_frame_and_others_take_the_whole():
 # --- boxes
 
 
+HEADER = "file,left,top,right,bottom\n"
+
+
+def listed(tmp_path, text, name="boxes.csv"):
+    data = text if isinstance(text, bytes) else text.encode()
+    (tmp_path / name).write_bytes(data)
+    return read_boxes(tmp_path / name)
+
+
 def test_boxes_are_read_by_picture(tmp_path):
     noise(10, 10).save(tmp_path / "a.png")
-    file = tmp_path / "boxes.csv"
-    file.write_text(
-        "file,person,left,top,right,bottom\na.png,x,1,2,3.5,4\nelsewhere/b.png,y,0,0,9,9\na.png,z,5,5,6,6\n"
+    found = listed(
+        tmp_path, "file,person,left,top,right,bottom\na.png,x,1,2,3.5,4\nelsewhere/b.png,y,0,0,9,9\na.png,z,5,5,6,6\n"
     )
-    found = read_boxes(file)
-    assert found[(tmp_path / "a.png").resolve()] == [Box(1, 2, 3.5, 4), Box(5, 5, 6, 6)]
-    assert len(found) == 2
+    assert found.of(tmp_path / "a.png", (10, 10)) == [Box(1, 2, 3.5, 4), Box(5, 5, 6, 6)]
+    assert found.of("elsewhere/b.png", (10, 10)) == [Box(0, 0, 9, 9)]
+    assert found.of("b.png", (10, 10)) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\xef\xbb\xbfFile, Left ,TOP,Right,Bottom\r\n\r\n a.png , 1, 2,3,4\r\n",
+        b"file;left;top;right;bottom\na.png;1;2;3;4\n",
+        b"sep=\t\r\nfile\tleft\ttop\tright\tbottom\r\na.png\t1\t2\t3\t4\r\n",
+        b'file,left,top,right,bottom,note\n"./x/../a.png",1,2,3,4,"one, two"\n',
+        b"file,left,top,right,bottom\n.\\a.png,1,2,3,4",
+    ],
+)
+def test_boxes_of_spreadsheets_are_the_same(tmp_path, text):
+    (tmp_path / "a.png").touch()
+    assert listed(tmp_path, text).of(tmp_path / "a.png", (10, 10)) == [Box(1, 2, 3, 4)]
+
+
+def test_two_links_to_one_file_are_two_pictures(tmp_path):
+    (tmp_path / "blob").touch()
+    for name in ("one.png", "two.png"):
+        (tmp_path / name).symlink_to("blob")
+    found = listed(tmp_path, HEADER + "one.png,1,2,3,4\ntwo.png,5,5,8,8\n")
+    assert found.of(tmp_path / "one.png", (10, 10)) == [Box(1, 2, 3, 4)]
+    assert found.of(tmp_path / "two.png", (10, 10)) == [Box(5, 5, 8, 8)]
+    assert found.of(tmp_path / "blob", (10, 10)) == []
+
+
+def test_composed_and_decomposed_letters_are_one_name_unless_both_are_there(tmp_path):
+    composed, decomposed = (unicodedata.normalize(form, "é.png") for form in ("NFC", "NFD"))
+    (tmp_path / decomposed).touch()
+    found = listed(tmp_path, HEADER + f"{composed},1,2,3,4\n")
+    assert found.of(tmp_path / decomposed, (10, 10)) == [Box(1, 2, 3, 4)]
+    (tmp_path / composed).touch()
+    found = listed(tmp_path, HEADER + f"{composed},1,2,3,4\n{decomposed},5,5,8,8\n")
+    assert found.of(tmp_path / decomposed, (10, 10)) == [Box(5, 5, 8, 8)]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "has no column file, left, top, right, bottom"),
-        ("file,left,top,right\na,1,2,3\n", "has no column bottom in its first line"),
-        ("file,left,top,right,bottom\na.png,1,2,3,4\na.png,5,2,3,4\n", "line 3: 5,2,3,4 is no box; left must be"),
-        ("file,left,top,right,bottom\na.png,1,2,x,4\n", "line 2: 1,2,x,4 is no box"),
-        ("file,left,top,right,bottom\na.png,1,2,nan,4\n", "line 2: 1,2,nan,4 is no box"),
-        ("file,left,top,right,bottom\na.png,1,2\n", "line 2: 1,2,None,None is no box"),
+        ("", "no column 'file', 'left', 'top', 'right', 'bottom'; the first line has: nothing"),
+        ("file,left,top,right\na,1,2,3\n", "no column 'bottom'; the first line has"),
+        (HEADER, "no rows below the header"),
+        (HEADER + "a.png,1,2,3,4\na.png,5,2,3,4\n", "line 3: 5,2,3,4 is no box; left must be less than right"),
+        (HEADER + "a.png,1,2,x,4\n", "line 2: 1,2,x,4 is no box; write numbers"),
+        (HEADER + 'a.png,"1,5",2,3,4\n', "line 2: 1,5,2,3,4 is no box; write numbers with a decimal point"),
+        (HEADER + "a.png,1,2,nan,4\n", "line 2: 1,2,nan,4 is no box"),
+        (HEADER + "a.png,1,2,1,4\n", "line 2: 1,2,1,4 is no box"),
+        (HEADER + '"a\n.png",1,2,3,4\na.png,1,2\n', "line 4: 3 fields instead of 5"),
+        (HEADER + "my,a.png,1,2,3,4\n", "line 2: 6 fields instead of 5; a name with a comma stands in quotes"),
+        (
+            HEADER + "a.png,0.2,0.2,0.7,0.7\nb.png,5,5,9,9\n",
+            "line 2: .* less than a pixel .*; shares of 0 to 1 and pix",
+        ),
+        (HEADER + " ,1,2,3,4\n", "line 2: no file name"),
+        (HEADER.encode() + b"\xe9.png,1,2,3,4\n", r"not UTF-8 \(line 2, byte 27\)"),
+        (HEADER + "a\0.png,1,2,3,4\n", "line 2: a NUL byte"),
     ],
 )
 def test_a_file_that_holds_no_boxes_is_refused_with_its_line(tmp_path, text, message):
-    (tmp_path / "boxes.csv").write_text(text)
-    with pytest.raises(UserError, match=message):
-        read_boxes(tmp_path / "boxes.csv")
+    with pytest.raises(UserError, match=message) as caught:
+        listed(tmp_path, text)
+    assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="can't be read"):
         read_boxes(tmp_path / "absent.csv")
 
@@ -239,6 +294,34 @@ def test_the_command_answers_for_each_person(trained_run, tmp_path, capsys, monk
     code, out = call(capsys, *arguments, "--faces")
     assert code == 2
     assert "give one of them" in out.err
+
+
+def test_shares_are_scaled_and_lines_for_other_pictures_are_reported(trained_run, tmp_path, capsys):
+    for name in "ab":
+        noise(100, 80).save(tmp_path / f"{name}.png")
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text(HEADER + "a.png,0.1,0.25,0.4,0.5\nb.png,0.5,0.5,1,1\ntypo.png,0.1,0.1,0.2,0.2\n")
+    out = tmp_path / "answers.csv"
+    arguments = (trained_run, tmp_path / "a.png", tmp_path / "b.png", "--boxes", boxes, "--out", out)
+    told = []
+    for resume in ([], ["--resume"]):
+        code, said = call(capsys, *arguments, *resume)
+        assert code == 0
+        told.append(said.err)
+        rows = list(csv.DictReader(io.StringIO(out.read_text())))
+        assert [(row["left"], row["top"], row["right"], row["bottom"]) for row in rows] == [
+            ("10", "20", "40", "40"),
+            ("50", "40", "100", "80"),
+        ]
+    for text in told:
+        assert "all boxes lie within 0 and 1" in text
+        assert "1 of its 3 lines are not for a picture that was given: typo.png (line 4)" in text
+
+    code, said = call(
+        capsys, trained_run, tmp_path / "b.png", "--boxes", listed(tmp_path, HEADER + "x.png,1,1,9,9").path
+    )
+    assert code == 2
+    assert "none of its lines is for a picture that was given: x.png (line 2)" in said.err
 
 
 def test_without_opencv_the_advice_names_the_extra(trained_run, tmp_path, capsys, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -183,6 +184,20 @@ def test_text_csv_and_json(trained_run, mixed, capsys):
 
 
 def test_names_may_come_from_standard_input(trained_run, pictures, capsys, monkeypatch):
-    monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{path}\n" for path in pictures[:2])))
-    assert main(["predict", str(trained_run), "-"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 2
+    def given(data: bytes) -> tuple[int, list[str], str]:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+        code = main(["predict", str(trained_run), "-", "--format", "jsonl"])
+        out, said = capsys.readouterr()
+        return code, [json.loads(line)["file"] for line in out.splitlines()], said
+
+    names = [str(path) for path in pictures[:2]]
+    assert given("".join(f"{name}\n" for name in names).encode()) == (0, names, "")
+    # As Windows' editors save it; blank lines are no names.
+    assert given(codecs.BOM_UTF8 + "\r\n \r\n".join(names).encode()) == (0, names, "")
+    for data, told in (
+        ("\n".join(names).encode("utf-16"), "standard input: in UTF-16"),
+        ("\0".join(names).encode(), "standard input, line 1: a NUL byte"),
+        (b"\n" + b"x" * 70_000, "standard input, line 2: longer than 65,536 bytes"),
+    ):
+        code, _, said = given(data)
+        assert code == 2 and told in said and len(said.splitlines()) == 1

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from facefeat_jax.data import selection
 from facefeat_jax.data.builders.base import PictureBuilder
-from facefeat_jax.data.label_files import LabelRow, read_table
 from facefeat_jax.data.listing import find, text_of
 from facefeat_jax.data.selection import LayoutError, Selection, SplitName
 from facefeat_jax.data.sources import Source
 from facefeat_jax.data.trees import Tree
+from facefeat_jax.tables import TableRow, read_table
 
 
 class Fairface(PictureBuilder):
@@ -52,8 +52,8 @@ class Fairface(PictureBuilder):
         return selection.fairface(_labels(tree, names, path), names)
 
 
-def _labels(tree: Tree, names: Iterable[str], path: Path) -> Mapping[SplitName, Sequence[LabelRow]]:
-    labels: dict[SplitName, Sequence[LabelRow]] = {}
+def _labels(tree: Tree, names: Iterable[str], path: Path) -> Mapping[SplitName, Sequence[TableRow]]:
+    labels: dict[SplitName, Sequence[TableRow]] = {}
     splits: tuple[SplitName, ...] = ("train", "val")
     for split in splits:
         wanted = f"fairface_label_{split}.csv"

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from facefeat_jax.data import selection
 from facefeat_jax.data.builders.base import PictureBuilder
-from facefeat_jax.data.label_files import read_table
 from facefeat_jax.data.listing import find, text_of
 from facefeat_jax.data.selection import Selection
 from facefeat_jax.data.sources import Source
 from facefeat_jax.data.trees import Tree
+from facefeat_jax.file_names import identity
+from facefeat_jax.tables import TableRow, read_table
 
 
 class Glasses(PictureBuilder):
@@ -37,12 +38,22 @@ class Glasses(PictureBuilder):
     @classmethod
     def select(cls, tree: Tree, path: Path) -> Selection:
         names = tree.files()
-        return selection.glasses(names, _attributes(tree, names, path))
+        rows = _attributes(tree, names, path)
+        usable = [row for row in rows if not row.problem]
+        known = {
+            identity("/".join(row.values["file"].replace("\\", "/").split("/")[-2:])): row.values for row in usable
+        }
+        chosen = selection.glasses(names, known)
+        if bad := [row for row in rows if row.problem]:
+            first = f"line {bad[0].line}: {bad[0].problem}"
+            chosen.notes.append(f"{len(bad):,} of the {len(rows):,} rows of attributes can't be read, such as {first}")
+        if twice := len(usable) - len(known):
+            chosen.notes.append(f"{twice:,} of the rows of attributes are for a picture that has one: the last counts")
+        return chosen
 
 
-def _attributes(tree: Tree, names: Iterable[str], path: Path) -> dict[str, dict[str, str]]:
-    """Returns what an `attributes.csv` beside the pictures says, by `folder/file`; nothing where there is none."""
+def _attributes(tree: Tree, names: Iterable[str], path: Path) -> list[TableRow]:
+    """Returns the rows of an `attributes.csv` beside the pictures; none where there is no such file."""
     if not (name := find(names, "attributes.csv")):
-        return {}
-    rows = read_table(text_of(tree, name, path), f"{path}: {name}", ("file",))
-    return {"/".join(row.values["file"].split("/")[-2:]): row.values for row in rows if not row.problem}
+        return []
+    return read_table(text_of(tree, name, path), f"{path}: {name}", ("file",))

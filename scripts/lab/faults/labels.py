@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from facefeat_jax.data.label_files import read_table
 from facefeat_jax.data.selection import LayoutError, Row, Selection, fairface
 from facefeat_jax.errors import UserError
+from facefeat_jax.tables import read_table
 from faults.mutate import MUTATIONS, mutated
 from faults.tally import Tally
 
@@ -134,6 +134,8 @@ _HARMLESS: dict[str, Callable[[Lines, np.random.RandomState], bytes]] = {
     "spaces around": lambda lines, random: _bytes([[f" {field}\t" for field in line] for line in lines]),
     "backslashes": lambda lines, random: _bytes([lines[0], *([f[0].replace("/", "\\"), *f[1:]] for f in lines[1:])]),
     "ages as dates": _with_dates,
+    "semicolons": lambda lines, random: _bytes(lines, delimiter=";"),
+    "tabs and a line sep=": lambda lines, random: b"sep=\t\r\n" + _bytes(lines, delimiter="\t"),
 }
 
 
@@ -170,7 +172,7 @@ _REFUSED: dict[str, Callable[[Lines, np.random.RandomState], bytes]] = {
     "header only": lambda lines, random: _bytes(lines[:1]),
     "header missing": lambda lines, random: _bytes(lines[1:]),
     "nothing": lambda lines, random: b"",
-    "semicolons": lambda lines, random: _bytes(lines, delimiter=";"),
+    "bars": lambda lines, random: _bytes(lines, delimiter="|"),
     "UTF-16": lambda lines, random: _bytes(lines).decode().encode("utf-16"),
     "Latin-1": lambda lines, random: (
         _bytes([lines[0], ["train/caf\u00e9.jpg", *lines[1][1:]]]).decode().encode("latin-1")

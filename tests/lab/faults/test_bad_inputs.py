@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from facefeat_jax.data import label_files
+from facefeat_jax import tables
 from facefeat_jax.data.images import BadImageError, check
 from facefeat_jax.data.trees import open_tree
 from facefeat_jax.errors import UserError
@@ -32,9 +32,7 @@ def test_label_files(tmp_path):
 
 
 def test_label_files_that_are_read_wrongly_are_seen(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        labels, "read_table", lambda data, name, columns: label_files.read_table(data[3:], name, columns)
-    )
+    monkeypatch.setattr(labels, "read_table", lambda data, name, columns: tables.read_table(data[3:], name, columns))
     tally = labels.run(tmp_path, count=40, seed=3)
     assert 0 < tally.survived < tally.tried and len(tally.failures) == tally.tried - tally.survived
 
