@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
+from facefeat_jax import kinds
 from facefeat_jax.errors import UserError, unknown
 from facefeat_jax.tasks import BASELINE_TASKS
 from facefeat_jax.types import MAX_IMAGE_SIZE, DecodePolicy, DType, MatmulPrecision
@@ -30,6 +31,15 @@ _LEAST = {
     "warmup_steps": 0,
     "seed": 0,
     "heartbeat_s": 1,
+}
+
+# The most that it may be: more is a slip of the pen, or a file that was damaged.
+_MOST = {
+    "image_size": MAX_IMAGE_SIZE,
+    "batch_size": 2**20,
+    "feed_threads": 1024,
+    "feed_prefetch": 4096,
+    "seed": 2**31 - 1,
 }
 
 # Fractions, and what they must be below (of two of them, 1 is the most).
@@ -180,16 +190,19 @@ class TrainConfig:
     def __post_init__(self) -> None:
         # The command line gives one of the choices; Python callers and a config.json may give anything.
         for name, kind in get_type_hints(type(self)).items():
-            if get_origin(kind) is Literal and getattr(self, name) not in get_args(kind):
-                raise unknown(f"value of --{name.replace('_', '-')}", str(getattr(self, name)), get_args(kind))
+            value = getattr(self, name)
+            if get_origin(kind) is Literal:
+                if value not in get_args(kind):
+                    raise unknown(f"value of --{name.replace('_', '-')}", str(value), get_args(kind))
+            elif wanted := kinds.fault(value, kind):
+                raise UserError(f"--{name.replace('_', '-')} takes {wanted}, got {value!r}")
         for name, least in _LEAST.items():
             if getattr(self, name) < least:
                 raise UserError(f"--{name.replace('_', '-')} must be {least} or more, got {getattr(self, name)}")
-        if self.image_size > MAX_IMAGE_SIZE:
-            raise UserError(f"--image-size must be {MAX_IMAGE_SIZE} or less, got {self.image_size}")
-        if self.seed >= 2**31:
-            raise UserError(f"--seed must be less than 2147483648, got {self.seed}")
-        if not self.learning_rate > 0:
+        for name, most in _MOST.items():
+            if getattr(self, name) > most:
+                raise UserError(f"--{name.replace('_', '-')} must be {most} or less, got {getattr(self, name)}")
+        if not 0 < self.learning_rate < math.inf:
             raise UserError(f"--learning-rate must be positive, got {self.learning_rate}")
         for name, below in _BELOW.items():
             value = getattr(self, name)
@@ -229,10 +242,8 @@ class TrainConfig:
         """Reads what `to_json` wrote.
 
         Raises:
-          UserError: it is no object, or there is a field that this version doesn't know; `where` names the file.
+          UserError: there is a field that this version doesn't know, or a value that can't be; `where` names the file.
         """
-        if not isinstance(values, dict):
-            raise UserError(f"{where} is not the config of a run; restore it or train again")
         known = {f.name for f in dataclasses.fields(cls)}
         if surplus := sorted(set(values) - known):
             raise UserError(
@@ -240,8 +251,11 @@ class TrainConfig:
                 "Use the version that wrote it"
             )
         listed = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
-        paths = {name: Path(values[name]) for name in ("run", "data_dir") if values.get(name) is not None}
-        return cls(**{**values, **listed, **paths})
+        paths = {name: Path(values[name]) for name in ("run", "data_dir") if isinstance(values.get(name), str)}
+        try:
+            return cls(**{**values, **listed, **paths})
+        except UserError as error:
+            raise UserError(f"{where} can't be used: {error}") from error
 
 
 def apply_smoke(config: TrainConfig) -> TrainConfig:

@@ -14,11 +14,13 @@ from typing import Any
 import jax
 from flax import nnx
 
+from facefeat_jax import checked_json
 from facefeat_jax.config import TrainConfig
 from facefeat_jax.errors import UserError
 from facefeat_jax.locks import only_one
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.models.values import split_values
+from facefeat_jax.progress import say
 from facefeat_jax.runtime import set_numerics
 from facefeat_jax.spec import NUMERICS, ModelSpec
 from facefeat_jax.training import checkpoints
@@ -35,6 +37,9 @@ EVALUATION = "evaluation"
 AUDIT = "audit"
 TENSORBOARD = "tensorboard"
 LOCK = ".lock"
+
+# What of config.json may be changed by hand (a run or its data were moved): nothing else depends on them.
+_EDITABLE = ("run", "data_dir")
 
 
 @dataclass(frozen=True)
@@ -92,19 +97,39 @@ def read_config(folder: Path) -> TrainConfig:
         raise UserError(f"there is no run folder {folder}{near}. `facefeat train` and `facefeat convert` make them")
     path = folder / CONFIG
     try:
-        return TrainConfig.from_json(json.loads(path.read_text()), where=str(path))
+        return TrainConfig.from_json(checked_json.read_checked(path, editable=_EDITABLE).content, where=str(path))
     except FileNotFoundError:
         raise UserError(
             f"{folder} is not a run folder: it has no {CONFIG}. Give the folder that `facefeat train` made"
         ) from None
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path} can't be read ({error}); restore it or train again") from error
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} can't be read, or is not the config of a run as it was written ({error}); restore it or train "
+            f"again (by hand, only {' and '.join(_EDITABLE)} may be changed)"
+        ) from error
+
+
+def write_config(folder: Path, config: TrainConfig) -> Path:
+    """Writes the config of a run folder.
+
+    Raises:
+      UserError: it can't be written.
+    """
+    return write_json(folder / CONFIG, checked_json.with_digest(config.to_json(), editable=_EDITABLE))
+
+
+def say_unchecked(folder: Path) -> None:
+    """Says that a run is of an earlier version, in whose files damage can't be found."""
+    say(
+        f"{folder} was written by an earlier version: whether {CONFIG}, calibration and the model's description are as "
+        "they were written can't be checked"
+    )
 
 
 def is_run(folder: Path) -> bool:
     """Returns whether a folder's config.json was written for a run, by whatever version."""
     try:
-        values = json.loads((folder / CONFIG).read_text())
+        values = checked_json.read(folder / CONFIG)
     except (OSError, ValueError):
         return False
     return isinstance(values, dict) and {"recipe", "run", "sources"} <= values.keys()
@@ -179,9 +204,7 @@ def open_run(folder: Path, checkpoint: checkpoints.Which = "newest") -> Run:
     before = {name: getattr(config, name) for name in NUMERICS}
 
     def read(step: int) -> Run:
-        spec = ModelSpec.from_json(
-            reader.about(step)["spec"], where=f"the model description of checkpoint {store / str(step)}", before=before
-        )
+        spec = reader.spec(step, before=before)
         set_numerics(spec.dtype, spec.param_dtype, spec.matmul_precision)
         graphdef, params, batch_stats = split_values(spec.abstract())
         model = nnx.merge(graphdef, *reader.restore_model(step, params, batch_stats))
@@ -189,19 +212,19 @@ def open_run(folder: Path, checkpoint: checkpoints.Which = "newest") -> Run:
         return Run(folder, config, spec, model, step)
 
     try:
-        if checkpoint == "best":
-            return read(_best(reader, folder))
-        run = reader.newest(read)
+        run = read(_best(reader, folder)) if checkpoint == "best" else reader.newest(read)
     finally:
         reader.close()
     if run is None:
         raise UserError(f"{store} holds no complete checkpoint. Train it first (--resume goes on)")
+    if run.step in reader.unchecked:
+        say_unchecked(folder)
     return run
 
 
 def _best(reader: checkpoints.Checkpoints, folder: Path) -> int:
-    about = reader.newest(reader.about) or {"history": []}
-    step = checkpoints.best_step(about["history"], len(about["spec"]["classes"])) if about["history"] else None
+    found = reader.newest(lambda step: (reader.about(step)["history"], len(reader.spec(step).classes)))
+    step = checkpoints.best_step(*found) if found else None
     if step is None:
         raise UserError(f"{folder} has validated no epoch yet, so that none of its checkpoints is the best")
     if step not in reader.steps():
@@ -227,7 +250,7 @@ def create_from_weights(folder: Path, spec: ModelSpec, model: MultiTaskModel, co
             shutil.rmtree(partial)
         partial.mkdir(parents=True)
         checkpoints.save_model(partial, spec, params, batch_stats)
-        write_json(partial / CONFIG, config.to_json())
+        write_config(partial, config)
         if folder.exists():
             folder.rmdir()
         partial.rename(folder)

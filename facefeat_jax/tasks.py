@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import get_args
 
+from facefeat_jax import kinds
 from facefeat_jax.errors import UserError, unknown
 from facefeat_jax.types import FrameName
 
@@ -33,8 +34,12 @@ class Task:
     frame: FrameName = "whole"
 
     def __post_init__(self) -> None:
+        kinds.names(self.classes, f"task {self.name!r}")
         if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
             raise UserError(f"task {self.name!r}: needs two or more different class names, got {self.classes}")
+        for name in (self.name, *self.classes):
+            if not (isinstance(name, str) and name.strip() and name.isprintable()):
+                raise UserError(f"task {self.name!r}: a name is text that a terminal can show, got {name!r:.60}")
         if self.frame not in get_args(FrameName):
             raise unknown("frame", str(self.frame), get_args(FrameName))
 

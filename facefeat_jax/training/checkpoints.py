@@ -1,9 +1,9 @@
 """Checkpoints of a run, by Orbax.
 
 Each holds two arrays' trees (`model`: parameters and statistics as they are evaluated; `optimizer`: Adam's states, the
-step and, where `model` is an average, the weights that are trained) and one JSON item (`about`: the model's description
-with its class names, the validation results so far, and digests of both trees). The position in the index stream is the
-step number (`data.index_stream`), and so is all that is drawn at random.
+step and, where `model` is an average, the weights that are trained) and one JSON item (`training.about`: the model's
+description with its class names, the validation results so far, and digests of both trees). The position in the index
+stream is the step number (`data.index_stream`), and so is all that is drawn at random.
 
 Orbax writes beside the final name, in the background, and renames: what has the name is complete, and the one before
 is deleted only then. What a disk spoils afterwards is found by the digests.
@@ -33,6 +33,7 @@ from facefeat_jax.distributed import is_first
 from facefeat_jax.errors import UserError
 from facefeat_jax.progress import say
 from facefeat_jax.spec import ModelSpec
+from facefeat_jax.training import about as about_item
 from facefeat_jax.training.steps import TrainState, final_weights
 
 FOLDER = "checkpoints"
@@ -65,10 +66,15 @@ class Checkpoints:
       run: the run folder; `checkpoints/` inside it is made when the first one is saved.
       keep: how many of the newest to keep.
       read_only: leave everything as it is, also what another process is writing.
+
+    Attributes:
+      folder: where they lie.
+      unchecked: the steps of those read so far that an earlier version wrote without a digest of their description.
     """
 
     def __init__(self, run: Path, *, keep: int = 2, read_only: bool = False):
         self.folder = run.resolve() / FOLDER
+        self.unchecked: set[int] = set()
         self._kept, self._read_only = _Kept(keep), read_only
         if read_only:
             options = ocp.CheckpointManagerOptions(read_only=True, save_interval_steps=0, create=False)
@@ -138,6 +144,8 @@ class Checkpoints:
     def save(self, state: TrainState, about: dict[str, Any], *, best: int | None = None) -> None:
         """Starts writing a checkpoint under the state's step; the arrays may be donated as soon as this returns.
 
+        Where there is one of that step, written before its validation was complete, its history is brought up to date.
+
         Args:
           state: the state.
           about: the JSON item, but for the digests.
@@ -148,7 +156,9 @@ class Checkpoints:
             place to go on from.
         """
         step = int(state.step)
+        self._kept.best = best
         if step in self._manager.all_steps():
+            self._complete(step, about)
             return
         parts = _parts(state)
         if jax.device_count() > 1:
@@ -162,16 +172,29 @@ class Checkpoints:
                 f"{self.folder} is the last good one. Try a lower --learning-rate, or go on with --resume and "
                 "--on-nonfinite skip"
             )
-        self._kept.best = best
+        try:
+            item = about_item.sealed(about, digests)
+        except ValueError:
+            raise UserError(
+                f"a validation up to step {step} gave a loss that is not finite, though the weights are; the newest "
+                f"checkpoint in {self.folder} is the last good one. Try a lower --learning-rate, or another --dtype"
+            ) from None
         with _written(self.folder):
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
                     model=ocp.args.StandardSave(parts["model"]),
                     optimizer=ocp.args.StandardSave(parts["optimizer"]),
-                    about=ocp.args.JsonSave({**about, "digests": digests}),
+                    about=ocp.args.JsonSave(item),
                 ),
             )
+
+    def _complete(self, step: int, about: Mapping[str, Any]) -> None:
+        self.wait()
+        written = self.about(step)
+        if is_first() and "digests" in written and about.get("history") != written.get("history"):
+            with _written(self.folder):
+                about_item.replace(self.folder / str(step), about, written["digests"])
 
     def check(self) -> None:
         """Looks, without waiting, whether what is written in the background came to grief.
@@ -188,7 +211,30 @@ class Checkpoints:
         Raises:
           DamagedError: it can't be read.
         """
-        return self._restore(step, about=ocp.args.JsonRestore())["about"]
+        place = self.folder / str(step)
+        try:
+            content, is_checked = about_item.read(place)
+        except (OSError, ValueError) as error:
+            raise DamagedError(f"checkpoint {place} can't be restored: its description is damaged ({error})") from error
+        if not is_checked:
+            self.unchecked.add(step)
+        return content
+
+    def spec(self, step: int, *, before: Mapping[str, Any] | None = None) -> ModelSpec:
+        """Returns what the model of a checkpoint is; `before` is for `ModelSpec.from_json`.
+
+        Raises:
+          DamagedError: it can't be read, or is none that a model can have.
+          UserError: it is as it was written, and this version can't build such a model.
+        """
+        about = self.about(step)
+        try:
+            where = f"the model description of checkpoint {self.folder / str(step)}"
+            return ModelSpec.from_json(about.get("spec"), where=where, before=before)
+        except UserError as error:
+            if step in self.unchecked:
+                raise DamagedError(str(error)) from error
+            raise
 
     def restore(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """Returns the state of a checkpoint and its JSON item.
@@ -200,20 +246,20 @@ class Checkpoints:
         Raises:
           DamagedError: the checkpoint can't be read, is not what was written, or is of another structure.
         """
+        about = self.about(step)
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         restored = self._restore(
             step,
             model=ocp.args.StandardRestore({"params": target.params, "batch_stats": target.batch_stats}),
             optimizer=ocp.args.StandardRestore(_rest(target)),
-            about=ocp.args.JsonRestore(),
         )
-        self._compare(step, {name: restored[name] for name in ("model", "optimizer")}, restored["about"])
+        self._compare(step, {name: restored[name] for name in ("model", "optimizer")}, about)
         rest = restored["optimizer"]
         weights = rest["trained"] if "trained" in rest else restored["model"]
         state = TrainState(
             weights["params"], weights["batch_stats"], rest["optimizer"], rest["step"], rest.get("average")
         )
-        return state, restored["about"]
+        return state, about
 
     def restore_model(self, step: int, params: Any, batch_stats: Any) -> tuple[Any, Any]:
         """Returns parameters and statistics of a checkpoint; the arguments give structure, shapes and dtypes.
@@ -221,9 +267,10 @@ class Checkpoints:
         Raises:
           DamagedError: as `restore`.
         """
+        about = self.about(step)
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, {"params": params, "batch_stats": batch_stats})
-        restored = self._restore(step, model=ocp.args.StandardRestore(target), about=ocp.args.JsonRestore())
-        self._compare(step, {"model": restored["model"]}, restored["about"])
+        restored = self._restore(step, model=ocp.args.StandardRestore(target))
+        self._compare(step, {"model": restored["model"]}, about)
         return restored["model"]["params"], restored["model"]["batch_stats"]
 
     def _restore(self, step: int, **items: Any) -> Any:
@@ -314,7 +361,7 @@ def save_model(run: Path, spec: ModelSpec, params: Any, batch_stats: Any) -> Non
             0,
             args=ocp.args.Composite(
                 model=ocp.args.StandardSave(model),
-                about=ocp.args.JsonSave({"spec": spec.to_json(), "history": [], "digests": digests}),
+                about=ocp.args.JsonSave(about_item.sealed({"spec": spec.to_json(), "history": []}, digests)),
             ),
         )
 

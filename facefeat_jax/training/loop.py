@@ -278,7 +278,7 @@ class _Run:
         self.seconds_before = 0.0
         if self.writes and not config.resume:
             # First: a folder that holds something but no config is not taken for a run.
-            run_folder.write_json(config.run / run_folder.CONFIG, config.to_json())
+            run_folder.write_config(config.run, config)
         self.checkpoints = checkpoints.Checkpoints(config.run, keep=config.keep_checkpoints)
         held.callback(self.checkpoints.close)
         self.start = self._resume() if config.resume else 0
@@ -307,6 +307,8 @@ class _Run:
             return 0
         self.state, about = restored
         step = int(self.state.step)
+        if step in self.checkpoints.unchecked:
+            run_folder.say_unchecked(self.config.run)
         self.history, self.seconds_before = about["history"], about["seconds"]
         if self.prefix is not None:
             # The model was made with random weights; those of the frozen stages are in the checkpoint.
@@ -383,7 +385,8 @@ class _Run:
                 results = self._validate(one, told)
                 figures = ", ".join(f"{t} {100 * r.accuracy:.1f}% (loss {r.loss:.4f})" for t, r in results.items())
                 say(f"{self._title(one)}: {speed}validation: {figures}")
-                if one.last_of_epoch:
+                # A run that was stopped in this validation has written its checkpoint without the figures.
+                if one.last_of_epoch or one.end_step == self.start or self._is_due(self._last_call(one)):
                     self.save()
                 self._stop_if_told(told, one.end_step)
         return self._finish()
@@ -408,8 +411,7 @@ class _Run:
                     bar.note(self._flush(keep=_CALLS_AHEAD))
                 if call.end_step < one.end_step:
                     self._stop_if_told(told, call.end_step)
-                    every = self.config.checkpoint_every
-                    if call.first_step // every < call.end_step // every:
+                    if self._is_due(call):
                         self._flush()
                         self.save()
             self._flush()
@@ -418,6 +420,14 @@ class _Run:
         self.logs.write("pass", one.end_step, one.epoch + 1, tasks=one.tasks, seconds=seconds, images_per_s=rate)
         self._stop_if_told(told, one.end_step)
         return rate
+
+    def _last_call(self, one: Pass) -> Call:
+        return one.calls(self.config.steps_per_call)[-1]
+
+    def _is_due(self, call: Call) -> bool:
+        """Returns whether a checkpoint is due after a call; after the last of a pass it waits for the validation."""
+        every = self.config.checkpoint_every
+        return call.first_step // every < call.end_step // every
 
     def _stop_if_told(self, told: Told, step: int) -> None:
         """Writes a checkpoint and raises `Interrupted` where a signal has come."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 
 from facefeat_jax.errors import UserError
+from facefeat_jax.training import about as about_item
 from facefeat_jax.training import checkpoints
 from facefeat_jax.training.checkpoints import Checkpoints, DamagedError, best_step
 from facefeat_jax.training.steps import TrainState
@@ -124,9 +124,8 @@ def test_other_numbers_in_a_readable_checkpoint_are_found(store):
             path.write_bytes(twin.read_bytes())
     with pytest.raises(DamagedError, match=r"6 is damaged: what it holds \(model\)|can't be restored"):
         store.restore(6, state(0))
-    about = json.loads((store.folder / "4" / "about" / "metadata").read_text())
-    about["digests"]["optimizer"] = "00000000"
-    (store.folder / "4" / "about" / "metadata").write_text(json.dumps(about))
+    about = store.about(4)
+    about_item.replace(store.folder / "4", about, {**about["digests"], "optimizer": "00000000"})
     with pytest.raises(DamagedError, match=r"4 is damaged: what it holds \(optimizer\)"):
         store.restore(4, state(0))
 

@@ -16,6 +16,7 @@ from facefeat_jax.errors import Interrupted, UserError
 from facefeat_jax.evaluation.metrics import head_result
 from facefeat_jax.run_folder import open_run
 from facefeat_jax.training import loop
+from facefeat_jax.training.checkpoints import Checkpoints
 from facefeat_jax.training.logs import read_lines
 from facefeat_jax.training.loop import train
 
@@ -71,8 +72,10 @@ def test_logs_every_step_once(trained_run):
         # The last step of all, and its validation: bars count the batches of both.
         ({"epochs": 1}, 6),
         ({"epochs": 1}, 7),
+        # A validation that ends no epoch, and a run that is stopped once more before the next checkpoint is due.
+        ({"schedule": "sequential", "tasks": ("glasses", "shirt")}, 8),
     ],
-    ids=["mixed", "sequential", "last step", "within the last validation"],
+    ids=["mixed", "sequential", "last step", "within the last validation", "within the first"],
 )
 def test_an_interrupted_run_goes_on_to_the_same_weights(tiny, tmp_path, monkeypatch, fields, stop_at):
     whole = train(tiny(tmp_path / "whole", **fields))
@@ -101,11 +104,27 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(tiny, tmp_path, monkeypa
         np.testing.assert_array_equal(found[name], value, err_msg=name)
     assert resumed["heads"] == whole["heads"]
     assert resumed["history"] == whole["history"]
+    # What `--keep-best` and `--checkpoint best` go by.
+    store = Checkpoints(tmp_path / "stopped", read_only=True)
+    assert store.about(store.steps()[0])["history"] == whole["history"]
+    assert all(
+        store.about(step)["history"] == [e for e in whole["history"] if e["step"] <= step] for step in store.steps()
+    )
+    store.close()
 
     def logged(run):
         return [line for line in read_lines(run / "metrics.jsonl") if line["event"] != "pass"]
 
     assert logged(tmp_path / "stopped") == logged(tmp_path / "whole")
+
+
+def test_a_checkpoint_that_is_due_where_a_pass_ends_is_written_after_its_validation(tiny, tmp_path):
+    fields = dict(schedule="sequential", tasks=("glasses", "shirt"), checkpoint_every=6, keep_checkpoints=9, epochs=1)
+    history = train(tiny(tmp_path, **fields))["history"]
+    store = Checkpoints(tmp_path, read_only=True)
+    assert store.steps() == [12, 6]
+    assert store.about(6)["history"] == history[:1]
+    store.close()
 
 
 def test_sequential_validates_after_each_own_pass_and_again_at_the_end(tiny, tmp_path):
