@@ -35,6 +35,8 @@ CALIBRATION = "calibration.json"
 MODEL_CARD = "model-card.md"
 EVALUATION = "evaluation"
 AUDIT = "audit"
+DATA = "data.json"
+PICTURES = "data.npy"
 TENSORBOARD = "tensorboard"
 LOCK = ".lock"
 
@@ -168,7 +170,7 @@ def clear(folder: Path) -> None:
         for name in (checkpoints.FOLDER, TENSORBOARD, EVALUATION, AUDIT, *others):
             if (folder / name).exists():
                 shutil.rmtree(folder / name)
-        for name in (METRICS, RESULTS, REPORT, CURVES, CALIBRATION, MODEL_CARD):
+        for name in (METRICS, RESULTS, REPORT, CURVES, CALIBRATION, MODEL_CARD, DATA, PICTURES):
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{folder} can't be overwritten ({error}); give --run another folder") from error

@@ -29,6 +29,9 @@ SUMMARY = "summary.json"
 FILE = "source_file"
 """The listing's column of names in the download."""
 
+DIGEST = "digest"
+"""The column of the pictures' digests (`data.digests`), in hexadecimal; earlier versions wrote none."""
+
 LABEL, GROUP = "label_", "group_"
 """What columns of the listing begin with."""
 
@@ -57,6 +60,7 @@ class Split:
       groups: per group `[n]`, str; blank where unknown.
       source_files: per record the file's name in the download.
       fingerprint: changes with any picture, label or the order of records; the same on every machine.
+      digests: `[n]`, uint64; None where an earlier version prepared it (`data.digests.digests_of` has them then too).
     """
 
     source: str
@@ -67,6 +71,7 @@ class Split:
     source_files: list[str]
     fingerprint: str
     _pictures: _Pictures = field(repr=False)
+    digests: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.source_files)
@@ -112,6 +117,7 @@ def open_split(source: str, split: Literal["train", "val"], data_dir: Path) -> S
         classes = {task: tuple(_class_names(folder, task)) for task in described.tasks}
         labels = {task: _numbered(columns[LABEL + task], names) for task, names in classes.items()}
         files = columns[FILE]
+        digests = np.array([int(text, 16) for text in columns[DIGEST]], np.uint64) if DIGEST in columns else None
         if len(files) != summary["kept"][split]:
             raise ValueError(f"{listing.name} has {len(files)} lines, {summary['kept'][split]} were written")
         pictures = _Pictures(folder, split, len(files))
@@ -132,6 +138,7 @@ def open_split(source: str, split: Literal["train", "val"], data_dir: Path) -> S
         source_files=files,
         fingerprint=key.hexdigest()[:32],
         _pictures=pictures,
+        digests=digests,
     )
 
 
@@ -177,15 +184,17 @@ class _Pictures:
 
 
 def _columns(content: bytes) -> dict[str, list[str]]:
-    """Returns the columns of a listing that are kept: files, labels and groups.
+    """Returns the columns of a listing that are kept: files, digests, labels and groups.
 
     Line by line: all cells of a large listing at once take ten times what is kept of them, and leave the memory in
     which that lies full of holes. Labels and groups are few texts, each held once.
     """
     lines = csv.reader(io.TextIOWrapper(io.BytesIO(content), "utf-8", newline=""))
     header = next(lines, [])
-    columns: dict[str, list[str]] = {name: [] for name in header if name == FILE or name.startswith((LABEL, GROUP))}
-    places = [(header.index(name), values, name != FILE) for name, values in columns.items()]
+    columns: dict[str, list[str]] = {
+        name: [] for name in header if name in (FILE, DIGEST) or name.startswith((LABEL, GROUP))
+    }
+    places = [(header.index(name), values, name not in (FILE, DIGEST)) for name, values in columns.items()]
     known: dict[str, str] = {}
     for line in lines:
         if len(line) != len(header):

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from facefeat_jax.data.dataset import Split, open_split
+from facefeat_jax.data.digests import digests_of
 from facefeat_jax.data.selection import SplitName, shared
 from facefeat_jax.errors import UserError, unknown
 from facefeat_jax.progress import say
+
+if TYPE_CHECKING:
+    from facefeat_jax.config import TrainConfig
 
 UNKNOWN = -1
 
@@ -46,6 +50,7 @@ class Examples:
         kept: Sequence[np.ndarray] | None = None,
     ):
         self.splits = list(splits)
+        self._classes = classes
         if kept is None:
             kept = [np.arange(len(split)) for split in self.splits]
         self.rows = [rows[_spread(len(rows), limit)] for rows in kept]
@@ -100,6 +105,16 @@ class Examples:
             dtype=str,
         )
 
+    def digests(self) -> np.ndarray:
+        """Returns the digest of each picture's file, `[n]`, uint64; see `data.digests`."""
+        return np.concatenate([digests_of(split)[rows] for split, rows in zip(self.splits, self.rows, strict=True)])
+
+    def only(self, chosen: np.ndarray, *, limit: int | None = None) -> Examples:
+        """Returns some of the pictures, in the same order: those where the mask `[n]` is true; see `Examples`."""
+        ends = np.cumsum([len(rows) for rows in self.rows])[:-1]
+        kept = [rows[mask] for rows, mask in zip(self.rows, np.split(chosen, ends), strict=True)]
+        return Examples(self.splits, self._classes, kept=kept, limit=limit)
+
     def labelled(self, task: str) -> np.ndarray:
         """Returns the numbers (int64) of the pictures that have a label for the task."""
         return np.flatnonzero(self.labels[task] != UNKNOWN)
@@ -145,6 +160,26 @@ def open_examples(
                 f"no picture of {opened} ({split}) has a label for {task!r}; add a source that has, or drop the task"
             )
     return examples
+
+
+def open_halves(
+    config: TrainConfig, classes: Mapping[str, Sequence[str]], data_dir: Path, *, need_all: bool = True
+) -> tuple[Examples, Examples]:
+    """Opens the pictures that a run with this config is trained on, and those that it is validated on.
+
+    Raises:
+      UserError: see `open_examples`.
+    """
+    training = open_examples(
+        config.sources,
+        "train",
+        data_dir,
+        classes,
+        limit=config.limit,
+        need_all=need_all,
+        disjoint=config.disjoint,
+    )
+    return training, open_examples(config.sources, "val", data_dir, classes, limit=config.limit, need_all=need_all)
 
 
 def _disjoint(splits: Sequence[Split], others: Sequence[Split], groups: Sequence[str]) -> list[np.ndarray]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from facefeat_jax.data import selection
+from facefeat_jax.data.digests import digest_of
 from facefeat_jax.data.images import BadImageError, check, fits_suffix
 from facefeat_jax.data.selection import LeftOut, Row, SplitName
 from facefeat_jax.data.trees import Tree, UnreadableError
@@ -26,12 +27,14 @@ class Picture:
       row: where it comes from and what it shows.
       num_bytes: size of the file.
       crc32: of the file's bytes.
+      digest: of the file's bytes (`data.digests`).
       note: what is odd about it but no reason to leave it out, or empty.
     """
 
     row: Row
     num_bytes: int
     crc32: int
+    digest: int
     note: str = ""
 
 
@@ -63,7 +66,7 @@ def check_pictures(
         except (UnreadableError, BadImageError) as error:
             return LeftOut(row.source_file, split, selection.BAD_PICTURE, str(error))
         note = "" if fits_suffix(row.source_file, form) else f"holds {form}"
-        return Picture(row, len(data), zlib.crc32(data), note)
+        return Picture(row, len(data), zlib.crc32(data), digest_of(data), note)
 
     pictures: list[Picture] = []
     bad: list[LeftOut] = []

@@ -19,7 +19,7 @@ import tensorflow_datasets as tfds
 
 from facefeat_jax.data.builders import builder_class
 from facefeat_jax.data.builders.base import DrawnBuilder, PictureBuilder
-from facefeat_jax.data.dataset import FILE, GROUP, LABEL, RECORDS, SUMMARY, dataset_dir
+from facefeat_jax.data.dataset import DIGEST, FILE, GROUP, LABEL, RECORDS, SUMMARY, dataset_dir
 from facefeat_jax.data.drawn import draw_rows
 from facefeat_jax.data.listing import Picture, check_pictures
 from facefeat_jax.data.selection import BAD_PICTURE, NO_PICTURE, UNLISTED, LeftOut, Row, Selection, SplitName
@@ -289,10 +289,11 @@ def _summary(
 
 def _write_listing(path: Path, pictures: Sequence[Picture], source: Source) -> None:
     groups = list(pictures[0].row.groups)
-    header = ["record", FILE, "source_row", "crc32", "note"]
+    header = ["record", FILE, "source_row", "crc32", DIGEST, "note"]
     header += [LABEL + task for task in source.tasks] + [GROUP + group for group in groups]
     lines = [
-        [number, picture.row.source_file, picture.row.source_row, f"{picture.crc32:08x}", picture.note]
+        [number, picture.row.source_file, picture.row.source_row]
+        + [f"{picture.crc32:08x}", f"{picture.digest:016x}", picture.note]
         + [picture.row.labels.get(task, "") for task in source.tasks]
         + [picture.row.groups.get(group, "") for group in groups]
         for number, picture in enumerate(pictures)

@@ -96,6 +96,7 @@ class Assessment:
       calibration: per head, where there are pictures that it was not fitted on.
       calibrated_on_part: whether the calibration was fitted on a part of these pictures, and checked on the rest; else
         it was fitted elsewhere and checked on all of them.
+      notes: lines: how the data differ from those of the run, and what is left out.
     """
 
     data: tuple[str, ...]
@@ -106,6 +107,7 @@ class Assessment:
     left_out: dict[str, list[str]]
     calibration: dict[str, CalibrationCheck]
     calibrated_on_part: bool
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Returns everything as JSON values."""
@@ -123,6 +125,7 @@ class Assessment:
                 for task in self.scores
             },
             "calibrated_on_part": self.calibrated_on_part,
+            "notes": list(self.notes),
         }
 
     def heads_csv(self) -> str:
@@ -268,7 +271,7 @@ def assess_run(
         calibration = Calibration.read(folder, step=found.run.step)
     names = tuple(sources or found.config.sources)
     assessment = assess(found.answers, calibration, data=names, batch_size=found.config.batch_size, on_part=own)
-    return RunAssessment(found, calibration, assessment)
+    return RunAssessment(found, calibration, dataclasses.replace(assessment, notes=found.notes))
 
 
 def evaluation_folder(run: Path, data: Iterable[str], own: Iterable[str]) -> Path:

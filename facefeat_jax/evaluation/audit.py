@@ -19,10 +19,12 @@ from facefeat_jax.data.images import decode
 from facefeat_jax.errors import UserError, unknown
 from facefeat_jax.evaluation.answers import Answers
 from facefeat_jax.evaluation.duplicates import Pair, find_pairs, take_prints
-from facefeat_jax.evaluation.evaluate import answers_of_run
+from facefeat_jax.evaluation.evaluate import answers_on
 from facefeat_jax.evaluation.metrics import losses, predicted, probabilities
 from facefeat_jax.evaluation.report import count_data, inlined, render
 from facefeat_jax.evaluation.slices import MAX_VALUES
+from facefeat_jax.evaluation.unseen import halves
+from facefeat_jax.progress import say
 from facefeat_jax.run_folder import AUDIT, CONFIG, open_run, write_file, write_json
 
 SHOWN = 24
@@ -119,6 +121,7 @@ class Audit:
       doubles: pictures that are there twice.
       persons_across: persons that are in both splits, and their validation pictures; None where none are numbered.
       suspects: pictures with the highest loss, per head and split; none without a model.
+      notes: lines: how the data differ from those that the run was trained on.
     """
 
     name: str
@@ -128,12 +131,14 @@ class Audit:
     doubles: list[Double]
     persons_across: tuple[int, int] | None
     suspects: dict[str, dict[str, list[Suspect]]]
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Returns everything as JSON values."""
         return {
             "name": self.name,
             "data": list(self.data),
+            "notes": list(self.notes),
             "balance": self.balance,
             "links": [asdict(one) for one in self.links],
             "duplicates": {"counts": self.counts(), "pairs": [asdict(one) for one in self.doubles]},
@@ -174,15 +179,21 @@ def audit(target: str, *, data_dir: Path | None = None, out: Path | None = None)
     if (folder / CONFIG).is_file():
         run = open_run(folder)
         where = data_dir or run.config.data_dir or default_data_dir()
-        found = {split: answers_of_run(folder, split, data_dir=where, run=run) for split in _SPLITS}  # type: ignore[arg-type]
-        answers = {split: one.answers for split, one in found.items()}
-        examples = {split: one.examples for split, one in found.items()}
+        train, val, notes = halves(run, where)
+        examples = {"train": train, "val": val}
+        for line in notes:
+            say(line)
+        if nothing := [split for split, one in examples.items() if not len(one)]:
+            raise UserError(f"no picture is left in {nothing[0]} to audit {folder} on: its data were prepared anew")
+        answers = {
+            split: answers_on(run, run.config, one, title=f"evaluating {split}") for split, one in examples.items()
+        }
         name, sources, classes = folder.resolve().name, run.config.sources, run.spec.classes
         out = out or folder / AUDIT
     elif target in list_sources():
         where = data_dir or default_data_dir()
         splits = {split: open_split(target, split, where) for split in _SPLITS}  # type: ignore[arg-type]
-        name, sources, classes, answers = target, (target,), splits["train"].classes, {}
+        name, sources, classes, answers, notes = target, (target,), splits["train"].classes, {}, []
         examples = {split: Examples([one], classes) for split, one in splits.items()}
         out = out or Path("runs") / f"audit-{target}"
     elif folder.exists() or "/" in target:
@@ -193,6 +204,7 @@ def audit(target: str, *, data_dir: Path | None = None, out: Path | None = None)
     made = Audit(
         name=name,
         data=tuple(sources),
+        notes=tuple(notes),
         balance=_balance(examples, classes),
         links=_links(examples, classes),
         doubles=_doubles(find_pairs(prints), examples, classes),

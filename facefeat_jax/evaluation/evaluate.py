@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,7 +16,7 @@ from jax.typing import DTypeLike
 
 from facefeat_jax.config import TrainConfig
 from facefeat_jax.data.dataset import default_data_dir
-from facefeat_jax.data.examples import UNKNOWN, Examples, open_examples
+from facefeat_jax.data.examples import UNKNOWN, Examples
 from facefeat_jax.data.feeds import Feed, Layout
 from facefeat_jax.data.index_stream import Call, in_order
 from facefeat_jax.data.pixels import PixelFormat, open_rows
@@ -25,8 +25,9 @@ from facefeat_jax.errors import UserError
 from facefeat_jax.evaluation.answers import Answers
 from facefeat_jax.evaluation.metrics import HeadResult, head_result
 from facefeat_jax.evaluation.predict_step import make_predict_call, make_predict_step
+from facefeat_jax.evaluation.unseen import open_unseen
 from facefeat_jax.models.values import Values, split_values
-from facefeat_jax.progress import Bar
+from facefeat_jax.progress import Bar, say
 from facefeat_jax.run_folder import Run, open_run
 from facefeat_jax.spec import ModelSpec
 from facefeat_jax.training.checkpoints import Which
@@ -136,6 +137,7 @@ class RunAnswers:
       data_dir: where the prepared data lie.
       examples: the pictures.
       answers: what every head says of each of them.
+      notes: lines: how the data differ from those of the run, and what is left out.
     """
 
     run: Run
@@ -143,11 +145,11 @@ class RunAnswers:
     data_dir: Path
     examples: Examples
     answers: Answers
+    notes: tuple[str, ...] = ()
 
 
 def answers_of_run(
     folder: Path,
-    split: Literal["train", "val"] = "val",
     *,
     sources: Sequence[str] | None = None,
     data_dir: Path | None = None,
@@ -155,11 +157,12 @@ def answers_of_run(
     checkpoint: Which = "newest",
     run: Run | None = None,
 ) -> RunAnswers:
-    """Runs all heads of a run's checkpoint on a split of its data, or of other prepared data.
+    """Runs all heads of a run's checkpoint on the validation split of its data, or of other prepared data.
+
+    Pictures that the run was trained on are left out (`unseen.open_unseen`); how the data differ is reported.
 
     Args:
       folder: the run folder.
-      split: which half of the data.
       sources: prepared data sets; the default is those that the run was trained on.
       data_dir: where they lie; the default is the run's.
       batch_size: pictures at a time; the default is the run's.
@@ -178,11 +181,29 @@ def answers_of_run(
         raise UserError(f"{folder} was not trained on a data set; name one with --data")
     # The run's limit belongs to the run's data.
     limit = config.limit if sources is None else None
-    examples = open_examples(names, split, where, run.spec.classes, limit=limit, need_all=False)
+    examples, notes = open_unseen(run, names, where, limit=limit)
+    for line in notes:
+        say(line)
     if not any(len(examples.labelled(task)) for task in run.spec.classes):
         raise UserError(
             f"no picture of {', '.join(names)} has a label for any head of {folder} ({', '.join(run.spec.classes)})"
         )
+    answers = answers_on(run, config, examples, title="evaluating val")
+    return RunAnswers(run, config, where, examples, answers, tuple(notes))
+
+
+def answers_on(run: Run, config: TrainConfig, examples: Examples, *, title: str) -> Answers:
+    """Runs all heads of a run on pictures.
+
+    Args:
+      run: the run.
+      config: the run's, or one with another batch size.
+      examples: the pictures.
+      title: of the progress bar.
+
+    Raises:
+      UserError: logits that are not finite, or pictures that can't be read.
+    """
     graphdef, params, batch_stats = split_values(run.model)
     placement = Placement()
     evaluator = Evaluator(graphdef, run.spec, examples, placement, batch_size=config.batch_size, dtype=run.spec.dtype)
@@ -190,8 +211,8 @@ def answers_of_run(
     rows = open_rows(examples, pixels, config.packed)
     feed = Feed(examples, placement, rows, None, config.feed_threads, config.feed_prefetch)
     params, batch_stats = jax.device_put((params, batch_stats), placement.replicated)
-    logits = evaluator.logits(feed, params, batch_stats, np.arange(len(examples)), title=f"evaluating {split}")
-    return RunAnswers(run, config, where, examples, Answers.of(examples, run.spec.classes, logits))
+    logits = evaluator.logits(feed, params, batch_stats, np.arange(len(examples)), title=title)
+    return Answers.of(examples, run.spec.classes, logits)
 
 
 def evaluate_run(

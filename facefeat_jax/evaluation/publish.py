@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from facefeat_jax import run_folder
-from facefeat_jax.data.examples import Examples, open_examples
+from facefeat_jax.data.examples import Examples
 from facefeat_jax.data.pixels import PixelFormat
 from facefeat_jax.evaluation.answers import Answers
 from facefeat_jax.evaluation.assessment import Assessment, RunAssessment, assess, evaluation_folder, write_assessment
@@ -18,6 +18,7 @@ from facefeat_jax.evaluation.explain import Explainer, overlay
 from facefeat_jax.evaluation.model_card import write_model_card
 from facefeat_jax.evaluation.report import Sample, training_samples, write_report
 from facefeat_jax.evaluation.report_sections import Shown, choose_shown
+from facefeat_jax.evaluation.unseen import halves
 from facefeat_jax.spec import ModelSpec
 
 _OVERLAY_SIDE = 128  # pixels; smaller pictures are enlarged, so that the map is smooth
@@ -32,20 +33,13 @@ def publish(run: Path, found: RunAssessment) -> list[str]:
     Raises:
       UserError: a file can't be written.
     """
-    assessment, opened, config = found.assessment, found.found.run, found.found.config
+    assessment, opened = found.assessment, found.found.run
     folder = evaluation_folder(run, assessment.data, opened.config.sources)
     write_assessment(folder, assessment, found.found.answers)
     told = [f"tables: {folder}"]
     if not assessment.calibrated_on_part or found.calibration is None:
         return told
-    training = open_examples(
-        config.sources,
-        "train",
-        found.found.data_dir,
-        opened.spec.classes,
-        limit=config.limit,
-        need_all=False,
-    )
+    training = halves(opened, found.found.data_dir).train
     write_pages(
         run,
         assessment,

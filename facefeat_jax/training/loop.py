@@ -20,11 +20,12 @@ from flax import nnx
 from facefeat_jax import run_folder
 from facefeat_jax.config import TrainConfig, apply_smoke
 from facefeat_jax.data.dataset import default_data_dir, open_split
-from facefeat_jax.data.examples import Examples, open_examples
+from facefeat_jax.data.examples import Examples, open_halves
 from facefeat_jax.data.feeds import Batches, Feed
 from facefeat_jax.data.index_stream import Call, IndexStream, Pass
 from facefeat_jax.data.pixels import PixelFormat
 from facefeat_jax.data.placement import Placement
+from facefeat_jax.data_record import DataRecord, require_same
 from facefeat_jax.distributed import is_first
 from facefeat_jax.errors import Interrupted, UserError
 from facefeat_jax.evaluation.curves import write_curves
@@ -110,8 +111,9 @@ def train(config: TrainConfig) -> dict[str, Any]:
         param_dtype=config.param_dtype,
         **spec.trunk_options,
     )
+    record = _recorded(config, data, placement)
     with contextlib.ExitStack() as held:
-        run = _Run(config, spec, model, trained, until, data, placement, began, held)
+        run = _Run(config, spec, model, trained, until, data, record, placement, began, held)
         try:
             return run.train()
         except UserError:
@@ -150,8 +152,7 @@ def open_data(config: TrainConfig, *, padded_size: int | None = None) -> RunData
     """
     data_dir = config.data_dir or default_data_dir()
     classes = _class_names(config, data_dir)
-    training = open_examples(config.sources, "train", data_dir, classes, limit=config.limit, disjoint=config.disjoint)
-    validation = open_examples(config.sources, "val", data_dir, classes, limit=config.limit)
+    training, validation = open_halves(config, classes, data_dir)
     stream = IndexStream(
         training,
         tasks=config.tasks,
@@ -214,6 +215,7 @@ class _Run:
         trained: tuple[str, ...],
         until: str | None,
         data: RunData,
+        record: DataRecord,
         placement: Placement,
         began: float,
         held: contextlib.ExitStack,
@@ -282,6 +284,8 @@ class _Run:
         self.checkpoints = checkpoints.Checkpoints(config.run, keep=config.keep_checkpoints)
         held.callback(self.checkpoints.close)
         self.start = self._resume() if config.resume else 0
+        if self.writes and not self.start:
+            record.write(config.run)
         self.began = began
         validated = any(entry["step"] == self.start for entry in self.history)
         if self.writes:
@@ -587,6 +591,22 @@ def _has_checkpoint(run: Path) -> bool:
         return bool(store.steps())
     finally:
         store.close()
+
+
+def _recorded(config: TrainConfig, data: RunData, placement: Placement) -> DataRecord:
+    """Returns the record of the data; refuses data that are not those of the run that is resumed."""
+    record = DataRecord.of(data.training, data.validation)
+    checksum = record.checksum()
+    if placement.least(checksum) != -placement.least(-checksum):
+        raise UserError("the processes have different data; prepare the same on each host")
+    if config.resume and _has_checkpoint(config.run) and (unchecked := require_same(config.run, record)):
+        say(unchecked)
+    if doubled := int(np.isin(data.validation.digests(), record.trained).sum()):
+        say(
+            f"{doubled:,} of {len(data.validation):,} validation pictures are the same files as pictures that are "
+            "trained on; `facefeat audit` lists them"
+        )
+    return record
 
 
 def _check_run_folder(config: TrainConfig) -> None:

@@ -1,0 +1,48 @@
+"""What makes two picture files the same: a digest of their bytes, whatever they are called and wherever they lie."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from facefeat_jax.data import row_store
+
+if TYPE_CHECKING:
+    from facefeat_jax.data.dataset import Split
+
+_CHUNK = 256
+
+
+def digest_of(data: bytes) -> int:
+    """Returns the first eight bytes of the SHA-256 of a file, as a number."""
+    return int.from_bytes(hashlib.sha256(data).digest()[:8], "big")
+
+
+def digests_of(split: Split) -> np.ndarray:
+    """Returns the digest of each record's file, `[n]`, uint64.
+
+    Data sets that were prepared by an earlier version have none: their pictures are read, once, and the digests kept
+    in the cache.
+
+    Raises:
+      UserError: the records can't be read, or there is no room in the cache.
+    """
+    if split.digests is not None:
+        return split.digests
+    rows = row_store.Rows(
+        key=hashlib.sha256(f"digests {split.fingerprint}\n".encode()).hexdigest()[:32],
+        count=len(split),
+        shape=(),
+        dtype=np.dtype(np.uint64),
+        what=f"digests of {split.source} {split.split}",
+        chunk=_CHUNK,
+    )
+
+    def read(ranges: list[range]) -> Iterator[tuple[range, np.ndarray]]:
+        for one in ranges:
+            yield one, np.array([digest_of(split.read(index)) for index in one], np.uint64)
+
+    return np.array(row_store.open_or_fill(row_store.store_folder(), rows, read))
