@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,10 +84,30 @@ def check_pictures(
     return pictures, bad
 
 
-def find(names: Iterable[str], wanted: str) -> str | None:
-    """Returns the shallowest file of that name, or None."""
-    found = [name for name in names if name.rpartition("/")[2] == wanted]
-    return min(found, key=lambda name: (name.count("/"), name), default=None)
+def find(tree: Tree, wanted: str, path: Path) -> str | None:
+    """Returns the file of that name that is nearest to the top, or None.
+
+    Raises:
+      UserError: there are several as near, with different content.
+    """
+    found = [name for name in tree.files() if name.rpartition("/")[2] == wanted]
+    found.sort(key=lambda name: (name.count("/"), name))
+    alike = [name for name in found if name.count("/") == found[0].count("/")]
+    if len(alike) > 1 and len(set(map(content_of(tree), alike))) > 1:
+        raise UserError(f"{path} holds different files {' and '.join(alike)}; leave one of them")
+    return found[0] if found else None
+
+
+def content_of(tree: Tree) -> Callable[[str], Hashable]:
+    """Returns a function from the names of files to what is the same for files of the same content."""
+
+    def content(name: str) -> Hashable:
+        try:
+            return digest_of(tree.read(name))
+        except UnreadableError:
+            return name
+
+    return content
 
 
 def text_of(tree: Tree, name: str, path: Path) -> bytes:

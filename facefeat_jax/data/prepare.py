@@ -26,7 +26,7 @@ from facefeat_jax.data.selection import BAD_PICTURE, NO_PICTURE, UNLISTED, LeftO
 from facefeat_jax.data.sources import Source, open_source, prepare_command
 from facefeat_jax.errors import UserError
 from facefeat_jax.locks import only_one
-from facefeat_jax.progress import Bar
+from facefeat_jax.progress import Bar, say
 from facefeat_jax.tasks import TASKS
 
 LEFT_OUT = "left_out.csv"
@@ -53,6 +53,7 @@ class PrepareSummary:
       notes: how it was selected, and what is odd about it.
       num_bytes: size of the pictures.
       seconds: how long it took.
+      prepared_from: the download, as an absolute path; empty where it was drawn, or an earlier version prepared it.
       already_prepared: whether it was there already and nothing was done.
     """
 
@@ -66,6 +67,7 @@ class PrepareSummary:
     notes: list[str] = field(default_factory=list)
     num_bytes: int = 0
     seconds: float = 0.0
+    prepared_from: str = ""
     already_prepared: bool = False
 
     @property
@@ -84,7 +86,8 @@ class PrepareSummary:
     def __str__(self) -> str:
         title = f"{self.source} {self.version}"
         if self.already_prepared:
-            title += ": already prepared, nothing done (--overwrite prepares it again)"
+            origin = f" from {self.prepared_from}" if self.prepared_from else ""  # drawn, or not recorded
+            title += f": already prepared{origin}, nothing done (--overwrite prepares it again)"
         lines = [title]
         for split, kept in self.kept.items():
             short = self.selected[split] - kept
@@ -119,7 +122,10 @@ def find_downloads(sources: Sequence[str], path: Path | None) -> dict[str, Path 
 
 
 def _download_in(folder: Path, name: str, names: Sequence[str]) -> Path:
-    for path in (folder / name, folder / f"{name}.zip"):
+    unpacked, archive = folder / name, folder / f"{name}.zip"
+    if unpacked.exists() and archive.exists():
+        say(f"{unpacked} is read, and not {archive.name} beside it")
+    for path in (unpacked, archive):
         if path.exists():
             return path
     raise UserError(
@@ -159,20 +165,20 @@ def prepare(
     if described.is_drawn and from_ is not None:
         raise UserError(f"{source} is drawn, not read from a folder; run: {prepare_command(described)}")
     folder = dataset_dir(described, data_dir)
-    if not overwrite and (earlier := _already_prepared(builder, folder)):
+    if not overwrite and (earlier := _already_prepared(builder, folder, from_)):
         return earlier
     started = time.monotonic()
     gathered = _Drawing(builder) if issubclass(builder, DrawnBuilder) else _Download(builder, from_)
     try:
         with _only_writer(folder):
-            if not overwrite and (earlier := _already_prepared(builder, folder)):
+            if not overwrite and (earlier := _already_prepared(builder, folder, from_)):
                 return earlier
             chosen = gathered.select(workers, quiet=not progress)
             pictures = _checked(described, chosen, gathered.read, workers, quiet=not progress)
             _require_room(folder, sum(picture.num_bytes for of_split in pictures.values() for picture in of_split))
             with _staged(folder) as staging:
                 written = _write(builder, staging, pictures, gathered.read, quiet=not progress)
-                summary = _summary(described, folder, chosen, pictures, time.monotonic() - started)
+                summary = _summary(described, folder, chosen, pictures, from_, time.monotonic() - started)
                 for split, of_split in pictures.items():
                     _write_listing(written / RECORDS.format(split=split), of_split, described)
                 _write_left_out(written / LEFT_OUT, chosen.left_out)
@@ -261,6 +267,7 @@ def _summary(
     folder: Path,
     chosen: Selection,
     pictures: Mapping[SplitName, Sequence[Picture]],
+    from_: Path | None,
     seconds: float,
 ) -> PrepareSummary:
     notes = list(chosen.notes)
@@ -284,6 +291,7 @@ def _summary(
         notes=notes,
         num_bytes=sum(picture.num_bytes for of_split in pictures.values() for picture in of_split),
         seconds=round(seconds, 2),
+        prepared_from=os.path.realpath(from_) if from_ else "",
     )
 
 
@@ -313,8 +321,12 @@ def _write_csv(path: Path, header: Sequence[str], lines: Sequence[Sequence[objec
         writer.writerows(lines)
 
 
-def _already_prepared(builder: type[PictureBuilder], folder: Path) -> PrepareSummary | None:
-    """Returns the summary of a data set that is in place and complete, else None."""
+def _already_prepared(builder: type[PictureBuilder], folder: Path, from_: Path | None) -> PrepareSummary | None:
+    """Returns the summary of a data set that is in place and complete, else None.
+
+    Raises:
+      UserError: it was prepared from another download than the one that is given.
+    """
     try:
         stored = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
         summary = PrepareSummary(**{**stored, "folder": folder, "already_prepared": True})
@@ -322,6 +334,11 @@ def _already_prepared(builder: type[PictureBuilder], folder: Path) -> PrepareSum
         return None
     if issubclass(builder, DrawnBuilder) and summary.kept != builder.sizes():
         return None
+    if from_ and summary.prepared_from and os.path.realpath(from_) != summary.prepared_from:
+        raise UserError(
+            f"{summary.source} is already prepared in {folder}, from {summary.prepared_from}; --overwrite prepares it "
+            f"again from {from_}, and another --data-dir keeps both"
+        )
     return summary
 
 

@@ -63,7 +63,7 @@ def open_tree(path: Path) -> Tree:
         names = folder.files()
         archives = [name for name in names if name.lower().endswith(".zip")]
         if archives and not any(name.lower().endswith(_PICTURE_SUFFIXES) for name in names):
-            return _Union([folder, *(ZipTree(path / name) for name in archives)], hidden=set(archives))
+            return _Union(folder, {name: ZipTree(path / name) for name in archives})
         return folder
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
@@ -205,21 +205,27 @@ class ZipTree:
 
 
 class _Union:
-    """Several trees over one root; the first that has a name wins."""
+    """A folder with archives in it, as if they were unpacked: side by side, or each into a folder of its name.
 
-    def __init__(self, trees: list[Tree], hidden: set[str]):
-        self.skipped = [pair for tree in trees for pair in tree.skipped]
-        self._owner: dict[str, Tree] = {}
-        for tree in trees:
-            for name in tree.files():
-                if name not in hidden:
-                    self._owner.setdefault(name, tree)
+    The latter where the same name is in two of them, or in one and outside.
+    """
+
+    def __init__(self, folder: Tree, archives: dict[str, ZipTree]):
+        self.skipped = [pair for tree in (folder, *archives.values()) for pair in tree.skipped]
+        outside = [name for name in folder.files() if name not in archives]
+        everything = outside + [name for archive in archives.values() for name in archive.files()]
+        apart = len(set(everything)) < len(everything)
+        self._owner: dict[str, tuple[Tree, str]] = {name: (folder, name) for name in outside}
+        for place, archive in archives.items():
+            prefix = place[: -len(".zip")] + "/" if apart else ""
+            self._owner |= {prefix + name: (archive, name) for name in archive.files()}
 
     def files(self) -> list[str]:
         return sorted(self._owner)
 
     def read(self, name: str) -> bytes:
-        return self._owner[name].read(name)
+        tree, inside = self._owner[name]
+        return tree.read(inside)
 
 
 def _overlapping(archive: zipfile.ZipFile) -> set[zipfile.ZipInfo]:

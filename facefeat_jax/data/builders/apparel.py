@@ -6,6 +6,7 @@ from pathlib import Path
 
 from facefeat_jax.data import selection
 from facefeat_jax.data.builders.base import PictureBuilder
+from facefeat_jax.data.listing import content_of
 from facefeat_jax.data.selection import Selection
 from facefeat_jax.data.sources import Source
 from facefeat_jax.data.trees import Tree
@@ -32,4 +33,4 @@ class Apparel(PictureBuilder):
 
     @classmethod
     def select(cls, tree: Tree, path: Path) -> Selection:
-        return selection.apparel(tree.files())
+        return selection.apparel(tree.files(), content_of(tree))

@@ -75,7 +75,9 @@ class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # ty
         try:
             chosen = cls.select(tree, path)
         except LayoutError as error:
-            raise not_as_expected(cls.SOURCE, path, str(error)) from error
+            zips = [name for name in tree.files() if name.lower().endswith(".zip")]
+            unread = f"; {zips[0]} in it is not read, as there are pictures beside it" if zips else ""
+            raise not_as_expected(cls.SOURCE, path, f"{error}{unread}") from error
         skipped, named = dict(tree.skipped), set()
         for number, one in enumerate(chosen.left_out):
             # A row whose picture is there, but is a dangling link, say: named once, with both.

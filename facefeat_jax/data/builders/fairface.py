@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from facefeat_jax.data import selection
 from facefeat_jax.data.builders.base import PictureBuilder
-from facefeat_jax.data.listing import find, text_of
+from facefeat_jax.data.listing import content_of, find, text_of
 from facefeat_jax.data.selection import LayoutError, Selection, SplitName
 from facefeat_jax.data.sources import Source
 from facefeat_jax.data.trees import Tree
@@ -48,16 +48,15 @@ class Fairface(PictureBuilder):
 
     @classmethod
     def select(cls, tree: Tree, path: Path) -> Selection:
-        names = tree.files()
-        return selection.fairface(_labels(tree, names, path), names)
+        return selection.fairface(_labels(tree, path), tree.files(), content_of(tree))
 
 
-def _labels(tree: Tree, names: Iterable[str], path: Path) -> Mapping[SplitName, Sequence[TableRow]]:
+def _labels(tree: Tree, path: Path) -> Mapping[SplitName, Sequence[TableRow]]:
     labels: dict[SplitName, Sequence[TableRow]] = {}
     splits: tuple[SplitName, ...] = ("train", "val")
     for split in splits:
         wanted = f"fairface_label_{split}.csv"
-        if not (name := find(names, wanted)):
+        if not (name := find(tree, wanted, path)):
             raise LayoutError(f"no {wanted}")
         labels[split] = read_table(text_of(tree, name, path), f"{path}: {name}", ("file", "gender", "race"))
     return labels

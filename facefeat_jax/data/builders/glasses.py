@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 from facefeat_jax.data import selection
 from facefeat_jax.data.builders.base import PictureBuilder
-from facefeat_jax.data.listing import find, text_of
+from facefeat_jax.data.listing import content_of, find, text_of
 from facefeat_jax.data.selection import Selection
 from facefeat_jax.data.sources import Source
 from facefeat_jax.data.trees import Tree
@@ -37,13 +36,12 @@ class Glasses(PictureBuilder):
 
     @classmethod
     def select(cls, tree: Tree, path: Path) -> Selection:
-        names = tree.files()
-        rows = _attributes(tree, names, path)
+        rows = _attributes(tree, path)
         usable = [row for row in rows if not row.problem]
         known = {
             identity("/".join(row.values["file"].replace("\\", "/").split("/")[-2:])): row.values for row in usable
         }
-        chosen = selection.glasses(names, known)
+        chosen = selection.glasses(tree.files(), known, content_of(tree))
         if bad := [row for row in rows if row.problem]:
             first = f"line {bad[0].line}: {bad[0].problem}"
             chosen.notes.append(f"{len(bad):,} of the {len(rows):,} rows of attributes can't be read, such as {first}")
@@ -52,8 +50,8 @@ class Glasses(PictureBuilder):
         return chosen
 
 
-def _attributes(tree: Tree, names: Iterable[str], path: Path) -> list[TableRow]:
+def _attributes(tree: Tree, path: Path) -> list[TableRow]:
     """Returns the rows of an `attributes.csv` beside the pictures; none where there is no such file."""
-    if not (name := find(names, "attributes.csv")):
+    if not (name := find(tree, "attributes.csv", path)):
         return []
     return read_table(text_of(tree, name, path), f"{path}: {name}", ("file",))
