@@ -14,7 +14,9 @@ import tyro
 
 from facefeat_jax import __version__
 from facefeat_jax.errors import UserError, end_process, run_main, unknown
-from facefeat_jax.progress import say
+from facefeat_jax.escape import one_line
+from facefeat_jax.figures import count
+from facefeat_jax.progress import say, show
 
 Arguments = TypeVar("Arguments")
 
@@ -103,7 +105,7 @@ def _prepare(argv: Sequence[str]) -> int:
     for source, download in downloads.items():
         summaries.append(prepare(source, download, data_dir, overwrite=arguments.overwrite))
         if not arguments.json:
-            print(summaries[-1], flush=True)
+            show(*summaries[-1].lines())
     if arguments.json:
         told = [summary.to_json() for summary in summaries]
         print(json.dumps(told if len(told) > 1 else told[0], indent=2))
@@ -140,11 +142,9 @@ def _train(argv: Sequence[str]) -> int:
                 return 0
     else:
         results = train(config)
-    print(results_table(results, sequential=config.schedule == "sequential"))
+    show(*results_table(results, sequential=config.schedule == "sequential").split("\n"))
     print(f"trained in {results['seconds']:.0f} s{_where_it_went(results['timings'])}")
-    print(f"run:    {config.run}")
-    print(f"report: {config.run / REPORT}")
-    print(f"curves: {config.run / CURVES}")
+    show(f"run:    {config.run}", f"report: {config.run / REPORT}", f"curves: {config.run / CURVES}")
     return 0
 
 
@@ -246,7 +246,7 @@ def _evaluate(argv: Sequence[str]) -> int:
     if arguments.json:
         print(json.dumps(found.assessment.to_json(), indent=2))
     else:
-        print(scores_table(found.assessment.scores))
+        show(*scores_table(found.assessment.scores).split("\n"))
         for line in gaps_told(found.assessment):
             say(line)
     try:
@@ -290,7 +290,7 @@ def _audit(argv: Sequence[str]) -> int:
     if arguments.json:
         print(json.dumps(made.to_json(), indent=2))
     else:
-        print("\n".join(audit_told(made)))
+        show(*audit_told(made))
     say(f"page: {folder / 'audit.html'}")
     return 0
 
@@ -413,12 +413,12 @@ def _predict(argv: Sequence[str]) -> int:
             people=people,
         )
         earlier = f", {written.before:,} of them from before" if written.before else ""
-        say(f"facefeat: {written.pictures:,} pictures in {arguments.out}{earlier}")
+        say(f"facefeat: {count(written.pictures, 'picture')} in {arguments.out}{earlier}")
         bad = written.bad
     else:
         form = "json" if arguments.json else arguments.format
         for line in lines(counted(answers(names)), tasks, form, people=people):
-            print(line)
+            print(one_line(line) if sys.stdout.isatty() else line)
     if bad:
         say(f"facefeat: {bad} of the pictures can't be used; each has its reason in the output")
     line, is_none = boxes.unused() if boxes else ("", False)
@@ -461,8 +461,8 @@ def _convert(argv: Sequence[str]) -> int:
     if made.note:
         say(f"facefeat: {made.note}")
     for task, ordered in made.spec.classes.items():
-        print(f"{task}: {', '.join(ordered)}")
-    print(f"run: {made.run}")
+        show(f"{task}: {', '.join(ordered)}")
+    show(f"run: {made.run}")
     return 0
 
 
@@ -490,9 +490,8 @@ def _export(argv: Sequence[str]) -> int:
     if arguments.json:
         print(json.dumps({"file": str(arguments.file), "classes": spec.classes}, indent=2))
     else:
-        print(f"{arguments.file}: class names, in the order of the outputs")
-        for task, names in spec.classes.items():
-            print(f"  {task}: {', '.join(names)}")
+        show(f"{arguments.file}: class names, in the order of the outputs")
+        show(*(f"  {task}: {', '.join(names)}" for task, names in spec.classes.items()))
     return 0
 
 
@@ -540,9 +539,7 @@ def _doctor(argv: Sequence[str]) -> int:
         print(json.dumps(found, indent=2))
         return 0
     for section, entries in found.items():
-        print(section)
-        for name, value in entries.items():
-            print(f"  {name}: {value}")
+        show(section, *(f"  {name}: {value}" for name, value in entries.items()))
     return 0
 
 

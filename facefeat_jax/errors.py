@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 from facefeat_jax import signals
+from facefeat_jax.escape import one_line
 from facefeat_jax.extras import what_to_install
 
 
@@ -53,7 +54,7 @@ def run_main(main: Callable[[], int | None]) -> int:
             return main() or 0
     except UserError as error:
         # One line, also where a library's message is quoted in it.
-        print(f"facefeat: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"facefeat: {one_line(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
         if (advice := what_to_install(error)) is None:
@@ -61,7 +62,7 @@ def run_main(main: Callable[[], int | None]) -> int:
         print(f"facefeat: {advice}", file=sys.stderr)
         return 2
     except Interrupted as stopped:
-        print(f"facefeat: {stopped}", file=sys.stderr)
+        print(f"facefeat: {one_line(str(stopped))}", file=sys.stderr)
         return stopped.exit_code
     except signals.Terminated:
         print("facefeat: stopped", file=sys.stderr)

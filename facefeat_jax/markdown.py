@@ -9,7 +9,7 @@ from facefeat_jax.escape import one_line
 
 # What has a meaning in Markdown, GitHub's included; `_` only where it is not inside of a word.
 _SPECIAL = re.compile(r"([\\`*\[\]<>|~&$@]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.)", re.IGNORECASE)
-_AT_BEGINNING = re.compile(r"^(\s*)([#+=-]|\d+(?=[.)]))")
+_AT_BEGINNING = re.compile(r"^(\s*)(?:([#+=-])|(\d+)(?=[.)])|)")
 
 
 class Markdown(str):
@@ -20,13 +20,14 @@ def escaped(value: object) -> Markdown:
     """Returns a value's text such that Markdown shows it as it is: no links, no HTML, one line."""
     if isinstance(value, Markdown):
         return value
-    text = _SPECIAL.sub(r"\\\1", one_line(str(value)))
-    found = _AT_BEGINNING.match(text)
-    if found is None:
-        return Markdown(text)
-    # A number begins a list by what follows it; the others by themselves.
-    at = found.end() if found[2].isdigit() else found.start(2)
-    return Markdown(f"{text[:at]}\\{text[at:]}")
+    text = _AT_BEGINNING.sub(_as_letters, _SPECIAL.sub(r"\\\1", one_line(str(value))))
+    return Markdown(text)
+
+
+def _as_letters(found: re.Match[str]) -> str:
+    """Returns a line's beginning such that it is no list, heading or code."""
+    blanks, mark, number = found.groups()
+    return ("&#32;" + blanks[1:] if blanks else "") + (f"\\{mark}" if mark else f"{number}\\" if number else "")
 
 
 def filled(template: str, *values: object, **named: object) -> Markdown:

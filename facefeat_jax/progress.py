@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from facefeat_jax.escape import one_line
+
 # Progress and notes go to standard error: standard output is for answers.
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -38,17 +40,19 @@ class Bar:
     def __init__(self, description: str, total: int | None, *, completed: int = 0, quiet: bool = False):
         self.is_shown = not quiet and console.is_terminal
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             _Speed(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=console,
             transient=True,
             disable=not self.is_shown,
         )
-        self._task = self._progress.add_task(description, total=total, completed=completed, before=completed, note="")
+        self._task = self._progress.add_task(
+            one_line(description), total=total, completed=completed, before=completed, note=""
+        )
         self._started = time.perf_counter()
         self.done = 0
 
@@ -69,7 +73,7 @@ class Bar:
 
     def note(self, text: str) -> None:
         """Sets what stands behind the bar."""
-        self._progress.update(self._task, note=text)
+        self._progress.update(self._task, note=one_line(text))
 
     @property
     def seconds(self) -> float:
@@ -83,5 +87,11 @@ class Bar:
 
 
 def say(message: str) -> None:
-    """Prints a line to standard error."""
-    console.print(message, markup=False)
+    """Prints a line to standard error; what is in it of names can't control the terminal."""
+    console.print(one_line(message), markup=False, emoji=False)
+
+
+def show(*lines: str) -> None:
+    """Prints lines of an answer to standard output, as `say` does."""
+    for line in lines:
+        print(one_line(line))

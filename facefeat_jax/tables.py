@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from facefeat_jax.errors import UserError
+from facefeat_jax.figures import count
 
 MAX_BYTES = 256 * 2**20
 """Larger files are no tables that this package reads."""
@@ -87,7 +88,7 @@ def table_rows(data: bytes, name: str, required: Sequence[str]) -> Iterator[Tabl
                 values = dict(zip(header, (from_csv(field.strip()) for field in fields), strict=True))
                 yield TableRow(number, values, line=line)
             else:
-                problem = f"{_count(len(fields), 'field')} instead of {len(header)}"
+                problem = f"{count(len(fields), 'field')} instead of {len(header)}"
                 yield TableRow(number, {}, problem, line)
             number += 1
     except csv.Error as error:
@@ -184,7 +185,7 @@ def _separator(text: str, required: Sequence[str]) -> tuple[str, int]:
 
 
 def _columns(fields: Sequence[str]) -> list[str]:
-    return [column.strip().lower() for column in fields]
+    return [from_csv(column.strip()).lower() for column in fields]
 
 
 def _header(fields: Sequence[str], name: str, required: Sequence[str]) -> list[str]:
@@ -196,7 +197,3 @@ def _header(fields: Sequence[str], name: str, required: Sequence[str]) -> list[s
     if twice := [column for column in required if counts[column] > 1]:
         raise UserError(f"{name}: {counts[twice[0]]} columns are called {twice[0]!r}; leave one of them")
     return header
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"

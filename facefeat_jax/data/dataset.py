@@ -18,6 +18,7 @@ from facefeat_jax.data.builders import get_source
 from facefeat_jax.data.selection import SplitName
 from facefeat_jax.data.sources import Source, prepare_command
 from facefeat_jax.errors import UserError, unknown
+from facefeat_jax.tables import from_csv
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -200,7 +201,8 @@ def _columns(content: bytes) -> dict[str, list[str]]:
         if len(line) != len(header):
             raise ValueError(f"line {lines.line_num} has {len(line)} cells, the first has {len(header)}")
         for place, values, is_one_of_few in places:
-            values.append(known.setdefault(line[place], line[place]) if is_one_of_few else line[place])
+            cell = from_csv(line[place])
+            values.append(known.setdefault(cell, cell) if is_one_of_few else cell)
     return columns
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
 import errno
 import json
@@ -25,8 +24,10 @@ from facefeat_jax.data.listing import Picture, check_pictures
 from facefeat_jax.data.selection import BAD_PICTURE, NO_PICTURE, UNLISTED, LeftOut, Row, Selection, SplitName
 from facefeat_jax.data.sources import Source, open_source, prepare_command
 from facefeat_jax.errors import UserError
+from facefeat_jax.escape import one_line
 from facefeat_jax.locks import only_one
 from facefeat_jax.progress import Bar, say
+from facefeat_jax.tables import csv_table
 from facefeat_jax.tasks import TASKS
 
 LEFT_OUT = "left_out.csv"
@@ -84,6 +85,10 @@ class PrepareSummary:
         return {**dataclasses.asdict(self), "folder": str(self.folder)}
 
     def __str__(self) -> str:
+        return "\n".join(map(one_line, self.lines()))
+
+    def lines(self) -> list[str]:
+        """Returns the block's lines, names in them as they are."""
         title = f"{self.source} {self.version}"
         if self.already_prepared:
             origin = f" from {self.prepared_from}" if self.prepared_from else ""  # drawn, or not recorded
@@ -99,7 +104,7 @@ class PrepareSummary:
         lines += [f"  note: {note}" for note in self.notes]
         lines.append(f"  {self.num_bytes / 2**20:,.1f} MiB in {self.seconds:,.1f} s, in {self.folder}")
         lines.append(f"  listings: {RECORDS.format(split='*')}; left out, with reasons: {LEFT_OUT}")
-        return "\n".join(lines)
+        return lines
 
 
 def find_downloads(sources: Sequence[str], path: Path | None) -> dict[str, Path | None]:
@@ -306,19 +311,12 @@ def _write_listing(path: Path, pictures: Sequence[Picture], source: Source) -> N
         + [picture.row.groups.get(group, "") for group in groups]
         for number, picture in enumerate(pictures)
     ]
-    _write_csv(path, header, lines)
+    path.write_text(csv_table(header, lines), encoding="utf-8", newline="")
 
 
 def _write_left_out(path: Path, left_out: Sequence[LeftOut]) -> None:
     listed = [[one.file, one.split, one.reason, one.detail] for one in left_out if one.reason not in UNLISTED]
-    _write_csv(path, ["file", "split", "reason", "detail"], sorted(listed))
-
-
-def _write_csv(path: Path, header: Sequence[str], lines: Sequence[Sequence[object]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(lines)
+    path.write_text(csv_table(["file", "split", "reason", "detail"], sorted(listed)), encoding="utf-8", newline="")
 
 
 def _already_prepared(builder: type[PictureBuilder], folder: Path, from_: Path | None) -> PrepareSummary | None:

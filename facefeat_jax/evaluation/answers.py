@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +10,7 @@ import numpy as np
 from facefeat_jax.data.examples import UNKNOWN, Examples
 from facefeat_jax.errors import UserError
 from facefeat_jax.evaluation.metrics import losses, predicted, probabilities
+from facefeat_jax.tables import csv_table
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,8 +100,4 @@ class Answers:
             ]
         for name, values in self.groups.items():
             columns[f"group_{name}"] = list(values)
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
-        return out.getvalue()
+        return csv_table(list(columns), zip(*columns.values(), strict=True))

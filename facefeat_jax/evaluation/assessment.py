@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +27,7 @@ from facefeat_jax.evaluation.metrics import HeadResult, predicted, probabilities
 from facefeat_jax.evaluation.scores import HeadScores, head_scores
 from facefeat_jax.evaluation.slices import Slicing, slice_head
 from facefeat_jax.run_folder import EVALUATION, write_file, write_json
+from facefeat_jax.tables import csv_table
 from facefeat_jax.training.checkpoints import Which
 
 ASSESSMENT = "evaluation.json"
@@ -135,7 +134,7 @@ class Assessment:
             for name, value in scores.values.items():
                 low, high = scores.intervals[name] or (None, None)
                 rows.append([task, name, *map(_cell, (value, low, high)), scores.n, scores.units])
-        return _table(["head", "figure", "value", "low", "high", "pictures", "units"], rows)
+        return csv_table(["head", "figure", "value", "low", "high", "pictures", "units"], rows)
 
     def slices_csv(self) -> str:
         """Returns a table with a line for each slice of each head."""
@@ -149,7 +148,7 @@ class Assessment:
                     figures = (one.accuracy, low, high, one.balanced_accuracy, one.loss, one.confidence)
                     flags = ("yes" if slicing.predicted else "no", "yes" if one.small else "no")
                     rows.append([task, slicing.by, flags[0], one.value, one.n, *map(_cell, figures), flags[1]])
-        return _table(header, rows)
+        return csv_table(header, rows)
 
 
 def assess(
@@ -311,11 +310,3 @@ def largest_gaps(slicings: Mapping[str, Sequence[Slicing]]) -> list[Slicing]:
 
 def _cell(value: float | None) -> str:
     return "" if value is None else f"{value:.6f}"
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return out.getvalue()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,8 +22,10 @@ from facefeat_jax.evaluation.metrics import losses, predicted, probabilities
 from facefeat_jax.evaluation.report import count_data, inlined, render
 from facefeat_jax.evaluation.slices import MAX_VALUES
 from facefeat_jax.evaluation.unseen import halves
+from facefeat_jax.figures import format_accuracy
 from facefeat_jax.progress import say
 from facefeat_jax.run_folder import AUDIT, CONFIG, open_run, write_file, write_json
+from facefeat_jax.tables import csv_table
 
 SHOWN = 24
 """Pictures of a contact sheet, and pairs that are shown."""
@@ -326,21 +326,14 @@ def _write(out: Path, made: Audit, examples: Mapping[str, Examples]) -> Path:
     for one in made.doubles:
         what = [one.kind, one.bits, one.levels, told[one.same_person]]
         rows.append([*what, one.first, one.second, " ".join(one.splits), " ".join(one.conflicts)])
-    write_file(out / "duplicates.csv", _table(header, rows))
+    write_file(out / "duplicates.csv", csv_table(header, rows).encode())
     listed = [one for of_head in made.suspects.values() for found in of_head.values() for one in found]
     if made.suspects:
         names = ["head", "split", "file", "label", "answer", "probability", "loss"]
-        write_file(out / "highest_loss.csv", _table(names, [[getattr(one, name) for name in names] for one in listed]))
+        rows = [[getattr(one, name) for name in names] for one in listed]
+        write_file(out / "highest_loss.csv", csv_table(names, rows).encode())
     write_file(out / "audit.html", render("audit.html.j2", _context(made, examples)).encode())
     return out
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue().encode()
 
 
 def _context(made: Audit, examples: Mapping[str, Examples]) -> dict[str, Any]:
@@ -407,7 +400,8 @@ def _balance_lines(balance: Mapping[str, Any]) -> list[dict[str, Any]]:
             for of_split in balance.values():
                 found = {**of_split["groups"].get(kind, {}), **of_split["classes"].get(kind, {})}
                 total = sum(found.values())
-                counts.append(f"{found.get(value, 0):,} ({found.get(value, 0) / max(total, 1):.0%})")
+                share = found.get(value, 0) / max(total, 1)
+                counts.append(f"{found.get(value, 0):,} ({format_accuracy(share, 0)})")
             name = value.replace("_", " ") or "not known"
             lines.append({"kind": "" if number else kind, "span": len(values), "value": name, "counts": counts})
     return lines

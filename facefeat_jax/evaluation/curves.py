@@ -274,6 +274,9 @@ def _style(font_size: float, padding: float) -> Any:
 
     return matplotlib.rc_context(
         {
+            # A head is called what it is called: `$` begins no formula.
+            "text.parse_math": False,
+            "text.usetex": False,
             "font.family": "sans-serif",
             "font.sans-serif": _FONTS,
             "font.size": font_size,

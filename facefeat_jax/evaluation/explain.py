@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from facefeat_jax.escape import one_line
 from facefeat_jax.evaluation.predict_step import prepared
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.models.trunk import Trunk
@@ -193,7 +194,7 @@ def strip(
     for number, (task, image) in enumerate([("", shown), *((task, overlay(shown, m)) for task, m in maps.items())]):
         left = number * (side + gap)
         sheet.paste(Image.fromarray(image), (left, 0))
-        caption = captions[task] if task else "as the model sees it"
+        caption = one_line(captions[task]) if task else "as the model sees it"
         while draw.textlength(caption, font=font) > side and len(caption) > 4:
             caption = caption[:-2].rstrip("…") + "…"
         draw.text((left, side + size // 3), caption, fill="black", font=font)

@@ -10,10 +10,13 @@ from typing import Any
 
 from facefeat_jax.config import TrainConfig
 from facefeat_jax.data.builders import get_source, list_sources
+from facefeat_jax.escape import one_line
 from facefeat_jax.evaluation.assessment import Assessment, largest_gaps
 from facefeat_jax.evaluation.report import cautions_of, command_line, render
 from facefeat_jax.evaluation.slices import Slicing
-from facefeat_jax.evaluation.table import format_accuracy, format_area, format_loss
+from facefeat_jax.evaluation.table import gap_figures
+from facefeat_jax.figures import count, format_accuracy, format_area, format_given, format_loss
+from facefeat_jax.markdown import Markdown, filled
 from facefeat_jax.models.published import find_weights
 from facefeat_jax.run_folder import MODEL_CARD, RESULTS, environment, read_config, write_file
 from facefeat_jax.spec import ModelSpec
@@ -33,7 +36,7 @@ def write_model_card(run: Path, spec: ModelSpec, assessment: Assessment) -> Path
         "classes": {task: ", ".join(names) for task, names in spec.classes.items()},
         "weights_terms": weights.licence if weights else "",
         "trained_here": (run / RESULTS).exists(),
-        "command": command_line(config),
+        "command": Markdown(one_line(command_line(config))),
         "config": config,
         "cautions": cautions_of(config),
         "sources": _sources(config),
@@ -54,7 +57,14 @@ def _sources(config: TrainConfig) -> list[dict[str, str]]:
     for name in config.sources:
         if name in list_sources():
             source = get_source(name)
-            found.append({"name": name, "what": source.description, "terms": source.terms, "homepage": source.homepage})
+            found.append(
+                {
+                    "name": name,
+                    "what": source.description,
+                    "terms": source.terms,
+                    "homepage": Markdown(one_line(source.homepage)),
+                }
+            )
         else:
             found.append({"name": name, "what": "", "terms": "not known here", "homepage": ""})
     return found
@@ -75,18 +85,18 @@ def _scores(task: str, assessment: Assessment) -> dict[str, Any]:
     }
 
 
-def _gap(one: Slicing) -> str:
-    low, high = one.gap_interval or (0.0, 0.0)
+def _gap(one: Slicing) -> Markdown:
+    gap, low, high, by_chance = gap_figures(one)
     predicted = " (partly a prediction of another head, not known)" if one.predicted else ""
     by = "its own label" if one.by == one.head else one.by
-    return (
-        f"**{one.head}** by {by}{predicted}: right in {100 * (one.gap or 0.0):.1f} points fewer of the pictures of "
-        f"{one.lowest} than of {one.highest} ({100 * low:.1f} to {100 * high:.1f}); chance alone makes up to "
-        f"{100 * (one.gap_by_chance or 0.0):.1f}."
+    return filled(
+        "**{}** by {}: right in {} points fewer of the pictures of {} than of {} ({} to {}); "
+        "chance alone makes up to {}.",
+        *(one.head, by + predicted, gap, one.lowest, one.highest, low, high, by_chance),
     )
 
 
-def _weakest(assessment: Assessment) -> list[str]:
+def _weakest(assessment: Assessment) -> list[Markdown]:
     """Returns, of each head, the known group with the lowest accuracy, where it can be told from the rest."""
     found = []
     for task, slicings in assessment.slicings.items():
@@ -94,24 +104,24 @@ def _weakest(assessment: Assessment) -> list[str]:
         for slicing in known:
             one = next(one for one in slicing.slices if one.value == slicing.lowest)
             low, high = one.interval or (0.0, 1.0)
-            found.append(
-                f"**{task}**, {slicing.by} {one.value}: right in {format_accuracy(one.accuracy or 0.0)} "
-                f"({format_accuracy(low)} to {format_accuracy(high)}) of {one.n:,} pictures"
-            )
+            share = f"{format_accuracy(one.accuracy or 0.0)} ({format_accuracy(low)} to {format_accuracy(high)})"
+            of = f"{share} of {count(one.n, 'picture')}"
+            found.append(filled("**{}**, {} {}: right in {}", task, slicing.by, one.value, of))
     return found
 
 
-def _calibration(task: str, assessment: Assessment) -> str:
+def _calibration(task: str, assessment: Assessment) -> Markdown:
     check = assessment.calibration[task]
     fitted = check.fitted
     told = (
-        f"**{task}**: temperature {fitted.temperature:.3f}; calibration error "
+        f"temperature {fitted.temperature:.3f}; calibration error "
         f"{format_loss(check.before.values['ece'] or 0.0)} before and {format_loss(check.after.values['ece'] or 0.0)} "
-        f"after, on {check.before.n:,} pictures"
+        f"after, on {count(check.before.n, 'picture')}"
     )
     if not fitted.never_sure and check.coverage is not None and check.accuracy is not None:
         told += (
-            f"; with its threshold for {fitted.error_rate:.1%} wrong answers it answers {check.coverage:.1%} of them, "
+            f"; with its threshold for {format_given(fitted.error_rate)} wrong answers it answers "
+            f"{format_accuracy(check.coverage)} of them, "
             f"{format_accuracy(check.accuracy)} rightly"
         )
-    return "; ".join([told, *fitted.notes])
+    return filled("**{}**: {}", task, "; ".join([told, *fitted.notes]))

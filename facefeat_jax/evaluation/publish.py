@@ -100,7 +100,8 @@ def publish_training(
 
 
 def _samples(training: Examples, spec: ModelSpec) -> list[Sample]:
-    return training_samples(training, spec.classes, decode=spec.decode, image_size=spec.image_size)
+    pixels = PixelFormat(spec.image_size, spec.decode, spec.interpolation)
+    return training_samples(training, spec.classes, pixels=pixels)
 
 
 def write_pages(

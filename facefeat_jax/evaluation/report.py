@@ -18,28 +18,29 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from facefeat_jax import markdown
 from facefeat_jax.config import TrainConfig, apply_smoke, list_recipes, load_recipe
 from facefeat_jax.data.builders import is_drawn
 from facefeat_jax.errors import UserError
+from facefeat_jax.escape import one_line
 from facefeat_jax.evaluation import curves as curves_of
 from facefeat_jax.evaluation.table import (
     OWN_PASS,
     WHY_THEY_DIFFER,
     ResultRow,
-    format_accuracy,
-    format_loss,
     result_rows,
 )
+from facefeat_jax.figures import count, format_accuracy, format_loss
 from facefeat_jax.run_folder import METRICS, REPORT, RESULTS, environment, read_config, write_file
 from facefeat_jax.training.logs import read_metrics
 
 if TYPE_CHECKING:
     from facefeat_jax.data.examples import Examples
-    from facefeat_jax.data.images import DecodePolicy
+    from facefeat_jax.data.pixels import PixelFormat
     from facefeat_jax.evaluation.assessment import Assessment
     from facefeat_jax.evaluation.report_sections import Shown
 
-_LARGEST_PNG = 128  # side in pixels up to which a picture is inlined without loss; larger ones as JPEG
+_LARGEST_PNG = 128  # side in pixels up to which PNG is small
 _LARGEST = 256  # side in pixels to which larger pictures are brought: they are shown no larger
 
 
@@ -105,7 +106,10 @@ def write_report(
         "validation_figures": _validation_figures(curves, results["heads"]),
         "legend": [{"head": task, "series": number} for task, number in series.items()],
         "validations": _validations(curves),
-        "samples": [{"source": inlined(sample.image), "caption": sample.caption} for sample in samples or ()],
+        "samples": [
+            {"source": inlined(sample.image, exact=True), "caption": sample.caption} for sample in samples or ()
+        ],
+        "samples_are_smaller": any(max(one.image.shape) > _LARGEST for one in samples or ()),
         "data": _data(results.get("data")),
         "configuration": [(name, _shown(value)) for name, value in config.to_json().items()],
         "environment": [(name, _shown(value)) for name, value in results.get("environment", {}).items()],
@@ -118,9 +122,8 @@ def training_samples(
     examples: Examples,
     classes: Mapping[str, Sequence[str]],
     *,
-    decode: DecodePolicy,
-    image_size: int,
-    count: int = 24,
+    pixels: PixelFormat,
+    number: int = 24,
 ) -> list[Sample]:
     """Returns pictures spread evenly over the data, as the model gets them, with their labels as captions.
 
@@ -129,19 +132,16 @@ def training_samples(
     Args:
       examples: the data.
       classes: class names of each task, as in `ModelSpec`.
-      decode: how files become RGB.
-      image_size: side in pixels.
-      count: how many; fewer where there are not as many.
+      pixels: how files become the model's pixels.
+      number: how many; fewer where there are not as many.
     """
-    from facefeat_jax.data.images import decode_resized
-
     known = np.stack([examples.labels[task] >= 0 for task in classes], axis=1)
     patterns = np.unique(known, axis=0)[::-1]
     samples = []
-    for index in _spread([np.flatnonzero((known == pattern).all(axis=1)) for pattern in patterns], count):
+    for index in _spread([np.flatnonzero((known == pattern).all(axis=1)) for pattern in patterns], number):
         labels = {task: int(examples.labels[task][index]) for task in classes}
         caption = ", ".join(classes[task][label].replace("_", " ") for task, label in labels.items() if label >= 0)
-        samples.append(Sample(decode_resized(examples.read(index), image_size, decode), caption or "no label"))
+        samples.append(Sample(pixels.read(examples, index), caption or "no label"))
     return samples
 
 
@@ -226,10 +226,10 @@ def _summary(run: Path, config: TrainConfig, results: Mapping[str, Any]) -> str:
     schedule = "one head after the other" if config.schedule == "sequential" else "all heads together"
     parts = [
         f"{config.trunk}, {config.image_size} px, on {', '.join(config.sources)}",
-        f"{schedule}, {_count(config.epochs, 'epoch')} of batches of {config.batch_size}",
+        f"{schedule}, {count(config.epochs, 'epoch')} of batches of {config.batch_size}",
     ]
     if "seconds" in results and "steps" in results:
-        parts.append(f"{_count(results['steps'], 'step')} in {format_duration(results['seconds'])}")
+        parts.append(f"{count(results['steps'], 'step')} in {format_duration(results['seconds'])}")
     passes = [row for row in read_metrics(run / METRICS) if row["event"] == "pass"]
     if seconds := sum(row["seconds"] for row in passes):
         rate = sum(row["seconds"] * row["images_per_s"] for row in passes) / seconds
@@ -289,7 +289,7 @@ def _training_figures(curves: Mapping[str, curves_of.HeadCurve]) -> list[dict[st
             {
                 "title": f"{task}: training loss",
                 "alt": (
-                    f"Training loss of {task} over {_count(len(line), 'iteration')}. Its moving average goes from "
+                    f"Training loss of {task} over {count(len(line), 'iteration')}. Its moving average goes from "
                     f"{format_loss(line[0])} to {format_loss(line[-1])}; the least is {format_loss(line.min())}."
                 ),
                 "svg": curves_of.training_loss_svg(curve, number),
@@ -353,16 +353,27 @@ def _data(data: Any) -> dict[str, Any] | None:
     return {"splits": splits, "totals": [f"{data[split]['pictures']:,}" for split in splits], "lines": lines}
 
 
-def inlined(image: np.ndarray) -> str:
-    """Returns a picture as a data URI."""
+def inlined(image: np.ndarray, *, exact: bool = False) -> str:
+    """Returns a picture as a data URI, at most 256 pixels wide and high.
+
+    Args:
+      image: uint8 `[height, width, 3]`.
+      exact: whether its pixels are to be kept, where it is not larger than that; else larger ones become JPEG.
+    """
     from PIL import Image
 
     picture = Image.fromarray(np.asarray(image, np.uint8)).convert("RGB")
     picture.thumbnail((_LARGEST, _LARGEST))
+    form, options = _form(picture.size, exact and max(image.shape[:2]) <= _LARGEST)
     buffer = io.BytesIO()
-    form = "PNG" if max(picture.size) <= _LARGEST_PNG else "JPEG"
-    picture.save(buffer, form, **({"optimize": True} if form == "PNG" else {"quality": 88}))
+    picture.save(buffer, form, **options)
     return f"data:image/{form.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _form(size: tuple[int, int], exact: bool) -> tuple[str, dict[str, Any]]:
+    if max(size) <= _LARGEST_PNG:
+        return "PNG", {"optimize": True}
+    return ("WEBP", {"lossless": True}) if exact else ("JPEG", {"quality": 88})
 
 
 def _shown(value: Any) -> str:
@@ -373,10 +384,6 @@ def _shown(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
     return str(value)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def format_duration(seconds: float) -> str:
@@ -392,18 +399,25 @@ def format_duration(seconds: float) -> str:
 def render(template: str, context: Mapping[str, Any]) -> str:
     """Returns a page: a template of `templates/` with its context, to which the page's colours are added.
 
-    What is put into HTML is escaped, as names of heads, classes and files are whatever someone called them; the filter
-    `drawn` lets SVG of `curves` and `diagrams` through, in which matplotlib has escaped all letters.
+    What is put into a page is escaped, as names of heads, classes and files are whatever someone called them: texts are
+    one line without control characters (`escape.one_line`), and then HTML's or Markdown's special characters. The
+    filter `drawn` lets SVG of `curves` and `diagrams` through, in which matplotlib has escaped all letters; what is
+    Markdown already is `markdown.Markdown`.
     """
     import jinja2
     from markupsafe import Markup
 
+    is_markdown = template.endswith(".md.j2")
     pages = jinja2.Environment(
         loader=jinja2.PackageLoader("facefeat_jax.evaluation"),
-        autoescape=not template.endswith(".md.j2"),
+        autoescape=not is_markdown,
+        finalize=markdown.escaped if is_markdown else lambda value: one_line(value) if type(value) is str else value,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     pages.filters["drawn"] = Markup
+    pages.filters["code"] = markdown.code
+    pages.filters["sentence"] = lambda text: text[:1].upper() + text[1:]
+    pages.filters["number_of"] = count
     return pages.get_template(template).render({"series_colors": curves_of.SERIES_COLORS, **context})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +17,14 @@ from facefeat_jax.evaluation.diagrams import coverage_svg, reliability_svg
 from facefeat_jax.evaluation.metrics import losses, predicted, probabilities
 from facefeat_jax.evaluation.scores import METRICS, HeadScores
 from facefeat_jax.evaluation.slices import LEAST, Slicing
-from facefeat_jax.evaluation.table import format_accuracy, format_area, format_loss
+from facefeat_jax.evaluation.table import gap_figures
+from facefeat_jax.figures import count, format_accuracy, format_area, format_given, format_loss
 
 SHOWN_EACH = 6
 """Pictures that are shown right, and wrong, of each head."""
 
 _CROSSINGS = 2  # of each head; all of them are in slices.csv
-_FORMATS = {
+_FORMATS: dict[str, Callable[[float], str]] = {
     **dict.fromkeys(("accuracy", "balanced_accuracy"), format_accuracy),
     **dict.fromkeys(("auroc", "average_precision"), format_area),
     **dict.fromkeys(("loss", "brier", "ece"), format_loss),
@@ -95,7 +96,7 @@ def evaluation_context(
     plain = [one for one in slicings if "×" not in one.by]
     return {
         "data": ", ".join(assessment.data),
-        "pictures": f"{assessment.pictures:,}",
+        "pictures": count(assessment.pictures, "validation picture"),
         "on_part": assessment.calibrated_on_part,
         "figures": list(METRICS.values()),
         "scores": [_scores(task, one, series) for task, one in assessment.scores.items()],
@@ -116,7 +117,7 @@ def _scores(task: str, scores: HeadScores, series: Mapping[str, int]) -> dict[st
     for name, form in _FORMATS.items():
         value, ends = scores.values[name], scores.intervals[name]
         cells.append({"value": "not defined" if value is None else form(value), "interval": _ends(ends, form)})
-    units = f"{scores.units:,} persons" if scores.units != scores.n else ""
+    units = count(scores.units, "person") if scores.units != scores.n else ""
     return {"name": task, "series": series.get(task, 0), "cells": cells, "n": f"{scores.n:,}", "units": units}
 
 
@@ -158,12 +159,11 @@ def _slicing(slicing: Slicing, series: Mapping[str, int]) -> dict[str, Any]:
         lines.append(line)
     told = ""
     if slicing.gap is not None and slicing.gap_interval is not None and slicing.gap_by_chance is not None:
-        low, high = slicing.gap_interval
+        gap, low_end, high_end, by_chance = gap_figures(slicing)
         verdict = "more than chance" if slicing.exceeds_chance else "no more than chance"
         told = (
-            f"{_points(slicing.gap)} points between {slicing.lowest} and {slicing.highest} ({_points(low)} to "
-            f"{_points(high)}); groups of these sizes, dealt out at random, differ by up to "
-            f"{_points(slicing.gap_by_chance)}: {verdict}."
+            f"{gap} points between {slicing.lowest} and {slicing.highest} ({low_end} to {high_end}); groups of these "
+            f"sizes, dealt out at random, differ by up to {by_chance}: {verdict}."
         ).replace("_", " ")
     return {
         "head": slicing.head,
@@ -178,21 +178,17 @@ def _slicing(slicing: Slicing, series: Mapping[str, int]) -> dict[str, Any]:
     }
 
 
-def _points(share: float) -> str:
-    return f"{100 * share:.1f}"
-
-
 def _confusion(task: str, scores: HeadScores, series: Mapping[str, int]) -> dict[str, Any]:
     totals = scores.confusion.sum(axis=1)
     lines = []
     for number, name in enumerate(scores.classes):
         cells = []
-        for answer, count in enumerate(scores.confusion[number].tolist()):
-            share = count / totals[number] if totals[number] else 0.0
+        for answer, pictures in enumerate(scores.confusion[number].tolist()):
+            share = pictures / totals[number] if totals[number] else 0.0
             low, high = scores.confusion_intervals[number, answer]
-            title = f"{low:.0%} to {high:.0%}" if totals[number] else "no picture"
-            shown = "" if not count else "<1%" if share < 0.005 else f"{min(share, 0.99) if share < 1 else 1:.0%}"
-            cells.append({"count": f"{count:,}", "share": round(share, 3), "shown": shown, "title": title})
+            title = f"{format_accuracy(low, 0)} to {format_accuracy(high, 0)}" if totals[number] else "no picture"
+            shown = "" if not pictures else "<1%" if share < 0.005 else format_accuracy(share, 0)
+            cells.append({"count": f"{pictures:,}", "share": round(share, 3), "shown": shown, "title": title})
         lines.append({"label": name.replace("_", " "), "cells": cells, "n": f"{int(totals[number]):,}"})
     names = [name.replace("_", " ") for name in scores.classes]
     return {"head": task, "series": series.get(task, 0), "classes": names, "lines": lines}
@@ -206,17 +202,19 @@ def _calibration(task: str, check: CalibrationCheck, series: Mapping[str, int]) 
         ends = [_ends(scores.intervals[name], format_loss) for scores in (check.before, check.after)]
         rows.append({"name": METRICS[name], "before": format_loss(before), "after": format_loss(after), "ends": ends})
     if fitted.never_sure:
-        answer = f"No threshold keeps to {fitted.error_rate:.1%} wrong answers: predictions of this head say unsure."
+        wanted = format_given(fitted.error_rate)
+        answer = f"No threshold keeps to {wanted} wrong answers: predictions of this head say unsure."
     elif fitted.threshold is None:
         answer = "There is no threshold: predictions of this head never say unsure."
     elif check.accuracy is None or check.interval is None:
-        answer = f"Below a probability of {fitted.threshold:.3f}, predictions say unsure: here all of them."
+        answer = f"Below a probability of {format_area(fitted.threshold)}, predictions say unsure: here all of them."
     else:
-        where = f"below a probability of {fitted.threshold:.3f}" if fitted.threshold else "never"
+        below = f"say unsure below a probability of {format_area(fitted.threshold)}"
         answer = (
-            f"For at most {fitted.error_rate:.1%} wrong answers, predictions say unsure {where}. On the pictures here, "
-            f"{check.coverage:.1%} get an answer, and {format_accuracy(check.accuracy)} of those are right "
-            f"({_ends(check.interval, format_accuracy)})."
+            f"For at most {format_given(fitted.error_rate)} wrong answers, predictions "
+            f"{below if fitted.threshold else 'need no threshold'}. On the pictures here, "
+            f"{format_accuracy(check.coverage or 0.0)} get an answer, and "
+            f"{format_accuracy(check.accuracy)} of those are right ({_ends(check.interval, format_accuracy)})."
         )
     worst = max(check.bins_after, key=lambda one: abs(one.confidence - one.accuracy) * one.n)
     return {
@@ -233,8 +231,9 @@ def _calibration(task: str, check: CalibrationCheck, series: Mapping[str, int]) 
                 "title": f"{task}: how often it is right",
                 "alt": (
                     f"Reliability diagram of {task}: accuracy by the probability of the answer, before and after the "
-                    f"temperature. Farthest from the diagonal after it: answers of {worst.confidence:.0%} are right in "
-                    f"{worst.accuracy:.0%} of {worst.n} pictures."
+                    f"temperature. Farthest from the diagonal after it: answers of "
+                    f"{format_accuracy(worst.confidence, 0)} are right in {format_accuracy(worst.accuracy, 0)} of "
+                    f"{count(worst.n, 'picture')}."
                 ),
                 "svg": reliability_svg(check, number),
             },
@@ -242,8 +241,8 @@ def _calibration(task: str, check: CalibrationCheck, series: Mapping[str, int]) 
                 "title": f"{task}: accuracy of the answers",
                 "alt": (
                     f"Accuracy of {task} by the share of pictures that get an answer, the surest first: from "
-                    f"{check.curve[0].accuracy:.1%} at {check.curve[0].coverage:.1%} to {check.curve[-1].accuracy:.1%} "
-                    "of all."
+                    f"{format_accuracy(check.curve[0].accuracy)} at {format_accuracy(check.curve[0].coverage)} to "
+                    f"{format_accuracy(check.curve[-1].accuracy)} of all."
                 ),
                 "svg": coverage_svg(check, number),
             },
@@ -258,7 +257,7 @@ def _shown(shown: Sequence[Shown], scores: Mapping[str, HeadScores], inlined: An
         for is_right in (False, True):
             of_head["right" if is_right else "wrong"] = [
                 {
-                    "image": inlined(one.image),
+                    "image": inlined(one.image, exact=True),
                     "overlay": inlined(one.overlay) if one.overlay is not None else None,
                     "label": one.label.replace("_", " "),
                     "answer": one.answer.replace("_", " "),

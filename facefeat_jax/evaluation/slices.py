@@ -26,6 +26,7 @@ MAX_VALUES = 40
 """A group with more values than this is no group (file names, numbers of persons)."""
 
 _SHUFFLES = 300
+_ROUNDING = 1e-6  # of shares in float32: the same gap is not larger than itself
 _MOSTLY_UNKNOWN = 0.5  # beyond this share of blanks, the other head's prediction is looked at as well
 
 
@@ -92,7 +93,7 @@ class Slicing:
     @property
     def exceeds_chance(self) -> bool:
         """Whether the gap is larger than shuffling makes it."""
-        return self.gap is not None and self.gap_by_chance is not None and self.gap > self.gap_by_chance
+        return self.gap is not None and self.gap_by_chance is not None and self.gap > self.gap_by_chance + _ROUNDING
 
     def to_json(self) -> dict[str, Any]:
         """Returns the fields as JSON values."""

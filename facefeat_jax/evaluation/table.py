@@ -6,12 +6,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from facefeat_jax.escape import one_line
 from facefeat_jax.evaluation.metrics import HeadResult
+from facefeat_jax.figures import (
+    count,
+    decimals_apart,
+    format_accuracy,
+    format_area,
+    format_loss,
+    format_points,
+)
 
 if TYPE_CHECKING:
     from facefeat_jax.evaluation.assessment import Assessment
     from facefeat_jax.evaluation.audit import Audit
     from facefeat_jax.evaluation.scores import HeadScores
+    from facefeat_jax.evaluation.slices import Slicing
 
 OWN_PASS = "right after own pass"
 """Title of the figures that a head had when its own last pass had just ended."""
@@ -104,11 +114,10 @@ def gaps_told(assessment: Assessment) -> list[str]:
     told = []
     for task, scores in assessment.scores.items():
         if one := gaps.get(task):
-            low, high = one.gap_interval or (0.0, 0.0)
+            gap, low, high, by_chance = gap_figures(one)
             told.append(
-                f"{task}: largest gap by {one.by}: {100 * (one.gap or 0):.1f} points ({100 * low:.1f} to "
-                f"{100 * high:.1f}) from {one.lowest} to {one.highest}; chance alone: up to "
-                f"{100 * (one.gap_by_chance or 0):.1f}"
+                f"{task}: largest gap by {one.by}: {gap} points ({low} to {high}) from {one.lowest} to {one.highest}; "
+                f"chance alone: up to {by_chance}"
             )
         elif assessment.slicings[task]:
             told.append(f"{task}: no gap between groups is larger than chance makes it")
@@ -116,6 +125,15 @@ def gaps_told(assessment: Assessment) -> list[str]:
         if (check := assessment.calibration.get(task)) is not None:
             told += [f"{task}: {note}" for note in check.fitted.notes]
     return told
+
+
+def gap_figures(one: Slicing) -> tuple[str, str, str, str]:
+    """Returns a gap, the ends of its interval, and what chance makes, in points."""
+    gap, by_chance = one.gap or 0.0, one.gap_by_chance or 0.0
+    ends = one.gap_interval or (0.0, 0.0)
+    decimals = decimals_apart(gap, by_chance)
+    gap_text, low, high, chance = (format_points(value, decimals) for value in (gap, *ends, by_chance))
+    return gap_text, low, high, chance
 
 
 def audit_told(made: Audit) -> list[str]:
@@ -129,31 +147,14 @@ def audit_told(made: Audit) -> list[str]:
         )
     if made.persons_across is not None:
         persons, pictures = made.persons_across
-        told.append(f"persons in both halves: {persons:,}; they are on {pictures:,} validation pictures")
+        told.append(f"persons in both halves: {persons:,}; they are on {count(pictures, 'validation picture')}")
     for head, of_head in made.suspects.items():
         for split, found in of_head.items():
             surest = f"; the surest: {found[0].file}" if found else ""
-            told.append(f"{head}, {split}: {len(found):,} labels contradicted{surest}")
+            told.append(f"{head}, {split}: {count(len(found), 'label')} contradicted{surest}")
     for link in made.links[:3]:
         told.append(f"{link.first} goes with {link.second}: Cram\u00e9r's V {link.strength:.2f}")
     return told
-
-
-def format_area(value: float | None) -> str:
-    """Returns an AUROC or average precision with three decimals, never rounded up to 1; `-` where it is not defined."""
-    if value is None:
-        return "-"
-    return f"{min(value, 0.999) if value < 1 else 1.0:.3f}"
-
-
-def format_accuracy(accuracy: float) -> str:
-    """Returns a share as per cent with one decimal; what is not quite all is never rounded up to 100%."""
-    return f"{min(100 * accuracy, 99.9) if accuracy < 1 else 100.0:.1f}%"
-
-
-def format_loss(loss: float) -> str:
-    """Returns a loss with four decimals, small ones in powers of ten."""
-    return f"{loss:.4f}" if loss >= 1e-3 or loss == 0 else f"{loss:.1e}"
 
 
 def _figures(result: HeadResult | None) -> list[str]:
@@ -175,19 +176,20 @@ def _aligned(rows: Sequence[Sequence[str]], spans: Mapping[int, int] | None = No
     """
     gap = "   "
     spans = spans or {}
+    rows = [list(map(one_line, row)) for row in rows]
     body = rows[1:] if spans else rows
     widths = [max(len(row[column]) for row in body) for column in range(len(rows[0]))]
-    for start, count in spans.items():
-        missing = len(rows[0][start]) - sum(widths[start : start + count]) - len(gap) * (count - 1)
+    for start, span in spans.items():
+        missing = len(rows[0][start]) - sum(widths[start : start + span]) - len(gap) * (span - 1)
         widths[start] += max(missing, 0)
     lines = []
     if spans:
         cells, column = [], 0
         while column < len(widths):
-            count = spans.get(column, 1)
-            width = sum(widths[column : column + count]) + len(gap) * (count - 1)
+            span = spans.get(column, 1)
+            width = sum(widths[column : column + span]) + len(gap) * (span - 1)
             cells.append(rows[0][column].rjust(width))
-            column += count
+            column += span
         lines.append(gap.join(cells))
     for row in body:
         cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]

@@ -7,6 +7,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from facefeat_jax.errors import UserError
+from facefeat_jax.escape import one_line
 from facefeat_jax.prediction.predictor import Prediction
 
 # Told apart by people who see colours differently (Okabe and Ito), and dark enough for white letters.
@@ -47,7 +48,8 @@ def drawn(picture: Image.Image, predictions: list[Prediction]) -> Image.Image:
 
 def _caption(prediction: Prediction) -> str:
     heads = [
-        f"{task}: {head.label.replace('_', ' ')} {head.probability:.0%}" for task, head in prediction.heads.items()
+        one_line(f"{task}: {head.label.replace('_', ' ')} {head.probability:.0%}")
+        for task, head in prediction.heads.items()
     ]
     number = [f"{prediction.person.number}"] if prediction.person and not heads else []
     return "\n".join(heads or [*number, prediction.note or ""]).strip()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
-from io import StringIO
-from typing import Literal
+from typing import Any, Literal
 
+from facefeat_jax.escape import one_line
 from facefeat_jax.prediction.predictor import HeadPrediction, Prediction
+from facefeat_jax.tables import csv_row
 
 Format = Literal["text", "json", "jsonl", "csv"]
 
@@ -38,49 +38,58 @@ def lines(
         one for a picture without any.
     """
     if form == "csv":
-        yield _row(columns(tasks, people=people))
+        yield csv_row(columns(tasks, people=people), "")
     first = True
     for prediction in predictions:
         if form == "text":
             yield _text(prediction)
         elif form in ("json", "jsonl"):
             opening = "" if form == "jsonl" else "[" if first else ","
-            yield opening + json.dumps({"file": prediction.source, **_json(prediction)})
+            yield opening + json.dumps({**name_in_json(prediction.source), **_json(prediction)})
         else:
             cells = [_cells(prediction, task) for task in tasks]
             who = _who(prediction) if people else []
             note = [prediction.note or ""] if people else []
             unsure = [_unsure(prediction, task) for task in tasks]
             answers = [cell for pair in cells for cell in pair]
-            yield _row([prediction.source, *who, *answers, *unsure, *note, prediction.error or ""])
+            yield csv_row([prediction.source, *who, *answers, *unsure, *note, prediction.error or ""], "")
         first = False
     if form == "json":
         yield "[]" if first else "]"
 
 
 def _text(prediction: Prediction) -> str:
-    source = _shown(prediction.source)
     if prediction.error:
-        return f"{source}: {prediction.error}"
-    where = f" [{prediction.person.number}: {prediction.person.face}]" if prediction.person else ""
-    note = f"  ({prediction.note})" if prediction.note else ""
-    if not prediction.heads:
-        return f"{source}{where}: {prediction.note}"
-    heads = "  ".join(f"{task}: {_answer(head)}" for task, head in prediction.heads.items())
-    return f"{source}{where}: {heads}{note}"
-
-
-def _shown(name: str) -> str:
-    """Returns a file's name for a terminal: one line, and no control characters (a name may come from anywhere)."""
-    # What stands for bytes that are not UTF-8 goes out as it came in.
-    return "".join(
-        letter if letter.isprintable() or "\udc80" <= letter <= "\udcff" else ascii(letter)[1:-1] for letter in name
-    )
+        text = f"{prediction.source}: {prediction.error}"
+    else:
+        where = f" [{prediction.person.number}: {prediction.person.face}]" if prediction.person else ""
+        heads = "  ".join(f"{task}: {_answer(head)}" for task, head in prediction.heads.items())
+        note = f"  ({prediction.note})" if prediction.note else ""
+        text = f"{prediction.source}{where}: {heads + note if heads else prediction.note}"
+    return one_line(text, keep_bytes=True)
 
 
 def _answer(head: HeadPrediction) -> str:
     told = f"{head.label} {head.probability:.3f}"
     return f"unsure ({told})" if head.unsure else told
+
+
+def name_in_json(name: str) -> dict[str, str]:
+    """Returns what stands in JSON for a file's name: `file`, and for one that is not UTF-8 its bytes in hexadecimal.
+
+    What Python has for such bytes is no text to other programs, some of which refuse the whole line; in `file` a
+    question mark in a diamond (U+FFFD) stands for each.
+    """
+    data = name.encode("utf-8", "surrogateescape")
+    text = data.decode("utf-8", "replace")
+    return {"file": text} if text == name else {"file": text, "file_bytes": data.hex()}
+
+
+def name_from_json(answer: dict[str, Any]) -> str:
+    """Returns the name of which `name_in_json` made an answer's."""
+    if "file_bytes" in answer:
+        return bytes.fromhex(answer["file_bytes"]).decode("utf-8", "surrogateescape")
+    return str(answer["file"])
 
 
 def _json(prediction: Prediction) -> dict[str, object]:
@@ -108,10 +117,3 @@ def _cells(prediction: Prediction, task: str) -> tuple[str, str]:
 def _unsure(prediction: Prediction, task: str) -> str:
     head = prediction.heads.get(task)
     return "" if head is None else "yes" if head.unsure else "no"
-
-
-def _row(cells: Sequence[str]) -> str:
-    out = StringIO()
-    # Python before 3.13 quotes line breaks only where they end lines, too.
-    csv.writer(out, lineterminator="\r\n").writerow(cells)
-    return out.getvalue().removesuffix("\r\n")

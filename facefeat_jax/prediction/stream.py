@@ -19,9 +19,10 @@ from typing import IO, Any, Literal
 
 from facefeat_jax.errors import UserError
 from facefeat_jax.locks import only_one
-from facefeat_jax.prediction.output import columns, lines
+from facefeat_jax.prediction.output import columns, lines, name_from_json
 from facefeat_jax.prediction.predictor import Prediction
 from facefeat_jax.progress import Bar, say
+from facefeat_jax.tables import from_csv
 from facefeat_jax.whole_file import write_whole
 
 _FORMS: dict[str, Literal["jsonl", "csv"]] = {".jsonl": "jsonl", ".csv": "csv"}
@@ -179,7 +180,7 @@ def _rows_jsonl(file: IO[bytes], out: Path) -> Iterator[_Row]:
         end += len(line)
         try:
             row = json.loads(line)
-            yield _Row(str(row["file"]), row.get("person", 1) == 1, "error" in row, end)
+            yield _Row(name_from_json(row), row.get("person", 1) == 1, "error" in row, end)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise UserError(f"{out}, line {number:,}: not an answer of predict's; give another file") from None
 
@@ -206,12 +207,12 @@ def _rows_csv(file: IO[bytes], out: Path, header: list[str], people: bool) -> It
             row = None if file.read(1) == b"" else []  # at the end: cut inside of a name
         if row is None:
             return
-        if len(row) != len(header) or (number == 1 and row != header):
+        if len(row) != len(header) or (number == 1 and list(map(from_csv, row)) != header):
             raise UserError(f"{out}, row {number:,}: not an answer of predict's for these heads; give another file")
         if number == 1:
             yield _Row(None, False, False, read)
         else:
-            yield _Row(row[0], not people or row[1] in ("", "1"), bool(row[-1]), read)
+            yield _Row(from_csv(row[0]), not people or row[1] in ("", "1"), bool(row[-1]), read)
 
 
 def _go_on(

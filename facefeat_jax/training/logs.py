@@ -16,6 +16,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import RecordWriter
 
 from facefeat_jax.errors import UserError
+from facefeat_jax.escape import one_line
 from facefeat_jax.whole_file import write_whole
 
 _FLUSH_S = 10.0  # between flushes of the TensorBoard files
@@ -70,7 +71,9 @@ class Logs:
             for task, figures in values["tasks"].items():
                 scalars |= {f"{task}/{name}": value for name, value in figures.items()}
         # One event for all of them: an event each costs the training loop more than a small step does.
-        values_of = [Summary.Value(tag=f"{event}/{name}", simple_value=value) for name, value in scalars.items()]
+        values_of = [
+            Summary.Value(tag=one_line(f"{event}/{name}"), simple_value=value) for name, value in scalars.items()
+        ]
         with self._writing():
             self._file.write(json.dumps({"event": event, "step": step, "epoch": epoch, **values}) + "\n")
             self._write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values_of)))

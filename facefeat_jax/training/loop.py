@@ -35,6 +35,7 @@ from facefeat_jax.evaluation.metrics import HeadResult
 from facefeat_jax.evaluation.publish import publish_training
 from facefeat_jax.evaluation.report import count_data
 from facefeat_jax.factory import create_model
+from facefeat_jax.figures import format_accuracy, format_loss
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.models.registry import get_architecture
 from facefeat_jax.models.trunk import POOLED
@@ -387,7 +388,9 @@ class _Run:
             for one in passes:
                 speed = f"{self._train_pass(one, training, batches, told):.0f} images/s; " if self._calls(one) else ""
                 results = self._validate(one, told)
-                figures = ", ".join(f"{t} {100 * r.accuracy:.1f}% (loss {r.loss:.4f})" for t, r in results.items())
+                figures = ", ".join(
+                    f"{t} {format_accuracy(r.accuracy)} (loss {format_loss(r.loss)})" for t, r in results.items()
+                )
                 say(f"{self._title(one)}: {speed}validation: {figures}")
                 # A run that was stopped in this validation has written its checkpoint without the figures.
                 if one.last_of_epoch or one.end_step == self.start or self._is_due(self._last_call(one)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import dataclasses
 import io
 import json
@@ -21,16 +22,24 @@ import tyro
 from PIL import Image
 
 from facefeat_jax.config import TrainConfig, apply_smoke, load_recipe
+from facefeat_jax.data.images import decode_resized
+from facefeat_jax.data.pixels import PixelFormat
 from facefeat_jax.errors import UserError
+from facefeat_jax.escape import one_line
 from facefeat_jax.evaluation import curves
-from facefeat_jax.evaluation.assessment import assess
+from facefeat_jax.evaluation.assessment import assess, write_assessment
 from facefeat_jax.evaluation.calibration import calibrate
 from facefeat_jax.evaluation.metrics import HeadResult
+from facefeat_jax.evaluation.model_card import write_model_card
 from facefeat_jax.evaluation.report import Sample, _spread, command_line, count_data, training_samples, write_report
 from facefeat_jax.evaluation.report_sections import choose_shown
 from facefeat_jax.evaluation.scores import METRICS
-from facefeat_jax.evaluation.table import format_accuracy, format_loss, heads_table, results_table
+from facefeat_jax.evaluation.slices import Slicing
+from facefeat_jax.evaluation.table import gap_figures, gaps_told, heads_table, results_table, scores_table
+from facefeat_jax.figures import format_accuracy, format_loss
 from facefeat_jax.run_folder import write_json
+from facefeat_jax.spec import ModelSpec
+from facefeat_jax.tables import from_csv
 
 TASKS = ("gender", "glasses", "shirt")
 
@@ -473,12 +482,12 @@ class FakeExamples:
 
 def test_samples_and_counts_of_data() -> None:
     classes = {"gender": ("female", "male"), "shirt": ("black", "light_blue", "red")}
-    samples = training_samples(FakeExamples(), classes, decode="upright", image_size=16, count=4)  # type: ignore[arg-type]
+    samples = training_samples(FakeExamples(), classes, pixels=PixelFormat(16, "upright", "bilinear"), number=4)  # type: ignore[arg-type]
     # Two with both labels, two with one.
     assert [sample.caption for sample in samples] == ["female, black", "male", "female, light blue", "male"]
     assert [sample.image[0, 0, 0] for sample in samples] == [0, 40, 160, 200]
     assert samples[0].image.shape == (16, 16, 3)
-    assert len(training_samples(FakeExamples(), classes, decode="upright", image_size=16)) == 6  # type: ignore[arg-type]
+    assert len(training_samples(FakeExamples(), classes, pixels=PixelFormat(16, "upright", "bilinear"))) == 6  # type: ignore[arg-type]
     assert count_data({"val": FakeExamples()}, classes) == {  # type: ignore[dict-item]
         "val": {
             "pictures": 6,
@@ -632,3 +641,61 @@ def test_in_a_browser(sequential: Path, tmp_path: Path, evaluation: dict[str, An
     title = re.search(r"<title>(\d+) (\d+)</title>", said[measured].stdout)
     assert title is not None
     assert int(title[1]) <= int(title[2])
+
+
+def test_hostile_names_reach_no_other_program(mixed: Path, made_answers, tmp_path: Path) -> None:
+    evil = ["=cmd|'/C calc'!A0", "[x](javascript:alert(1))<b>\x1b[31m\x07", "line\nbreak | \u202egnp"]
+    answers = made_answers(
+        names=np.array([f"{evil[number % 3]}{number}" for number in range(400)]),
+        classes={"gender": tuple(evil[:2]), "glasses": ("no", "$\\frac"), "shirt": tuple(evil)},
+    )
+    answers.groups["race"] = np.where(answers.groups["race"] == "Blue", *evil[1:])
+    calibration = calibrate(answers, step=300)
+    assessment = assess(answers, calibration, data=(evil[1],), batch_size=32, on_part=True)
+    picture = np.full((16, 16, 3), 90, np.uint8)
+    shown = [dataclasses.replace(one, image=picture) for one in choose_shown(answers)]
+    page = write_report(mixed, assessment=assessment, shown=shown, samples=[Sample(picture, evil[1])])
+    card = write_model_card(mixed, ModelSpec("resnet18", answers.classes, 32, "upright", evil[1]), assessment)
+    for path in (page, card):
+        assert all(letter.isprintable() or letter in "\n " for letter in path.read_text())
+    assert not re.search(r"<b>|<script", page.read_text())
+    Page(page)
+    tokens = pytest.importorskip("markdown_it").MarkdownIt("commonmark").enable("table").parse(card.read_text())
+    kinds = {part.type for token in tokens for part in (token, *(token.children or ()))}
+    assert not kinds & {"html_inline", "html_block", "link_open", "image"}
+    write_assessment(tmp_path / "tables", assessment, answers)
+    for name in ("heads", "slices", "predictions"):
+        rows = list(csv.reader(io.StringIO((tmp_path / "tables" / f"{name}.csv").read_text(), newline="")))
+        assert not any(re.match(r"\s*[=+@]", cell) for row in rows for cell in row)
+    assert [from_csv(row[0]) for row in rows[1:4]] == [f"{text}{number}" for number, text in enumerate(evil)]
+    for line in [*scores_table(assessment.scores).split("\n"), *map(one_line, gaps_told(assessment))]:
+        assert line.isprintable()
+
+
+def test_a_gap_is_told_apart_from_chance_and_is_not_larger_than_itself() -> None:
+    one = Slicing("gender", "race", False, (), 0, "a", "b", 0.0532, (-0.0001, 0.1), 0.0528)
+    assert gap_figures(one) == ("5.32", "-0.01", "10.00", "5.28")
+    assert gap_figures(dataclasses.replace(one, gap_by_chance=0.01)) == ("5.3", "0.0", "10.0", "1.0")
+    assert not dataclasses.replace(
+        one, gap=1 / 3, gap_by_chance=float(np.float32(1 / 3) - np.float32(3e-8))
+    ).exceeds_chance
+
+
+def test_samples_are_the_pixels_of_the_model(mixed: Path) -> None:
+    class Noise(FakeExamples):
+        def read(self, index: int) -> bytes:
+            file = io.BytesIO()
+            Image.fromarray(np.random.RandomState(index).randint(0, 256, (90, 70, 3)).astype(np.uint8)).save(
+                file, "PNG"
+            )
+            return file.getvalue()
+
+    classes = {"gender": ("female", "male")}
+    for size in (40, 200):
+        pixels = PixelFormat(size, "upright", "bicubic")
+        samples = training_samples(Noise(), classes, pixels=pixels)  # type: ignore[arg-type]
+        images = Page(write_report(mixed, samples=samples)).all("img")
+        for index, image in enumerate(images):
+            data = base64.b64decode(str(image["src"]).split(",", 1)[1])
+            wanted = decode_resized(Noise().read(index), size, "upright", interpolation="bicubic")
+            np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data))), wanted)

@@ -22,8 +22,10 @@ from facefeat_jax.cli import main
 from facefeat_jax.data.avatars import draw
 from facefeat_jax.errors import UserError
 from facefeat_jax.prediction.crops import Box, Person
+from facefeat_jax.prediction.output import name_from_json
 from facefeat_jax.prediction.predictor import HeadPrediction, Prediction
 from facefeat_jax.prediction.stream import Written, write_answers
+from facefeat_jax.tables import from_csv
 
 TASKS = ("glasses", "shirt")
 NAMES = ["a.png", 'quo"te, comma.png', "line\nbreak.png", "a.png", "caf\udce9.png", "bad.png", "é.png", "\r.png"]
@@ -52,11 +54,15 @@ def test_an_answer_for_every_picture_in_order(suffix, tmp_path):
     text = out.read_bytes().decode("utf-8", "surrogateescape")
     if suffix == ".csv":
         rows = list(csv.DictReader(io.StringIO(text, newline="")))
+        names = [from_csv(row["file"]) for row in rows]
         assert [row["error"] for row in rows] == ["empty file" if name == "bad.png" else "" for name in NAMES]
     else:
         rows = [json.loads(line) for line in text.splitlines()]
         assert rows[0]["heads"]["shirt"]["probabilities"] == {"yes": 0.05, "no": 0.95}
-    assert [row["file"] for row in rows] == NAMES
+        # Other programs refuse what Python has for bytes that are not UTF-8.
+        assert (rows[4]["file"], rows[4]["file_bytes"]) == ("caf\ufffd.png", b"caf\xe9.png".hex())
+        names = [name_from_json(row) for row in rows]
+    assert names == NAMES
     assert sorted(os.listdir(tmp_path)) == [f"answers{suffix}", f"answers{suffix}.about.json"]
 
 

@@ -1,0 +1,58 @@
+"""Figures as text, so that no rounded one contradicts what is said of it.
+
+What is not all is never 100%, what is not none never 0%; there is no minus zero; figures that are compared have as many
+decimals as tell them apart.
+"""
+
+from __future__ import annotations
+
+_MOST_DECIMALS = 4
+
+
+def format_accuracy(accuracy: float, decimals: int = 1) -> str:
+    """Returns a share as per cent; what is not quite all is never rounded up to 100%, nor a little down to 0%."""
+    least = 10.0**-decimals
+    value = 100 * accuracy
+    if 0 < accuracy < 1:
+        value = min(max(value, least), 100 - least)
+    return f"{_plain(value, decimals)}%"
+
+
+def format_area(value: float | None) -> str:
+    """Returns an AUROC or average precision with three decimals, never rounded up to 1; `-` where it is not defined."""
+    if value is None:
+        return "-"
+    return f"{min(value, 0.999) if value < 1 else 1.0:.3f}"
+
+
+def format_loss(loss: float) -> str:
+    """Returns a loss with four decimals, small ones in powers of ten."""
+    return _plain(loss, 4) if loss >= 1e-3 or loss == 0 else f"{loss:.1e}"
+
+
+def format_points(share: float, decimals: int = 1) -> str:
+    """Returns a difference of shares in percentage points, without a unit."""
+    return _plain(100 * share, decimals)
+
+
+def format_given(share: float) -> str:
+    """Returns a share that somebody chose, such as `--error-rate`, in per cent with all its digits."""
+    return f"{100 * share:.6g}%"
+
+
+def decimals_apart(first: float, second: float) -> int:
+    """Returns how many decimals, 1 or more, tell two shares apart in per cent; 1 where they are equal."""
+    if first == second:
+        return 1
+    told_apart = (n for n in range(1, _MOST_DECIMALS) if format_points(first, n) != format_points(second, n))
+    return next(told_apart, _MOST_DECIMALS)
+
+
+def count(number: int, what: str) -> str:
+    """Returns a number of things: `1 picture`, `2,345 pictures`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _plain(value: float, decimals: int) -> str:
+    text = f"{value:.{decimals}f}"
+    return text.removeprefix("-") if float(text) == 0 else text
