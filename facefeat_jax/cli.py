@@ -132,7 +132,7 @@ def _train(argv: Sequence[str]) -> int:
     from facefeat_jax.runtime import start_up
     from facefeat_jax.training.loop import train
 
-    start_up(alone=not config.distributed)
+    start_up()
     if config.distributed:
         from facefeat_jax.distributed import is_first, member
 

@@ -15,7 +15,7 @@ import psutil
 
 from facefeat_jax.data import row_store
 from facefeat_jax.data.dataset import default_data_dir
-from facefeat_jax.runtime import cache_dir, compilation_cache_dir, use_two_cpu_devices
+from facefeat_jax.runtime import cache_dir, compilation_cache_dir
 
 PACKAGES = (
     "facefeat-jax",
@@ -82,7 +82,6 @@ def _devices() -> dict[str, Any]:
         import jax
         import jax.numpy as jnp
 
-        use_two_cpu_devices()  # as the commands do that compute
         about["backend"] = jax.default_backend()
         for device in jax.devices():
             stats = device.memory_stats() or {}

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 
 from facefeat_jax.allocator import keep_freed_memory
-
-_HOST_DEVICES = "xla_force_host_platform_device_count"
 
 
 def cache_dir() -> Path:
@@ -25,37 +22,15 @@ def compilation_cache_dir() -> Path:
     return cache_dir() / "xla"
 
 
-def start_up(*, alone: bool = True) -> None:
-    """Makes this process fast: programs are kept between processes, memory between steps, and two cores busy.
-
-    Args:
-      alone: whether it computes alone, not as one of several processes.
-    """
+def start_up() -> None:
+    """Makes this process fast: programs are kept between processes, and memory between steps."""
     use_compilation_cache()
     keep_freed_memory()
-    if alone:
-        use_two_cpu_devices()
 
 
 def cores() -> int:
     """Returns how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def use_two_cpu_devices() -> None:
-    """Makes two CPU devices of the cores, which share each batch, unless the user has said how many there are to be.
-
-    XLA runs a convolution with few output channels in one thread, so that one device leaves other cores idle
-    (docs/benchmarks/README.md). Not more than two: three numbers added up in another order give other last digits, and
-    a run has to go on to the same bits. On a GPU's machine it changes nothing.
-    """
-    told = "JAX_NUM_CPU_DEVICES" in os.environ or _HOST_DEVICES in os.environ.get("XLA_FLAGS", "")
-    if told or cores() < 2:
-        return
-    import jax
-
-    with contextlib.suppress(RuntimeError):  # what has computed already keeps its device
-        jax.config.update("jax_num_cpu_devices", 2)
 
 
 def use_compilation_cache() -> None:

@@ -17,7 +17,7 @@ def main() -> None:
     config = tyro.cli(
         TrainConfig, default=load_recipe(sys.argv[1]), args=sys.argv[2:], config=(tyro.conf.FlagCreatePairsOff,)
     )
-    start_up(alone=not config.distributed)
+    start_up()
     print(results_table(train(config), sequential=config.schedule == "sequential"))
 
 

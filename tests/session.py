@@ -29,8 +29,6 @@ def set_up() -> str | None:
     What the caller set stays: `XLA_FLAGS= pytest` compiles as users' programs are.
     """
     os.environ.setdefault("XLA_FLAGS", _flags() if "XLA_FLAGS" not in os.environ else "")
-    # As commands set it on two cores or more; in one process some tests come before the first command, some after.
-    os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
     # With it, commands leave the allocator alone: tests call many in one process, which would keep the most of each.
     os.environ.setdefault("MALLOC_ARENA_MAX", "8")
     if CACHE in os.environ:

@@ -19,7 +19,6 @@ from facefeat_jax.benchmarking.pictures import read_listing
 from facefeat_jax.benchmarking.worker import Measurement, Once, Repeated, Settings, serve
 from facefeat_jax.config import TrainConfig, load_recipe
 from facefeat_jax.errors import UserError
-from facefeat_jax.runtime import use_two_cpu_devices
 
 _PRECISIONS = {"float32": ("float32", "highest"), "tf32": ("float32", "tensorfloat32"), "bf16": ("bfloat16", "default")}
 
@@ -382,6 +381,5 @@ OPERATIONS: dict[str, Callable[[Settings], Measurement]] = {
 
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    keep_freed_memory()  # this and the next as every command does
-    use_two_cpu_devices()
+    keep_freed_memory()  # as every command does
     serve(OPERATIONS)

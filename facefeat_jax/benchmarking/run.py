@@ -38,8 +38,6 @@ OURS = Side(
 # What a worker of ours must not inherit: it would find programs compiled by somebody else.
 _CLEAN = {"JAX_COMPILATION_CACHE_DIR": ""}
 _ABOUT_DEVICE = """import jax
-from facefeat_jax.runtime import use_two_cpu_devices
-use_two_cpu_devices()
 d = jax.devices()
 print(d[0].platform, f'{d[0].device_kind} x{len(d)}', sep='|')"""
 
