@@ -9,7 +9,7 @@ from facefeat_jax.escape import one_line
 
 # What has a meaning in Markdown, GitHub's included; `_` only where it is not inside of a word.
 _SPECIAL = re.compile(r"([\\`*\[\]<>|~&$@]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.)", re.IGNORECASE)
-_AT_BEGINNING = re.compile(r"^(\s*)(?:([#+=-])|(\d+)(?=[.)])|)")
+_AT_BEGINNING = re.compile(r"^(\s*)(?:([#+=-])|(\d+)(?=[.)](?:\s|$))|)")
 
 
 class Markdown(str):

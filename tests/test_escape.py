@@ -69,6 +69,7 @@ def test_markdown_shows_a_name_as_it_is(text):
         assert found.strip() == f"{before.removeprefix('- ')}{one_line(text)}".strip()
         assert not kinds & {"html_inline", "html_block", "link_open", "image", "em_open", "heading_open", "s_open"}
         assert ("bullet_list_open" in kinds) == (before == "- ")
+    assert markdown.escaped("32.8% (21.9% to 43.8%)") == "32.8% (21.9% to 43.8%)"
     found, kinds = shown(f"a {markdown.code(text)} b")
     assert kinds == {"paragraph_open", "inline", "paragraph_close", "text", "code_inline"}
     cells = "\n".join(markdown.table(["a", "b"], [[markdown.escaped(text), 1]]))
