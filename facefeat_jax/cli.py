@@ -440,6 +440,14 @@ class ConvertArguments:
     """Folder of the run to make."""
     classes: tuple[str, ...] = ()
     """Class names in the order of the outputs, as TASK=NAME,NAME,...; for files that carry none."""
+    trunk: str | None = None
+    """Name of the trunk; the default is the one that the names and shapes of the weights belong to."""
+    image_size: int | None = None
+    """Side of the pictures in pixels; the default is what the file says, else 224."""
+    decode: Literal["as_notebook", "upright"] | None = None
+    """How files become RGB; the default is what the file says, else as the notebook did it."""
+    key: str | None = None
+    """Which weights, where the file holds several sets, such as state_dict_ema."""
     json: bool = False
     """Print JSON."""
 
@@ -450,16 +458,26 @@ def _convert(argv: Sequence[str]) -> int:
 
     classes = {}
     for item in arguments.classes:
-        task, separator, names = item.partition("=")
-        if not separator or not all(names.split(",")):
-            raise UserError(f"--classes takes TASK=NAME,NAME,..., got {item!r}")
-        classes[task] = tuple(names.split(","))
-    made = convert(arguments.file, arguments.to, classes=classes)
+        task, separator, text = item.partition("=")
+        names = tuple(name.strip() for name in text.split(","))
+        if not separator or not all(names) or len(set(names)) < len(names) or task.strip() in classes:
+            raise UserError(f"--classes takes TASK=NAME,NAME,... with different names, once a task; got {item!r}")
+        classes[task.strip()] = names
+    made = convert(
+        arguments.file,
+        arguments.to,
+        classes=classes,
+        trunk=arguments.trunk,
+        image_size=arguments.image_size,
+        decode=arguments.decode,
+        key=arguments.key,
+    )
     if arguments.json:
-        print(json.dumps({"run": str(made.run), "classes": made.spec.classes, "note": made.note}, indent=2))
+        told = {"run": str(made.run), "classes": made.spec.classes, "note": made.note, "notes": made.notes}
+        print(json.dumps(told, indent=2))
         return 0
-    if made.note:
-        say(f"facefeat: {made.note}")
+    for note in made.notes:
+        say(f"facefeat: {note}")
     for task, ordered in made.spec.classes.items():
         show(f"{task}: {', '.join(ordered)}")
     show(f"run: {made.run}")

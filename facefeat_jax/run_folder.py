@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,7 @@ METRICS = "metrics.jsonl"
 RESULTS = "results.json"
 REPORT = "report.html"
 CURVES = "curves.png"
-CALIBRATION = "calibration"
-OLD_CALIBRATION = "calibration.json"  # of versions that kept one for the whole run
+CALIBRATION = "calibration.json"
 MODEL_CARD = "model-card.md"
 EVALUATION = "evaluation"
 AUDIT = "audit"
@@ -168,10 +167,10 @@ def clear(folder: Path) -> None:
     """
     try:
         others = [path.name for path in folder.glob(f"{EVALUATION}-*")]  # on other data
-        for name in (checkpoints.FOLDER, TENSORBOARD, EVALUATION, AUDIT, CALIBRATION, *others):
+        for name in (checkpoints.FOLDER, TENSORBOARD, EVALUATION, AUDIT, *others):
             if (folder / name).exists():
                 shutil.rmtree(folder / name)
-        for name in (METRICS, RESULTS, REPORT, CURVES, OLD_CALIBRATION, MODEL_CARD, DATA, PICTURES):
+        for name in (METRICS, RESULTS, REPORT, CURVES, CALIBRATION, MODEL_CARD, DATA, PICTURES):
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{folder} can't be overwritten ({error}); give --run another folder") from error
@@ -237,8 +236,21 @@ def _best(reader: checkpoints.Checkpoints, folder: Path) -> int:
     return step
 
 
-def create_from_weights(folder: Path, spec: ModelSpec, model: MultiTaskModel, config: TrainConfig) -> None:
+def create_from_weights(
+    folder: Path,
+    spec: ModelSpec,
+    model: MultiTaskModel,
+    config: TrainConfig,
+    finish: Callable[[Path], object] = lambda folder: None,
+) -> None:
     """Makes a run folder of a model that was trained elsewhere.
+
+    Args:
+      folder: where to.
+      spec: what the model is.
+      model: its weights, which become the checkpoint of step 0.
+      config: the run's.
+      finish: is given the folder before it has its name, to write more into it.
 
     Raises:
       UserError: the folder already holds something, or can't be made.
@@ -254,6 +266,7 @@ def create_from_weights(folder: Path, spec: ModelSpec, model: MultiTaskModel, co
         partial.mkdir(parents=True)
         checkpoints.save_model(partial, spec, params, batch_stats)
         write_config(partial, config)
+        finish(partial)
         if folder.exists():
             folder.rmdir()
         partial.rename(folder)

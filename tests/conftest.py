@@ -113,6 +113,32 @@ def small_trunk() -> str:
 
 
 @pytest.fixture(scope="session")
+def tiny_trunks(small_trunk: str) -> dict[str, str]:
+    """Names of trunks that compile in seconds, known to this process, one for each family."""
+    from facefeat_jax.models.abstract import abstract
+    from facefeat_jax.models.efficientnet import EfficientNet, Scale, Stage
+    from facefeat_jax.models.registry import ARCHITECTURES, Architecture
+    from facefeat_jax.models.vit import VisionTransformer
+
+    table = (Stage(1, 1, 1, 16, 1), Stage(2, 3, 2, 32, 1), *(Stage(1, 1, 1, 32, 1),) * 5)
+
+    def efficientnet(**options) -> EfficientNet:
+        return EfficientNet(Scale(0.25, 1.0, dropout=0.2), table=table, **options)
+
+    def vit(**options) -> VisionTransformer:
+        return VisionTransformer(8, 2, 24, 3, 48, **{"image_size": 32, **options})
+
+    width = abstract(efficientnet).num_features
+    stages, last = VisionTransformer.stages_of(2), VisionTransformer.last_of(2)
+    for architecture in (
+        Architecture("small_efficientnet", efficientnet, width, EfficientNet.STAGES, EfficientNet.LAST, "tests"),
+        Architecture("small_vit", vit, 24, stages, last, "tests", fixed_size=True),
+    ):
+        ARCHITECTURES[architecture.name] = architecture
+    return {"resnet": small_trunk, "efficientnet": "small_efficientnet", "vit": "small_vit"}
+
+
+@pytest.fixture(scope="session")
 def tiny(avatars_dir: Path, small_trunk: str):
     """Returns a function from fields to a `TrainConfig` that trains in seconds."""
     from facefeat_jax.config import TrainConfig

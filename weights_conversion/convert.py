@@ -19,6 +19,7 @@ from facefeat_jax.models.registry import ARCHITECTURES
 from facefeat_jax.models.trunk import Trunk
 from facefeat_jax.models.vit import bicubic
 from weights_conversion import names
+from weights_conversion.heads import cause_of
 
 Model = TypeVar("Model", MultiTaskModel, Trunk)
 COUNTER = "num_batches_tracked"
@@ -70,6 +71,8 @@ def to_flax(state_dict: Mapping[str, np.ndarray], model: Model, *, source: str =
             continue
         unused.discard(torch_name)
         tensor = np.asarray(state_dict[torch_name])
+        if torch_name.endswith(COUNTER):
+            tensor = _counter(tensor)
         expected = layout.torch_shape(variable.shape)
         if torch_name.endswith(POSITIONS):
             tensor = _resized(tensor, expected)
@@ -87,6 +90,19 @@ def to_flax(state_dict: Mapping[str, np.ndarray], model: Model, *, source: str =
     for variable, array in values:
         variable.set_value(jnp.asarray(array, variable.dtype))
     return model
+
+
+def _counter(tensor: np.ndarray) -> np.ndarray:
+    """Returns a count of batches as a whole number, also where an average or `half()` has made a float of it.
+
+    What is not finite then, a count beyond float16, becomes 0; nothing that a model answers depends on it.
+    """
+    if tensor.shape == (1,):
+        tensor = tensor.reshape(())
+    if np.issubdtype(tensor.dtype, np.floating) or tensor.dtype.isbuiltin == 2:
+        tensor = np.rint(np.nan_to_num(tensor.astype(np.float64), posinf=0, neginf=0)).clip(0, 2**31 - 1)
+        return tensor.astype(np.int64)
+    return tensor
 
 
 def _unfit(tensor: np.ndarray, dtype: DTypeLike) -> str:
@@ -127,7 +143,7 @@ def torch_shapes(model: MultiTaskModel | Trunk) -> dict[str, tuple[int, ...]]:
 def recognise(state_dict: Mapping[str, np.ndarray]) -> str | None:
     """Returns the name of the architecture that a state dict belongs to, or None where it is none of ours.
 
-    Classifier, heads and counters do not matter, nor does the number of channels of the pictures.
+    Classifier, heads and counters do not matter, nor do the number of channels and the size of the pictures.
     """
     shapes = {
         name.removeprefix(names.BACKBONE[0]): tuple(np.shape(tensor))
@@ -145,10 +161,36 @@ def recognise(state_dict: Mapping[str, np.ndarray]) -> str | None:
 
         def body(shapes: Mapping[str, tuple[int, ...]], first=first, classifier=classifier) -> dict:
             kept = (n for n in shapes if not n.endswith(COUNTER) and not n.startswith(classifier))
-            return {name: shapes[name][:1] if name == first else shapes[name] for name in kept}
+            # A first layer of any channels, positions of any grid: without the second axis.
+            free = (first, POSITIONS)
+            return {name: shapes[name][:1] + shapes[name][2:] if name in free else shapes[name] for name in kept}
 
         if body(shapes) == body(expected):
             return architecture.name
+    return None
+
+
+def nearest(state_dict: Mapping[str, np.ndarray]) -> str | None:
+    """Returns the architecture that has most of the names and shapes of a state dict; None where none has any."""
+    shapes = {
+        (name.removeprefix(names.BACKBONE[0]), tuple(np.shape(tensor)))
+        for name, tensor in names.canonical(state_dict).items()
+    }
+    known = {name for name, _ in shapes}
+    shared = {
+        name: len(shapes & set(_fingerprint(name)[2].items())) - len(_fingerprint(name)[2]) / 1e6
+        for name, architecture in ARCHITECTURES.items()
+        if _fingerprint(architecture.name)[0] in known
+    }
+    return max(shared, key=lambda name: shared[name], default=None)
+
+
+def position_size(state_dict: Mapping[str, np.ndarray]) -> int | None:
+    """Returns the side in pixels of the pictures that a state dict's position embeddings are for; None without any."""
+    for prefix in ("", names.BACKBONE[0]):
+        positions, patches = (state_dict.get(f"{prefix}{name}") for name in (POSITIONS, "conv_proj.weight"))
+        if positions is not None and patches is not None and np.ndim(positions) == 3 and np.ndim(patches) == 4:
+            return math.isqrt(max(positions.shape[1] - 1, 0)) * patches.shape[-1] or None
     return None
 
 
@@ -199,7 +241,8 @@ def _mismatch(
     if missing:
         parts.append(f"{len(missing)} missing: {_some(missing)}")
     if unused:
-        parts.append(f"{len(unused)} that this model has no place for: {_some(unused)}")
+        cause = cause_of(unused)
+        parts.append(f"{len(unused)} that this model has no place for: {_some(unused)}{f' ({cause})' if cause else ''}")
     # All tensors fit another architecture, or the names are nothing that we know.
     likely = recognise(state_dict)
     looks = f"It looks like {likely}. " if likely and (missing or unused or len(misshapen) > 1) else ""

@@ -23,8 +23,10 @@ import safetensors
 import safetensors.numpy
 
 from facefeat_jax.errors import UserError
+from facefeat_jax.progress import say
 from facefeat_jax.whole_file import write_whole
 from weights_conversion import torch_files
+from weights_conversion.candidates import Reading, unwrapped
 from weights_conversion.torch_pickle import CUT_SHORT, DAMAGED, UnreadableError
 
 _SUFFIXES = (".pth", ".pt", ".safetensors")
@@ -35,14 +37,21 @@ class WeightsFileError(UserError):
     """A file of weights can't be read or written. One line: which file, what is wrong, what to do."""
 
 
-def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+def read(
+    path: str | os.PathLike[str], *, key: str | None = None, note: Callable[[str], object] = say
+) -> dict[str, np.ndarray]:
     """Reads a file of weights: torch's zip, pickle stream or tar, or safetensors, told apart by content.
 
-    A checkpoint that keeps its weights under `state_dict` or `model_state_dict` gives those. Tensors that share memory
-    in torch come back as separate arrays. Values are not judged: see `check_finite`.
+    A checkpoint that keeps its weights under some key (`state_dict`, `model`, `net`, ...) gives those; of weights as
+    trained and an average of them, those as trained. What training frameworks put in front of all names (`module.`,
+    `_orig_mod.`, `model.`) is taken off where a network that is known here is behind it. Tensors that share memory in
+    torch come back as separate arrays. Values are not judged: see `check_finite`.
 
     Args:
         path: The file.
+        key: Which set of weights, where the file holds several: its key in the checkpoint, or its wrapper of names.
+        note: Called with a line for each choice and each wrapper that was taken off; the default prints it to standard
+            error.
 
     Returns:
         Tensor by name, in the file's order (safetensors: by name). Each array owns its memory, is C-contiguous, in the
@@ -52,9 +61,11 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     Raises:
         WeightsFileError: There is no such file; it is empty, cut short, damaged or no file of weights; it holds a whole
             module or something that would run code (nothing is run); it holds other things than tensors, or tensors
-            that are sparse or quantised.
+            that are sparse or quantised; there are several sets of weights, and no saying which is meant; they take
+            more than 4 GiB.
     """
     path = Path(path)
+    reading = Reading(path, key)
     try:
         with _open(path) as file:
             size = os.fstat(file.fileno()).st_size
@@ -63,12 +74,19 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             # Mapped, not read: what is no file of weights (a data set's archive, a video) costs only its first page.
             data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
             if data[:4] == b"PK\x03\x04" or data[:4] == b"PK\x05\x06":
-                return torch_files.read_zip(file, size)
-            return _reader(data)(data)
+                tensors = torch_files.read_zip(file, size, reading)
+            else:
+                tensors = _reader(data)(data, reading)
+            named = unwrapped(tensors, reading)
+            if reading.key is not None:
+                raise UnreadableError(f"it holds one set of weights, and none under {key!r}", "leave --key out")
     except UnreadableError as error:
         raise WeightsFileError(f"can't read weights from {_shown(path)}: {error}") from None
     except OSError as error:
         raise WeightsFileError(f"can't read weights from {_shown(path)}: {error.strerror or error}") from None
+    for line in reading.notes:
+        note(f"{_shown(path)}: {line}")
+    return {short: tensors[name] for name, short in named.items()}
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -143,6 +161,9 @@ def write(
         raise WeightsFileError(f"can't write weights to {_shown(path)}: {what}") from None
 
 
+_COUNTER = "num_batches_tracked"  # half() makes infinity of a count beyond 65,504; no answer depends on it
+
+
 def check_finite(tensors: Mapping[str, np.ndarray], path: str | os.PathLike[str]) -> None:
     """Refuses weights that hold NaN or infinity: what a training run that diverged leaves behind.
 
@@ -153,7 +174,11 @@ def check_finite(tensors: Mapping[str, np.ndarray], path: str | os.PathLike[str]
     Raises:
         WeightsFileError: Some hold NaN or infinity; it names them.
     """
-    bad = [name for name, array in tensors.items() if _is_inexact(array.dtype) and not np.isfinite(array).all()]
+    bad = [
+        name
+        for name, array in tensors.items()
+        if _is_inexact(array.dtype) and not np.isfinite(array).all() and not name.endswith(_COUNTER)
+    ]
     if bad:
         more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
         raise WeightsFileError(
@@ -215,7 +240,7 @@ _OTHERS: tuple[tuple[bytes, str, str], ...] = (
 _OLD_PICKLE = re.compile(rb"[(\]}dl]{0,8}[ci][\w.]+\n[\w.]+\n")  # a text pickle that names a global: not even looked up
 
 
-def _reader(data: memoryview) -> Callable[[memoryview], dict[str, np.ndarray]]:
+def _reader(data: memoryview) -> Callable[[memoryview, Reading], dict[str, np.ndarray]]:
     head = bytes(data[:1024])
     if head[257:262] == b"ustar":
         return torch_files.read_tar
@@ -239,6 +264,7 @@ def _reader(data: memoryview) -> Callable[[memoryview], dict[str, np.ndarray]]:
 
 # --------------------------------------------------------------------------------------------------------- safetensors
 
+_LARGEST_HEADER = 16 << 20  # bytes; torchvision's largest models have some 100 kB
 _SAFETENSORS_TYPES: dict[str, np.dtype] = {
     **{f"F{bits}": np.dtype(f"float{bits}") for bits in (16, 32, 64)},
     **{f"I{bits}": np.dtype(f"int{bits}") for bits in (8, 16, 32, 64)},
@@ -251,35 +277,51 @@ _SAFETENSORS_TYPES: dict[str, np.dtype] = {
 }
 
 
-def _read_safetensors(data: memoryview) -> dict[str, np.ndarray]:
-    (header,) = struct.unpack_from("<Q", data)
-    if header > len(data) - 8:
-        raise UnreadableError(f"its header claims {header:,} bytes, more than the file has", CUT_SHORT)
-    try:
-        entries = safetensors.deserialize(bytes(data))
-    except safetensors.SafetensorError as error:
-        text = " ".join(str(error).split())[:200]
-        remedy = CUT_SHORT if "IncompleteBuffer" in text or "not fully covered" in text else DAMAGED
-        raise UnreadableError(f"safetensors refuses it ({text})", remedy) from None
+def _read_safetensors(data: memoryview, reading: Reading) -> dict[str, np.ndarray]:
+    entries, start = _safetensors_header(data, reading.path)
     if not entries:
         raise UnreadableError("it holds no tensors", "save model.state_dict()")
+    if len(data) - start > torch_files.MOST_BYTES:
+        raise UnreadableError("its tensors take more than those of any model here", "give the weights of one model")
     result: dict[str, np.ndarray] = {}
-    for name, entry in sorted(entries, key=lambda entry: entry[0]):
+    for name, entry in sorted(entries.items()):
         dtype = _SAFETENSORS_TYPES.get(entry["dtype"])
         if dtype is None:
             raise UnreadableError(
                 f"its tensor {name[:200]!r} is of type {entry['dtype']}, which is not read here", "convert it"
             )
         # The format is little-endian; plain bytes are read first because ml_dtypes' types have no byte order.
-        raw = np.frombuffer(
-            entry["data"], np.dtype(f"<u{dtype.itemsize}") if dtype.itemsize < 8 else dtype.newbyteorder("<")
-        )
+        plain = np.dtype(f"<u{dtype.itemsize}") if dtype.itemsize < 8 else dtype.newbyteorder("<")
         try:
-            shaped = raw.astype(raw.dtype.newbyteorder("="), copy=False).reshape(entry["shape"])
+            first, end = entry["data_offsets"]
+            raw = np.frombuffer(data[start + first : start + end], plain)
+            owned = np.empty(entry["shape"], plain.newbyteorder("=") if dtype.kind == "b" else dtype)
+            owned.reshape(-1).view(plain.newbyteorder("="))[:] = raw
         except ValueError:
             raise UnreadableError(f"its tensor {name[:200]!r} has a shape that no array can have") from None
-        result[name] = shaped != 0 if dtype.kind == "b" else shaped.view(dtype).copy()
+        result[name] = owned != 0 if dtype.kind == "b" else owned
     return result
+
+
+def _safetensors_header(data: memoryview, path: Path) -> tuple[dict[str, Any], int]:
+    """Returns the entry of each tensor, and where their bytes begin, once the library has held them against the size.
+
+    Without the tensors themselves: a file of many gigabytes that the disk never stored is soon made.
+    """
+    (size,) = struct.unpack_from("<Q", data)
+    if size > len(data) - 8:
+        raise UnreadableError(f"its header claims {size:,} bytes, more than the file has", CUT_SHORT)
+    if size > _LARGEST_HEADER:
+        raise UnreadableError(f"its header of {size:,} bytes is larger than that of any model")
+    try:
+        with safetensors.safe_open(path, framework="numpy"):
+            header = json.loads(bytes(data[8 : 8 + size]))
+    except safetensors.SafetensorError as error:
+        text = " ".join(str(error).split())[:200]
+        remedy = CUT_SHORT if "IncompleteBuffer" in text or "not fully covered" in text else DAMAGED
+        raise UnreadableError(f"safetensors refuses it ({text})", remedy) from None
+    header.pop("__metadata__", None)
+    return header, 8 + size
 
 
 def _safetensors_metadata(path: Path) -> Any:

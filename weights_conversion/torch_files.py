@@ -20,10 +20,12 @@ from typing import IO, Any
 
 import numpy as np
 
+from weights_conversion.candidates import SAVE_PLAIN, Reading, state_dict_of
 from weights_conversion.torch_pickle import (
     CUT_SHORT,
     STORAGE_NAMES,
-    Parameter,
+    Opaque,
+    Steps,
     Storage,
     StorageType,
     Tensor,
@@ -38,7 +40,9 @@ _PROTOCOL_VERSION = 1001
 # Tensors may share a storage or repeat its elements, so what is returned can be larger than the file. A small file must
 # not ask for all memory, though: 16 times its size, and a megabyte for the tiny ones, is more than weights ever need.
 _GROWTH, _SLACK = 16, 1 << 20
-_SAVE_PLAIN = "save model.state_dict() alone"
+MOST_BYTES = 4 << 30
+"""What the tensors of a file may take: the largest trunk here has 1.2 GiB in float32."""
+_LONGEST_KEY = 256  # of a storage; each is copied for every tensor
 
 Elements = Callable[[Storage], memoryview]
 
@@ -46,17 +50,13 @@ Elements = Callable[[Storage], memoryview]
 # ------------------------------------------------------------------------------------------------ the three containers
 
 
-def read_zip(file: IO[bytes], size: int) -> dict[str, np.ndarray]:
+def read_zip(file: IO[bytes], size: int, reading: Reading) -> dict[str, np.ndarray]:
     """Reads the zip format. `file` is open for reading, `size` its length in bytes.
 
     Raises:
         UnreadableError: The archive is cut short or damaged, is another kind of zip, or holds no state_dict.
     """
-    try:
-        archive = zipfile.ZipFile(file)
-    except _ZIP_ERRORS:
-        raise UnreadableError("it has no table of contents at its end, as a zip file must", CUT_SHORT) from None
-    with archive:
+    with _open_zip(file) as archive:
         members = _torch_members(archive, size)
 
         def content(name: str) -> bytes:
@@ -74,18 +74,23 @@ def read_zip(file: IO[bytes], size: int) -> dict[str, np.ndarray]:
         def storage(saved: Any) -> Storage:
             match saved:
                 case ("storage", StorageType(dtype), str(key), str(), int(count)) if count >= 0:
-                    return Storage(key, dtype, count)
+                    if len(key) <= _LONGEST_KEY:
+                        return Storage(key, dtype, count)
             raise ValueError
 
         runs: dict[str, bytes] = {}
 
         def elements(wanted: Storage) -> memoryview:
             if wanted.key not in runs:
-                runs[wanted.key] = content(f"data/{wanted.key}")
+                name = f"data/{wanted.key}"
+                claimed = wanted.count * (wanted.dtype.itemsize if wanted.dtype else 1)
+                if name in members and members[name].file_size > claimed + _SLACK:
+                    raise UnreadableError("the file holds far more of its storage than it has elements")
+                runs[wanted.key] = content(name)
             return memoryview(runs[wanted.key])
 
         value, _ = load(content("data.pkl"), 0, storage)
-        return _arrays(value, elements, order, size)
+        return _arrays(state_dict_of(value, reading), elements, order, size)
 
 
 def read_zip_metadata(file: IO[bytes]) -> Any:
@@ -95,7 +100,7 @@ def read_zip_metadata(file: IO[bytes]) -> Any:
         UnreadableError: The archive is cut short or damaged.
     """
     try:
-        with zipfile.ZipFile(file) as archive:
+        with _open_zip(file) as archive:
             if _METADATA not in archive.namelist():
                 return {}
             member = archive.getinfo(_METADATA)
@@ -107,7 +112,25 @@ def read_zip_metadata(file: IO[bytes]) -> Any:
         raise UnreadableError("its archive can't be read", CUT_SHORT) from None
 
 
+def _open_zip(file: IO[bytes]) -> zipfile.ZipFile:
+    """Opens an archive, once its table of contents is known to be of a length that can be read."""
+    try:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - (1 << 16) - 22))
+        end = file.read()
+        at = end.rfind(b"PK\5\6")
+        (table,) = struct.unpack_from("<I", end, at + 12) if at >= 0 else (0,)
+        if table == 0xFFFFFFFF and at >= 76:  # zip64: its own record, then where that is, then this one
+            (table,) = struct.unpack_from("<Q", end, at - 76 + 40)
+        if table > _LARGEST_TABLE:
+            raise UnreadableError("its archive has more members than that of any model")
+        return zipfile.ZipFile(file)
+    except _ZIP_ERRORS:
+        raise UnreadableError("it has no table of contents at its end, as a zip file must", CUT_SHORT) from None
+
+
 _METADATA = "archive/metadata.json"
+_LARGEST_TABLE = 8 << 20  # bytes: some 70,000 storages of torch's
 _LARGEST_METADATA = 1 << 20  # bytes
 _MOST_TAR_MEMBERS = 1000  # torch's have four; a gigabyte of empty ones would take a minute to count
 _ZIP_ERRORS = (
@@ -148,28 +171,26 @@ def _torch_members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.Zip
     return members
 
 
-def read_stream(data: memoryview) -> dict[str, np.ndarray]:
+def read_stream(data: memoryview, reading: Reading) -> dict[str, np.ndarray]:
     """Reads the pickle stream of torch before 1.6. `data` is the whole file.
 
     Raises:
         UnreadableError: It is cut short or damaged, a pickle that torch did not write, or holds no state_dict.
     """
-    magic, at = load(data, 0)
+    steps = Steps()
+    magic, at = load(data, 0, steps=steps)
     if magic != _MAGIC_NUMBER:
-        raise UnreadableError("it is a pickle, but not one that torch.save wrote", _SAVE_PLAIN + " with torch.save")
-    protocol, at = load(data, at)
+        raise UnreadableError("it is a pickle, but not one that torch.save wrote", SAVE_PLAIN + " with torch.save")
+    protocol, at = load(data, at, steps=steps)
     if protocol != _PROTOCOL_VERSION:
         raise UnreadableError("it states a format version that torch never had")
-    _, at = load(data, at)  # facts of the machine that wrote it
+    _, at = load(data, at, steps=steps)  # facts of the machine that wrote it
     types: dict[str, np.dtype] = {}
 
-    def storage(saved: Any) -> Storage:
+    def storage(saved: Any) -> Storage | Opaque:
         match saved:
-            case ("module" | b"module", *_):
-                raise UnreadableError(
-                    "it holds a whole module, not weights alone (nothing of it was run)",
-                    "load it where it was made and save its state_dict()",
-                )
+            case ("module" | b"module", kind, *_):  # a layer's class, with where its source was
+                return kind if isinstance(kind, Opaque) else Opaque("a module")
             case ("storage" | b"storage", StorageType(np.dtype() as dtype), key, _, int(), view):
                 name = _key(key)
                 if types.setdefault(name, dtype) != dtype:
@@ -181,8 +202,9 @@ def read_stream(data: memoryview) -> dict[str, np.ndarray]:
                     return Storage(name, dtype, count, first)
         raise ValueError
 
-    value, at = load(data, at, storage)
-    keys, at = load(data, at)
+    value, at = load(data, at, storage, steps)
+    wanted = state_dict_of(value, reading)
+    keys, at = load(data, at, steps=steps)
     if not isinstance(keys, list):
         raise UnreadableError("it has no list of its storages")
     runs: dict[str, memoryview] = {}
@@ -190,10 +212,12 @@ def read_stream(data: memoryview) -> dict[str, np.ndarray]:
         if name not in types:
             raise UnreadableError("it lists a storage that no tensor uses")
         runs[name], at = _run(data, at, types[name].itemsize)
-    return _arrays(value, _lookup(runs), "little", len(data))
+    return _arrays(wanted, _lookup(runs), "little", len(data))
 
 
 def _key(key: Any) -> str:
+    if isinstance(key, str | bytes) and len(key) > _LONGEST_KEY:
+        raise ValueError
     if isinstance(key, bytes):
         return key.decode("latin-1")
     return str(key) if isinstance(key, str) or (type(key) is int and abs(key) < 2**64) else ""
@@ -221,7 +245,7 @@ def _lookup(runs: Mapping[str, memoryview]) -> Elements:
     return elements
 
 
-def read_tar(data: memoryview) -> dict[str, np.ndarray]:
+def read_tar(data: memoryview, reading: Reading) -> dict[str, np.ndarray]:
     """Reads the tar of torch 0.1. `data` is the whole file.
 
     Raises:
@@ -235,24 +259,25 @@ def read_tar(data: memoryview) -> dict[str, np.ndarray]:
             f"it is a tar archive without the members {', '.join(missing)} that torch's have",
             "if it is an archive that holds weights, unpack it first",
         )
-    storages, runs = _tar_storages(members["storages"])
-    tensors = _tar_tensors(members["tensors"], storages)
+    steps = Steps()
+    storages, runs = _tar_storages(members["storages"], steps)
+    tensors = _tar_tensors(members["tensors"], storages, steps)
 
-    def persistent(saved: Any) -> Tensor:
+    def persistent(saved: Any) -> Tensor | Opaque:
         if isinstance(saved, tuple):  # (class, file, source): the mark of a pickled module
-            raise UnreadableError("it holds a whole module, not weights alone (nothing of it was run)", _SAVE_PLAIN)
+            return saved[0] if saved and isinstance(saved[0], Opaque) else Opaque("a module")
         return tensors[_key(saved)]
 
-    value, _ = load(members["pickle"], 0, persistent)
-    return _arrays(value, _lookup(runs), "little", len(data))
+    value, _ = load(members["pickle"], 0, persistent, steps)
+    return _arrays(state_dict_of(value, reading), _lookup(runs), "little", len(data))
 
 
-def _tar_storages(data: memoryview) -> tuple[dict[str, Storage], dict[str, memoryview]]:
+def _tar_storages(data: memoryview, steps: Steps) -> tuple[dict[str, Storage], dict[str, memoryview]]:
     count, at = _count(data, 0)
     storages: dict[str, Storage] = {}
     runs: dict[str, memoryview] = {}
     for _ in range(count):
-        record, at = load(data, at)
+        record, at = load(data, at, steps=steps)
         match record:
             case (int() | str() as saved, str(), StorageType(np.dtype() as dtype)):
                 key = _key(saved)
@@ -260,7 +285,7 @@ def _tar_storages(data: memoryview) -> tuple[dict[str, Storage], dict[str, memor
                 storages[key] = Storage(key, dtype, len(runs[key]) // dtype.itemsize)
             case _:
                 raise UnreadableError("a record of its storages makes no sense")
-    views, _ = load(data, at)
+    views, _ = load(data, at, steps=steps)
     for view in views if isinstance(views, list) else [None]:
         match view:
             case (target, root, int(first), int(size)) if first >= 0 and size >= 0 and _key(root) in storages:
@@ -271,11 +296,11 @@ def _tar_storages(data: memoryview) -> tuple[dict[str, Storage], dict[str, memor
     return storages, runs
 
 
-def _tar_tensors(data: memoryview, storages: Mapping[str, Storage]) -> dict[str, Tensor]:
+def _tar_tensors(data: memoryview, storages: Mapping[str, Storage], steps: Steps) -> dict[str, Tensor]:
     count, at = _count(data, 0)
     tensors: dict[str, Tensor] = {}
     for _ in range(count):
-        record, at = load(data, at)
+        record, at = load(data, at, steps=steps)
         try:
             key, storage_key, kind = record
             # int32: dimensions, 4 bytes of no meaning (it was once read as 8), then int64: sizes, strides, offset.
@@ -328,56 +353,18 @@ def _tar_members(data: memoryview) -> tuple[dict[str, memoryview], bool]:
 # ------------------------------------------------------------------------------------------ from descriptions to arrays
 
 
-def _arrays(value: Any, elements: Elements, order: str, size: int) -> dict[str, np.ndarray]:
-    budget = _GROWTH * size + _SLACK
+def _arrays(tensors: Mapping[str, Tensor], elements: Elements, order: str, size: int) -> dict[str, np.ndarray]:
+    budget = min(_GROWTH * size + _SLACK, MOST_BYTES)
     result: dict[str, np.ndarray] = {}
-    for name, tensor in _state_dict(value).items():
+    for name, tensor in tensors.items():
         budget -= _number(tensor.shape) * tensor.dtype.itemsize
         if budget < 0:
-            raise UnreadableError("its tensors claim far more elements than the file holds")
+            raise UnreadableError("its tensors claim far more elements than the file holds, or than any model here has")
         try:
             result[name] = _array(tensor, elements(tensor.storage), order)
         except UnreadableError as error:
             raise UnreadableError(f"tensor {name[:200]!r}: {error.reason}", error.remedy) from None
     return result
-
-
-def _state_dict(value: Any) -> dict[str, Tensor]:
-    """Takes the tensors out of what was saved: a mapping of them, or a checkpoint with one under a usual key."""
-    if not isinstance(value, dict):
-        kind = "one tensor" if isinstance(value, Tensor | Parameter) else f"a {_kind(value)}"
-        raise UnreadableError(f"it holds {kind} where a mapping of names to tensors is wanted", _SAVE_PLAIN)
-    inside = ""
-    for key in ("state_dict", "model_state_dict"):
-        if isinstance(value.get(key), dict):
-            value, inside = value[key], f" in {key!r}"
-            break
-    if not value:
-        raise UnreadableError(f"it holds no tensors{inside}", _SAVE_PLAIN)
-    tensors: dict[str, Tensor] = {}
-    others: list[str] = []
-    for name, entry in value.items():
-        tensor = entry.data if isinstance(entry, Parameter) else entry
-        if isinstance(name, str) and isinstance(tensor, Tensor):
-            tensors[name] = tensor
-        else:
-            others.append(
-                f"{str(name)[:60]!r} ({_kind(entry)})" if isinstance(name, str) else f"a key that is a {_kind(name)}"
-            )
-    if others:
-        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
-        raise UnreadableError(
-            f"it holds entries{inside} that are not tensors: {', '.join(others[:3])}{more}", _SAVE_PLAIN
-        )
-    return tensors
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, dict):
-        return "dict of tensors" if any(isinstance(v, Tensor | Parameter) for v in value.values()) else "dict"
-    return {"Name": "object", "ElementType": "dtype", "NoneType": "None"}.get(
-        type(value).__name__, type(value).__name__.lower()
-    )
 
 
 def _number(shape: tuple[int, ...]) -> int:

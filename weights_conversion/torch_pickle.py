@@ -2,9 +2,10 @@
 
 A pickle is a program: `pickle.load` calls whatever the file names. This reader is its own small machine instead. It
 knows the opcodes that build data, a closed table of names (`_GLOBALS`) that stand for inert objects of this module, and
-the handful of calls torch's files make with them. Nothing is imported, looked up or called because a file says so; a
-name that is not in the table ends the reading. Its memory is bounded by the pickle's length: Python's own unpickler
-reserves memory for whatever memo index a file asks for.
+the handful of calls torch's files make with them. Nothing is imported, looked up or called because a file says so. What
+lies beside the weights of a checkpoint (options, paths, dates, a class of somebody's own) becomes an `Opaque`, which
+knows its name and nothing else; a name that only an attack would ask for ends the reading. Memory is bounded by the
+pickle's length (Python's own unpickler reserves memory for whatever memo index a file asks for), time by `Steps`.
 """
 
 from __future__ import annotations
@@ -64,6 +65,18 @@ class Parameter:
         self.data: Tensor | None = None
 
 
+class Opaque:
+    """A class, a function or an object that is no part of the weights: only the name is kept.
+
+    It holds nothing of what it was made with: a chain of millions would have to be taken apart again.
+    """
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
 @dataclass(frozen=True)
 class Name:
     """A name of the closed table that is neither a type of storage, of tensor nor of element."""
@@ -93,6 +106,7 @@ class ElementType:
 
 
 _ORDERED_DICT = Name("collections.OrderedDict")
+_DEFAULT_DICT = Name("collections.defaultdict")
 _SIZE = Name("torch.Size")
 _DEVICE = Name("torch.device")
 _PARAMETER = Name("torch.nn.parameter.Parameter")
@@ -132,7 +146,16 @@ _ELEMENTS: dict[str, Any] = {
 
 
 def _table() -> dict[str, object]:
-    names = (_ORDERED_DICT, _SIZE, _DEVICE, _PARAMETER, _REBUILD_TENSOR, _REBUILD_TENSOR_V2, _REBUILD_TENSOR_V3)
+    names = (
+        _ORDERED_DICT,
+        _DEFAULT_DICT,
+        _SIZE,
+        _DEVICE,
+        _PARAMETER,
+        _REBUILD_TENSOR,
+        _REBUILD_TENSOR_V2,
+        _REBUILD_TENSOR_V3,
+    )
     table: dict[str, object] = {n.text: n for n in (*names, _REBUILD_PARAMETER, _REBUILD_PARAMETER_WITH_STATE)}
     for name, element in _TYPED.items():
         for module in ("torch", "torch.cuda"):
@@ -165,12 +188,35 @@ _SIZED = {
     0x8B: ("<I", "integer"),
 }
 # torch's files take some forty steps a tensor. A step may take a hundred bytes of memory for one byte of the file.
-_MOST_STEPS = 4_000_000
-_KEYS = (str, int, float, bytes, type(None))  # hashing a nested tuple may take time without end; no torch file needs it
+_MOST_STEPS = 2_000_000
+# Beyond it, whole numbers of one hash are easily found, and a dict of many of those takes time without end.
+_MOST_KEY = 2**60
+
+# What code that runs is made of. Nothing of the kind is ever run here; a file that asks for it is not worth reading on.
+_ATTACKS = (
+    "os posix nt posixpath ntpath subprocess sys shutil socket socketserver importlib imp runpy pkgutil pty platform "
+    "ctypes _ctypes cffi code codeop pdb bdb timeit trace webbrowser commands popen2 asyncio multiprocessing "
+    "pickle _pickle cPickle dill cloudpickle marshal shelve gc inspect operator _operator "
+    "urllib urllib2 ftplib smtplib telnetlib pip setuptools venv ensurepip doctest idlelib site atexit "
+    "builtins __builtin__"
+)
+_PLAIN_BUILTINS = (
+    "object set frozenset complex bytearray bytes slice range list dict tuple str unicode int long float bool type"
+)
+
+
+class Steps:
+    """How many steps the pickles of one file may still take."""
+
+    def __init__(self) -> None:
+        self.left = _MOST_STEPS
 
 
 def load(
-    data: bytes | bytearray | memoryview, start: int, persistent: Callable[[Any], object] | None = None
+    data: bytes | bytearray | memoryview,
+    start: int,
+    persistent: Callable[[Any], object] | None = None,
+    steps: Steps | None = None,
 ) -> tuple[Any, int]:
     """Reads one pickle.
 
@@ -178,6 +224,7 @@ def load(
         data: The bytes that hold it; more may follow.
         start: Where it begins.
         persistent: Turns a persistent id (torch's references to storages) into an object. None: there must be none.
+        steps: What is left for this file; the default is all that one may take.
 
     Returns:
         The object, made of dict, list, tuple, str, bytes, numbers, None and the inert classes of this module; and the
@@ -186,19 +233,20 @@ def load(
     Raises:
         UnreadableError: The pickle is cut short or damaged, or asks for something that is not data.
     """
-    return _Machine(memoryview(data), start, persistent).run()
+    return _Machine(memoryview(data), start, persistent, steps or Steps()).run()
 
 
 class _Machine:
-    def __init__(self, data: memoryview, start: int, persistent: Callable[[Any], object] | None) -> None:
-        self.data, self.at, self.persistent = data, start, persistent
+    def __init__(self, data: memoryview, start: int, persistent: Callable[[Any], object] | None, steps: Steps) -> None:
+        self.data, self.at, self.persistent, self.steps = data, start, persistent, steps
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
         self.copied = 0  # entries copied by calls: the one thing here that could outgrow the file
 
     def run(self) -> tuple[Any, int]:
         try:
-            for _ in range(_MOST_STEPS):
+            while self.steps.left > 0:
+                self.steps.left -= 1
                 opcode = self.take(1)[0]
                 if opcode == ord("."):
                     return self.stack.pop(), self.at
@@ -267,6 +315,13 @@ class _Machine:
             stack.append(self.memo[self.number("<I")])
         elif opcode in b")]}":
             stack.append(() if opcode == ord(")") else [] if opcode == ord("]") else {})
+        elif opcode == 0x8F:  # EMPTY_SET
+            stack.append(Opaque("builtins.set"))
+        elif opcode == 0x90:  # ADDITEMS
+            self.extend(self.above_mark())
+        elif opcode == 0x91:  # FROZENSET
+            self.above_mark()
+            stack.append(Opaque("builtins.frozenset"))
         elif opcode == ord("t"):
             stack.append(tuple(self.above_mark()))
         elif opcode in (0x85, 0x86, 0x87):  # TUPLE1, 2, 3
@@ -313,6 +368,11 @@ class _Machine:
         elif opcode == 0x81:  # NEWOBJ
             arguments, kind = stack.pop(), stack.pop()
             stack.append(_call(kind, arguments) if kind is not _PARAMETER else Parameter())
+        elif opcode == 0x92:  # NEWOBJ_EX, with arguments by name, which no kind of tensor has
+            _, _, kind = stack.pop(), stack.pop(), stack.pop()
+            if not isinstance(kind, Opaque):
+                raise TypeError
+            stack.append(Opaque(kind.name))
         elif opcode == ord("b"):
             state = stack.pop()
             _build(stack[-1], state)
@@ -335,38 +395,42 @@ class _Machine:
 
     def extend(self, items: list[Any]) -> None:
         target = self.stack[-1]
-        if not isinstance(target, list):
+        if isinstance(target, list):
+            target.extend(items)
+        elif not isinstance(target, Opaque):
             raise TypeError
-        target.extend(items)
 
     def set_items(self, items: list[Any]) -> None:
         target = self.stack[-1]
-        if not isinstance(target, dict) or len(items) % 2:
+        if len(items) % 2 or not isinstance(target, dict | Opaque):
             raise TypeError
+        if isinstance(target, Opaque):
+            return
         for key, value in zip(items[::2], items[1::2], strict=True):
             _set(target, key, value)
 
 
 def _set(target: dict[Any, Any], key: Any, value: Any) -> None:
-    if not isinstance(key, _KEYS):
-        raise UnreadableError("it holds a dict whose keys are not text or numbers", "save the state_dict() alone")
+    if not (isinstance(key, str | bytes | None) or (isinstance(key, int) and abs(key) < _MOST_KEY)):
+        key = Opaque(type(key).__name__)  # hashing what a file makes up may take time without end
     target[key] = value
 
 
 def _look_up(module: str, name: str) -> object:
     full = f"{module}.{name}"
-    if full not in _GLOBALS:
+    if full in _GLOBALS:
+        return _GLOBALS[full]
+    root, last = module.partition(".")[0], name.rpartition(".")[2]
+    plain = module in ("builtins", "__builtin__") and name in _PLAIN_BUILTINS.split()
+    # Of torch, classes: optimizers, schedules, layers. Its functions and its kinds of tensors are another matter.
+    of_torch = root == "torch" and (not last[:1].isupper() or last.endswith(("Storage", "Tensor")))
+    if of_torch or "__" in name or (root in _ATTACKS.split() and not plain):
         _refuse(full)
-    return _GLOBALS[full]
+    return Opaque(full[:200])
 
 
 def _refuse(name: str) -> NoReturn:
     shown = repr(name)[:120]
-    if name.startswith(("torch.nn.", "torchvision.models.", "timm.models.")):
-        raise UnreadableError(
-            f"it holds a whole module, not weights alone (it asks for {shown}; nothing of it was run)",
-            "load it where it was made and save its state_dict()",
-        )
     if name.startswith("torch."):
         raise UnreadableError(
             f"it asks for {shown}, a kind of tensor or object that is not read here (nothing was run)",
@@ -374,13 +438,16 @@ def _refuse(name: str) -> NoReturn:
         )
     raise UnreadableError(
         f"it asks for {shown}, which is code and not weights; it was refused and nothing was run",
-        "don't use the file unless you trust its maker; if that is a class of your own model, the file holds a whole "
-        "module: load it where it was made and save its state_dict()",
+        "don't use the file unless you trust its maker",
     )
 
 
 def _call(function: object, arguments: tuple[Any, ...]) -> object:
     """The calls torch's files make, done on inert objects. Wrong arguments raise TypeError or ValueError."""
+    if isinstance(function, Opaque):
+        return Opaque(function.name)
+    if function is _DEFAULT_DICT:  # of the factory; its items follow
+        return {}
     if function is _ORDERED_DICT:
         result: dict[Any, Any] = {}
         for key, value in arguments[0] if arguments else ():
@@ -422,7 +489,7 @@ def _build(target: object, state: object) -> None:
         if not isinstance(data, Tensor):
             raise TypeError
         target.data = data
-    elif not isinstance(target, dict):
+    elif not isinstance(target, dict | Opaque):
         raise TypeError
     # Attributes of an OrderedDict, torch's `_metadata` (versions of layers), say nothing about the weights.
 

@@ -28,7 +28,7 @@ from facefeat_jax.models.published import find_weights
 from facefeat_jax.models.registry import Architecture, get_architecture
 from facefeat_jax.models.trunk import Trunk
 from weights_conversion import download, files, names
-from weights_conversion.convert import recognise, to_flax, to_torch
+from weights_conversion.convert import position_size, recognise, to_flax, to_torch
 from weights_conversion.with_torch import import_torchvision, require_torch
 
 Arrays = dict[str, np.ndarray]
@@ -101,7 +101,7 @@ def verify(
     require_torch()
     tensors = _tensors(architecture, weights, seed, image_size)
     # torchvision's Vision Transformers take no other pictures than those that their positions are for.
-    size = _position_size(tensors) if architecture.fixed_size else image_size or 128
+    size = (position_size(tensors) if architecture.fixed_size else image_size) or 128
     stream = np.random.RandomState(seed + 1)
     images = stream.standard_normal((batch_size, size, size, 3))
     options = _options(architecture, tensors)
@@ -340,14 +340,8 @@ def _options(architecture: Architecture, tensors: Arrays) -> dict[str, Any]:
     """Returns what both sides' models are made with, so that a state dict fits."""
     options: dict[str, Any] = {"num_classes": tensors[f"{_classifier(architecture)}bias"].shape[0]}
     if architecture.fixed_size:
-        options["image_size"] = _position_size(tensors)
+        options["image_size"] = position_size(tensors)
     return options
-
-
-def _position_size(tensors: Arrays) -> int:
-    """Returns the side in pixels of the pictures that a state dict's position embeddings are for."""
-    grid = round((tensors["encoder.pos_embedding"].shape[1] - 1) ** 0.5)
-    return grid * tensors["conv_proj.weight"].shape[-1]
 
 
 def _classifier(architecture: Architecture) -> str:

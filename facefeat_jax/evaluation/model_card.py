@@ -41,7 +41,6 @@ def write_model_card(run: Path, spec: ModelSpec, assessment: Assessment) -> Path
         "cautions": cautions_of(config),
         "sources": _sources(config),
         "data": ", ".join(assessment.data),
-        "data_notes": assessment.notes,
         "scores": [_scores(task, assessment) for task in assessment.scores],
         "notes": [(task, note) for task, one in assessment.scores.items() for note in one.notes],
         "gaps": [_gap(one) for one in largest_gaps(assessment.slicings)],
@@ -125,4 +124,4 @@ def _calibration(task: str, assessment: Assessment) -> Markdown:
             f"{format_accuracy(check.coverage)} of them, "
             f"{format_accuracy(check.accuracy)} rightly"
         )
-    return filled("**{}**: {}", task, "; ".join([told, *check.notes]))
+    return filled("**{}**: {}", task, "; ".join([told, *fitted.notes]))

@@ -97,7 +97,6 @@ def evaluation_context(
     return {
         "data": ", ".join(assessment.data),
         "pictures": count(assessment.pictures, "validation picture"),
-        "data_notes": assessment.notes,
         "on_part": assessment.calibrated_on_part,
         "figures": list(METRICS.values()),
         "scores": [_scores(task, one, series) for task, one in assessment.scores.items()],
@@ -226,7 +225,7 @@ def _calibration(task: str, check: CalibrationCheck, series: Mapping[str, int]) 
         "n_reported": f"{check.before.n:,}",
         "rows": rows,
         "answer": answer,
-        "notes": list(check.notes),
+        "notes": list(fitted.notes),
         "figures": [
             {
                 "title": f"{task}: how often it is right",

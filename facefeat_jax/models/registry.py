@@ -60,10 +60,12 @@ class Architecture:
         return self.build(**{**({} if size is None else {"image_size": size}), **options})
 
     def made_for(self, weights: str | Path) -> int | None:
-        """Returns the side in pixels of the pictures that `build_for` makes it for; None where it takes any size."""
+        """Returns the side in pixels of the pictures that `build_for` makes it for; None leaves it to the trunk."""
         if not self.fixed_size:
             return None
         entry = find_weights(self.name, weights)
+        if entry is None and not self.published:
+            return None
         return entry.image_size if entry else self.image_size
 
 

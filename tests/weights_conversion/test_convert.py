@@ -7,14 +7,15 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 from flax import nnx
 
 from facefeat_jax.errors import UserError
-from facefeat_jax.models import MultiTaskModel, ResNet, resnet18
+from facefeat_jax.models import MultiTaskModel, ResNet, abstract, resnet18
 from facefeat_jax.tasks import TASKS, Task
-from weights_conversion import WeightsMismatchError, names, to_flax, to_torch
+from weights_conversion import WeightsMismatchError, check_finite, names, to_flax, to_torch
 
 ALL_TASKS = tuple(TASKS.values())
 
@@ -261,9 +262,27 @@ def test_values_that_would_become_others_are_refused(values: np.ndarray, says: s
     state_dict = {**before, "bn1.weight": np.repeat(values, 64)}
     with pytest.raises(WeightsMismatchError, match=rf"bn1.weight {says}"):
         to_flax(state_dict, model, source="w.pth")
-    with pytest.raises(WeightsMismatchError, match="num_batches_tracked is of type float32"):
-        to_flax({**before, "bn1.num_batches_tracked": np.float32(np.inf)}, model)
+    with pytest.raises(WeightsMismatchError, match="num_batches_tracked is of type complex64"):
+        to_flax({**before, "bn1.num_batches_tracked": np.complex64(1)}, model)
     np.testing.assert_array_equal(to_torch(model)["bn1.weight"], before["bn1.weight"])
+
+
+@pytest.mark.parametrize(
+    ("counter", "count"),
+    [
+        (np.array([7], np.int64), 7),
+        (np.float16(7), 7),
+        (np.array([7.0], np.float64), 7),
+        (np.float32(6.9999995), 7),
+        (np.array(7, ml_dtypes.bfloat16), 7),
+        (np.float16(np.inf), 0),
+    ],
+)
+def test_counters_that_an_average_or_half_has_changed_are_taken(counter, count) -> None:
+    state_dict = {**to_torch(resnet18(rngs=nnx.Rngs(0))), "bn1.num_batches_tracked": counter}
+    check_finite(state_dict, "w.pth")
+    after = to_torch(to_flax(state_dict, abstract(resnet18)))
+    assert after["bn1.num_batches_tracked"] == count and after["bn1.num_batches_tracked"].shape == ()
 
 
 def test_the_same_number_of_values_in_another_order_of_axes_is_refused() -> None:
