@@ -565,9 +565,9 @@ def _doctor(argv: Sequence[str]) -> int:
 
 
 def _benchmark(argv: Sequence[str]) -> int:
-    from facefeat_jax.benchmarking.command import RunArguments
+    from facefeat_jax.benchmarking.command import BenchmarkArguments
 
-    return _parse(RunArguments, "benchmark", argv).measure("facefeat", [])
+    return _parse(BenchmarkArguments, "benchmark", argv).run()
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {

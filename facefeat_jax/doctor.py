@@ -13,26 +13,10 @@ from typing import Any
 
 import psutil
 
+from facefeat_jax import environment
 from facefeat_jax.data import row_store
 from facefeat_jax.data.dataset import default_data_dir
 from facefeat_jax.runtime import cache_dir, compilation_cache_dir
-
-PACKAGES = (
-    "facefeat-jax",
-    "jax",
-    "jaxlib",
-    "flax",
-    "optax",
-    "orbax-checkpoint",
-    "grain",
-    "tensorflow-datasets",
-    "numpy",
-    "pillow",
-    "scikit-learn",
-    "safetensors",
-    "torch",
-    "torchvision",
-)
 
 
 def examine() -> dict[str, dict[str, Any]]:
@@ -41,32 +25,19 @@ def examine() -> dict[str, dict[str, Any]]:
     Returns:
       By section, by name: what was found, as JSON values.
     """
+    installed = environment.versions()
     return {
         "system": {
             "platform": platform.platform(),
             "python": f"{platform.python_version()} ({sys.executable})",
             "cpus": os.cpu_count(),
         },
-        "packages": _packages(),
+        "packages": {name: installed.get(name, "not installed") for name in environment.PACKAGES},
         "devices": _devices(),
         "memory": _memory(),
         "disk": _disk(),
-        "settings": {
-            name: value
-            for name, value in sorted(os.environ.items())
-            if name.startswith(("FACEFEAT_", "JAX_", "XLA_", "TFDS_", "CUDA_VISIBLE")) or name == "LD_LIBRARY_PATH"
-        },
+        "settings": environment.variables("TFDS_", "LD_LIBRARY_PATH"),
     }
-
-
-def _packages() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
 
 
 def _devices() -> dict[str, Any]:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 from flax import nnx
 
 from facefeat_jax import checked_json
@@ -274,24 +272,3 @@ def create_from_weights(
         raise UserError(f"{folder} can't be made a run folder ({error.strerror}); give a new folder") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def environment() -> dict[str, str]:
-    """Returns what the figures of a run depend on, beside its config: versions and devices."""
-    import importlib.metadata
-    import platform
-
-    versions = {
-        name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy", "pillow")
-    }
-    devices: Mapping[str, str] = {
-        "backend": jax.default_backend(),
-        "devices": ", ".join(sorted({device.device_kind for device in jax.devices()})) + f" x{jax.device_count()}",
-    }
-    return {
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "cpus": str(os.cpu_count()),
-        **versions,
-        **devices,
-    }

@@ -1,7 +1,5 @@
-"""`facefeat benchmark`: every stage from JPEG files to the results table, timed apart, and the whole of it.
+"""`facefeat benchmark`: every stage from encoded pictures to the table of results, timed on this machine.
 
-A benchmark is a list of cases (`cases`). A case names an operation and who does it: each entry is a process of its own
-(`processes`, `worker`), and the processes take turns (`turns`), so that no two ever compute at the same time and a
-machine that slows down slows both. `ours` holds this project's operations. Others (PyTorch) are added by
-`scripts/benchmark.py`; nothing here imports them. What was measured is JSON, from which `report` makes the tables.
+`stages` holds what is timed, `measure` how, `command` runs the stages one after the other, each in a process of its
+own. The comparison with PyTorch (`scripts/lab/benchmarking` of the checkout) takes the stages from here.
 """

@@ -1,86 +1,301 @@
-"""What `facefeat benchmark` and `scripts/benchmark.py run` are told."""
+"""What `facefeat benchmark` measures: its cases, each in a process of its own, and the table of what was found."""
 
 from __future__ import annotations
 
+import datetime
 import json as json_module
+import os
+import shutil
+import statistics
+import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
-from facefeat_jax.benchmarking.processes import Side
+from facefeat_jax import environment
+from facefeat_jax.errors import UserError
+from facefeat_jax.markdown import table
+from facefeat_jax.progress import say
+
+RESULTS, REPORT = "results.json", "report.md"
+FORMAT = 1
+STAGES = ("matmul", "step", "forward", "start", "decode", "feed", "validation", "job")
+_ON_DATA = ("start", "decode", "feed", "validation", "job")
+_TIMEOUT = 3600  # seconds, of one case
+
+
+class Size(NamedTuple):
+    """How much a plan measures.
+
+    Attributes:
+      image_size: side of the pictures, in pixels.
+      batch: pictures in a step.
+      rounds: of each case.
+      round_seconds: how long a round of steps takes.
+      matmul: side of the matrices.
+      pictures: how many a round decodes.
+      start_limit: pictures of each split in the runs that show the first and the second start.
+      job_limit: likewise in the whole job; None takes all.
+    """
+
+    image_size: int = 224
+    batch: int = 32
+    rounds: int = 5
+    round_seconds: float = 2.0
+    matmul: int = 4096
+    pictures: int = 1500
+    start_limit: int = 64
+    job_limit: int | None = None
+
+
+PLANS = {"full": Size(), "quick": Size(32, 8, 2, 0.1, 256, 60, 8, 60)}
+
+
+class Case(NamedTuple):
+    """One thing to measure: entries of it are measured one after the other, each in a new process.
+
+    Attributes:
+      name: of the case; unique.
+      operation: a key of `stages.OPERATIONS`.
+      settings: with what.
+      entries: by name, further settings.
+      rounds: how often.
+    """
+
+    name: str
+    operation: str
+    settings: dict[str, Any]
+    entries: dict[str, dict[str, Any]]
+    rounds: int
+
+    @property
+    def stage(self) -> str:
+        """One of `STAGES`."""
+        return self.name.partition("/")[0]
+
+
+def cases(size: Size, stages: Sequence[str], threads: int) -> Iterator[Case]:
+    """Yields the cases of these stages, in the order in which they are worth having if time runs out."""
+    steps = {"image_size": size.image_size, "task": "gender", "precision": "auto", "round_seconds": size.round_seconds}
+    ours: dict[str, dict[str, Any]] = {"ours": {}}
+    pictures = {"image_size": size.image_size, "batch": size.batch}
+    fields = {"batch_size": size.batch, "epochs": 1}
+    job = {"recipe": "fast", "fields": {**fields, "limit": size.job_limit}}
+    start = {"recipe": "fast", "fields": {**fields, "limit": size.start_limit}}
+    several = max(2, size.rounds - 2)
+    feeds = {"ours": {"packed": "on", "feed": "stream"}, "ours, on the device": {"packed": "on", "feed": "device"}}
+    found = [
+        Case("matmul/auto", "matmul", {**steps, "size": size.matmul}, ours, size.rounds),
+        *(
+            Case(f"step/{trainable}", "step", {**steps, "trainable": trainable, "batch": size.batch}, ours, size.rounds)
+            for trainable in ("layer4", "all")
+        ),
+        *(
+            Case(f"forward/{batch}", "forward", {**steps, "batch": batch}, ours, size.rounds)
+            for batch in (1, size.batch)
+        ),
+        # The second finds the compiled programs and the decoded pictures of the first.
+        Case("start/fast", "job", pictures, {"first": start, "second": start}, 1),
+        Case("decode", "decode", {**pictures, "pictures": size.pictures}, {"ours": {"threads": threads}}, several),
+        Case(
+            "feed",
+            "feed",
+            {**pictures, "batches": 20, "task": "gender"},
+            {name: {"fields": fields} for name, fields in feeds.items()},
+            several,
+        ),
+        Case("validation", "validation", {**steps, "batch": size.batch, "fields": {"packed": "on"}}, ours, 2),
+        Case("job/fast", "job", pictures, {"ours": job}, 1),
+    ]
+    yield from (case for case in found if case.stage in stages)
 
 
 @dataclass(frozen=True)
-class RunArguments:
-    """Times every stage from picture files to the results table, and all of it together."""
+class BenchmarkArguments:
+    """Times each stage from encoded pictures to the table of results on this machine, each in a process of its own."""
 
     out: Path = Path("runs/benchmark")
     """A new folder for results.json and report.md."""
-    work: Path | None = None
-    """Folder for pictures, caches and logs; the default is work/ in the other."""
-    plan: str | None = None
-    """How much is measured: `cpu` (about 25 minutes on two cores), `cpu-job` (the same, but of whole jobs one round, in
-    which PyTorch does one epoch and the rest is reckoned: for many pictures), `gpu` (about 10 minutes) or `quick` (a
-    minute or two, to see that all of it works); the default is what there is to compute on."""
+    plan: Literal["full", "quick"] = "full"
+    """How much is measured; `quick` takes a minute or two and shows that all of it works."""
     stages: tuple[str, ...] = ()
-    """Only these: matmul, decode, feed, step, forward, validation, start, job, memory."""
-    cases: tuple[str, ...] = ()
-    """Only these of them, by their names or what they begin with: job/heads, step/layer4/, ..."""
-    downloads: Path | None = None
-    """Folder with fairface/, glasses/ and apparel/, each as `facefeat prepare` takes it; the default is to make
-    pictures."""
-    synthetic: float | None = None
-    """Make this fraction of the full size in pictures (1: 41,796 + 4,920 + 6,955)."""
-    fraction: float | None = None
-    """Use only this fraction of the downloads."""
+    """Only these: matmul, step, forward, start, decode, feed, validation, job."""
+    data_dir: Path | None = None
+    """Folder of the prepared data sets; the default is $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    sources: tuple[str, ...] = ()
+    """Which data sets; the default is fairface, glasses and apparel where they are prepared, else avatars. Without any,
+    the stages that take pictures are left out."""
     budget: float | None = None
     """Seconds after which no further case is begun."""
-    keep: bool = False
-    """Leave pictures and caches where they are."""
-    commit: str = ""
-    """The commit that is measured, where the code has no git folder beside it."""
     json: bool = False
-    """Print the results as JSON; the default is to print the tables."""
+    """Print the results as JSON; the default is to print the table."""
 
-    def measure(self, program: str, others: Sequence[Side]) -> int:
-        """Runs the benchmark, prints what was found, and writes it.
+    def run(self) -> int:
+        """Measures, prints what was found and writes it after each case; returns the exit code.
 
-        Args:
-          program: how the command line began that was typed.
-          others: the sides beside ours.
+        Raises:
+          UserError: bad input. Where one case fails, the others are measured, and the exit code is 1.
         """
-        from facefeat_jax.benchmarking.report import report
-        from facefeat_jax.benchmarking.run import OURS, RESULTS, Request, run, typed_command
-        from facefeat_jax.errors import UserError
-        from facefeat_jax.progress import say
-        from facefeat_jax.run_folder import write_file
+        from facefeat_jax.data.dataset import default_data_dir
+        from facefeat_jax.run_folder import write_file, write_json
+        from facefeat_jax.runtime import cores
 
-        if self.downloads is not None and self.synthetic is not None:
-            raise UserError("--downloads uses pictures that are there, --synthetic makes some; give one of them")
-        if self.downloads is None and self.fraction is not None:
-            raise UserError("--fraction is of --downloads; for made pictures say --synthetic FRACTION")
-        request = Request(
-            out=self.out,
-            work=self.work,
-            plan=self.plan,
-            stages=self.stages,
-            cases=self.cases,
-            downloads=self.downloads,
-            fraction=self.fraction if self.synthetic is None else self.synthetic,
-            budget=self.budget,
-            keep=self.keep,
-            commit=self.commit,
-            command=typed_command(program),
-        )
-        results = run(request, [OURS, *others])
-        text = report([results])
-        write_file(self.out / "report.md", text.encode())
+        if unknown := sorted(set(self.stages) - set(STAGES)):
+            raise UserError(f"no stage {', '.join(unknown)}; there are {', '.join(STAGES)}")
+        if (self.out / RESULTS).exists():
+            raise UserError(f"{self.out} already holds results; give --out a new folder")
+        data_dir = self.data_dir or default_data_dir()
+        wanted = self.stages or STAGES
+        sources, missing = _prepared(data_dir, self.sources)
+        if missing and set(self.stages) & set(_ON_DATA):
+            raise UserError(missing)
+        self.out.mkdir(parents=True, exist_ok=True)
+        started, failed = time.monotonic(), False
+        results: dict[str, Any] = {
+            "format": FORMAT,
+            "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            "command": " ".join(["facefeat", *(_without_folder(word) for word in sys.argv[1:])]),
+            "commit": environment.commit(),
+            "plan": self.plan,
+            "device": "",
+            "environment": environment.describe(devices=""),
+            "sides": {"ours": {"title": "facefeat_jax", "absent": ""}},
+            "cases": [],
+        }
+        for case in cases(PLANS[self.plan], wanted, cores()):
+            record: dict[str, Any] = {"name": case.name, "stage": case.stage, "operation": case.operation}
+            record["settings"] = case.settings
+            elapsed = time.monotonic() - started
+            if missing and case.stage in _ON_DATA:
+                record["skipped"] = missing
+            elif self.budget is not None and elapsed > self.budget:
+                record["skipped"] = f"no time left of {self.budget:.0f} s"
+            else:
+                say(f"benchmark [{elapsed:.0f} s]: {case.name}")
+                record["entries"] = _measured(case, self.out / "work", {"data_dir": str(data_dir), "sources": sources})
+                failed |= any("error" in entry for entry in record["entries"].values())
+            for entry in record.get("entries", {}).values():
+                if "devices" in entry:
+                    results["device"], results["environment"]["devices"] = entry.pop("device"), entry.pop("devices")
+            results["cases"].append(record)
+            write_json(self.out / RESULTS, results)
+        text = report(results)
+        write_file(self.out / REPORT, text.encode())
         if self.json:
             json_module.dump(results, sys.stdout, indent=2)
             print()
         else:
             print(text)
         say(f"results: {self.out / RESULTS}")
-        say(f"report:  {self.out / 'report.md'}")
-        return 0
+        return 1 if failed else 0
+
+
+def _prepared(data_dir: Path, sources: Sequence[str]) -> tuple[list[str], str]:
+    """Returns the data sets to measure with, and what is wrong where there are none."""
+    from facefeat_jax.data.dataset import open_split
+
+    missing = ""
+    for names in [tuple(sources)] if sources else [("fairface", "glasses", "apparel"), ("avatars",)]:
+        try:
+            for name in names:
+                open_split(name, "train", data_dir)
+            return list(names), ""
+        except UserError as error:
+            if sources:
+                raise
+            missing = str(error)
+    return [], missing
+
+
+def _without_folder(word: str) -> str:
+    return Path(word).name if Path(word).is_absolute() else word
+
+
+def _measured(case: Case, work: Path, common: dict[str, Any]) -> dict[str, Any]:
+    """Measures the entries of a case in turn, with caches of its own; returns their records."""
+    entries: dict[str, Any] = {}
+    variables = {**os.environ, "FACEFEAT_CACHE": str(work / "cache")}
+    variables.pop("JAX_COMPILATION_CACHE_DIR", None)  # programs compiled by somebody else
+    try:
+        for name, settings in case.entries.items():
+            given = {**common, **case.settings, **settings, "work": str(work / name)}
+            request = {"operation": case.operation, "settings": given, "rounds": case.rounds}
+            started = time.perf_counter()
+            done = subprocess.run(
+                [sys.executable, "-m", "facefeat_jax.benchmarking.stages"],
+                input=json_module.dumps(request),
+                stdout=subprocess.PIPE,
+                text=True,
+                env=variables,
+                timeout=_TIMEOUT,
+                check=False,
+            )
+            seconds = time.perf_counter() - started
+            try:
+                answer = json_module.loads(done.stdout)
+            except ValueError:
+                answer = {"rounds": [], "error": f"its process ended with exit code {done.returncode}"}
+            if case.operation == "job":
+                for one in answer["rounds"]:
+                    one["wall_seconds"] = seconds
+            entries[name] = {"side": "ours", "settings": settings, **answer}
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return entries
+
+
+def report(results: dict[str, Any]) -> str:
+    """Returns the results as Markdown."""
+    about = results["environment"]
+    rows = []
+    for case in results["cases"]:
+        if "skipped" in case:
+            rows.append([case["name"], "", f"not measured: {case['skipped']}", "", ""])
+        for name, entry in case.get("entries", {}).items():
+            what = "" if name == "ours" else name.removeprefix("ours, ")
+            if "error" in entry:
+                rows.append([case["name"], what, f"not measured: {entry['error']}", "", ""])
+                continue
+            first = entry["about"].get("compile_seconds", entry["rounds"][0].get("compile_seconds"))
+            rows.append(
+                [
+                    case["name"],
+                    what,
+                    _figure(entry),
+                    "" if first is None else f"{first:.1f} s",
+                    f"{_memory(entry) / 2**30:.2f} GiB",
+                ]
+            )
+    lines = [
+        f"# Benchmark: {about['devices'] or 'nothing measured'}",
+        "",
+        f"- {results['date']}, commit {results['commit'] or 'unknown'}, `{results['command']}`",
+        f"- {environment.line(about)}",
+        "",
+        *table(["stage", "", "median (lowest to highest)", "compiling", "memory"], rows),
+        "",
+        "Pictures are those of the prepared data sets, the model is the notebook's. `start` and `job` are whole "
+        "processes of the recipe `fast`, one epoch, with empty caches but for the second start. Memory is the most of "
+        "the device's, or the process's where the device doesn't say.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _figure(entry: dict[str, Any]) -> str:
+    rounds = entry["rounds"]
+    if "wall_seconds" in rounds[0]:
+        return f"{rounds[0]['wall_seconds']:.1f} s"
+    if per_call := entry["about"].get("flops_per_call"):
+        values, unit = [per_call * one["calls"] / one["seconds"] / 1e12 for one in rounds], "TFLOP/s"
+    else:
+        values, unit = [one["images"] / one["seconds"] for one in rounds], "images/s"
+    figures = (statistics.median(values), min(values), max(values))
+    middle, low, high = (f"{number:,.0f}" if number >= 1000 else f"{number:.3g}" for number in figures)
+    return f"{middle} {unit} ({low} to {high})"
+
+
+def _memory(entry: dict[str, Any]) -> int:
+    return entry["after"].get("device_peak_bytes") or entry["after"]["peak_resident_bytes"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from facefeat_jax import environment
 from facefeat_jax.config import TrainConfig
 from facefeat_jax.data.builders import get_source, list_sources
 from facefeat_jax.escape import one_line
@@ -18,7 +19,7 @@ from facefeat_jax.evaluation.table import gap_figures
 from facefeat_jax.figures import count, format_accuracy, format_area, format_given, format_loss
 from facefeat_jax.markdown import Markdown, filled
 from facefeat_jax.models.published import find_weights
-from facefeat_jax.run_folder import MODEL_CARD, RESULTS, environment, read_config, write_file
+from facefeat_jax.run_folder import MODEL_CARD, RESULTS, read_config, write_file
 from facefeat_jax.spec import ModelSpec
 
 
@@ -47,7 +48,7 @@ def write_model_card(run: Path, spec: ModelSpec, assessment: Assessment) -> Path
         "weakest": _weakest(assessment),
         "calibration": [_calibration(task, assessment) for task in assessment.calibration],
         "unsliced": sorted(set(assessment.scores) - {t for t, found in assessment.slicings.items() if found}),
-        "environment": environment(),
+        "environment": environment.of_run(),
     }
     return write_file(run / MODEL_CARD, render("model-card.md.j2", context).encode())
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from facefeat_jax import markdown
+from facefeat_jax import environment, markdown
 from facefeat_jax.config import TrainConfig, apply_smoke, list_recipes, load_recipe
 from facefeat_jax.data.builders import is_drawn
 from facefeat_jax.errors import UserError
@@ -31,7 +31,7 @@ from facefeat_jax.evaluation.table import (
     result_rows,
 )
 from facefeat_jax.figures import count, format_accuracy, format_loss
-from facefeat_jax.run_folder import METRICS, REPORT, RESULTS, environment, read_config, write_file
+from facefeat_jax.run_folder import METRICS, REPORT, RESULTS, read_config, write_file
 from facefeat_jax.training.logs import read_metrics
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def write_report(
     """
     config = read_config(run)
     if assessment is not None and not (run / RESULTS).exists() and not (run / METRICS).exists():
-        results: dict[str, Any] = {"heads": {}, "history": [], "environment": environment()}
+        results: dict[str, Any] = {"heads": {}, "history": [], "environment": environment.of_run()}
         curves: dict[str, curves_of.HeadCurve] = {}
         rows = [ResultRow(task, result, None) for task, result in assessment.results.items()]
         series = {row.head: number for number, row in enumerate(rows)}

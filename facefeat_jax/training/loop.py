@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 from flax import nnx
 
-from facefeat_jax import run_folder
+from facefeat_jax import environment, run_folder
 from facefeat_jax.config import TrainConfig, apply_smoke
 from facefeat_jax.data.dataset import default_data_dir, open_split
 from facefeat_jax.data.examples import Examples, open_halves
@@ -532,7 +532,7 @@ class _Run:
             "seconds": self._seconds(),
             "timings": self._timings()._asdict(),
             "data": count_data({"train": self.training, "val": self.validation}, self.spec.classes),
-            "environment": run_folder.environment(),
+            "environment": environment.of_run(),
         }
         if self.writes:
             run_folder.write_json(self.config.run / run_folder.RESULTS, results)

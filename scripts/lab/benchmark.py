@@ -17,11 +17,9 @@ from pathlib import Path
 
 import tyro
 
-from facefeat_jax.benchmarking.command import RunArguments
-from facefeat_jax.benchmarking.processes import Side
+from benchmarking.command import RunArguments
+from benchmarking.processes import Side
 from facefeat_jax.errors import UserError, run_and_exit
-
-_SCRIPTS = Path(__file__).resolve().parent
 
 
 def pytorch_sides() -> list[Side]:
@@ -36,7 +34,6 @@ def pytorch_sides() -> list[Side]:
             module="pytorch_baseline.benchmark_side",
             packages=("torch", "torchvision", "triton", "numpy", "pillow"),
             settings=settings,
-            path=(_SCRIPTS,),
             absent=absent,
         )
 
@@ -65,7 +62,7 @@ class Report:
     """File to write; the default is standard output."""
 
     def run(self) -> int:
-        from facefeat_jax.benchmarking.report import read_results, report
+        from benchmarking.report import read_results, report
 
         if not self.results:
             raise UserError("name the results: python scripts/benchmark.py report results.json")
@@ -90,7 +87,7 @@ class Pack:
     """The most that the pictures may be together."""
 
     def run(self) -> int:
-        from facefeat_jax.benchmarking.subset import write_subset
+        from benchmarking.subset import write_subset
 
         count, size = write_subset(self.downloads, self.out, max_bytes=int(self.max_mib * 2**20))
         print(f"{self.out}: {count:,} pictures, {size / 2**20:.1f} MiB")

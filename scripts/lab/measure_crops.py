@@ -19,9 +19,9 @@ import numpy as np
 import tyro
 from PIL import Image, ImageDraw
 
-from facefeat_jax.benchmarking.machine import describe
 from facefeat_jax.data.dataset import Split, default_data_dir, open_split
 from facefeat_jax.data.images import decode
+from facefeat_jax.environment import describe
 from facefeat_jax.errors import run_and_exit
 from facefeat_jax.markdown import table
 from facefeat_jax.prediction.crops import FRAMES, WHOLE, Box, crop

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facefeat_jax.benchmarking import machine
+from facefeat_jax import environment
 from faults.tally import Tally
 
 
@@ -25,7 +25,7 @@ class Campaign:
     Attributes:
       module: of this package; its `run(work, count=..., seed=...)` returns a `Tally`.
       count: how many faults a full campaign tries.
-      are_inputs: whether its faults are bad inputs, rather than faults of the machine.
+      are_inputs: whether its faults are bad inputs, rather than faults of the environment.
     """
 
     module: str
@@ -76,9 +76,9 @@ def run_campaign(name: str, out: Path, *, count: int | None = None, seed: int, k
         "seed": seed,
         "command": f"python scripts/lab/run_faults.py run {name} --count {count} --seed {seed}",
         "date": datetime.date.today().isoformat(),
-        "commit": machine.commit(),
+        "commit": environment.commit(),
         "seconds": round(time.monotonic() - started, 1),
-        "environment": machine.describe(_PACKAGES, "CPU"),
+        "environment": environment.describe(_PACKAGES, "CPU"),
         **dataclasses.asdict(tally),
     }
     (out / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import importlib.metadata
 import json
 import multiprocessing
 import platform
@@ -24,7 +23,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from facefeat_jax.benchmarking import machine
+from facefeat_jax import environment
 from facefeat_jax.config import TrainConfig, load_recipe
 from facefeat_jax.data.dataset import default_data_dir
 from facefeat_jax.data.examples import Examples
@@ -241,11 +240,11 @@ def _environment(side: Side) -> dict[str, str]:
 
         devices = [torch.cuda.get_device_name()] if torch.cuda.is_available() else ["cpu"]
     return {
-        "processor": machine.processor(),
+        "processor": environment.processor(),
         "cores": str(cores()),
         "devices": ", ".join(devices),
         "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in (*names, "numpy", "pillow")},
+        **environment.versions((*names, "numpy", "pillow")),
     }
 
 

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from facefeat_jax.benchmarking.pictures import Listing, read_listing
-from facefeat_jax.benchmarking.worker import Measurement, Once, Repeated, Settings, serve
+from benchmarking.pictures import Listing, read_listing
+from benchmarking.worker import serve
+from facefeat_jax.benchmarking.measure import Measurement, Once, Repeated, Settings
 from pytorch_baseline import training
 from pytorch_baseline.model import MultiTaskNet, freeze_early_layers
 from pytorch_baseline.pictures import PictureDataset, tensor_of

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from facefeat_jax.benchmarking.machine import describe
+from facefeat_jax.environment import describe
 from facefeat_jax.evaluation.calibration import calibration_error
 from facefeat_jax.evaluation.evaluate import answers_of_run
 from facefeat_jax.evaluation.metrics import head_result, probabilities

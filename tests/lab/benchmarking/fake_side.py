@@ -6,7 +6,8 @@ import os
 import sys
 import time
 
-from facefeat_jax.benchmarking.worker import Once, Settings, serve
+from benchmarking.worker import serve
+from facefeat_jax.benchmarking.measure import Once, Settings
 from facefeat_jax.errors import UserError
 
 

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 import weights_conversion
-from facefeat_jax.benchmarking import synthetic
-from facefeat_jax.benchmarking.pictures import Listing, read_listing, write_listing
-from facefeat_jax.benchmarking.subset import write_subset
-from facefeat_jax.benchmarking.workplace import Workplace
+from benchmarking import synthetic
+from benchmarking.pictures import Listing, read_listing, write_listing
+from benchmarking.subset import write_subset
+from benchmarking.workplace import Workplace
 from facefeat_jax.data.dataset import open_split
 from facefeat_jax.data.prepare import prepare
 from facefeat_jax.errors import UserError

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from facefeat_jax.benchmarking import run as run_module
-from facefeat_jax.benchmarking.cases import Case, Entry
-from facefeat_jax.benchmarking.processes import Side, SideError, Worker, run_command
-from facefeat_jax.benchmarking.workplace import Workplace
+from benchmarking import run as run_module
+from benchmarking.cases import Case, Entry
+from benchmarking.processes import Side, SideError, Worker, run_command
+from benchmarking.workplace import Workplace
 
 FAKE = Side("fake", "Fake", "fake_side", (), settings={"pictures": 5}, path=(Path(__file__).parent,))
 

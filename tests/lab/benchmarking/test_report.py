@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from facefeat_jax.benchmarking import targets
-from facefeat_jax.benchmarking.cases import PLANS, STAGES, cases
-from facefeat_jax.benchmarking.figures import Figures, whole_job_seconds
-from facefeat_jax.benchmarking.report import read_results, report
+from benchmarking import targets
+from benchmarking.cases import PLANS, STAGES, cases
+from benchmarking.figures import Figures, whole_job_seconds
+from benchmarking.report import read_results, report
 from facefeat_jax.errors import UserError
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from facefeat_jax.benchmarking.turns import Spread, paired_ratios, spread, take_turns
-from facefeat_jax.benchmarking.worker import MOST_CALLS, Once, Repeated
+from benchmarking.turns import Spread, paired_ratios, spread, take_turns
+from facefeat_jax.benchmarking.measure import MOST_CALLS, Once, Repeated
 
 
 class Clock:

@@ -34,7 +34,7 @@ class Side:
       packages: whose versions its figures depend on.
       settings: added to those of every operation.
       environment: variables of its processes.
-      path: folders where its modules lie, beside the package's.
+      path: folders where its modules lie, beside the package's and the laboratory's.
       absent: why it can't be had on this machine, or empty.
     """
 
@@ -180,6 +180,6 @@ def _kill_session(process: subprocess.Popen) -> None:
 
 
 def python_path(folders: Sequence[Path], inherited: str | None) -> str:
-    """Returns a `PYTHONPATH` under which this package (installed or in a checkout) and `folders` are found."""
-    own = Path(facefeat_jax.__file__).resolve().parents[1]
-    return os.pathsep.join([str(own), *map(str, folders), *filter(None, [inherited])])
+    """Returns a `PYTHONPATH` under which the package, the laboratory and `folders` are found."""
+    own = [str(Path(file).resolve().parents[1]) for file in (facefeat_jax.__file__, __file__)]
+    return os.pathsep.join([*own, *map(str, folders), *filter(None, [inherited])])

@@ -15,11 +15,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from facefeat_jax.benchmarking import machine
-from facefeat_jax.benchmarking.cases import PLANS, STAGES, Case, Device, Plan, cases
-from facefeat_jax.benchmarking.processes import Side, SideError, Worker, run_command
-from facefeat_jax.benchmarking.turns import take_turns
-from facefeat_jax.benchmarking.workplace import Workplace
+from benchmarking.cases import PLANS, STAGES, Case, Device, Plan, cases
+from benchmarking.machine import busy_cores
+from benchmarking.processes import Side, SideError, Worker, run_command
+from benchmarking.turns import take_turns
+from benchmarking.workplace import Workplace
+from facefeat_jax import environment
 from facefeat_jax.errors import Interrupted, UserError, unknown
 from facefeat_jax.progress import say
 from facefeat_jax.run_folder import write_json
@@ -31,7 +32,7 @@ FORMAT = 1
 OURS = Side(
     name="ours",
     title="facefeat_jax",
-    module="facefeat_jax.benchmarking.ours",
+    module="benchmarking.ours",
     packages=("facefeat-jax", "jax", "jaxlib", "flax", "optax", "grain", "orbax-checkpoint", "numpy", "pillow"),
 )
 
@@ -151,10 +152,10 @@ class _Benchmark:
             "format": FORMAT,
             "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
             "command": request.command,
-            "commit": request.commit or machine.commit(),
+            "commit": request.commit or environment.commit(),
             "plan": plan_name,
             "device": device,
-            "environment": machine.describe(packages, devices),
+            "environment": environment.describe(packages, devices),
             "sides": {name: {"title": side.title, "absent": side.absent} for name, side in self._sides.items()},
             "cases": [],
         }
@@ -204,7 +205,7 @@ class _Benchmark:
         if not case.group or case.group != self._group:
             self.end_workers()
             self._group = case.group
-        busy = machine.busy_cores()
+        busy = busy_cores()
         takers = self._fresh_takers(case, entries) if case.fresh else self._takers(case, entries)
         rounds = take_turns(takers, case.rounds, alternate=not case.keep_caches)
         for name, figures in rounds.items():

@@ -1,24 +1,36 @@
-"""This project's side of the benchmark: what each operation does. The main of its worker processes."""
+"""What each operation of the benchmark does: the project's own stages, one at a time."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import os
+import sys
 import time
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from facefeat_jax.allocator import keep_freed_memory
-from facefeat_jax.benchmarking.memory import anonymous_bytes
-from facefeat_jax.benchmarking.pictures import read_listing
-from facefeat_jax.benchmarking.worker import Measurement, Once, Repeated, Settings, serve
+from facefeat_jax.benchmarking.measure import (
+    Measurement,
+    Once,
+    Repeated,
+    Settings,
+    answers,
+    host_memory,
+)
 from facefeat_jax.config import TrainConfig, load_recipe
+from facefeat_jax.environment import device_names
 from facefeat_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from facefeat_jax.spec import ModelSpec
 
 _PRECISIONS = {"float32": ("float32", "highest"), "tf32": ("float32", "tensorfloat32"), "bf16": ("bfloat16", "default")}
 
@@ -27,6 +39,10 @@ def _numerics(precision: str) -> str:
     """Sets the precision of products in this process; returns the dtype of the computation."""
     from facefeat_jax.runtime import set_numerics
 
+    if precision == "auto":
+        import jax
+
+        precision = "float32" if jax.default_backend() == "cpu" else "bf16"
     dtype, products = _PRECISIONS[precision]
     set_numerics(dtype, "float32", products)
     return dtype
@@ -64,27 +80,35 @@ def matmul(settings: Settings) -> Measurement:
 
 
 def decode(settings: Settings) -> Measurement:
-    """Picture files to uint8 pixels of one size, by threads."""
+    """Encoded pictures of prepared records to uint8 pixels of one size, by threads."""
+    from facefeat_jax.data.dataset import open_split
+
+    splits = [open_split(source, "train", Path(settings["data_dir"])) for source in settings["sources"]]
+    wanted = settings["pictures"] // len(splits)
+    encoded = [split.read(index) for split in splits for index in range(min(wanted, len(split)))]
+    return decode_all(encoded.__getitem__, len(encoded), settings["image_size"], settings["threads"])
+
+
+def decode_all(read: Callable[[int], bytes], count: int, size: int, threads: int) -> Measurement:
+    """The decoding of `count` pictures, each round all of them; `read` returns the file of a number."""
     from facefeat_jax.data.images import decode_resized
 
-    files = read_listing(Path(settings["listing"])).files("train")[: settings["pictures"]]
-    size, threads = settings["image_size"], settings["threads"]
-    pixels = np.empty((len(files), size, size, 3), np.uint8)
+    pixels = np.empty((count, size, size, 3), np.uint8)
 
     def one(number: int) -> None:
-        pixels[number] = decode_resized(files[number].read_bytes(), size, "as_notebook")
+        pixels[number] = decode_resized(read(number), size, "as_notebook")
 
     def run() -> dict[str, Any]:
         with ThreadPoolExecutor(threads) as pool:
-            for _ in pool.map(one, range(len(files))):
+            for _ in pool.map(one, range(count)):
                 pass
-        return {"images": len(files)}
+        return {"images": count}
 
     run()  # the files are in the page cache, and the libraries loaded, for every side
     return Once(run, about={"threads": threads})
 
 
-def _config(settings: Settings, **fields: Any) -> TrainConfig:
+def config_of(settings: Settings, **fields: Any) -> TrainConfig:
     """Returns the recipe (the baseline's if none is named) on the benchmark's data."""
     recipe = load_recipe(settings.get("recipe", "baseline"))
     given = {
@@ -109,7 +133,7 @@ def _chosen(config: TrainConfig) -> TrainConfig:
     return automatic.choose_steps_per_call(automatic.choose_dtype(config), heads_alone=False)
 
 
-class _Feed:
+class TrainingFeed:
     """The training feed of a run, as the loop opens it, and the first of its calls over and over."""
 
     def __init__(self, config: TrainConfig, batches: int):
@@ -146,8 +170,8 @@ def feed(settings: Settings) -> Measurement:
     import jax
 
     started = time.perf_counter()
-    config = _config(settings, batch_size=settings["batch"])
-    opened = _Feed(config, settings["batches"])
+    config = config_of(settings, batch_size=settings["batch"])
+    opened = TrainingFeed(config, settings["batches"])
 
     def run() -> dict[str, Any]:
         for rows in opened.batches():
@@ -159,28 +183,13 @@ def feed(settings: Settings) -> Measurement:
     return Once(run, about=about, after=_device_memory)
 
 
-def feed_memory(settings: Settings) -> Measurement:
-    """The same in a process that does nothing else; the round's figure is the most memory it held."""
-    opened = _Feed(_config(settings, batch_size=settings["batch"]), settings["batches"])
-
-    def run() -> dict[str, Any]:
-        most = anonymous_bytes()
-        if most is None:
-            raise UserError("this system doesn't say how much anonymous memory a process holds")
-        for number, _ in enumerate(opened.batches()):
-            if number % 10 == 9:
-                most = max(most, anonymous_bytes() or 0)
-        return {"images": opened.images, "feed_anonymous_bytes": most}
-
-    return Once(run, about={"feed": opened.name})
-
-
-def _spec(settings: Settings):
+def spec_of(settings: Settings, classes: Mapping[str, tuple[str, ...]] | None = None) -> ModelSpec:
+    """Returns the notebook's model for the pictures of a benchmark; `classes` are of all its heads, or of some."""
     from facefeat_jax.spec import ModelSpec
     from facefeat_jax.tasks import BASELINE_TASKS, get_task
 
-    classes = {name: get_task(name).classes for name in BASELINE_TASKS}
-    return ModelSpec("resnet18", classes, settings["image_size"], "as_notebook", "random")
+    classes = classes or {name: get_task(name).classes for name in BASELINE_TASKS}
+    return ModelSpec("resnet18", dict(classes), settings["image_size"], "as_notebook", "random")
 
 
 def _images(settings: Settings) -> np.ndarray:
@@ -202,14 +211,13 @@ def step(settings: Settings) -> Measurement:
     import optax
     from flax import nnx
 
-    from facefeat_jax.benchmarking.flops import step_flops
     from facefeat_jax.data.feeds import Batches, Table
     from facefeat_jax.data.placement import Placement
     from facefeat_jax.factory import create_model
     from facefeat_jax.training import groups, steps
 
     dtype = _numerics(settings["precision"])
-    spec, task, batch, after = _spec(settings), settings["task"], settings["batch"], settings.get("after")
+    spec, task, batch, after = spec_of(settings), settings["task"], settings["batch"], settings.get("after")
     placement = Placement()
     model = create_model(tasks=spec.tasks, rngs=nnx.Rngs(0), dtype=dtype)
     trained = groups.trained_modules(model.trunk.STAGES, (settings["trainable"],))
@@ -246,7 +254,7 @@ def step(settings: Settings) -> Measurement:
         lambda: jax.block_until_ready((state, metrics)),
         images=num_steps * batch,
         seconds=settings["round_seconds"],
-        about={"flops_per_image": step_flops(spec, (task,), trained, after=after), "steps_per_call": num_steps},
+        about={"steps_per_call": num_steps},
         after=_device_memory,
     )
 
@@ -256,14 +264,13 @@ def forward(settings: Settings) -> Measurement:
     import jax
     from flax import nnx
 
-    from facefeat_jax.benchmarking.flops import forward_flops
     from facefeat_jax.data.placement import Placement
     from facefeat_jax.evaluation.predict_step import make_predict_step
     from facefeat_jax.factory import create_model
     from facefeat_jax.models.values import split_values
 
     dtype = _numerics(settings["precision"])
-    spec, task = _spec(settings), settings["task"]
+    spec, task = spec_of(settings), settings["task"]
     model = create_model(tasks=spec.tasks, rngs=nnx.Rngs(0), dtype=dtype)
     model.eval()
     graphdef, params, batch_stats = split_values(model)
@@ -284,7 +291,6 @@ def forward(settings: Settings) -> Measurement:
         lambda: jax.block_until_ready(logits),
         images=settings["batch"],
         seconds=settings["round_seconds"],
-        about={"flops_per_image": forward_flops(spec, (task,))},
         after=_device_memory,
     )
 
@@ -303,9 +309,9 @@ def validation(settings: Settings) -> Measurement:
     from facefeat_jax.training.loop import open_data
 
     dtype = _numerics(settings["precision"])
-    config = _config(settings, batch_size=settings["batch"], dtype=dtype, tasks=(settings["task"],))
+    config = config_of(settings, batch_size=settings["batch"], dtype=dtype, tasks=(settings["task"],))
     data, placement = open_data(config), Placement()
-    spec = dataclasses.replace(_spec(settings), classes=data.classes)
+    spec = spec_of(settings, data.classes)
     model = create_model(tasks=spec.tasks, rngs=nnx.Rngs(0), dtype=dtype)
     model.eval()
     graphdef, *values = split_values(model)
@@ -358,7 +364,7 @@ def job(settings: Settings) -> Measurement:
         imported = time.perf_counter()
         compiling = _count_compiling()
         start_up()
-        config = _config(settings, run=Path(settings["work"]) / "run")
+        config = config_of(settings, run=Path(settings["work"]) / "run")
         results = train(config)
         passes = [line for line in read_lines(config.run / run_folder.METRICS) if line["event"] == "pass"]
         trained = sum(one["images_per_s"] * one["seconds"] for one in passes)
@@ -376,10 +382,38 @@ def job(settings: Settings) -> Measurement:
 
 
 OPERATIONS: dict[str, Callable[[Settings], Measurement]] = {
-    operation.__name__: operation for operation in (matmul, decode, feed, feed_memory, step, forward, validation, job)
+    operation.__name__: operation for operation in (matmul, decode, feed, step, forward, validation, job)
 }
 
-if __name__ == "__main__":
+
+def prepare_process() -> None:
+    """Does what every command does before it computes."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    keep_freed_memory()  # as every command does
-    serve(OPERATIONS)
+    keep_freed_memory()
+
+
+def main() -> None:
+    """Measures what the JSON on standard input asks for: `operation`, `settings`, `rounds`; answers in JSON."""
+    prepare_process()
+    out = answers()
+    request = json.load(sys.stdin)
+    try:
+        measurement = OPERATIONS[request["operation"]](request["settings"])
+        found: dict[str, Any] = {
+            "about": measurement.about,
+            "rounds": [measurement.round() for _ in range(request["rounds"])],
+        }
+        found["after"] = {**host_memory(), **measurement.close()}
+    except UserError as error:
+        found = {"rounds": [], "error": " ".join(str(error).split())}
+    except Exception as error:  # the other stages are measured without this one
+        traceback.print_exc()
+        found = {"rounds": [], "error": f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"}
+    import jax
+
+    json.dump({**found, "device": jax.default_backend(), "devices": device_names()}, out)
+    out.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from facefeat_jax.benchmarking.pictures import SOURCES
+from benchmarking.pictures import SOURCES
 from facefeat_jax.data.builders import builder_class
 from facefeat_jax.data.selection import Row, SplitName
 from facefeat_jax.data.sources import open_source

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from facefeat_jax.benchmarking import targets
-from facefeat_jax.benchmarking.figures import Figures
-from facefeat_jax.benchmarking.run import FORMAT
-from facefeat_jax.benchmarking.turns import Spread, spread
+from benchmarking import targets
+from benchmarking.figures import Figures
+from benchmarking.run import FORMAT
+from benchmarking.turns import Spread, spread
 from facefeat_jax.errors import UserError
 from facefeat_jax.markdown import row
 

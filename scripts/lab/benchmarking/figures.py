@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from facefeat_jax.benchmarking.turns import Spread, paired_ratios, spread
+from benchmarking.turns import Spread, paired_ratios, spread
 
 
 class Figures:

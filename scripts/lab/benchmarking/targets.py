@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from facefeat_jax.benchmarking.figures import Figures
-from facefeat_jax.benchmarking.turns import Spread, paired_ratios, spread
+from benchmarking.figures import Figures
+from benchmarking.turns import Spread, paired_ratios, spread
 
 
 @dataclass(frozen=True)

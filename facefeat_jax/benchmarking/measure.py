@@ -1,22 +1,19 @@
-"""The worker's half: a process that opens one measurement at a time and does a round of it whenever it is told to.
+"""How stages are timed, and the memory of a process as the system counts it.
 
-Requests come as lines of JSON on standard input, answers go as lines of JSON to standard output. Imports nothing but
-the standard library and `errors`, so that a side that needs neither JAX nor our models pays for neither.
+Imports nothing of JAX's, so that a process that measures something else (PyTorch) pays for nothing.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 import time
-import traceback
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, TextIO
 
-from facefeat_jax.benchmarking.memory import host_memory
-from facefeat_jax.errors import UserError
+import psutil
 
+_ROLLUP = Path("/proc/self/smaps_rollup")
 Settings = dict[str, Any]
 MOST_CALLS = 1000  # in a round
 
@@ -115,40 +112,37 @@ class Repeated:
         return self._after()
 
 
-def serve(operations: Mapping[str, Callable[[Settings], Measurement]]) -> None:
-    """Answers requests until standard input ends; the main of a worker.
-
-    Whatever else the process prints goes to standard error.
-    """
+def answers() -> TextIO:
+    """Returns standard output for what is answered; whatever else this process prints goes to standard error."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    measurement: Measurement | None = None
+    return answers
 
-    def answer(request: dict[str, Any]) -> dict[str, Any]:
-        nonlocal measurement
-        match request["do"]:
-            case "open":
-                if request["operation"] not in operations:
-                    raise UserError(f"this side has no operation {request['operation']!r}")
-                measurement = operations[request["operation"]](request["settings"])
-                return measurement.about
-            case "round":
-                assert measurement is not None
-                return measurement.round()
-            case "close":
-                assert measurement is not None
-                found = {**host_memory(), **measurement.close()}
-                measurement = None
-                return found
-        raise UserError(f"no request {request['do']!r}")
 
-    for line in sys.stdin:
-        try:
-            reply: dict[str, Any] = {"result": answer(json.loads(line))}
-        except UserError as error:
-            reply = {"error": " ".join(str(error).split())}
-        except Exception as error:  # the other sides go on without this one
-            traceback.print_exc()
-            reply = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"}
-        answers.write(json.dumps(reply) + "\n")
-        answers.flush()
+def anonymous_bytes() -> int | None:
+    """Returns the bytes of memory that belong to no file: what this process holds however full the page cache is.
+
+    Pages of a memory-mapped file don't count, since the system can drop them. None where the system doesn't say.
+    """
+    try:
+        for line in _ROLLUP.read_text().splitlines():
+            if line.startswith("Anonymous:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
+
+
+def host_memory() -> dict[str, int]:
+    """Returns `anonymous_bytes` and `peak_resident_bytes` of this process, where the system says them."""
+    found = {}
+    if (anonymous := anonymous_bytes()) is not None:
+        found["anonymous_bytes"] = anonymous
+    try:
+        import resource
+
+        unit = 1 if os.uname().sysname == "Darwin" else 1024
+        found["peak_resident_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    except (ImportError, AttributeError):  # Windows
+        found["peak_resident_bytes"] = psutil.Process().memory_info().rss
+    return found

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facefeat_jax.benchmarking.pictures import SOURCES, write_listing
-from facefeat_jax.benchmarking.processes import SideError, run_command
-from facefeat_jax.benchmarking.subset import write_subset
-from facefeat_jax.benchmarking.synthetic import write_downloads, write_faces
+from benchmarking.pictures import SOURCES, write_listing
+from benchmarking.processes import SideError, run_command
+from benchmarking.subset import write_subset
+from benchmarking.synthetic import write_downloads, write_faces
 from facefeat_jax.errors import UserError
 from facefeat_jax.progress import say
 

@@ -1,0 +1,65 @@
+"""This project's side of the comparison: its stages, with the operations counted. The main of its worker processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from benchmarking.flops import forward_flops, step_flops
+from benchmarking.pictures import read_listing
+from benchmarking.worker import serve
+from facefeat_jax.benchmarking import stages
+from facefeat_jax.benchmarking.measure import Measurement, Once, Settings, anonymous_bytes
+from facefeat_jax.errors import UserError
+from facefeat_jax.models.resnet import ResNet
+from facefeat_jax.training import groups
+
+
+def decode(settings: Settings) -> Measurement:
+    """Picture files to uint8 pixels of one size, by threads: the files that the other sides decode."""
+    files = read_listing(Path(settings["listing"])).files("train")[: settings["pictures"]]
+    return stages.decode_all(
+        lambda number: files[number].read_bytes(), len(files), settings["image_size"], settings["threads"]
+    )
+
+
+def feed_memory(settings: Settings) -> Measurement:
+    """The training feed in a process that does nothing else; the round's figure is the most memory it held."""
+    opened = stages.TrainingFeed(stages.config_of(settings, batch_size=settings["batch"]), settings["batches"])
+
+    def run() -> dict[str, Any]:
+        most = anonymous_bytes()
+        if most is None:
+            raise UserError("this system doesn't say how much anonymous memory a process holds")
+        for number, _ in enumerate(opened.batches()):
+            if number % 10 == 9:
+                most = max(most, anonymous_bytes() or 0)
+        return {"images": opened.images, "feed_anonymous_bytes": most}
+
+    return Once(run, about={"feed": opened.name})
+
+
+def step(settings: Settings) -> Measurement:
+    """The training step, with the count of its operations."""
+    measurement = stages.step(settings)
+    trained = groups.trained_modules(ResNet.STAGES, (settings["trainable"],))
+    flops = step_flops(stages.spec_of(settings), (settings["task"],), trained, after=settings.get("after"))
+    measurement.about["flops_per_image"] = flops
+    return measurement
+
+
+def forward(settings: Settings) -> Measurement:
+    """The evaluation step, with the count of its operations."""
+    measurement = stages.forward(settings)
+    measurement.about["flops_per_image"] = forward_flops(stages.spec_of(settings), (settings["task"],))
+    return measurement
+
+
+OPERATIONS = {
+    **stages.OPERATIONS,
+    **{operation.__name__: operation for operation in (decode, feed_memory, step, forward)},
+}
+
+if __name__ == "__main__":
+    stages.prepare_process()
+    serve(OPERATIONS)
