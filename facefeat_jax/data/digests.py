@@ -45,4 +45,4 @@ def digests_of(split: Split) -> np.ndarray:
         for one in ranges:
             yield one, np.array([digest_of(split.read(index)) for index in one], np.uint64)
 
-    return np.array(row_store.open_or_fill(row_store.store_folder(), rows, read))
+    return row_store.open_or_fill(row_store.store_folder(), rows, read).take(np.arange(len(split)))

@@ -92,10 +92,10 @@ class DecodedRows:
 
 
 class StoredRows:
-    """Rows that lie in arrays, one after the other; see `ExampleRows`."""
+    """Rows that lie in stores, one after the other; see `ExampleRows`."""
 
-    def __init__(self, parts: Sequence[np.ndarray]):
-        self.shape: tuple[int, ...] = parts[0].shape[1:]
+    def __init__(self, parts: Sequence[row_store.Store]):
+        self.shape: tuple[int, ...] = parts[0].shape
         self.dtype = parts[0].dtype
         self._parts = list(parts)
         self._ends = np.cumsum([len(part) for part in parts])
@@ -109,7 +109,7 @@ class StoredRows:
         for number in np.unique(part_of):
             chosen = part_of == number
             first = self._ends[number] - len(self._parts[number])
-            rows[chosen] = self._parts[number][indices[chosen] - first]
+            rows[chosen] = self._parts[number].take(indices[chosen] - first)
         return rows
 
 

@@ -1,9 +1,9 @@
 """Arrays on disk with a row for each picture: filled once, then mapped into memory.
 
-A store is a folder `KEY` with `rows.bin` (the array, C order) and `rows.json` (what it is). It is filled in
-`KEY.partial` and renamed when everything is on disk, so one that is there is whole. `done` in the partial folder marks
-the chunks that are on disk: whoever comes after an interruption goes on from there. One process fills, the others wait
-for it.
+A store is a folder `KEY` with `rows.bin` (the array, C order), `rows.crc` (a CRC-32 of each row) and `rows.json` (what
+it is, with digests of itself and of the checksums). It is filled in `KEY.partial` and renamed when everything is on
+disk, so one that is there is whole. Each row is compared with its checksum whenever it is read; what a disk or another
+program has spoilt is made again. One process fills, the others wait for it.
 """
 
 from __future__ import annotations
@@ -14,21 +14,23 @@ import json
 import math
 import os
 import shutil
-import time
+import threading
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from facefeat_jax import checked_json
 from facefeat_jax.errors import UserError
 from facefeat_jax.locks import only_one
 from facefeat_jax.progress import Bar, say
 from facefeat_jax.runtime import cache_dir
 from facefeat_jax.whole_file import write_whole
 
-FORMAT = 1
-_SYNC_BYTES, _SYNC_S = 256 * 2**20, 2.0  # how much is written, or how long, until it is forced to disk and marked
+FORMAT = 2
+ABOUT, BIN, SUMS = "rows.json", "rows.bin", "rows.crc"
 _SPARE_BYTES = 16 * 2**20
 
 Produce = Callable[[list[range]], Iterable[tuple[range, np.ndarray]]]
@@ -49,7 +51,7 @@ class Rows:
       shape: of one row.
       dtype: of its numbers.
       what: in words, for messages: "fairface train at 224 px".
-      chunk: how many rows are made and marked at a time.
+      chunk: how many rows are made at a time.
     """
 
     key: str
@@ -72,7 +74,7 @@ class Rows:
     def to_json(self) -> dict[str, object]:
         """Returns what `rows.json` holds."""
         return {
-            "format": FORMAT,
+            "store": FORMAT,
             "key": self.key,
             "count": self.count,
             "shape": list(self.shape),
@@ -86,24 +88,82 @@ def store_folder() -> Path:
     return cache_dir() / "rows"
 
 
-def open_or_fill(root: Path, rows: Rows, produce: Produce) -> np.ndarray:
+class Store:
+    """The rows of a store; safe to read from several threads.
+
+    Attributes:
+      shape: of one row.
+      dtype: of its numbers.
+
+    Args:
+      folder: where it lies.
+      rows: what it holds.
+      sums: `[count]`, uint32, a CRC-32 of each row.
+      produce: makes rows, for those that are spoilt.
+    """
+
+    def __init__(self, folder: Path, rows: Rows, sums: np.ndarray, produce: Produce):
+        self.shape, self.dtype = rows.shape, rows.dtype
+        self._folder, self._rows, self._sums, self._produce = folder, rows, sums, produce
+        if rows.count:
+            # A plain view: numpy's own class would be handed on by whatever reads it.
+            self._values = np.asarray(np.memmap(folder / BIN, rows.dtype, "r", shape=(rows.count, *rows.shape)))
+        else:
+            self._values = np.zeros((0, *rows.shape), rows.dtype)
+        self._reported = False
+        self._mending = threading.Lock()
+
+    def __len__(self) -> int:
+        return self._rows.count
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """Returns the rows of those numbers, `[len(indices), *shape]`, as they were when the store was filled.
+
+        Raises:
+          UserError: a spoilt row can't be made again.
+        """
+        values = self._values[indices]  # what is checked is the copy, not what the disk may give the next time
+        for position in np.flatnonzero(_checksums(values) != self._sums[indices]):
+            values[position] = self._made_again(int(indices[position]))
+        return values
+
+    def _made_again(self, index: int) -> np.ndarray:
+        start = index - index % self._rows.chunk
+        chunk = range(start, min(start + self._rows.chunk, self._rows.count))
+        with self._mending:
+            there = self._values[index : index + 1].copy()
+            if _checksums(there)[0] == self._sums[index]:
+                return there[0]  # by another thread
+            if not self._reported:
+                say(f"{self._folder} ({self._rows.what}) is damaged (row {index:,}): what is, is made again")
+                self._reported = True
+            ((_, made),) = self._produce([chunk])
+            made = np.asarray(made)
+            self._sums[chunk.start : chunk.stop] = _checksums(made)
+            with contextlib.suppress(OSError):  # then it is made again the next time
+                descriptor = os.open(self._folder / BIN, os.O_WRONLY)
+                try:
+                    _write_at(descriptor, made, chunk.start * self._rows.row_bytes)
+                finally:
+                    os.close(descriptor)
+            return made[index - start]
+
+
+def open_or_fill(root: Path, rows: Rows, produce: Produce) -> Store:
     """Returns the rows, mapped into memory; fills the store where they are not there or not whole.
 
     Args:
       root: folder of the stores.
       rows: what is wanted.
-      produce: makes rows; called with the ranges that are missing.
-
-    Returns:
-      `[count, *shape]`, read-only.
+      produce: makes rows; called with all ranges of them, and later with one whose rows are found spoilt.
 
     Raises:
-      NoRoomError: there is no room for them. What was written stays, and is gone on with the next time.
+      NoRoomError: there is no room for them.
       UserError: the folder can't be written to.
     """
     folder = root / rows.key
     if _fault(folder, rows) is None:
-        return _mapped(folder, rows)
+        return Store(folder, rows, _read_sums(folder), produce)
     try:
         root.mkdir(parents=True, exist_ok=True)
         wait = f"another process is filling {folder} ({rows.what}); waiting for it"
@@ -114,24 +174,24 @@ def open_or_fill(root: Path, rows: Rows, produce: Produce) -> np.ndarray:
                     say(f"{folder} ({rows.what}) {fault}: filling it again")
                     shutil.rmtree(folder)
                 _fill(folder, rows, produce)
+        return Store(folder, rows, _read_sums(folder), produce)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise NoRoomError(
-                f"no room left in {root} for {rows.what} ({_size(rows.num_bytes)} in all); what was written is kept: "
-                "make room and start again, or choose another folder with FACEFEAT_CACHE"
+                f"no room left in {root} for {rows.what} ({_size(rows.num_bytes)} in all); make room and start again, "
+                "or choose another folder with FACEFEAT_CACHE"
             ) from error
         raise UserError(
             f"{rows.what} can't be kept in {root} ({error.strerror or error}); "
             "choose another folder with FACEFEAT_CACHE"
         ) from error
-    return _mapped(folder, rows)
 
 
 def missing_bytes(root: Path, rows: Rows) -> int:
     """Returns how much room a store still needs: nothing where it is whole."""
     if _fault(root / rows.key, rows) is None:
         return 0
-    partial = _partial(root / rows.key) / "rows.bin"
+    partial = _partial(root / rows.key) / BIN
     there = partial.stat().st_blocks * 512 if partial.exists() else 0
     return max(rows.num_bytes - there, 0)
 
@@ -161,94 +221,69 @@ def _partial(folder: Path) -> Path:
 def _fault(folder: Path, rows: Rows) -> str | None:
     """Returns what is wrong with a store, or None where it is as described."""
     try:
-        found = json.loads((folder / "rows.json").read_text(encoding="utf-8"))
-        size = (folder / "rows.bin").stat().st_size
+        found, is_checked = checked_json.read_checked(folder / ABOUT)
+        size, sums = (folder / BIN).stat().st_size, (folder / SUMS).read_bytes()
     except FileNotFoundError:
         return "is not complete"
     except (OSError, ValueError) as error:
         return f"can't be read ({error})"
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
+    if not is_checked or found.get("store") != FORMAT:
         return "was written by another version"
-    if {**found, "what": rows.what} != rows.to_json():
+    if {**found, "what": rows.what} != {**rows.to_json(), "sums": zlib.crc32(sums)}:
         return "holds something else"
     if size != rows.num_bytes:
         return f"is cut short ({size:,} bytes of {rows.num_bytes:,})"
     return None
 
 
-def _mapped(folder: Path, rows: Rows) -> np.ndarray:
-    if not rows.count:
-        return np.zeros((0, *rows.shape), rows.dtype)
-    return np.memmap(folder / "rows.bin", rows.dtype, "r", shape=(rows.count, *rows.shape))
+def _read_sums(folder: Path) -> np.ndarray:
+    return np.frombuffer((folder / SUMS).read_bytes(), "<u4").astype(np.uint32)
 
 
 def _fill(folder: Path, rows: Rows, produce: Produce) -> None:
     partial = _partial(folder)
-    described = json.dumps({**rows.to_json(), "chunk": rows.chunk}, indent=2) + "\n"
-    with contextlib.suppress(OSError):
-        if (partial / "rows.json").read_text(encoding="utf-8") != described:
-            shutil.rmtree(partial)
-    partial.mkdir(exist_ok=True)
-    write_whole(partial / "rows.json", described.encode())
-    chunks = [range(start, min(start + rows.chunk, rows.count)) for start in range(0, rows.count, rows.chunk)]
-    with _Partial(partial, len(chunks)) as store:
-        missing = [chunk for number, chunk in enumerate(chunks) if not store.is_done(number)]
-        before = rows.count - sum(map(len, missing))
-        with Bar(rows.what, rows.count, completed=before) as bar:
-            for chunk, values in produce(missing):
-                store.write(chunk.start // rows.chunk, chunk.start * rows.row_bytes, values)
-                bar.advance(len(chunk))
-        store.sync()
-        os.truncate(partial / "rows.bin", rows.num_bytes)
-    write_whole(partial / "rows.json", (json.dumps(rows.to_json(), indent=2) + "\n").encode())
-    (partial / "done").unlink()
-    partial.rename(folder)
+    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+    partial.mkdir()
+    try:
+        chunks = [range(start, min(start + rows.chunk, rows.count)) for start in range(0, rows.count, rows.chunk)]
+        sums = np.zeros(rows.count, np.uint32)
+        descriptor = os.open(partial / BIN, os.O_WRONLY | os.O_CREAT, 0o666)
+        try:
+            with Bar(rows.what, rows.count) as bar:
+                for chunk, values in produce(chunks):
+                    sums[chunk.start : chunk.stop] = _checksums(values)
+                    _write_at(descriptor, values, chunk.start * rows.row_bytes)
+                    bar.advance(len(chunk))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        written = sums.astype("<u4").tobytes()
+        write_whole(partial / SUMS, written)
+        about = checked_json.with_digest({**rows.to_json(), "sums": zlib.crc32(written)})
+        write_whole(partial / ABOUT, (json.dumps(about, indent=2) + "\n").encode())
+        partial.rename(folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
-class _Partial:
-    """The files of a store that is being filled."""
+def _checksums(values: np.ndarray) -> np.ndarray:
+    """Returns a CRC-32 of each row, `[n]`, uint32."""
+    return np.array([zlib.crc32(row) for row in _as_bytes(values)], np.uint32)
 
-    def __init__(self, folder: Path, num_chunks: int):
-        flags = os.O_RDWR | os.O_CREAT
-        self._rows = os.open(folder / "rows.bin", flags, 0o666)
-        self._done = os.open(folder / "done", flags, 0o666)
-        marks = os.pread(self._done, num_chunks, 0)
-        self._marks = bytearray(marks.ljust(num_chunks, b"\0"))
-        self._pending: list[int] = []
-        self._pending_bytes = 0
-        self._synced = time.monotonic()
 
-    def __enter__(self) -> _Partial:
-        return self
+def _as_bytes(values: np.ndarray) -> np.ndarray:
+    """Returns rows as bytes `[n, row bytes]`, without copying where they lie together."""
+    flat = np.ascontiguousarray(values).reshape(len(values), math.prod(values.shape[1:]))
+    return flat.view(np.uint8)
 
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):  # what could not be forced to disk is not marked
-            self.sync()
-        os.close(self._rows)
-        os.close(self._done)
 
-    def is_done(self, chunk: int) -> bool:
-        return self._marks[chunk] == 1
-
-    def write(self, chunk: int, offset: int, values: np.ndarray) -> None:
-        # Not through a map: there, a full disk kills the process.
-        view = memoryview(np.ascontiguousarray(values).view(np.uint8).reshape(-1).data)
-        while view:
-            written = os.pwrite(self._rows, view, offset)
-            view, offset = view[written:], offset + written
-        self._pending.append(chunk)
-        self._pending_bytes += values.nbytes
-        if self._pending_bytes >= _SYNC_BYTES or time.monotonic() - self._synced > _SYNC_S:
-            self.sync()
-
-    def sync(self) -> None:
-        """Forces rows to disk, then marks them: a mark never stands for rows that a power cut has taken."""
-        os.fsync(self._rows)
-        for chunk in self._pending:
-            self._marks[chunk] = 1
-        os.pwrite(self._done, bytes(self._marks), 0)
-        os.fsync(self._done)
-        self._pending, self._pending_bytes, self._synced = [], 0, time.monotonic()
+def _write_at(descriptor: int, values: np.ndarray, offset: int) -> None:
+    # Not through a map: there, a full disk kills the process.
+    view = memoryview(_as_bytes(values).reshape(-1).data)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
 
 
 def _size(num_bytes: int) -> str:

@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
     from facefeat_jax.training import loop
     from facefeat_jax.training.checkpoints import Checkpoints
 
-    _announced(row_store._Partial, "write", "packing")
+    _announced(row_store, "_write_at", "packing")
     _announced(loop._Run, "_train_pass", "train")
     _announced(Evaluator, "logits", "validation")
     _announced(Checkpoints, "save", "checkpoint")
