@@ -15,18 +15,29 @@ _EXPORTS = {
     "Predictor": "facefeat_jax.prediction.predictor",
     "Task": "facefeat_jax.tasks",
     "UserError": "facefeat_jax.errors",
+    "add_architecture": "facefeat_jax.models.registry",
+    "add_task": "facefeat_jax.tasks",
     "create_model": "facefeat_jax.factory",
     "list_models": "facefeat_jax.models.registry",
 }
 
-__all__ = ["Predictor", "Task", "UserError", "__version__", "create_model", "list_models"]
+__all__ = [
+    "Predictor",
+    "Task",
+    "UserError",
+    "__version__",
+    "add_architecture",
+    "add_task",
+    "create_model",
+    "list_models",
+]
 
 if TYPE_CHECKING:
     from facefeat_jax.errors import UserError
     from facefeat_jax.factory import create_model
-    from facefeat_jax.models.registry import list_models
+    from facefeat_jax.models.registry import add_architecture, list_models
     from facefeat_jax.prediction.predictor import Predictor
-    from facefeat_jax.tasks import Task
+    from facefeat_jax.tasks import Task, add_task
 
 
 def __getattr__(name: str) -> Any:

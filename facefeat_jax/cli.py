@@ -45,9 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_main(lambda: _run(list(sys.argv[1:] if argv is None else argv)))
 
 
-def command() -> NoReturn:
-    """Runs a command as the whole process: what `facefeat` is."""
-    end_process(main())
+def command(*words: str) -> NoReturn:
+    """Runs a command as the whole process: what `facefeat` is, and with `words` before its arguments each script."""
+    end_process(main([*words, *sys.argv[1:]]))
 
 
 def _run(arguments: list[str]) -> int:
@@ -79,7 +79,7 @@ class PrepareArguments:
 
     sources: tyro.conf.Positional[tuple[str, ...]]
     """Which data sets: fairface, glasses, apparel, or avatars (drawn here; needs no download)."""
-    from_: Annotated[Path | None, tyro.conf.arg(name="from", metavar="DIR")] = None
+    from_: Annotated[Path | None, tyro.conf.arg(name="from", aliases=["--downloads"], metavar="DIR")] = None
     """The download: its folder, or the zip itself. Of several: the folder that they lie in, each by its data set's name
     (fairface/ or fairface.zip)."""
     data_dir: Path | None = None

@@ -14,7 +14,7 @@ import tyro
 
 from facefeat_jax import kinds
 from facefeat_jax.errors import UserError, unknown
-from facefeat_jax.tasks import BASELINE_TASKS
+from facefeat_jax.tasks import BASELINE_TASKS, TASKS
 from facefeat_jax.types import MAX_IMAGE_SIZE, DecodePolicy, DType, MatmulPrecision
 
 # The least that each number may be.
@@ -116,7 +116,7 @@ class TrainConfig:
     learning_rate_schedule: Literal["constant", "cosine"] = "constant"
     """`cosine` rises linearly for `warmup_steps` and decays to zero at the last step."""
     warmup_steps: int = 0
-    """Steps of linear warm-up of the `cosine` schedule."""
+    """Steps of linear warm-up of the `cosine` schedule; at most half of the run's steps are taken for it."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
     """Where a loss is infinite or not a number: `stop` there, naming the pictures; or `skip` the step (and those whose
     gradients are not finite), which leaves the weights as they are, and say so."""
@@ -233,6 +233,31 @@ class TrainConfig:
         if self.resume and self.overwrite:
             raise UserError("--resume goes on with a run and --overwrite deletes it; give one of them")
 
+    def require_effect(self, steps: int | None = None) -> None:
+        """Refuses options of a new run that would change nothing; what an earlier version began with them stays.
+
+        Args:
+          steps: of the whole run, once they are known.
+
+        Raises:
+          UserError: there is such an option.
+        """
+        if self.warmup_steps and self.learning_rate_schedule == "constant":
+            raise UserError(
+                f"--warmup-steps {self.warmup_steps} needs a schedule that warms up; give --learning-rate-schedule "
+                "cosine, or --warmup-steps 0"
+            )
+        if steps is not None and self.warmup_steps >= steps and not self.smoke:
+            raise UserError(
+                f"--warmup-steps {self.warmup_steps} is not less than the {steps} steps of the run; give fewer (at "
+                "most half of the steps are taken for the warm-up), or more --epochs"
+            )
+        if self.colour_jitter and all(task in TASKS and TASKS[task].about_colour for task in self.tasks):
+            raise UserError(
+                f"--colour-jitter leaves pictures with a label that is a colour alone, and {', '.join(self.tasks)} is "
+                "all that is trained; give --colour-jitter 0"
+            )
+
     def to_json(self) -> dict[str, Any]:
         """Returns the fields as JSON values."""
         return json.loads(json.dumps(dataclasses.asdict(self), default=str))
@@ -268,8 +293,9 @@ def apply_smoke(config: TrainConfig) -> TrainConfig:
         return config
     from facefeat_jax.data.builders import is_drawn  # with TFDS, which reading a config does not need
 
-    default_run = load_recipe(config.recipe).run if config.recipe else None
-    return dataclasses.replace(
+    recipe = load_recipe(config.recipe) if config.recipe else None
+    default_run = recipe.run if recipe else None
+    shrunk = dataclasses.replace(
         config,
         # Not in the place of the real run, unless that was asked for.
         run=config.run if config.run != default_run else default_run.with_name(f"{default_run.name}-smoke"),
@@ -281,6 +307,23 @@ def apply_smoke(config: TrainConfig) -> TrainConfig:
         limit=min(config.limit or 44, 44),  # not a multiple of the batch: the short last batch is part of the path
         warmup_steps=min(config.warmup_steps, 2),
     )
+    if recipe:
+        _say_what_smoke_changes(config, recipe, shrunk)
+    return shrunk
+
+
+def _say_what_smoke_changes(asked: TrainConfig, recipe: TrainConfig, shrunk: TrainConfig) -> None:
+    """Says which values that were asked for are not taken; those of the recipe are what `smoke` is there to shrink."""
+    from facefeat_jax.progress import say
+
+    for name in ("sources", "image_size", "batch_size", "epochs", "limit", "warmup_steps"):
+        wanted, taken = getattr(asked, name), getattr(shrunk, name)
+        if wanted not in (taken, getattr(recipe, name)):
+            say(f"--smoke takes --{name.replace('_', '-')} {_shown(taken)} in place of {_shown(wanted)}")
+
+
+def _shown(value: Any) -> str:
+    return " ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _recipe_folder() -> Path:

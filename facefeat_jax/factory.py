@@ -111,8 +111,10 @@ def _file_of(architecture: Architecture, weights: str | Path) -> Path:
     entry = find_weights(architecture.name, weights)
     if entry is not None and (weights == "imagenet" or weights == entry.name):
         return weights_conversion.fetch(entry.name)
+    names = ", ".join(entry.name for entry in architecture.published) or "no published weights"
+    if weights == "imagenet":
+        raise UserError(f"there are no published weights for {architecture.name}; give random, or a file of your own")
     if str(weights) in WEIGHTS:
-        names = ", ".join(entry.name for entry in architecture.published)
         raise UserError(
             f"the weights {weights} are those of {WEIGHTS[str(weights)].architecture}, not of {architecture.name}, "
             f"which has {names}"

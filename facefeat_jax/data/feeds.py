@@ -223,7 +223,7 @@ def fill_table(chunks: Iterator[tuple[range, Any]], examples: Examples, layout: 
     shape = (own.stop - own.start, *layout.row_shape)
     rows = jnp.zeros(shape, described.rows.dtype, device=placement.local.table)
     for one, values in chunks:
-        rows = put(rows, values, np.int32(one.start - own.start))
+        rows = placement.in_turn(put(rows, values, np.int32(one.start - own.start)))
     labels = {
         task: placement.join(
             np.pad(examples.labels[task], (0, n - len(examples)), constant_values=UNKNOWN)[own], placement.table

@@ -36,6 +36,7 @@ class Placement:
         mine = [device for device in chosen if device.process_index == jax.process_index()]
         self._first = chosen.index(mine[0]) if mine else 0
         self.local: Placement = self if len(mine) == len(chosen) else Placement(mine)
+        self._one_at_a_time = len(mine) > 1 and mine[0].platform == "cpu"
 
     @property
     def num_devices(self) -> int:
@@ -64,6 +65,17 @@ class Placement:
         """
         each = count // self.num_devices
         return slice(self._first * each, (self._first + self.local.num_devices) * each)
+
+    def in_turn(self, results: Any) -> Any:
+        """Returns the results of a program over these devices; with several CPU devices, once all of them are there.
+
+        Every call of such a program passes through here, so that with several CPU devices no two are ever in flight at
+        once: where devices exchange values, each waits in a thread for the others, XLA has one thread for each core,
+        and the threads of two programs can wait for one another for good, which XLA ends after 40 s by ending the
+        process. JAX's `jax_cpu_enable_async_dispatch=False` does not prevent it. With one CPU device, and on
+        accelerators, which keep the order of programs themselves, nothing waits here.
+        """
+        return jax.block_until_ready(results) if self._one_at_a_time else results
 
     def split(self, batch: Any) -> Any:
         """Says, inside jit, that the arrays `[batch, ...]` of a step are split over the devices."""

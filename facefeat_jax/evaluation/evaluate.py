@@ -62,6 +62,7 @@ class Evaluator:
         after: str | None = None,
     ):
         self._heads = tuple(spec.classes)
+        self._placement = placement
         self._call = make_predict_call(make_predict_step(graphdef, spec, dtype, after=after), placement)
         self._program: Callable[..., Any] = partial(self._call, tasks=self._heads)
         self._examples = examples
@@ -109,7 +110,7 @@ class Evaluator:
         batches = []
         with Bar(title, len(pictures)) as bar:
             for step, batch in zip(steps, feed(steps, calls), strict=True):
-                batches.append(self._program(params, batch_stats, feed.table, batch))
+                batches.append(self._placement.in_turn(self._program(params, batch_stats, feed.table, batch)))
                 bar.advance(int(step.mask.sum()))
                 on_batch()
         read = jax.device_get(batches)

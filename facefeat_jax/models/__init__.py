@@ -17,7 +17,7 @@ from facefeat_jax.models.freezing import trained_parameters
 from facefeat_jax.models.head import Head
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, normalize
-from facefeat_jax.models.registry import list_models
+from facefeat_jax.models.registry import Architecture, add_architecture, list_models
 from facefeat_jax.models.resnet import (
     BasicBlock,
     Bottleneck,
@@ -33,6 +33,7 @@ from facefeat_jax.models.vit import VisionTransformer, vit_b_16, vit_b_32, vit_l
 __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
+    "Architecture",
     "BasicBlock",
     "BatchNorm",
     "Bottleneck",
@@ -42,6 +43,7 @@ __all__ = [
     "ResNet",
     "VisionTransformer",
     "abstract",
+    "add_architecture",
     "efficientnet_b0",
     "efficientnet_b1",
     "efficientnet_b2",

@@ -56,16 +56,16 @@ def overview(described: list[dict[str, Any]]) -> str:
     """Returns a line for each architecture, with the weights that `--weights imagenet` means."""
     rows = [("name", "parameters", "multiply-adds", "features", "pixels", "top-1", "weights")]
     for one in described:
-        default = one["weights"][0]
+        default = one["weights"][0] if one["weights"] else None
         rows.append(
             (
                 one["name"],
                 f"{one['parameters'] / 1e6:.1f} M",
                 f"{one['multiply_adds'] / 1e9:.2f} G",
                 str(one["features"]),
-                str(default["image_size"]),
-                f"{default['top1']:.2f} %",
-                default["name"],
+                str(one["image_size"]),
+                f"{default['top1']:.2f} %" if default else "",
+                default["name"] if default else "none published",
             )
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -98,6 +98,8 @@ def details(one: dict[str, Any]) -> str:
         f"  stages: {' '.join(one['stages'])}",
         f"  last block (`--trainable last`): {' '.join(one['last'])}",
     ]
+    if not one["weights"]:
+        lines.append("  no weights are published for it: --weights random, or a file")
     for entry in one["weights"]:
         size = f"{entry['size']:,} bytes" if entry["size"] else f"{entry['mebibytes']} MiB"
         digest = entry["sha256"] or f"{entry['name'].rpartition('-')[2]}... (the digits that torchvision publishes)"

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facefeat_jax.errors import unknown
+from facefeat_jax.errors import UserError, unknown
 from facefeat_jax.models import efficientnet, resnet, vit
 from facefeat_jax.models.efficientnet import EfficientNet
 from facefeat_jax.models.published import PublishedWeights, find_weights, weights_of
 from facefeat_jax.models.resnet import ResNet
 from facefeat_jax.models.trunk import Stages, Trunk
 from facefeat_jax.models.vit import VisionTransformer
+
+_USUAL_SIZE = 224
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,13 @@ class Architecture:
 
     @property
     def published(self) -> tuple[PublishedWeights, ...]:
-        """The weights that are published for it; the first are those of `weights="imagenet"`."""
+        """The weights that are published for it, if any; the first are those of `weights="imagenet"`."""
         return weights_of(self.name)
 
     @property
     def image_size(self) -> int:
-        """Side in pixels of the square pictures that its ImageNet weights are at home with."""
-        return self.published[0].image_size
+        """Side in pixels of the square pictures that its ImageNet weights are at home with; without any, 224."""
+        return self.published[0].image_size if self.published else _USUAL_SIZE
 
     def build_for(self, weights: str | Path, **options: Any) -> Trunk:
         """Makes the trunk that weights fit; `options` are `TrunkOptions`.
@@ -113,6 +115,17 @@ ARCHITECTURES: dict[str, Architecture] = {
         ),
     )
 }
+
+
+def add_architecture(architecture: Architecture) -> Architecture:
+    """Puts a trunk of your own into the table, for this process: `--trunk`, `create_model` and runs know it by name.
+
+    Raises:
+      UserError: there is another one of that name.
+    """
+    if ARCHITECTURES.setdefault(architecture.name, architecture) != architecture:
+        raise UserError(f"there is a trunk {architecture.name!r} already; give yours another name")
+    return architecture
 
 
 def list_models() -> list[str]:

@@ -174,7 +174,8 @@ class Predictor:
             padded = self._placement.round_up(min(self._batch_size, 1 << (len(pixels) - 1).bit_length()))
             batch = np.stack(pixels + [pixels[0]] * (padded - len(pixels)))
             rows = jax.device_put(batch, self._placement.table)
-            logits = self._step(self._params, self._batch_stats, rows, tasks=tuple(self.spec.classes))
+            tasks = tuple(self.spec.classes)
+            logits = self._placement.in_turn(self._step(self._params, self._batch_stats, rows, tasks=tasks))
             classes = {
                 task: probabilities(np.asarray(value)[: len(pixels)] / self._calibration[task].temperature)
                 for task, value in logits.items()

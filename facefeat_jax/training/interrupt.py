@@ -74,5 +74,6 @@ class Told:
         if not self._placement.is_shared:
             return self._watch.received
         own = np.full(self._placement.local.num_devices, self._watch.received or 0, np.int32)
-        self._asked.append(self._greatest(self._placement.join(own, self._placement.table)))
+        greatest = self._greatest(self._placement.join(own, self._placement.table))
+        self._asked.append(self._placement.in_turn(greatest))
         return (int(self._asked.popleft()) or None) if len(self._asked) > _LATER else None

@@ -84,6 +84,8 @@ def train(config: TrainConfig) -> dict[str, Any]:
         get_task(task)  # a run that was trained elsewhere may have tasks that are not in this table; a new one may not
     if config.resume:
         config = automatic.as_before(config, run_folder.read_config(config.run))
+    else:
+        config.require_effect()
     config = automatic.choose_dtype(config)
     set_numerics(config.dtype, config.param_dtype, config.matmul_precision)
     # Everything that can be refused is looked at before the run folder is touched.
@@ -91,6 +93,10 @@ def train(config: TrainConfig) -> dict[str, Any]:
         _check_run_folder(config)
     placement = Placement()
     data = open_data(config, padded_size=placement.round_up(config.batch_size))
+    if not config.resume:
+        config.require_effect(len(data.stream))
+        if 0 < len(data.stream) // 2 < config.warmup_steps:
+            say(f"warm-up: {len(data.stream) // 2} steps in place of {config.warmup_steps}, half of the run's")
     spec = ModelSpec.following(
         config.trunk,
         data.classes,
@@ -319,6 +325,9 @@ class _Run:
             # The model was made with random weights; those of the frozen stages are in the checkpoint.
             self.prefix.use(*self._own_copies())
         say(f"going on from step {step} of {len(self.stream)}")
+        before, now = about.get("devices"), environment.device_names()
+        if before not in (None, now):
+            say(f"the run was trained on {before} so far, now on {now}: the last digits of its results may differ")
         return step
 
     def _own_copies(self) -> tuple[Any, Any]:
@@ -329,7 +338,12 @@ class _Run:
 
     def save(self) -> None:
         """Starts to write a checkpoint; all figures up to it have been flushed."""
-        about = {"spec": self.spec.to_json(), "history": self.history, "seconds": self._seconds()}
+        about = {
+            "spec": self.spec.to_json(),
+            "history": self.history,
+            "seconds": self._seconds(),
+            "devices": environment.device_names(),
+        }
         best = checkpoints.best_step(self.history, len(self.config.tasks)) if self.config.keep_best else None
         self.logs.sync()  # before: a run that goes on from the checkpoint has no other source of the lines up to it
         self.checkpoints.save(self.state, about, best=best)
@@ -408,7 +422,7 @@ class _Run:
         with Bar(self._title(one), one.num_pictures, completed=done) as bar:
             for call in calls:
                 program = self.programs.get((call.tasks, call.num_steps))
-                self.state, metrics = program(self.state, feed.table, next(batches))
+                self.state, metrics = self.placement.in_turn(program(self.state, feed.table, next(batches)))
                 # The figures come when they are there: nothing here waits for the step that was just begun.
                 jax.tree.map(lambda value: value.copy_to_host_async(), metrics)
                 self._pending.append((call, one, metrics))

@@ -157,15 +157,17 @@ class Prefix:
           program: what `lower` compiles to.
         """
         starts = range(0, len(images), self._batch_size)
-        return jnp.concatenate([self._outputs_of_batch(images[at : at + self._batch_size], program) for at in starts])
+        made = [self._outputs_of_batch(images[at : at + self._batch_size], program) for at in starts]
+        return self._placement.in_turn(jnp.concatenate(made))
 
     def _outputs_of_batch(self, images: np.ndarray, program: Any) -> jax.Array:
         """Returns what becomes of pictures, as many as the batch or fewer."""
         n = len(images)
         if n < self._batch_size:
             images = np.concatenate([images, np.zeros((self._batch_size - n, *images.shape[1:]), np.uint8)])
-        made = program(self._params, self._batch_stats, jax.device_put(images, self._placement.table))
-        return made if n == self._batch_size else made[:n]
+        images = jax.device_put(images, self._placement.table)
+        made = self._placement.in_turn(program(self._params, self._batch_stats, images))
+        return made if n == self._batch_size else self._placement.in_turn(made[:n])
 
     def stored(
         self, examples: Examples, examples_key: str, source: ExampleRows, root: Path, program: Callable[[], Any]

@@ -145,3 +145,13 @@ def test_the_launcher_says_which_process_died_and_the_run_goes_on(avatars_dir, t
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert json.loads((tmp_path / "run" / "results.json").read_text())["steps"] == 12
+
+
+@pytest.mark.slow
+def test_no_two_programs_over_several_cpu_devices_are_in_flight_at_once(avatars_dir, tmp_path):
+    """XLA's threads, of which there is one for each core, would wait for one another for good."""
+    command = [sys.executable, str(HERE / "in_turn.py"), str(avatars_dir), str(tmp_path / "run")]
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(command, env=environment, cwd=HERE.parents[1], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.splitlines()[-1]) > 30
