@@ -74,7 +74,7 @@ def read(
             # Mapped, not read: what is no file of weights (a data set's archive, a video) costs only its first page.
             data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
             if data[:4] == b"PK\x03\x04" or data[:4] == b"PK\x05\x06":
-                tensors = torch_files.read_zip(file, size, reading)
+                tensors = torch_files.read_zip(file, data, reading)
             else:
                 tensors = _reader(data)(data, reading)
             named = unwrapped(tensors, reading)

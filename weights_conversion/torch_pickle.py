@@ -189,6 +189,7 @@ _SIZED = {
 }
 # torch's files take some forty steps a tensor. A step may take a hundred bytes of memory for one byte of the file.
 _MOST_STEPS = 2_000_000
+MOST_PICKLE = 1 << 28  # bytes; elements of tensors are no part of it
 # Beyond it, whole numbers of one hash are easily found, and a dict of many of those takes time without end.
 _MOST_KEY = 2**60
 
@@ -201,15 +202,16 @@ _ATTACKS = (
     "builtins __builtin__"
 )
 _PLAIN_BUILTINS = (
-    "object set frozenset complex bytearray bytes slice range list dict tuple str unicode int long float bool type"
+    "object set frozenset complex bytearray bytes slice range xrange list dict tuple str unicode int long float bool "
+    "type Exception ValueError TypeError KeyError RuntimeError"
 )
 
 
 class Steps:
-    """How many steps the pickles of one file may still take."""
+    """How many steps the pickles of one file may still take, and how many of their bytes may be copied."""
 
     def __init__(self) -> None:
-        self.left = _MOST_STEPS
+        self.left, self.bytes = _MOST_STEPS, MOST_PICKLE
 
 
 def load(
@@ -259,6 +261,9 @@ class _Machine:
     def take(self, count: int) -> bytes:
         if count > len(self.data) - self.at:
             raise UnreadableError("its pickle ends too early", CUT_SHORT)
+        self.steps.bytes -= count
+        if self.steps.bytes < 0:
+            raise UnreadableError("its pickle holds more than that of any model")
         self.at += count
         return bytes(self.data[self.at - count : self.at])
 
