@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+from pathlib import Path
 
 import pytest
 
@@ -92,3 +94,22 @@ def test_a_figure_contradicts_nothing():
     assert figures.decimals_apart(0.0532, 0.0528) == 2
     assert figures.decimals_apart(0.0532, 0.0532) == figures.decimals_apart(0.1, 0.2) == 1
     assert figures.count(1, "picture") == "1 picture" and figures.count(0, "picture") == "0 pictures"
+
+
+def test_each_format_is_written_in_one_place():
+    """Whoever writes a table, a page or a message anew takes the escaping with it."""
+    package = Path(figures.__file__).parent
+    sources = {
+        str(path.relative_to(package)): path.read_text()
+        for path in package.rglob("*.py")
+        if path.relative_to(package).parts[0] != "benchmarking"
+    }
+
+    def holding(pattern: str) -> set[str]:
+        return {name for name, text in sources.items() if re.search(pattern, text)}
+
+    assert holding(r"csv\.(writer|DictWriter)") == {"tables.py"}
+    assert holding(r"csv\.(reader|DictReader)") == {"tables.py", "data/dataset.py", "prediction/stream.py"}
+    assert holding(r"\bprint\(") == {"cli.py", "errors.py", "progress.py"}
+    assert holding(r"jinja2\.Environment|\bMarkup\b") == {"evaluation/report.py"}
+    assert holding(r"Console\(") == {"progress.py"}
