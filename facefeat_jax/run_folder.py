@@ -29,7 +29,8 @@ METRICS = "metrics.jsonl"
 RESULTS = "results.json"
 REPORT = "report.html"
 CURVES = "curves.png"
-CALIBRATION = "calibration.json"
+CALIBRATION = "calibration"
+OLD_CALIBRATION = "calibration.json"  # of versions that kept one for the whole run
 MODEL_CARD = "model-card.md"
 EVALUATION = "evaluation"
 AUDIT = "audit"
@@ -165,10 +166,10 @@ def clear(folder: Path) -> None:
     """
     try:
         others = [path.name for path in folder.glob(f"{EVALUATION}-*")]  # on other data
-        for name in (checkpoints.FOLDER, TENSORBOARD, EVALUATION, AUDIT, *others):
+        for name in (checkpoints.FOLDER, TENSORBOARD, EVALUATION, AUDIT, CALIBRATION, *others):
             if (folder / name).exists():
                 shutil.rmtree(folder / name)
-        for name in (METRICS, RESULTS, REPORT, CURVES, CALIBRATION, MODEL_CARD, DATA, PICTURES):
+        for name in (METRICS, RESULTS, REPORT, CURVES, OLD_CALIBRATION, MODEL_CARD, DATA, PICTURES):
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{folder} can't be overwritten ({error}); give --run another folder") from error

@@ -10,7 +10,7 @@ from typing import Any
 
 from facefeat_jax.errors import UserError
 from facefeat_jax.evaluation.answers import Answers
-from facefeat_jax.evaluation.bootstrap import Interval, resampled_shares, share_interval
+from facefeat_jax.evaluation.bootstrap import Interval, mean_interval, resampled_shares, share_interval
 from facefeat_jax.evaluation.calibration import (
     ERROR_RATE,
     Bin,
@@ -23,7 +23,7 @@ from facefeat_jax.evaluation.calibration import (
     reliability,
 )
 from facefeat_jax.evaluation.evaluate import RunAnswers, answers_of_run, head_results
-from facefeat_jax.evaluation.metrics import HeadResult, predicted, probabilities
+from facefeat_jax.evaluation.metrics import HeadResult, losses, predicted, probabilities
 from facefeat_jax.evaluation.scores import HeadScores, head_scores
 from facefeat_jax.evaluation.slices import Slicing, slice_head
 from facefeat_jax.run_folder import EVALUATION, write_file, write_json
@@ -48,6 +48,8 @@ class CalibrationCheck:
       coverage: the share that gets one at the threshold; None where there is none.
       accuracy: of those answers; None where there are none.
       interval: its 95% interval.
+      loss_change: what the temperature adds to the mean loss; 0 where there is none.
+      loss_change_interval: its 95% interval, of the same pictures before and after; None where there is no temperature.
     """
 
     fitted: HeadCalibration
@@ -59,6 +61,21 @@ class CalibrationCheck:
     coverage: float | None
     accuracy: float | None
     interval: Interval | None
+    loss_change: float
+    loss_change_interval: Interval | None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What has to be known of the calibration, among it that the temperature makes the loss worse."""
+        if self.loss_change <= 0 or self.loss_change_interval is None:
+            return self.fitted.notes
+        low, high = self.loss_change_interval
+        losses_of = [scores.values["loss"] or 0.0 for scores in (self.before, self.after)]
+        worse = (
+            f"the temperature makes the loss of pictures that it was not fitted on worse: {losses_of[0]:.4g} to "
+            f"{losses_of[1]:.4g}, by {self.loss_change:.2g} (95% interval of the difference {low:.2g} to {high:.2g})"
+        )
+        return (*self.fitted.notes, worse)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the fields as JSON values; of `before` and `after` what a temperature changes."""
@@ -78,6 +95,9 @@ class CalibrationCheck:
             "coverage": self.coverage,
             "accuracy_of_answers": self.accuracy,
             "interval_of_answers": list(self.interval) if self.interval else None,
+            "loss_change": self.loss_change,
+            "interval_of_loss_change": list(self.loss_change_interval) if self.loss_change_interval else None,
+            "notes": list(self.notes),
         }
 
 
@@ -200,6 +220,7 @@ def _check(answers: Answers, task: str, fitted: HeadCalibration) -> CalibrationC
     before, after = (head_scores(values, labels, units, classes) for values in (logits, scaled))
     probability = probabilities(scaled)
     confidence, right = probability.max(axis=1), predicted(logits) == labels
+    changes = losses(scaled, labels) - losses(logits, labels)
     coverage = accuracy = interval = None
     if fitted.threshold is not None or fitted.never_sure:
         answered = ~fitted.unsure(confidence)
@@ -218,6 +239,8 @@ def _check(answers: Answers, task: str, fitted: HeadCalibration) -> CalibrationC
         coverage,
         accuracy,
         interval,
+        float(changes.mean()),
+        mean_interval(changes, units) if fitted.temperature != 1 else None,
     )
 
 
@@ -267,7 +290,7 @@ def assess_run(
     if own:
         calibration: Calibration | None = calibrate(found.answers, step=found.run.step, error_rate=error_rate)
     else:
-        calibration = Calibration.read(folder, step=found.run.step)
+        calibration = Calibration.read(folder, step=found.run.step, tasks=found.run.spec.classes)
     names = tuple(sources or found.config.sources)
     assessment = assess(found.answers, calibration, data=names, batch_size=found.config.batch_size, on_part=own)
     return RunAssessment(found, calibration, dataclasses.replace(assessment, notes=found.notes))

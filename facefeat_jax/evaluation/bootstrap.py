@@ -60,6 +60,13 @@ def percentile_interval(values: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(values).any(axis=0), ends, np.nan)
 
 
+def mean_interval(values: np.ndarray, units: np.ndarray) -> Interval:
+    """Returns the interval of the mean of `values` `[n]` (differences of the same pictures, say); see `Resamples`."""
+    means = [weights @ values / weights.sum(axis=1) for weights in Resamples(units)]
+    low, high = percentile_interval(np.concatenate(means))
+    return float(low), float(high)
+
+
 def resampled_shares(hits: np.ndarray, units: np.ndarray, *, seed: int = 0) -> tuple[np.ndarray, int]:
     """Returns the share of hits in `RESAMPLES` resamples of pictures, and of how many units the pictures are.
 

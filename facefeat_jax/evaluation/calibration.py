@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.stats import beta
 
+from facefeat_jax import checked_json, kinds
 from facefeat_jax.errors import UserError
 from facefeat_jax.evaluation.answers import Answers
 from facefeat_jax.evaluation.metrics import losses, predicted, probabilities
-from facefeat_jax.run_folder import CALIBRATION, write_json
+from facefeat_jax.run_folder import CALIBRATION, OLD_CALIBRATION, write_json
 
 NUM_BINS = 15
 """Of equal width, as in the paper above."""
@@ -37,7 +37,7 @@ CONFIDENCE = 0.95
 LEAST = 20
 """Pictures that it takes to fit a temperature."""
 
-_FORMAT = 1
+_FOLDS = 10
 _LIMITS = (0.1, 10.0)  # of temperatures: beyond them the loss is flat, and the fit follows single pictures
 
 
@@ -70,7 +70,7 @@ class HeadCalibration:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The calibration of a run: `calibration.json` in its folder.
+    """The calibration of a run's checkpoint: `calibration/STEP.json` in its folder.
 
     Attributes:
       step: of the checkpoint that it belongs to.
@@ -86,31 +86,43 @@ class Calibration:
         return {task: head.temperature for task, head in self.heads.items()}
 
     def write(self, run: Path) -> Path:
-        """Writes it into a run folder."""
+        """Writes it into a run folder, in place of one of the same checkpoint."""
         heads = {task: dataclasses.asdict(head) for task, head in self.heads.items()}
-        return write_json(run / CALIBRATION, {"format": _FORMAT, "step": self.step, "heads": heads})
+        return write_json(_path(run, self.step), checked_json.with_digest({"step": self.step, "heads": heads}))
 
     @classmethod
-    def read(cls, run: Path, *, step: int) -> Calibration | None:
-        """Reads that of a run's checkpoint; None where there is none, or it belongs to another step.
+    def read(cls, run: Path, *, step: int, tasks: Collection[str] | None = None) -> Calibration | None:
+        """Reads that of a run's checkpoint; None where there is none.
+
+        Args:
+          run: the run folder.
+          step: of the checkpoint.
+          tasks: the model's heads.
 
         Raises:
-          UserError: the file can't be read.
+          UserError: the file can't be read, is not what was written, or is of other heads.
         """
-        path = run / CALIBRATION
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            if values["format"] != _FORMAT:
-                raise ValueError(f"format {values['format']}, this version reads {_FORMAT}")
-            heads = {task: _head(head) for task, head in values["heads"].items()}
-            found = cls(int(values["step"]), heads)
-        except FileNotFoundError:
+        # An earlier version kept one for the whole run; `open_run` says of such a run that its files can't be checked.
+        path = next((path for path in (_path(run, step), run / OLD_CALIBRATION) if path.exists()), None)
+        if path is None:
             return None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        try:
+            found = cls._of(checked_json.read_checked(path).content)
+            if path.name != OLD_CALIBRATION and found.step != step:
+                raise ValueError(f"it is of step {found.step}")
+            if tasks is not None and (others := found.heads.keys() - set(tasks)):
+                raise ValueError(f"it has a head {min(others)!r:.40}, which the model has not")
+        except (OSError, ValueError) as error:
             raise UserError(
                 f"{path} can't be read ({error}); delete it, or make it again with facefeat evaluate {run}"
             ) from error
         return found if found.step == step else None
+
+    @classmethod
+    def _of(cls, values: Mapping[str, Any]) -> Calibration:
+        if values.keys() != {"step", "heads"} or kinds.fault(values["step"], int) or kinds.fault(values["heads"], dict):
+            raise ValueError("it is not a calibration")
+        return cls(values["step"], {task: _head(task, head) for task, head in values["heads"].items()})
 
 
 def heads_to_json(heads: Mapping[str, HeadCalibration]) -> dict[str, Any]:
@@ -126,27 +138,25 @@ def heads_from_json(values: Any) -> dict[str, HeadCalibration]:
     """
     if not isinstance(values, dict):
         raise ValueError("the calibration is no object")
-    return {task: _head(head) for task, head in values.items()}
+    return {task: _head(task, head) for task, head in values.items()}
 
 
-def _head(values: Any) -> HeadCalibration:
-    fields = {field.name for field in dataclasses.fields(HeadCalibration)}
-    if not isinstance(values, dict) or values.keys() != fields:
-        raise ValueError(f"the calibration of a head has other fields than {', '.join(sorted(fields))}")
-    if not _is_within(values["temperature"], 1e-3, 1e3):
-        raise ValueError(f"a temperature of {values['temperature']!r:.40}")
-    for name in ("threshold", "error_rate"):
-        if not (name == "threshold" and values[name] is None) and not _is_within(values[name], 0, 1):
-            raise ValueError(f"{name} is {values[name]!r:.40}, which is no share")
-    if type(values["n"]) is not int or values["n"] < 0 or type(values["never_sure"]) is not bool:
-        raise ValueError("the calibration of a head counts no pictures")
-    if not isinstance(values["notes"], list) or not all(isinstance(note, str) for note in values["notes"]):
-        raise ValueError("the notes of a calibration are no list of texts")
-    return HeadCalibration(**{**values, "notes": tuple(values["notes"])})
+def _path(run: Path, step: int) -> Path:
+    return run / CALIBRATION / f"{step}.json"
 
 
-def _is_within(value: Any, low: float, high: float) -> bool:
-    return type(value) in (int, float) and low <= value <= high
+def _head(task: str, values: Any) -> HeadCalibration:
+    fields = get_type_hints(HeadCalibration)
+    if not isinstance(values, dict) or values.keys() != fields.keys():
+        raise ValueError(f"the {task} head's is not that of a head")
+    for name, kind in fields.items():
+        if wanted := kinds.fault(values[name], kind):
+            raise ValueError(f"{name} of {task} should be {wanted}, is {values[name]!r:.40}")
+    head = HeadCalibration(**{**values, "notes": tuple(values["notes"])})
+    (low, high), threshold = _LIMITS, 0.0 if head.threshold is None else head.threshold
+    if not (low <= head.temperature <= high and 0 <= threshold <= 1 and 0 < head.error_rate <= 1 and head.n >= 0):
+        raise ValueError(f"the {task} head's has a figure that can't be, among {values!r:.120}")
+    return head
 
 
 def fitting_part(units: np.ndarray) -> np.ndarray:
@@ -173,12 +183,24 @@ def calibrate(answers: Answers, *, step: int, error_rate: float = ERROR_RATE) ->
     if not 0 < error_rate <= 1:
         raise UserError(f"--error-rate is a share of answers, more than 0 and at most 1, got {error_rate}")
     fitted = answers.select(fitting_part(answers.units))
-    heads = {task: calibrate_head(*fitted.labelled(task), error_rate=error_rate) for task in answers.classes}
+    heads = {}
+    for task in answers.classes:
+        units = fitted.units[fitted.labels[task] >= 0]
+        heads[task] = calibrate_head(*fitted.labelled(task), units=units, error_rate=error_rate)
     return Calibration(step, heads)
 
 
-def calibrate_head(logits: np.ndarray, labels: np.ndarray, *, error_rate: float = ERROR_RATE) -> HeadCalibration:
-    """Fits the temperature of a head, then its threshold, on logits `[n, outputs]` and labels `[n]`."""
+def calibrate_head(
+    logits: np.ndarray, labels: np.ndarray, *, units: np.ndarray | None = None, error_rate: float = ERROR_RATE
+) -> HeadCalibration:
+    """Fits the temperature of a head, then its threshold.
+
+    Args:
+      logits: `[n, outputs]`.
+      labels: `[n]`.
+      units: `[n]`, the name of what each picture belongs to (a person); the default is a unit for each picture.
+      error_rate: the share of wrong answers that is wanted at most.
+    """
     if len(labels) < LEAST:
         return HeadCalibration(
             error_rate=error_rate,
@@ -192,7 +214,14 @@ def calibrate_head(logits: np.ndarray, labels: np.ndarray, *, error_rate: float 
         notes.append("no mistake on the pictures to fit on: nothing shows how far its probabilities can be believed")
     else:
         temperature = fit_temperature(logits, labels)
-        if temperature in _LIMITS:
+        before, after = float(losses(logits, labels).mean()), cross_fitted_loss(logits, labels, units)
+        if after >= before:
+            temperature = 1.0
+            notes.append(
+                f"no temperature: fitted on nine tenths of the pictures at a time, it changed the loss on the others "
+                f"from {before:.4g} to {after:.4g}"
+            )
+        elif temperature in _LIMITS:
             notes.append(f"the temperature stands at its limit, {temperature:g}")
     confidence = probabilities(logits / temperature).max(axis=1)
     threshold = choose_threshold(confidence, right, error_rate)
@@ -225,6 +254,22 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
         if abs(at - limit) < 1e-3:
             return value
     return math.exp(at)
+
+
+def cross_fitted_loss(logits: np.ndarray, labels: np.ndarray, units: np.ndarray | None = None) -> float:
+    """Returns the mean loss where each picture's temperature is fitted without it: what a temperature is worth.
+
+    In ten parts, each of which has whole units; arguments as for `calibrate_head`.
+    """
+    names, unit_of = np.unique(np.arange(len(labels)) if units is None else units, return_inverse=True)
+    folds = np.array([hashlib.sha256(str(name).encode()).digest()[1] % _FOLDS for name in names.tolist()])[unit_of]
+    total = 0.0
+    for fold in np.unique(folds):
+        others, held_out = folds != fold, folds == fold
+        right = predicted(logits[others]) == labels[others]
+        temperature = 1.0 if right.all() else fit_temperature(logits[others], labels[others])
+        total += float(losses(logits[held_out] / temperature, labels[held_out]).sum())
+    return total / len(labels)
 
 
 def choose_threshold(confidence: np.ndarray, right: np.ndarray, error_rate: float) -> float | None:

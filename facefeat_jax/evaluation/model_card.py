@@ -125,4 +125,4 @@ def _calibration(task: str, assessment: Assessment) -> Markdown:
             f"{format_accuracy(check.coverage)} of them, "
             f"{format_accuracy(check.accuracy)} rightly"
         )
-    return filled("**{}**: {}", task, "; ".join([told, *fitted.notes]))
+    return filled("**{}**: {}", task, "; ".join([told, *check.notes]))

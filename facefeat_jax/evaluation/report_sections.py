@@ -225,7 +225,7 @@ def _calibration(task: str, check: CalibrationCheck, series: Mapping[str, int]) 
         "n_reported": f"{check.before.n:,}",
         "rows": rows,
         "answer": answer,
-        "notes": list(fitted.notes),
+        "notes": list(check.notes),
         "figures": [
             {
                 "title": f"{task}: how often it is right",

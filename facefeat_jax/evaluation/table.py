@@ -123,7 +123,7 @@ def gaps_told(assessment: Assessment) -> list[str]:
             told.append(f"{task}: no gap between groups is larger than chance makes it")
         told += [f"{task}: {note}" for note in scores.notes]
         if (check := assessment.calibration.get(task)) is not None:
-            told += [f"{task}: {note}" for note in check.fitted.notes]
+            told += [f"{task}: {note}" for note in check.notes]
     return told
 
 

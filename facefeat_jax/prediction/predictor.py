@@ -124,7 +124,7 @@ class Predictor:
           UserError: the folder is not a run, or holds no checkpoint that can be read.
         """
         opened = open_run(Path(run), checkpoint)
-        calibration = Calibration.read(Path(run), step=opened.step)
+        calibration = Calibration.read(Path(run), step=opened.step, tasks=opened.spec.classes)
         return cls(
             opened.model, opened.spec, batch_size=batch_size, threads=threads, calibration=calibration, explain=explain
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -19,6 +20,8 @@ from facefeat_jax.evaluation.assessment import assess, largest_gaps
 from facefeat_jax.evaluation.calibration import Calibration, HeadCalibration, calibrate, fitting_part
 from facefeat_jax.evaluation.scores import METRICS
 from facefeat_jax.evaluation.table import gaps_told, scores_table
+from facefeat_jax.run_folder import read_config, write_config
+from facefeat_jax.training import about as about_item
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +34,7 @@ def run(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def evaluated(run: Path) -> Path:
-    for name in ("calibration.json", "report.html", "model-card.md"):
+    for name in ("calibration/12.json", "report.html", "model-card.md"):
         (run / name).unlink(missing_ok=True)
     assert main(["evaluate", str(run), "--error-rate", "0.2"]) == 0
     return run
@@ -70,19 +73,19 @@ def test_evaluate_leaves_json_csv_calibration_report_and_model_card(evaluated: P
 
 def test_other_data_are_kept_apart_and_the_runs_calibration_is_applied(evaluated: Path, avatars_dir, capsys) -> None:
     # The same pictures under another name would need another data set; a run of other sources takes these as foreign.
-    config = json.loads((evaluated / "config.json").read_text())
-    before = (evaluated / "calibration.json").read_bytes()
-    (evaluated / "config.json").write_text(json.dumps({**config, "sources": ["glasses"]}))
+    config = read_config(evaluated)
+    before = (evaluated / "calibration" / "12.json").read_bytes()
+    write_config(evaluated, dataclasses.replace(config, sources=("glasses",)))
     try:
         argv = ["evaluate", str(evaluated), "--data", "avatars", "--data-dir", str(avatars_dir), "--json"]
         assert main(argv) == 0
     finally:
-        (evaluated / "config.json").write_text(json.dumps(config))
+        write_config(evaluated, config)
     found = json.loads(capsys.readouterr().out)
     assert not found["calibrated_on_part"]
     assert found["heads"]["shirt"]["calibration"]["n_reported"] == 20
     assert (evaluated / "evaluation-avatars" / "evaluation.json").exists()
-    assert (evaluated / "calibration.json").read_bytes() == before
+    assert (evaluated / "calibration" / "12.json").read_bytes() == before
 
 
 def test_predict_applies_temperature_and_threshold(run: Path, tmp_path: Path, capsys) -> None:
@@ -92,7 +95,7 @@ def test_predict_applies_temperature_and_threshold(run: Path, tmp_path: Path, ca
         draw(9, number).image.save(pictures[-1])
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
-    (copy / "calibration.json").unlink(missing_ok=True)
+    (copy / "calibration" / "12.json").unlink()
     plain = Predictor.from_run(copy).predict(pictures)
     least = sorted(one.heads["gender"].probability for one in plain)
     heads = {"shirt": HeadCalibration(temperature=4.0), "gender": HeadCalibration(threshold=(least[1] + least[2]) / 2)}
@@ -111,6 +114,7 @@ def test_predict_applies_temperature_and_threshold(run: Path, tmp_path: Path, ca
     rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
     assert [row["gender_unsure"] for row in rows].count("yes") == 2
     # A calibration of other weights is none.
+    (copy / "calibration" / "12.json").unlink()
     Calibration(11, heads).write(copy)
     again = Predictor.from_run(copy).predict(pictures)
     assert [one.heads["shirt"].probability for one in again] == [one.heads["shirt"].probability for one in plain]
@@ -140,6 +144,53 @@ def test_calibration_is_checked_on_the_other_part(made_answers) -> None:
     lines = scores_table(made.scores).splitlines()
     assert lines[2].split()[0] == "gender" and lines[2].split()[-1] == "400"
     json.dumps(made.to_json(), allow_nan=False)
+
+
+def test_a_temperature_that_makes_other_pictures_worse_is_reported_with_a_paired_interval(made_answers) -> None:
+    answers = made_answers(wrong=0.5)
+    calibration = calibrate(answers, step=1)
+    assert calibration.heads["gender"].temperature > 1.5
+    helped = assess(answers, calibration, data=("made",), batch_size=32, on_part=True).calibration["gender"]
+    low, high = helped.loss_change_interval
+    assert low < helped.loss_change < high < 0 and helped.notes == helped.fitted.notes
+    # On the reported part the head is right and not as sure as it could be.
+    other = ~fitting_part(answers.units)
+    sign = 2.0 * answers.labels["gender"][other] - 1
+    answers.logits["gender"][other] = (sign * np.abs(answers.logits["gender"][other, 0]))[:, None]
+    made = assess(answers, calibration, data=("made",), batch_size=32, on_part=True)
+    told = " ".join(gaps_told(made))
+    assert "the temperature makes the loss of pictures that it was not fitted on worse" in told
+    found = json.loads(json.dumps(made.to_json(), allow_nan=False))["heads"]["gender"]["calibration"]
+    low, high = found["interval_of_loss_change"]
+    assert 0 < low < found["loss_change"] < high
+    assert found["loss_change"] == pytest.approx(found["after"]["loss"] - found["before"]["loss"])
+    # Of the same pictures before and after: narrower than the two apart.
+    apart = [found[when]["intervals"]["loss"] for when in ("before", "after")]
+    assert high - low < max(ends[1] - ends[0] for ends in apart)
+
+
+def test_evaluating_the_best_checkpoint_leaves_the_newest_ones_calibration(trained_run, tmp_path, capsys) -> None:
+    copy, picture = tmp_path / "run", tmp_path / "0.png"
+    shutil.copytree(trained_run, copy)
+    draw(9, 0).image.save(picture)
+    newest = copy / "checkpoints" / "12"
+    about = about_item.read(newest).content
+    for entry in about["history"]:
+        entry["accuracy"] = float(entry["epoch"] == 1)  # as if the first epoch had been the best
+    about_item.replace(newest, about, about["digests"])
+    Calibration(12, {"shirt": HeadCalibration(temperature=4.0)}).write(copy)
+
+    def predicted() -> str:
+        assert main(["predict", str(copy), str(picture), "--format", "csv"]) == 0
+        return capsys.readouterr().out
+
+    before = predicted()
+    assert main(["evaluate", str(copy), "--checkpoint", "best"]) == 0
+    capsys.readouterr()
+    assert predicted() == before
+    assert sorted(path.name for path in (copy / "calibration").iterdir()) == ["12.json", "6.json"]
+    (copy / "calibration" / "12.json").unlink()
+    assert predicted() != before
 
 
 def test_one_class_only_is_said_and_no_nan_is_printed(made_answers, capsys) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from facefeat_jax.evaluation.calibration import (
     calibration_error,
     choose_threshold,
     coverage_curve,
+    cross_fitted_loss,
     fit_temperature,
     fitting_part,
     least_pictures,
@@ -154,17 +156,88 @@ def test_only_the_fitting_part_is_looked_at(made_answers) -> None:
             calibrate(answers, step=7, error_rate=rate)
 
 
-def test_the_file_belongs_to_a_checkpoint(tmp_path) -> None:
-    made = Calibration(7, {"gender": HeadCalibration(1.5, 0.8, 0.05, 300, notes=("a note",))})
+def test_a_temperature_is_used_only_where_it_helps_on_pictures_that_it_was_not_fitted_on() -> None:
+    without = 0
+    for seed in range(20):
+        logits, labels = calibrated(1, 40, seed)  # calibrated as it is: a temperature follows single pictures
+        found = calibrate_head(logits, labels)
+        helps = cross_fitted_loss(logits, labels) < losses(logits, labels).mean()
+        assert (found.temperature != 1.0) == helps
+        assert any("no temperature" in note for note in found.notes) != helps
+        without += not helps
+    assert without >= 8
+    logits, labels = calibrated(1, 400)
+    assert calibrate_head(4 * logits, labels).temperature == pytest.approx(4, rel=0.4)
+
+
+def test_cross_fitting_keeps_a_persons_pictures_together() -> None:
+    """Each picture is there ten times: fitted on its copies, a temperature would look better than it is."""
+    logits, labels = calibrated(1, 40, 3)
+    copies = np.tile(np.arange(40), 10)
+    persons = np.array([f"person {number}" for number in copies])
+    together = cross_fitted_loss(logits[copies], labels[copies], persons)
+    apart = cross_fitted_loss(logits[copies], labels[copies])
+    assert apart < losses(logits, labels).mean() < together
+
+
+def test_each_checkpoint_has_a_file_of_its_own(tmp_path) -> None:
+    seventh = Calibration(7, {"gender": HeadCalibration(1.5, 0.8, 0.05, 300, notes=("a note",))})
+    eighth = Calibration(8, {"gender": HeadCalibration(1.2)})
     assert Calibration.read(tmp_path, step=7) is None
-    path = made.write(tmp_path)
-    assert Calibration.read(tmp_path, step=7) == made
-    assert Calibration.read(tmp_path, step=8) is None
-    values = json.loads(path.read_text())
-    for damage in ({"format": 9}, {"heads": 3}, {"heads": {"gender": {"temperature": 0, "notes": []}}}):
-        path.write_text(json.dumps({**values, **damage}))
-        with pytest.raises(UserError, match="facefeat evaluate"):
-            Calibration.read(tmp_path, step=7)
-    path.write_text("{")
-    with pytest.raises(UserError, match=r"calibration\.json can't be read"):
+    path = seventh.write(tmp_path)
+    eighth.write(tmp_path)
+    assert Calibration.read(tmp_path, step=7) == seventh
+    assert Calibration.read(tmp_path, step=8) == eighth
+    assert Calibration.read(tmp_path, step=9) is None
+    shutil.copy(path, path.with_name("9.json"))
+    with pytest.raises(UserError, match=r"9\.json can't be read \(it is of step 7\)"):
+        Calibration.read(tmp_path, step=9)
+    with pytest.raises(UserError, match="a head 'gender', which the model has not"):
+        Calibration.read(tmp_path, step=7, tasks=("shirt",))
+
+
+def test_a_damaged_file_is_refused_in_one_line(tmp_path) -> None:
+    path = Calibration(7, {"gender": HeadCalibration(1.5, 0.8, 0.05, 300, notes=("a note",))}).write(tmp_path)
+    good = path.read_bytes()
+    for at in range(len(good)):
+        path.write_bytes(good[:at] + bytes([good[at] ^ 1 << at % 8]) + good[at + 1 :])
+        try:
+            assert Calibration.read(tmp_path, step=7).heads["gender"].temperature == 1.5
+        except UserError as error:
+            assert "facefeat evaluate" in str(error)
+    path.write_text("[" * 200_000)
+    with pytest.raises(UserError, match=r"7\.json can't be read \(it is nested too deeply\)"):
         Calibration.read(tmp_path, step=7)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"temperature": True},
+        {"temperature": "1"},
+        {"temperature": 1e-300},
+        {"temperature": 0},
+        {"threshold": "0.5"},
+        {"threshold": 5},
+        {"never_sure": "no"},
+        {"n": -1},
+        {"n": 1.5},
+        {"error_rate": 0},
+        {"notes": "text"},
+        {"notes": [3]},
+        {"temperatura": 1},
+    ],
+)
+def test_that_of_an_earlier_version_is_used_for_its_checkpoint_and_its_figures_are_looked_at(tmp_path, damage) -> None:
+    head = {"temperature": 1.5, "threshold": None, "error_rate": 0.05, "n": 9, "never_sure": False, "notes": []}
+    path = tmp_path / "calibration.json"
+    path.write_text(json.dumps({"format": 1, "step": 7, "heads": {"gender": head}}))
+    assert Calibration.read(tmp_path, step=7) == Calibration(7, {"gender": HeadCalibration(1.5, n=9)})
+    assert Calibration.read(tmp_path, step=8) is None
+    path.write_text(json.dumps({"format": 1, "step": 7, "heads": {"gender": {**head, **damage}}}))
+    with pytest.raises(UserError, match=r"calibration\.json can't be read.*facefeat evaluate"):
+        Calibration.read(tmp_path, step=7)
+    for whole in ({"format": 9}, {"heads": 3}, {"step": "7"}, {"stap": 7}):
+        path.write_text(json.dumps({"format": 1, "step": 7, "heads": {"gender": head}, **whole}))
+        with pytest.raises(UserError, match=r"calibration\.json can't be read"):
+            Calibration.read(tmp_path, step=7)
