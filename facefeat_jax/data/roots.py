@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from facefeat_jax.errors import UserError
+from facefeat_jax.figures import count as number_of
 from facefeat_jax.file_names import identity
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -89,8 +90,8 @@ def find_place(
     if len(members) == 1:
         return Place(members[0], notes=notes)
     count = sum(len(roots[root]) for root in members) - len(copies)
-    again = f"; {_files(len(copies))} that are there twice are taken once" if copies else ""
-    notes.append(f"taken together, as the halves of one set: {_listed(members)} ({_files(count)}){again}")
+    again = f"; {number_of(len(copies), 'picture')} that are there twice are taken once" if copies else ""
+    notes.append(f"taken together, as the halves of one set: {_listed(members)} ({number_of(count, 'picture')}){again}")
     return Place(taken, tuple(root.removeprefix(taken) for root in members), copies, notes)
 
 
@@ -163,7 +164,7 @@ def _choose(
     nearest = _depth(sets[first][0])[0]
     for other in whole[1:]:
         if _depth(sets[other][0])[0] == nearest or len(contents[other]) > len(contents[first]):
-            found = [f"{_listed(sets[one])} ({_files(len(contents[one]))})" for one in whole]
+            found = [f"{_listed(sets[one])} ({number_of(len(contents[one]), 'picture')})" for one in whole]
             raise UserError(
                 f"there are several sets in the download: {' and '.join(found)}; name the folder of one with --from, "
                 "or put what belongs together into one"
@@ -171,8 +172,8 @@ def _choose(
     for other in left:
         if other != first:
             notes.append(
-                f"{_files(len(contents[other]))} in {_listed(sets[other])} are not taken: the set is taken from "
-                f"{_listed(sets[first])}; --from names another folder"
+                f"{number_of(len(contents[other]), 'picture')} in {_listed(sets[other])} are not taken: the set is "
+                f"taken from {_listed(sets[first])}; --from names another folder"
             )
     return first, notes
 
@@ -191,7 +192,3 @@ def _depth(root: str) -> tuple[int, str]:
 
 def _listed(roots: Sequence[str]) -> str:
     return " and ".join(root or "the top folder" for root in roots)
-
-
-def _files(count: int) -> str:
-    return f"{count:,} picture{'' if count == 1 else 's'}"

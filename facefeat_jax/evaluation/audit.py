@@ -375,6 +375,7 @@ def _context(made: Audit, examples: Mapping[str, Examples]) -> dict[str, Any]:
         "title": made.name,
         "kind": "Data audit",
         "data": ", ".join(made.data),
+        "notes": made.notes,
         "balance": _balance_lines(made.balance),
         "links": [
             {"first": one.first, "second": one.second, "strength": f"{one.strength:.2f}", "counts": one.counts}

@@ -42,6 +42,7 @@ def write_model_card(run: Path, spec: ModelSpec, assessment: Assessment) -> Path
         "cautions": cautions_of(config),
         "sources": _sources(config),
         "data": ", ".join(assessment.data),
+        "data_notes": assessment.notes,
         "scores": [_scores(task, assessment) for task in assessment.scores],
         "notes": [(task, note) for task, one in assessment.scores.items() for note in one.notes],
         "gaps": [_gap(one) for one in largest_gaps(assessment.slicings)],

@@ -97,6 +97,7 @@ def evaluation_context(
     return {
         "data": ", ".join(assessment.data),
         "pictures": count(assessment.pictures, "validation picture"),
+        "data_notes": assessment.notes,
         "on_part": assessment.calibrated_on_part,
         "figures": list(METRICS.values()),
         "scores": [_scores(task, one, series) for task, one in assessment.scores.items()],

@@ -652,12 +652,15 @@ def test_hostile_names_reach_no_other_program(mixed: Path, made_answers, tmp_pat
     answers.groups["race"] = np.where(answers.groups["race"] == "Blue", *evil[1:])
     calibration = calibrate(answers, step=300)
     assessment = assess(answers, calibration, data=(evil[1],), batch_size=32, on_part=True)
+    assessment = dataclasses.replace(assessment, notes=("12 of 98 validation pictures are left out",))
     picture = np.full((16, 16, 3), 90, np.uint8)
     shown = [dataclasses.replace(one, image=picture) for one in choose_shown(answers)]
     page = write_report(mixed, assessment=assessment, shown=shown, samples=[Sample(picture, evil[1])])
-    card = write_model_card(mixed, ModelSpec("resnet18", answers.classes, 32, "upright", evil[1]), assessment)
+    names = {task: tuple(map(one_line, classes)) for task, classes in answers.classes.items()}  # a spec takes no others
+    card = write_model_card(mixed, ModelSpec("resnet18", names, 32, "upright", evil[1]), assessment)
     for path in (page, card):
         assert all(letter.isprintable() or letter in "\n " for letter in path.read_text())
+        assert "12 of 98 validation pictures are left out." in path.read_text()
     assert not re.search(r"<b>|<script", page.read_text())
     Page(page)
     tokens = pytest.importorskip("markdown_it").MarkdownIt("commonmark").enable("table").parse(card.read_text())
