@@ -5,31 +5,34 @@ Imports Pillow and numpy only.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import re
-import struct
-import threading
 import warnings
-from collections.abc import Callable
-from typing import TypeVar, get_args
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from facefeat_jax.data import sample_range
+from facefeat_jax.data.decoder_limits import (
+    BUDGET,
+    MAX_PIXELS,
+    MAX_SIDE,
+    BadImageError,
+    MeteredFile,
+    is_slow,
+    require_memory,
+    require_sane_headers,
+    too_large,
+)
+from facefeat_jax.data.sample_range import in_bands
 from facefeat_jax.errors import UserError, unknown
 from facefeat_jax.types import DecodePolicy, Interpolation
 
-_Result = TypeVar("_Result")
-
-MAX_PIXELS = 89_478_485
-"""Largest width times height that is decoded: Pillow's own mark for a decompression bomb (256 MiB as RGB)."""
-
-LARGE_PIXELS = 12_000_000
-"""Pictures of more pixels are decoded one at a time, however many threads ask: one may take two gigabytes."""
-
-_one_large = threading.Lock()
-
+SINGLE_COLOUR = "a single colour: there is nothing to be seen in it"
+TRANSPARENT = "wholly transparent: nothing of it is meant to be seen"
 # Leaves out what runs another program (EPS starts Ghostscript), what has no signature, so that junk would pass for it
 # (TGA, SPIDER, ...), and what Pillow only has stubs for.
 _FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "PPM", "DIB", "ICO", "QOI", "SGI", "PSD")
@@ -84,33 +87,62 @@ _QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 Image.init()
 
 
-class BadImageError(UserError):
-    """The bytes are not a picture that can be decoded; the message is the short reason, without the file's name."""
-
-
-def decode(data: bytes, policy: DecodePolicy) -> Image.Image:
+def decode(data: bytes, policy: DecodePolicy, *, notes: list[str] | None = None) -> Image.Image:
     """Decodes a picture file; its content, not its name, decides the format. Of an animation, the first frame.
 
-    Safe to call from several threads; Pillow releases the GIL while it decodes.
+    Safe to call from several threads; Pillow releases the GIL while it decodes. All threads together take
+    `decoder_limits.MAX_DECODER_BYTES` at most; what needs more is refused before it is decoded.
 
     Args:
       data: the file's bytes.
       policy: `as_notebook` is PIL's `convert("RGB")`: the EXIF orientation is ignored, 16-bit grey is clipped at 255,
-        transparency is dropped. `upright` applies the EXIF orientation, scales 16-bit grey down to 8 bits (their upper
-        half, which is what Pillow itself does to 16-bit colour) and lays transparent pictures on white.
+        transparency is dropped. `upright` applies the EXIF orientation, scales deeper grey from the range that the
+        file states to 8 bits (16 bits without one lose their lower half, which is what Pillow itself does to 16-bit
+        colour) and lays transparent pictures on white.
+      notes: what is to be said of the picture is added to it: that it is of a single colour, say, or was clipped.
 
     Returns:
       The picture, mode RGB, loaded.
 
     Raises:
-      BadImageError: the data is empty, cut short, damaged, not a picture, or more than `MAX_PIXELS`.
+      BadImageError: the data is empty, cut short, damaged, not a picture, takes more memory or time than is allowed
+        (`decoder_limits`), or, with `upright`, has samples of an unknown range.
       UserError: there is no such policy.
     """
-    return _decoded(data, lambda image: _to_rgb(image, policy))
+    with decoded(data, policy, notes=notes) as picture:
+        return picture
+
+
+@contextmanager
+def decoded(
+    data: bytes, policy: DecodePolicy, *, per_row: int = 0, notes: list[str] | None = None
+) -> Iterator[Image.Image]:
+    """Gives a picture as `decode` does, with its share of the memory that all decoding shares.
+
+    Args:
+      data: the file's bytes.
+      policy: see `decode`.
+      per_row: bytes that its user takes beside the picture, for each of its rows.
+      notes: see `decode`.
+    """
+    if policy not in get_args(DecodePolicy):
+        raise unknown("decode policy", policy, get_args(DecodePolicy))
+    with _opened(data, per_row) as source:
+        with _reasons(data):
+            picture = _to_rgb(source, policy, notes)
+        if notes is not None and is_single_colour(picture):
+            notes.append(SINGLE_COLOUR)
+        del source
+        yield picture
 
 
 def decode_resized(
-    data: bytes, size: int, policy: DecodePolicy, *, interpolation: Interpolation = "bilinear"
+    data: bytes,
+    size: int,
+    policy: DecodePolicy,
+    *,
+    interpolation: Interpolation = "bilinear",
+    notes: list[str] | None = None,
 ) -> np.ndarray:
     """Decodes a picture and resizes it, aspect ratio not kept, as torchvision's `Resize((size, size))` does to PIL's.
 
@@ -119,6 +151,7 @@ def decode_resized(
       size: width and height wanted, in pixels.
       policy: see `decode`.
       interpolation: `bilinear` or `bicubic`, both over all the pixels that a new one covers.
+      notes: see `decode`.
 
     Returns:
       uint8 `[size, size, 3]`.
@@ -127,11 +160,17 @@ def decode_resized(
       BadImageError: see `decode`.
       UserError: there is no such policy or interpolation.
     """
-    return _decoded(data, lambda image: _resized(_to_rgb(image, policy), size, interpolation))
+    with decoded(data, policy, per_row=4 * size, notes=notes) as picture, _reasons(data):
+        return _resized(picture, size, interpolation)
 
 
 def pixels_resized(
-    picture: Image.Image | np.ndarray, size: int, policy: DecodePolicy, *, interpolation: Interpolation = "bilinear"
+    picture: Image.Image | np.ndarray,
+    size: int,
+    policy: DecodePolicy,
+    *,
+    interpolation: Interpolation = "bilinear",
+    notes: list[str] | None = None,
 ) -> np.ndarray:
     """Does to a picture that is in memory already what `decode_resized` does to a file's bytes.
 
@@ -140,6 +179,7 @@ def pixels_resized(
       size: width and height wanted, in pixels.
       policy: see `decode`.
       interpolation: see `decode_resized`.
+      notes: see `decode`.
 
     Returns:
       uint8 `[size, size, 3]`.
@@ -151,26 +191,28 @@ def pixels_resized(
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] != 3 or 0 in picture.shape:
             raise BadImageError(f"not uint8 [height, width, 3], but {picture.dtype} {list(picture.shape)}")
-        return _resized(Image.fromarray(np.ascontiguousarray(picture)), size, interpolation)
-    if not isinstance(picture, Image.Image):
+        rgb = Image.fromarray(np.ascontiguousarray(picture))
+    elif not isinstance(picture, Image.Image):
         raise BadImageError(f"not a picture: {type(picture).__name__}")
-    return _resized(_guarded(b"", lambda: _to_rgb(picture, policy)), size, interpolation)
+    else:
+        if policy not in get_args(DecodePolicy):
+            raise unknown("decode policy", policy, get_args(DecodePolicy))
+        with _reasons(b""):
+            if max(picture.size) > MAX_SIDE:
+                raise BadImageError(f"too large: {picture.width} by {picture.height} pixels")
+            picture.load()
+            rgb = _to_rgb(_Source(picture), policy, notes)
+    if notes is not None and is_single_colour(rgb):
+        notes.append(SINGLE_COLOUR)
+    return _resized(rgb, size, interpolation)
 
 
-def _resized(image: Image.Image, size: int, interpolation: Interpolation) -> np.ndarray:
-    if interpolation not in get_args(Interpolation):
-        raise unknown("interpolation", interpolation, get_args(Interpolation))
-    return np.asarray(image.resize((size, size), Image.Resampling[interpolation.upper()]))
-
-
-def _to_rgb(image: Image.Image, policy: DecodePolicy) -> Image.Image:
-    if policy not in get_args(DecodePolicy):
-        raise unknown("decode policy", policy, get_args(DecodePolicy))
-    return _upright(image) if policy == "upright" else image.convert("RGB")
-
-
-def check(data: bytes) -> str:
+def check(data: bytes, *, notes: list[str] | None = None) -> str:
     """Decodes a picture under both policies, to see that it can be.
+
+    Args:
+      data: the file's bytes.
+      notes: see `decode`; each is there once.
 
     Returns:
       The format that its content has, in Pillow's naming (`JPEG`, `PNG`, `WEBP`, ...).
@@ -178,14 +220,14 @@ def check(data: bytes) -> str:
     Raises:
       BadImageError: see `decode`.
     """
-
-    def both(image: Image.Image) -> str:
-        form = image.format or ""
-        _to_rgb(image, "as_notebook")
-        _upright(image)
-        return form
-
-    return _decoded(data, both)
+    found: list[str] = []
+    with _opened(data) as source, _reasons(data):
+        for policy in get_args(DecodePolicy):
+            if is_single_colour(_to_rgb(source, policy, found)):
+                found.append(SINGLE_COLOUR)
+        if notes is not None:
+            notes += dict.fromkeys(found)
+        return source.image.format or ""
 
 
 def fits_suffix(name: str, form: str) -> bool:
@@ -194,68 +236,118 @@ def fits_suffix(name: str, form: str) -> bool:
     return suffix in _SUFFIXES.get(form, {suffix})
 
 
-def _decoded(data: bytes, use: Callable[[Image.Image], _Result]) -> _Result:
-    """Returns what `use` makes of the picture as Pillow read it."""
+def is_single_colour(picture: Image.Image) -> bool:
+    """Returns whether nothing is to be seen in a picture, mode RGB: all its pixels are the same."""
+
+    def same(image: Image.Image) -> bool:
+        return all(low == high for low, high in image.getextrema())  # type: ignore[misc]
+
+    # Nearly all pictures differ in a few pixels already.
+    return same(picture.resize((8, 8), Image.Resampling.NEAREST)) and same(picture)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A loaded picture as Pillow reads it.
+
+    Attributes:
+      image: the picture, of any mode.
+      data: its file, or empty.
+      has_deep_colour: whether the file has 16 bits a sample of which Pillow reads the upper half.
+    """
+
+    image: Image.Image
+    data: bytes = b""
+    has_deep_colour: bool = False
+
+
+@contextmanager
+def _opened(data: bytes, per_row: int = 0) -> Iterator[_Source]:
+    """Gives the picture as Pillow reads it, loaded, with its share of the memory."""
     if not data:
         raise BadImageError("empty file")
-
-    def run() -> _Result:
-        if data.startswith(b"\0\0\1\0"):
-            _require_small_icon(data)
-        image = Image.open(io.BytesIO(data), formats=_FORMATS)
-        width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise _too_large(f"{width} by {height} pixels", MAX_PIXELS)
-        with _one_large if width * height > LARGE_PIXELS else contextlib.nullcontext():
+    with _reasons(data):
+        require_sane_headers(data)
+        file = MeteredFile(data)
+        image = Image.open(file, formats=_FORMATS)
+        needed = require_memory(image, data, per_row=per_row)
+        sample_range.require_full_range(image)
+        file.is_metered = not is_slow(image)  # Python's decoders read byte by byte
+    with BUDGET.holding(needed):
+        with _reasons(data):
+            source = _Source(image, data, sample_range.has_deep_colour(image))
             image.load()
-            return use(image)
-
-    return _guarded(data, run)
-
-
-def _require_small_icon(data: bytes) -> None:
-    """Refuses an ICO whose pictures are larger than any icon: Pillow decodes one as it opens it, before we see a size.
-
-    Its table of contents has a byte for each side; what counts is in the PNG or BMP headers that it points to.
-    """
-    (count,) = struct.unpack_from("<H", data, 4)
-    for number in range(count):
-        (at,) = struct.unpack_from("<I", data, 6 + 16 * number + 12)
-        is_png = data[at : at + 8] == b"\x89PNG\r\n\x1a\n"
-        width, height = struct.unpack_from(">II", data, at + 16) if is_png else struct.unpack_from("<ii", data, at + 4)
-        if abs(width * height) > LARGE_PIXELS:
-            raise _too_large(f"an icon of {abs(width)} by {abs(height)} pixels", LARGE_PIXELS)
+            del image
+        yield source
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _resized(image: Image.Image, size: int, interpolation: Interpolation) -> np.ndarray:
+    if interpolation not in get_args(Interpolation):
+        raise unknown("interpolation", interpolation, get_args(Interpolation))
+    return np.asarray(image.resize((size, size), Image.Resampling[interpolation.upper()]))
+
+
+def _to_rgb(source: _Source, policy: DecodePolicy, notes: list[str] | None) -> Image.Image:
+    """Returns a loaded picture as RGB: itself, where that is what it is."""
+    said: list[str] = []
+    image = source.image
+    if policy == "upright":
+        picture = _turned(image)
+        if sample_range.is_deep(image):
+            picture, more = sample_range.to_8_bits(picture, image, source.data)
+            said += more
+        if picture.has_transparency_data:
+            picture, opaque = _on_white(picture)
+            said += [] if opaque else [TRANSPARENT]
+    else:
+        picture = image
+        if notes is not None and sample_range.is_deep(image):
+            said += sample_range.lost_by_clipping(image)
+        if notes is not None and image.mode in ("RGBA", "LA") and not image.getchannel("A").getextrema()[1]:
+            said.append(TRANSPARENT)
+    if picture.mode != "RGB":
+        picture = in_bands(picture, "RGB", lambda band: band.convert("RGB"))
+    if notes is not None:
+        if source.has_deep_colour and max(high for _, high in picture.getextrema()) < 32:  # type: ignore[misc]
+            said.append(sample_range.DARK)
+        notes += said
+    return picture
+
+
+def _turned(image: Image.Image) -> Image.Image:
+    """Returns a picture turned as its EXIF says."""
     # Broken EXIF is common and no reason to lose a picture that decodes.
     try:
-        turned = ImageOps.exif_transpose(image)
+        return ImageOps.exif_transpose(image) if image.getexif().get(0x0112, 1) != 1 else image
     except Exception:
-        turned = image
-    if turned.mode.startswith("I"):
-        # Mode I holds 16-bit samples too (PGM, and PNG in earlier versions); what is beyond them has no known scale.
-        samples = np.asarray(turned)
-        samples = samples.clip(0, 0xFFFF) if turned.mode == "I" else samples
-        is_deep = turned.mode != "I" or samples.max() > 0xFF
-        turned = Image.fromarray((samples >> 8 if is_deep else samples).astype(np.uint8))
-    if turned.has_transparency_data:
-        layer = turned.convert("RGBA")
-        turned = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    return turned.convert("RGB")
+        return image
 
 
-def _guarded(data: bytes, run: Callable[[], _Result]) -> _Result:
-    """Runs some decoding; whatever goes wrong in it becomes a `BadImageError` with a short reason."""
+def _on_white(image: Image.Image) -> tuple[Image.Image, bool]:
+    """Returns a transparent picture on white, and whether there is anything of it to be seen."""
+    highest = 0
+
+    def laid(band: Image.Image) -> Image.Image:
+        nonlocal highest
+        layer = band.convert("RGBA")
+        highest = max(highest, layer.getchannel("A").getextrema()[1])  # type: ignore[assignment]
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+
+    return in_bands(image, "RGB", laid), highest > 0
+
+
+@contextmanager
+def _reasons(data: bytes) -> Iterator[None]:
+    """Whatever goes wrong in some decoding becomes a `BadImageError` with a short reason."""
     # Others put filters in front of ours, and a test runner takes it away again.
     if not warnings.filters or warnings.filters[0] != _QUIET:
         warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
-        return run()
+        yield
     except UserError:
         raise
     except Image.DecompressionBombError:
-        raise _too_large("a decompression bomb", MAX_PIXELS) from None
+        raise too_large("a decompression bomb", MAX_PIXELS) from None
     except MemoryError:
         raise BadImageError("too large for the memory at hand") from None
     except UnidentifiedImageError:
@@ -266,10 +358,6 @@ def _guarded(data: bytes, run: Callable[[], _Result]) -> _Result:
         if _CUT.search(message) or (data[:4] == b"RIFF" and int.from_bytes(data[4:8], "little") + 8 > len(data)):
             raise BadImageError("cut short") from error
         raise BadImageError(f"damaged ({message or type(error).__name__})"[:200]) from error
-
-
-def _too_large(what: str, limit: int) -> BadImageError:
-    return BadImageError(f"too large: {what}, the limit is {limit // 10**6} million pixels")
 
 
 def _foreign(data: bytes) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,11 @@ from facefeat_jax.data.digests import digest_of
 from facefeat_jax.data.images import BadImageError, check, fits_suffix
 from facefeat_jax.data.selection import LeftOut, Row, SplitName
 from facefeat_jax.data.trees import Tree, UnreadableError
+from facefeat_jax.data.worker_threads import worker_threads
 from facefeat_jax.errors import UserError
+
+HOLDS = "holds"
+"""How a note begins that says which format a file has in spite of its name."""
 
 _CHUNK = 64  # pictures a thread checks at a time
 
@@ -28,14 +31,14 @@ class Picture:
       num_bytes: size of the file.
       crc32: of the file's bytes.
       digest: of the file's bytes (`data.digests`).
-      note: what is odd about it but no reason to leave it out, or empty.
+      notes: what is odd about it but no reason to leave it out.
     """
 
     row: Row
     num_bytes: int
     crc32: int
     digest: int
-    note: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def check_pictures(
@@ -62,25 +65,22 @@ def check_pictures(
     def look(row: Row) -> Picture | LeftOut:
         try:
             data = read(row)
-            form = check(data)
+            notes: list[str] = []
+            form = check(data, notes=notes)
         except (UnreadableError, BadImageError) as error:
             return LeftOut(row.source_file, split, selection.BAD_PICTURE, str(error))
-        note = "" if fits_suffix(row.source_file, form) else f"holds {form}"
-        return Picture(row, len(data), zlib.crc32(data), digest_of(data), note)
+        if not fits_suffix(row.source_file, form):
+            notes.insert(0, f"{HOLDS} {form}")
+        return Picture(row, len(data), zlib.crc32(data), digest_of(data), tuple(notes))
 
     pictures: list[Picture] = []
     bad: list[LeftOut] = []
     chunks = [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        try:
-            for results in pool.map(lambda chunk: [look(row) for row in chunk], chunks):
-                for result in results:
-                    (pictures if isinstance(result, Picture) else bad).append(result)  # type: ignore[arg-type]
-                advance(len(results))
-        except BaseException:
-            # Ctrl-C must not wait for what is queued.
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with worker_threads(workers or os.cpu_count() or 1) as pool:
+        for results in pool.map(lambda chunk: [look(row) for row in chunk], chunks):
+            for result in results:
+                (pictures if isinstance(result, Picture) else bad).append(result)  # type: ignore[arg-type]
+            advance(len(results))
     return pictures, bad
 
 

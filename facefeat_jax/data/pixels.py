@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal, Protocol
@@ -18,6 +18,7 @@ from facefeat_jax.data import row_store
 from facefeat_jax.data.dataset import Split
 from facefeat_jax.data.examples import Examples
 from facefeat_jax.data.images import BadImageError, decode_resized
+from facefeat_jax.data.worker_threads import worker_threads
 from facefeat_jax.progress import say
 from facefeat_jax.types import DecodePolicy, Interpolation
 
@@ -207,8 +208,7 @@ def read_ahead(
         return rows.take(first + np.arange(one.start, one.stop))
 
     workers = threads or os.cpu_count() or 1
-    pool = ThreadPoolExecutor(workers)
-    try:
+    with worker_threads(workers) as pool:
         waiting = iter(ranges)
         running: deque[tuple[range, Future[np.ndarray]]] = deque(
             (one, pool.submit(take, one)) for one in islice(waiting, workers + 2)
@@ -218,6 +218,3 @@ def read_ahead(
             values = future.result()
             running.extend((following, pool.submit(take, following)) for following in islice(waiting, 1))
             yield one, values
-    finally:
-        # Also when whoever takes the rows has stopped: what has not begun is not begun.
-        pool.shutdown(wait=True, cancel_futures=True)

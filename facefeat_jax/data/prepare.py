@@ -20,7 +20,7 @@ from facefeat_jax.data.builders import builder_class
 from facefeat_jax.data.builders.base import DrawnBuilder, PictureBuilder
 from facefeat_jax.data.dataset import DIGEST, FILE, GROUP, LABEL, RECORDS, SUMMARY, dataset_dir
 from facefeat_jax.data.drawn import draw_rows
-from facefeat_jax.data.listing import Picture, check_pictures
+from facefeat_jax.data.listing import HOLDS, Picture, check_pictures
 from facefeat_jax.data.selection import BAD_PICTURE, NO_PICTURE, UNLISTED, LeftOut, Row, Selection, SplitName
 from facefeat_jax.data.sources import Source, open_source, prepare_command
 from facefeat_jax.errors import UserError
@@ -32,6 +32,7 @@ from facefeat_jax.tasks import TASKS
 
 LEFT_OUT = "left_out.csv"
 
+_NAMED = 3  # pictures of each kind that a summary names
 _SHORTENING = (BAD_PICTURE, NO_PICTURE)  # reasons for which a picture that was selected is left out
 
 _STAGING = ".preparing"
@@ -276,8 +277,7 @@ def _summary(
     seconds: float,
 ) -> PrepareSummary:
     notes = list(chosen.notes)
-    if mislabelled := sum(bool(picture.note) for of_split in pictures.values() for picture in of_split):
-        notes.append(f"{mislabelled:,} kept pictures hold another format than their names say (see the listings)")
+    notes += _about_pictures([picture for of_split in pictures.values() for picture in of_split])
     classes: dict[str, dict[str, dict[str, int]]] = {}
     for split, of_split in pictures.items():
         counts = {task: Counter(picture.row.labels[task] for picture in of_split) for task in source.tasks}
@@ -300,13 +300,27 @@ def _summary(
     )
 
 
+def _about_pictures(pictures: Sequence[Picture]) -> list[str]:
+    """Returns what is odd about kept pictures, each with their number and the first names."""
+    named: dict[str, list[str]] = {}
+    for picture in pictures:
+        for note in picture.notes:
+            kind = "they hold another format than their names say" if note.startswith(HOLDS) else note
+            named.setdefault(kind, []).append(picture.row.source_file)
+    return [
+        f"{len(names):,} kept {'picture' if len(names) == 1 else 'pictures'}: {kind} "
+        f"({', '.join(names[:_NAMED])}{', ...' if len(names) > _NAMED else ''}; see the listings)"
+        for kind, names in named.items()
+    ]
+
+
 def _write_listing(path: Path, pictures: Sequence[Picture], source: Source) -> None:
     groups = list(pictures[0].row.groups)
     header = ["record", FILE, "source_row", "crc32", DIGEST, "note"]
     header += [LABEL + task for task in source.tasks] + [GROUP + group for group in groups]
     lines = [
         [number, picture.row.source_file, picture.row.source_row]
-        + [f"{picture.crc32:08x}", f"{picture.digest:016x}", picture.note]
+        + [f"{picture.crc32:08x}", f"{picture.digest:016x}", "; ".join(picture.notes)]
         + [picture.row.labels.get(task, "") for task in source.tasks]
         + [picture.row.groups.get(group, "") for group in groups]
         for number, picture in enumerate(pictures)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +17,7 @@ import numpy as np
 
 from facefeat_jax.data.examples import Examples
 from facefeat_jax.data.images import decode
+from facefeat_jax.data.worker_threads import worker_threads
 from facefeat_jax.progress import Bar
 
 NEAR_BITS = 8
@@ -90,7 +90,7 @@ def take_prints(parts: Sequence[Examples], *, threads: int = 4) -> Prints:
 
     places = [(examples, index) for examples in parts for index in range(len(examples))]
     found: list[tuple[str, str, int, np.ndarray]] = []
-    with Bar("comparing pictures", len(places)) as bar, ThreadPoolExecutor(threads) as pool:
+    with Bar("comparing pictures", len(places)) as bar, worker_threads(threads) as pool:
         for start in range(0, len(places), _BATCH):
             found += pool.map(one, places[start : start + _BATCH])
             bar.advance(len(found) - start)

@@ -21,7 +21,7 @@ def columns(tasks: Sequence[str], *, people: bool = False) -> list[str]:
     """Returns the header of the CSV form; `people` as in `lines`."""
     answers = [part for task in tasks for part in (task, f"{task}_probability")]
     answers += [f"{task}_unsure" for task in tasks]
-    return ["file", *(_PERSON if people else ()), *answers, *(("note",) if people else ()), "error"]
+    return ["file", *(_PERSON if people else ()), *answers, "note", "error"]
 
 
 def lines(
@@ -47,12 +47,12 @@ def lines(
             opening = "" if form == "jsonl" else "[" if first else ","
             yield opening + json.dumps({**name_in_json(prediction.source), **_json(prediction)})
         else:
-            cells = [_cells(prediction, task) for task in tasks]
+            pairs = [_cells(prediction, task) for task in tasks]
             who = _who(prediction) if people else []
-            note = [prediction.note or ""] if people else []
             unsure = [_unsure(prediction, task) for task in tasks]
-            answers = [cell for pair in cells for cell in pair]
-            yield csv_row([prediction.source, *who, *answers, *unsure, *note, prediction.error or ""], "")
+            answers = [cell for pair in pairs for cell in pair]
+            cells = [prediction.source, *who, *answers, *unsure, prediction.note or "", prediction.error or ""]
+            yield csv_row(cells, "")
         first = False
     if form == "json":
         yield "[]" if first else "]"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from facefeat_jax.data.images import BadImageError, decode_resized, pixels_resized
 from facefeat_jax.data.placement import Placement
 from facefeat_jax.data.trees import MAX_FILE_BYTES
+from facefeat_jax.data.worker_threads import worker_threads
 from facefeat_jax.errors import UserError
 from facefeat_jax.evaluation.calibration import Calibration, HeadCalibration
 from facefeat_jax.evaluation.metrics import probabilities
@@ -62,13 +62,23 @@ class Prediction:
       heads: by task; empty where the picture can't be used.
       error: what is wrong with the picture, or None.
       person: whom it is about, where people were looked for; None where the picture as a whole is meant.
-      note: what else is to be said, such as that no face was found, or None.
+      note: what else is to be said, such as that no face was found or that the picture is of a single colour, or None.
     """
 
     source: str
     heads: dict[str, HeadPrediction]
     error: str | None = None
     person: Person | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A picture as the model gets it, uint8 `[size, size, 3]`, or what is wrong with it."""
+
+    source: str
+    pixels: np.ndarray | None
+    error: str | None = None
     note: str | None = None
 
 
@@ -144,7 +154,7 @@ class Predictor:
     def stream(self, images: Iterable[Image]) -> Iterator[Prediction]:
         """Yields a prediction for each picture, in their order, holding two batches of them at most."""
         numbered = iter(enumerate(images))
-        with ThreadPoolExecutor(self._threads) as pool:
+        with worker_threads(self._threads) as pool:
             current = list(islice(numbered, self._batch_size))
             loaded = [pool.submit(self._load, *item) for item in current]
             while loaded:
@@ -153,21 +163,22 @@ class Predictor:
                 yield from self._predict_batch([future.result() for future in loaded])
                 loaded = following
 
-    def _load(self, number: int, image: Image) -> tuple[str, np.ndarray | None, str | None]:
-        """Returns name, pixels and what is wrong with a picture."""
+    def _load(self, number: int, image: Image) -> _Loaded:
         size, policy, interpolation = self.spec.image_size, self.spec.decode, self.spec.interpolation
         source = str(image) if isinstance(image, str | Path) else f"#{number}"
+        notes: list[str] = []
         try:
-            if isinstance(image, str | Path):
-                return source, decode_resized(content_of(Path(image)), size, policy, interpolation=interpolation), None
-            if isinstance(image, bytes):
-                return source, decode_resized(image, size, policy, interpolation=interpolation), None
-            return source, pixels_resized(image, size, policy, interpolation=interpolation), None
+            if isinstance(image, str | Path | bytes):
+                content = image if isinstance(image, bytes) else content_of(Path(image))
+                pixels = decode_resized(content, size, policy, interpolation=interpolation, notes=notes)
+            else:
+                pixels = pixels_resized(image, size, policy, interpolation=interpolation, notes=notes)
         except BadImageError as error:
-            return source, None, str(error)
+            return _Loaded(source, None, str(error))
+        return _Loaded(source, pixels, note="; ".join(notes) or None)
 
-    def _predict_batch(self, loaded: list[tuple[str, np.ndarray | None, str | None]]) -> Iterator[Prediction]:
-        pixels = [image for _, image, _ in loaded if image is not None]
+    def _predict_batch(self, loaded: list[_Loaded]) -> Iterator[Prediction]:
+        pixels = [one.pixels for one in loaded if one.pixels is not None]
         classes = {}
         if pixels:
             # Few shapes, so few compilations: the next power of two, up to the batch size; a row for each device.
@@ -181,21 +192,21 @@ class Predictor:
                 for task, value in logits.items()
             }
             if self._explanations:
-                sources = [source for source, image, _ in loaded if image is not None]
+                sources = [one.source for one in loaded if one.pixels is not None]
                 self._explanations.write(sources, batch, classes)
         row = 0
-        for source, image, error in loaded:
-            if image is None:
-                yield Prediction(source, {}, error)
+        for one in loaded:
+            if one.pixels is None:
+                yield Prediction(one.source, {}, one.error)
                 continue
             if all(np.isfinite(classes[task][row]).all() for task in classes):
                 heads = {
                     task: _head(names, classes[task][row], self._calibration[task])
                     for task, names in self.spec.classes.items()
                 }
-                yield Prediction(source, heads)
+                yield Prediction(one.source, heads, note=one.note)
             else:
-                yield Prediction(source, {}, _NO_NUMBER)
+                yield Prediction(one.source, {}, _NO_NUMBER)
             row += 1
 
 

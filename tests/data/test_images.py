@@ -15,8 +15,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from facefeat_jax.data import images
+from facefeat_jax.data.decoder_limits import MAX_PIXELS, Budget
 from facefeat_jax.data.images import (
-    MAX_PIXELS,
     BadImageError,
     check,
     decode,
@@ -179,9 +179,8 @@ def test_an_icon_is_as_large_as_what_is_in_it(monkeypatch):
         check(icon[:10])
 
 
-def test_large_pictures_are_decoded_one_at_a_time(monkeypatch):
-    """Four threads with four pictures at the limit would take seven gigabytes."""
-    monkeypatch.setattr(images, "LARGE_PIXELS", 1000)
+def test_pictures_that_take_much_are_decoded_one_at_a_time(monkeypatch):
+    """Four threads with four pictures at the limit would take four gigabytes."""
     inside, most = [], []
     convert = Image.Image.convert
 
@@ -193,9 +192,10 @@ def test_large_pictures_are_decoded_one_at_a_time(monkeypatch):
         return convert(self, *args, **kwargs)
 
     monkeypatch.setattr(Image.Image, "convert", counted)
-    for size, expected in (((40, 40), {1}), ((20, 20), {1, 2, 3, 4})):
+    for side, expected in ((50, {1}), (20, {1, 2, 3, 4})):
+        monkeypatch.setattr(images, "BUDGET", Budget(15_000))
         most.clear()
-        data = saved(Image.new("L", size))
+        data = saved(Image.new("L", (side, side)))
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda _, data=data: decode(data, "as_notebook"), range(12)))
         assert set(most) <= expected and (max(most) > 1) == (4 in expected)

@@ -363,7 +363,7 @@ def test_killed_between_the_two_renames_of_an_overwrite(fairface_files, lay_out,
 def test_ctrl_c_while_checking_ends_soon_and_leaves_nothing(fairface_files, lay_out, data_dir, monkeypatch):
     from facefeat_jax.data import listing
 
-    def interrupted(data):
+    def interrupted(data, **_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(listing, "check", interrupted)
