@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from facefeat_jax import kinds
 from facefeat_jax.data.dataset import Split, open_split
 from facefeat_jax.data.digests import digests_of
 from facefeat_jax.data.selection import SplitName, shared
@@ -146,7 +147,7 @@ def open_examples(
       UserError: a source is not prepared, its classes don't fit, no source has such a group, or, with `need_all`, no
         source labels some task.
     """
-    sources = tuple(sources)
+    sources, disjoint = kinds.names(sources, "sources"), kinds.names(disjoint, "disjoint")
     splits = [open_split(source, split, data_dir) for source in sources]
     kept = [np.arange(len(one)) for one in splits]
     if disjoint:

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from facefeat_jax import kinds
 from facefeat_jax.data.examples import Examples
 
 
@@ -116,6 +117,7 @@ class IndexStream:
     ):
         import grain  # here, not above: `feeds` is read where predicting alone is installed
 
+        tasks = kinds.names(tasks, "tasks")
         groups: dict[tuple[str, ...], np.ndarray]
         if schedule == "sequential":
             groups = {(task,): examples.labelled(task) for task in tasks}

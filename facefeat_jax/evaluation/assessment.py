@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from facefeat_jax import kinds
 from facefeat_jax.errors import UserError
 from facefeat_jax.evaluation.answers import Answers
 from facefeat_jax.evaluation.bootstrap import Interval, mean_interval, resampled_shares, share_interval
@@ -286,6 +287,7 @@ def assess_run(
     if not 0 < error_rate <= 1:
         raise UserError(f"--error-rate is a share of answers, more than 0 and at most 1, got {error_rate}")
     found = answers_of_run(folder, sources=sources, data_dir=data_dir, batch_size=batch_size, checkpoint=checkpoint)
+    sources = None if sources is None else kinds.names(sources, "sources")
     own = sources is None or set(sources) == set(found.config.sources)
     if own:
         calibration: Calibration | None = calibrate(found.answers, step=found.run.step, error_rate=error_rate)

@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
+from facefeat_jax import kinds
 from facefeat_jax.config import TrainConfig
 from facefeat_jax.data.dataset import default_data_dir
 from facefeat_jax.data.examples import UNKNOWN, Examples
@@ -177,7 +178,7 @@ def answers_of_run(
     run = run or open_run(folder, checkpoint)
     config = run.config if batch_size is None else dataclasses.replace(run.config, batch_size=batch_size)
     where = data_dir or config.data_dir or default_data_dir()
-    names = tuple(sources or config.sources)
+    names = kinds.names(sources or config.sources, "sources")
     if not names:
         raise UserError(f"{folder} was not trained on a data set; name one with --data")
     # The run's limit belongs to the run's data.

@@ -64,7 +64,7 @@ class MultiTaskModel(nnx.Module):
         self,
         images: Stage,
         *,
-        tasks: Iterable[str] | None = None,
+        tasks: str | Iterable[str] | None = None,
         mask: Mask | None = None,
         after: str | None = None,
         rngs: nnx.Rngs | None = None,
@@ -74,7 +74,7 @@ class MultiTaskModel(nnx.Module):
         Args:
           images: `[batch, height, width, channels]`, floating point, normalised (`models.preprocessing`); with
             `after`, the output of that stage of the trunk, or pooled features.
-          tasks: the heads to run; the default is all of them.
+          tasks: the head or heads to run; the default is all of them.
           mask: `[batch]`, true for real rows; in training mode batch statistics are taken over these alone.
           after: the stage of the trunk that `images` come from; those up to it are left out. `POOLED`: all are.
           rngs: source of what is random in training mode; trunks without stochastic depth and dropout need none.
@@ -83,4 +83,5 @@ class MultiTaskModel(nnx.Module):
           `{task: [batch, num_outputs]}`; a binary task has one output.
         """
         features = images if after == POOLED else self.trunk(images, mask=mask, after=after, rngs=rngs)
-        return {name: self.heads[name](features) for name in (self.heads if tasks is None else tasks)}
+        names = self.heads if tasks is None else [tasks] if isinstance(tasks, str) else tasks
+        return {name: self.heads[name](features) for name in names}

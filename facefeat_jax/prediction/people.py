@@ -19,7 +19,7 @@ from facefeat_jax.prediction.boxes import Boxes
 from facefeat_jax.prediction.crops import WHOLE, Box, Person, crop
 from facefeat_jax.prediction.drawing import Album
 from facefeat_jax.prediction.faces import FaceFinder, open_finder
-from facefeat_jax.prediction.predictor import Prediction, Predictor, content_of
+from facefeat_jax.prediction.predictor import Prediction, Predictor, content_of, each
 
 NO_FACE = "no face found"
 NO_BOX = "no box given"
@@ -103,9 +103,9 @@ class PeoplePredictor:
         self._keep = keep_pictures
         self._threads = threads
 
-    def stream(self, sources: Iterable[str | Path]) -> Iterator[Found]:
+    def stream(self, sources: str | Path | Iterable[str | Path]) -> Iterator[Found]:
         """Yields each picture with its predictions, in order, holding two windows of them at most."""
-        remaining = map(str, sources)
+        remaining = map(str, each(sources))
         with ThreadPoolExecutor(self._threads) as pool:
 
             def begun() -> list[Future[_Picture]]:

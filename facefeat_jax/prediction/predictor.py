@@ -7,11 +7,13 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+import PIL.Image
 
 from facefeat_jax.data.images import BadImageError, decode_resized, pixels_resized
 from facefeat_jax.data.placement import Placement
@@ -31,6 +33,8 @@ from facefeat_jax.spec import ModelSpec
 from facefeat_jax.training.checkpoints import Which
 
 Image = str | Path | bytes | np.ndarray | Any  # a file, its content, a uint8 array [height, width, 3], or a PIL image
+Images = Image | Iterable[Image]
+"""One picture, or several: a list, an iterator, a uint8 array `[n, height, width, 3]`."""
 
 
 _NO_NUMBER = "the model's answer is not a number; its weights may be damaged: try an earlier checkpoint"
@@ -147,13 +151,19 @@ class Predictor:
             digest.update(np.asarray(leaf).tobytes())
         return digest.hexdigest()
 
-    def predict(self, images: Sequence[Image]) -> list[Prediction]:
-        """Returns a prediction for each picture, in their order; a bad picture's has an `error` and no heads."""
+    def predict(self, images: Images) -> list[Prediction]:
+        """Returns a prediction for each picture, in their order; a bad picture's has an `error` and no heads.
+
+        One picture gets a list of one.
+
+        Raises:
+          UserError: that is neither a picture nor a row of them.
+        """
         return list(self.stream(images))
 
-    def stream(self, images: Iterable[Image]) -> Iterator[Prediction]:
-        """Yields a prediction for each picture, in their order, holding two batches of them at most."""
-        numbered = iter(enumerate(images))
+    def stream(self, images: Images) -> Iterator[Prediction]:
+        """Yields a prediction for each picture, in their order, holding two batches of them at most; see `predict`."""
+        numbered = iter(enumerate(each(images)))
         with worker_threads(self._threads) as pool:
             current = list(islice(numbered, self._batch_size))
             loaded = [pool.submit(self._load, *item) for item in current]
@@ -208,6 +218,22 @@ class Predictor:
             else:
                 yield Prediction(one.source, {}, _NO_NUMBER)
             row += 1
+
+
+def each(images: Images) -> Iterable[Image]:
+    """Returns the pictures, also where one is given on its own (Python would go through the letters of its name).
+
+    Raises:
+      UserError: that is neither a picture nor a row of them.
+    """
+    is_one = isinstance(images, str | bytes | bytearray | memoryview | PathLike | PIL.Image.Image)
+    if is_one or (hasattr(images, "ndim") and images.ndim < 4):
+        return [images]
+    if not isinstance(images, Iterable):
+        raise UserError(
+            f"pictures are paths, bytes, PIL images or uint8 arrays [height, width, 3], got {type(images).__name__}"
+        )
+    return images
 
 
 def content_of(path: Path) -> bytes:

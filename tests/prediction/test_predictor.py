@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -18,6 +19,7 @@ from PIL import Image
 from facefeat_jax import Predictor, UserError
 from facefeat_jax.cli import main
 from facefeat_jax.data.avatars import draw
+from facefeat_jax.prediction.people import PeoplePredictor
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +141,30 @@ def test_an_answer_that_is_no_number_is_said(trained_run, pictures):
     broken._batch_stats = jax.tree.map(lambda leaf: leaf * np.nan, broken._batch_stats)
     (answer,) = broken.predict(pictures[:1])
     assert answer.heads == {} and "not a number" in answer.error
+
+
+def test_one_picture_is_answered_once_however_it_is_given(predictor, pictures):
+    path = pictures[0]
+    (expected,) = predictor.predict([path])
+    pixels = np.asarray(Image.open(path).convert("RGB"))
+    for one in (path, str(path), path.read_bytes(), Image.open(path), pixels):
+        (answer,) = predictor.predict(one)
+        (streamed,) = predictor.stream(one)
+        assert answer.heads == streamed.heads == expected.heads
+        assert answer.source == (str(path) if isinstance(one, str | Path) else "#0")
+    both = predictor.predict(np.stack([pixels, pixels]))
+    assert [answer.source for answer in both] == ["#0", "#1"]
+    for answer in both:
+        assert answer.heads["shirt"].probability == pytest.approx(expected.heads["shirt"].probability, abs=1e-5)
+    assert predictor.predict("absent.png")[0].error and predictor.predict(b"")[0].error == "empty file"
+    assert [answer.error for answer in predictor.predict(np.zeros((4, 4), np.uint8))] == [
+        "not uint8 [height, width, 3], but uint8 [4, 4]"
+    ]
+    for nothing in (None, 3):
+        with pytest.raises(UserError, match="pictures are paths"):
+            predictor.predict(nothing)
+    people = PeoplePredictor(predictor, None)
+    assert [found.source for found in people.stream(str(path))] == [str(path)]
 
 
 def test_nothing_and_only_bad_pictures(predictor, mixed):

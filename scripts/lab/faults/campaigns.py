@@ -40,6 +40,7 @@ CAMPAIGNS = {
     "load": Campaign("load", 20_000, False),
     "interruptions": Campaign("interruptions", 30, False),
     "storage": Campaign("storage", 30, False),
+    "flips": Campaign("flips", 300, False),
 }
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "pillow", "safetensors", "tensorflow-datasets", "orbax-checkpoint")
 FORMAT = 1

@@ -48,12 +48,12 @@ def run(work: Path, *, count: int, seed: int) -> Tally:
         "shapes) and hostile (pickles that would run something): read, or refused in one line; nothing run, nothing "
         "imported, nothing written, in time and in bounded memory",
     )
-    _follow(__name__, tally, work, count, seed)
-    _follow(models.__name__, tally, work, min(MODELS, count), seed)
+    follow(__name__, tally, work, count, seed)
+    follow(models.__name__, tally, work, min(MODELS, count), seed)
     return tally
 
 
-def _follow(module: str, tally: Tally, work: Path, count: int, seed: int) -> None:
+def follow(module: str, tally: Tally, work: Path, count: int, seed: int) -> None:
     """Has a process of `module` try the cases up to `count`, and another go on after each that it dies of."""
     number = 0
     work.mkdir(parents=True, exist_ok=True)

@@ -87,7 +87,7 @@ def test_a_process_that_dies_is_counted_and_gone_on_after(tmp_path, monkeypatch)
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     tally = Tally("dies", "x")
-    weights._follow("dies", tally, tmp_path / "work", 6, 0)
+    weights.follow("dies", tally, tmp_path / "work", 6, 0)
     assert (tally.tried, tally.survived, tally.counts) == (6, 5, {"k": 5, "crash": 1})
     assert "file 3 of seed 0: exit code -6" in tally.failures[0]
 
