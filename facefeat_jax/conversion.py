@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import weights_conversion
-from facefeat_jax import checked_json
+from facefeat_jax import checked_json, kinds
 from facefeat_jax.config import load_recipe
 from facefeat_jax.errors import UserError, unknown
 from facefeat_jax.evaluation.calibration import Calibration, heads_from_json, heads_to_json
@@ -118,7 +118,8 @@ def convert(
     Raises:
       UserError: the file can't be read or doesn't fit, or the class names don't fit its heads.
     """
-    given = _Given(classes or {}, trunk, image_size, decode)
+    named = {task: kinds.names(names, f"the classes of {task}") for task, names in (classes or {}).items()}
+    given = _Given(named, trunk, image_size, decode)
     notes: list[str] = []
     tensors = weights_conversion.read(source, key=key, note=notes.append)
     tensors = weights_conversion.as_notebooks(tensors, note=lambda line: notes.append(f"{source}: {line}"))

@@ -10,6 +10,7 @@ import pytest
 
 from facefeat_jax import kinds
 from facefeat_jax.config import TrainConfig
+from facefeat_jax.conversion import convert, export
 from facefeat_jax.data.examples import open_examples
 from facefeat_jax.errors import UserError
 from facefeat_jax.evaluation.assessment import assess_run
@@ -18,7 +19,7 @@ from facefeat_jax.run_folder import open_run, read_config, write_config
 from facefeat_jax.tasks import Task
 
 
-def test_a_lone_name_is_not_taken_for_its_letters(trained_run, avatars_dir):
+def test_a_lone_name_is_not_taken_for_its_letters(trained_run, avatars_dir, tmp_path):
     classes = {"gender": ("female", "male")}
     calls = {
         "--sources takes a list of names": lambda: TrainConfig(sources="avatars"),
@@ -31,6 +32,9 @@ def test_a_lone_name_is_not_taken_for_its_letters(trained_run, avatars_dir):
     for message, call in calls.items():
         with pytest.raises(UserError, match=message):
             call()
+    export(trained_run, tmp_path / "a.safetensors")
+    with pytest.raises(UserError, match="the classes of gender takes a list of names, got the text 'male'"):
+        convert(tmp_path / "a.safetensors", tmp_path / "run", classes={"gender": "male"})
     for function in (assess_run, evaluate_run):
         with pytest.raises(UserError, match="sources takes a list of names, got the text 'avatars'"):
             function(trained_run, sources="avatars", data_dir=avatars_dir)

@@ -51,6 +51,7 @@ def main(work: Path, first: int, last: int, seed: int) -> None:
     pictures = [avatars.draw(seed + 50_000, number).image for number in range(_PICTURES)]
     run, copy = work / "run", work / "flipped"
     files = sorted(path.relative_to(run) for path in run.rglob("*") if path.is_file() and path.stat().st_size)
+    kinds = sorted({_kind(file) for file in files})
     steps = sorted((path for path in (run / "checkpoints").iterdir() if path.name.isdigit()), key=lambda p: int(p.name))
     expected: dict[str, tuple[Any, Any]] = {}
 
@@ -74,13 +75,16 @@ def main(work: Path, first: int, last: int, seed: int) -> None:
     for number in range(first, last):
         random = np.random.RandomState([seed, 23, number])
         command = "resume" if number % 20 == 7 else "evaluate" if number % 10 == 3 else "predict"
-        file = files[random.randint(len(files))]
+        # First the kind of file: most of them are Orbax's.
+        kind = kinds[random.randint(len(kinds))]
+        of_kind = [file for file in files if _kind(file) == kind]
+        file = of_kind[random.randint(len(of_kind))]
         good, before = good_and_before(command)
         with _copied(run, copy):
             at, bit = _flip(copy / file, random)
             failure = _tried(lambda: answers_of(command, copy), good, before)  # noqa: B023
         where = f"bit {bit} of byte {at} of {file}: " if failure else ""
-        print(json.dumps({"kind": f"{command}: {_kind(file)}", "failure": where + failure}), flush=True)
+        print(json.dumps({"kind": f"{command}: {kind}", "failure": where + failure}), flush=True)
 
 
 def _tried(answers: Callable[[], Any], good: Any, before: Any) -> str:
