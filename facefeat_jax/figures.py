@@ -44,8 +44,15 @@ def decimals_apart(first: float, second: float) -> int:
     """Returns how many decimals, 1 or more, tell two shares apart in per cent; 1 where they are equal."""
     if first == second:
         return 1
-    told_apart = (n for n in range(1, _MOST_DECIMALS) if format_points(first, n) != format_points(second, n))
-    return next(told_apart, _MOST_DECIMALS)
+    enough = (n for n in range(1, _MOST_DECIMALS) if format_points(first, n) != format_points(second, n))
+    return next(enough, _MOST_DECIMALS)
+
+
+def told_apart(first: float, second: float, digits: int = 4) -> tuple[str, str]:
+    """Returns two numbers with as many digits, `digits` or more, as show that they differ."""
+    more = range(digits, 17)
+    texts = ((f"{first:.{n}g}", f"{second:.{n}g}") for n in more)
+    return next((pair for pair in texts if pair[0] != pair[1] or first == second), (repr(first), repr(second)))
 
 
 def count(number: int, what: str) -> str:

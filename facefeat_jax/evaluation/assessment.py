@@ -27,6 +27,7 @@ from facefeat_jax.evaluation.evaluate import RunAnswers, answers_of_run, head_re
 from facefeat_jax.evaluation.metrics import HeadResult, losses, predicted, probabilities
 from facefeat_jax.evaluation.scores import HeadScores, head_scores
 from facefeat_jax.evaluation.slices import Slicing, slice_head
+from facefeat_jax.figures import told_apart
 from facefeat_jax.run_folder import EVALUATION, write_file, write_json
 from facefeat_jax.tables import csv_table
 from facefeat_jax.training.checkpoints import Which
@@ -71,10 +72,10 @@ class CalibrationCheck:
         if self.loss_change <= 0 or self.loss_change_interval is None:
             return self.fitted.notes
         low, high = self.loss_change_interval
-        losses_of = [scores.values["loss"] or 0.0 for scores in (self.before, self.after)]
+        before, after = told_apart(*(scores.values["loss"] or 0.0 for scores in (self.before, self.after)))
         worse = (
-            f"the temperature makes the loss of pictures that it was not fitted on worse: {losses_of[0]:.4g} to "
-            f"{losses_of[1]:.4g}, by {self.loss_change:.2g} (95% interval of the difference {low:.2g} to {high:.2g})"
+            f"the temperature makes the loss of pictures that it was not fitted on worse: {before} to "
+            f"{after}, by {self.loss_change:.2g} (95% interval of the difference {low:.2g} to {high:.2g})"
         )
         return (*self.fitted.notes, worse)
 

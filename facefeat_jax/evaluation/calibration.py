@@ -23,6 +23,7 @@ from facefeat_jax import checked_json, kinds
 from facefeat_jax.errors import UserError
 from facefeat_jax.evaluation.answers import Answers
 from facefeat_jax.evaluation.metrics import losses, predicted, probabilities
+from facefeat_jax.figures import format_given, told_apart
 from facefeat_jax.run_folder import CALIBRATION, OLD_CALIBRATION, write_json
 
 NUM_BINS = 15
@@ -217,9 +218,10 @@ def calibrate_head(
         before, after = float(losses(logits, labels).mean()), cross_fitted_loss(logits, labels, units)
         if after >= before:
             temperature = 1.0
+            texts = " to ".join(told_apart(before, after))
             notes.append(
                 f"no temperature: fitted on nine tenths of the pictures at a time, it changed the loss on the others "
-                f"from {before:.4g} to {after:.4g}"
+                f"from {texts}"
             )
         elif temperature in _LIMITS:
             notes.append(f"the temperature stands at its limit, {temperature:g}")
@@ -228,13 +230,13 @@ def calibrate_head(
     needed = least_pictures(error_rate)
     if threshold is None and len(labels) < needed:
         notes.append(
-            f"no threshold: {len(labels)} pictures are too few to be sure of {error_rate:.1%} wrong answers, "
+            f"no threshold: {len(labels)} pictures are too few to be sure of {format_given(error_rate)} wrong answers, "
             f"it takes {needed}"
         )
     elif threshold is None:
         notes.append(
-            f"always unsure: no threshold is sure to keep to {error_rate:.1%} wrong answers; a larger --error-rate "
-            "gets answers"
+            f"always unsure: no threshold is sure to keep to {format_given(error_rate)} wrong answers; a larger "
+            "--error-rate gets answers"
         )
     never_sure = threshold is None and len(labels) >= needed
     return HeadCalibration(temperature, threshold, error_rate, len(labels), never_sure, tuple(notes))
