@@ -13,7 +13,7 @@ BIN   := $(VENV)/bin
 comma := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test compare faults wheel-test docs notebook
+.PHONY: help quickstart test compare faults wheel-test docs notebook release
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -22,9 +22,24 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit("facefeat_jax needs Python 3.11 or later, this is %d.%d: make PYTHON=<a newer one>" % v[:2] if v < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
 # One stamp for each set of extras, so that asking for others installs them (commas stand as dots in its name).
 $(VENV)/.ready-%: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(subst .,$(comma),$*)]'
+	$(PIP) -e '.[$(subst .,$(comma),$*)]'
+	@touch $@
+
+# What work on the project takes: extras, and groups of tools that are not published.
+tools-test     := -e '.[train,faces]' --group test
+tools-compare  := -e '.[train,faces,compare]' --group test --group compare
+tools-docs     := -e . --group docs
+tools-release  := --group release
+tools-notebook := -e '.[train]' --group notebook
+
+# A fresh environment's pip may be older than 25.1, which is the first to know --group.
+$(VENV)/.tools-%: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --upgrade pip
+	$(PIP) $(tools-$*)
 	@touch $@
 
 quickstart: $(VENV)/.ready-train$(if $(EXTRAS),.$(subst $(comma),.,$(EXTRAS))) ## train, evaluate, report and predict on the drawn data set (EXTRAS=cuda on a GPU)
@@ -38,7 +53,7 @@ quickstart: $(VENV)/.ready-train$(if $(EXTRAS),.$(subst $(comma),.,$(EXTRAS))) #
 	@echo "Four pictures that it has not seen (their names are the truth):"
 	$(BIN)/facefeat predict $(RUN) $(RUN)/pictures/*.png
 
-test: $(VENV)/.ready-test ## lint, check types, run the tests
+test: $(VENV)/.tools-test ## lint, check types, run the tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -46,19 +61,27 @@ test: $(VENV)/.ready-test ## lint, check types, run the tests
 
 # XLA_FLAGS is empty, not unset: tests would set flags that compile fast; here programs are compiled as users' are.
 compare: ## compare with PyTorch, live (Python 3.11; sets up .venv-compare with torch and torchvision)
-	$(MAKE) --no-print-directory VENV=$(COMPARE_VENV) $(COMPARE_VENV)/.ready-compare.test
+	$(MAKE) --no-print-directory VENV=$(COMPARE_VENV) $(COMPARE_VENV)/.tools-compare
 	XLA_FLAGS= $(COMPARE_VENV)/bin/python -m pytest tests/compare $(TESTS)
 
-faults: $(VENV)/.ready-test ## run the fault campaigns in full (hours) and write docs/reliability.md
+faults: $(VENV)/.tools-test ## run the fault campaigns in full (hours) and write docs/reliability.md
 	$(BIN)/python scripts/lab/run_faults.py run --out docs/benchmarks/faults
 	$(BIN)/python scripts/lab/run_faults.py report docs/benchmarks/faults/*.json --out docs/reliability.md
 
-wheel-test: $(VENV)/.ready-test ## build the wheel and try it in an empty environment, away from the checkout
+wheel-test: $(VENV)/.tools-test ## build the wheel and try it in an empty environment, away from the checkout
 	$(BIN)/python scripts/try_wheel.py
 
-docs: $(VENV)/.ready-docs ## build the site of docs/ in build/site; any warning is an error
+docs: $(VENV)/.tools-docs ## build the site of docs/ in build/site; any warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	@! grep -rlE "src=.?https?://|@import.*https?://" build/site --include=*.html --include=*.css || { echo "these pages load something from elsewhere"; false; }
 
-notebook: $(VENV)/.ready-notebook ## make the notebook of docs/ from its script
+notebook: $(VENV)/.tools-notebook ## make the notebook of docs/ from its script
 	$(BIN)/python scripts/build_notebook.py
+
+# Twice, in environments of their own, under the pinned build tools and the date of the commit.
+release: export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+release: $(VENV)/.tools-release ## build what is published, twice, and compare: byte for byte the same
+	rm -rf build/release && mkdir -p build/release
+	for n in 1 2; do SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build --outdir build/release/$$n . >build/release/$$n.log || { cat build/release/$$n.log; exit 1; }; done
+	cd build/release/1 && sha256sum *.whl *.tar.gz >../SHA256SUMS
+	cd build/release/2 && sha256sum --check --strict ../SHA256SUMS

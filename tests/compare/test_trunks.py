@@ -9,9 +9,7 @@ from flax import nnx
 from facefeat_jax.models import BatchNorm, abstract
 from facefeat_jax.models.counting import count_multiply_adds, count_parameters
 from facefeat_jax.models.dropout import Dropout, StochasticDepth
-from facefeat_jax.models.published import WEIGHTS
 from facefeat_jax.models.registry import ARCHITECTURES
-from facefeat_jax.preset import preset_pixels
 from parity.records import differences
 from parity.trunks import SMALL_TRUNKS
 from weights_conversion import to_flax, to_torch
@@ -155,21 +153,6 @@ def test_positions_are_resized_as_torchvision_does(torchvision, old: int, new: i
         here = to_flax(tensors, source)(images)
         there = to_flax(tensors, abstract(VisionTransformer, **build, image_size=new))(images)
         np.testing.assert_allclose(here, there, rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize("size", [(300, 200), (201, 333), (231, 233), (224, 224), (50, 40)])
-@pytest.mark.parametrize("name", ["resnet18-f37072fd", "resnet50-11ad3fa6", "efficientnet_b2_rwightman-c35c1473"])
-def test_the_presets_pixels(torchvision, name: str, size: tuple[int, int]) -> None:
-    from PIL import Image
-
-    entry = WEIGHTS[name]
-    pixels = np.random.RandomState(0).randint(0, 256, (size[1], size[0], 3)).astype(np.uint8)
-    picture = Image.fromarray(pixels)
-    weights = next(w for w in torchvision.models.get_model_weights(entry.architecture) if w.url == entry.url)
-    expected = weights.transforms()(picture).numpy().transpose(1, 2, 0)
-    ours = (preset_pixels(picture, name) / 255 - entry.mean) / entry.std
-    assert ours.shape == expected.shape
-    np.testing.assert_allclose(ours, expected, rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("name", ["resnet34", "efficientnet_b3", "vit_l_32", "vit_b_16"])

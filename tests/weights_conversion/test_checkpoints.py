@@ -142,8 +142,8 @@ def test_a_class_whose_making_would_do_something_is_never_made(tmp_path: Path) -
         def __setstate__(self, state: Any) -> None:
             raise Ran
 
-    Loud.__qualname__ = "Loud"
-    loud = Loud()
+    Loud.__qualname__ = "Loud"  # type: ignore[name-defined]
+    loud = Loud()  # type: ignore[name-defined]
     loud.a = 1  # type: ignore[attr-defined]
     path = saved(tmp_path / "w.pth", {"state_dict": weights(), "loud": loud})
     assert read_noted(path)[0] == PLAIN
