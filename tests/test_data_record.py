@@ -19,6 +19,7 @@ from facefeat_jax.data import builders
 from facefeat_jax.data.builders.apparel import Apparel
 from facefeat_jax.data.dataset import open_split
 from facefeat_jax.data.prepare import prepare
+from facefeat_jax.data_record import DataRecord
 from facefeat_jax.tasks import SHIRT_CLASSES
 
 EACH = 40
@@ -53,7 +54,7 @@ def command(small_trunk) -> Callable[..., list[str]]:
 
     def make(run: Path, data: Path, *more: str) -> list[str]:
         fields = {"run": run, "data-dir": data, "sources": "apparel", "tasks": "shirt", "trunk": small_trunk}
-        fields |= {"image-size": 16, "epochs": 1, "batch-size": 32}
+        fields |= {"image-size": 16, "epochs": 1, "batch-size": 32, "warmup-steps": 0}
         return [
             "train",
             "avatars",
@@ -236,3 +237,22 @@ def test_copies_of_training_pictures_among_the_validation_pictures_are_reported(
     assert main(["evaluate", str(tmp_path / "run"), "--json"]) == 0
     out, err = capsys.readouterr()
     assert line in err and json.loads(out)["pictures"] == len(val)
+
+
+def test_evaluate_and_audit_keep_people_apart_as_the_run_did(command, tmp_path, capsys):
+    names = [f"Images/{folder}/{at:02}.png" for folder in ("glasses", "no_glasses") for at in range(40)]
+    files = {name: png(2000 + at) for at, name in enumerate(names)}
+    people = "".join(f"{name},{at // 3}\n" for at, name in enumerate(files))
+    data = prepared({**files, "attributes.csv": b"file,identity\n" + people.encode()}, tmp_path, "glasses")
+    options = ["--sources", "glasses", "--tasks", "glasses", "--disjoint", "identity"]
+    assert main(command(tmp_path / "run", data, *options)) == 0
+    (trained_on,) = DataRecord.read(tmp_path / "run").training
+    everything = open_split("glasses", "train", data)
+    assert 0 < len(trained_on.pictures) < len(everything)
+    capsys.readouterr()
+    assert main(["audit", str(tmp_path / "run"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["balance"]["train"]["pictures"] == len(trained_on.pictures)
+    assert found["persons_across"][0] == 0 and found["notes"] == []
+    assert main(["evaluate", str(tmp_path / "run")]) == 0
+    assert len(evaluated(tmp_path / "run" / "evaluation")) == len(open_split("glasses", "val", data))
