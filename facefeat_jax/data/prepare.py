@@ -25,6 +25,7 @@ from facefeat_jax.data.selection import BAD_PICTURE, NO_PICTURE, UNLISTED, LeftO
 from facefeat_jax.data.sources import Source, open_source, prepare_command
 from facefeat_jax.errors import UserError
 from facefeat_jax.escape import one_line
+from facefeat_jax.figures import count
 from facefeat_jax.locks import only_one
 from facefeat_jax.progress import Bar, say
 from facefeat_jax.tables import csv_table
@@ -308,7 +309,7 @@ def _about_pictures(pictures: Sequence[Picture]) -> list[str]:
             kind = "they hold another format than their names say" if note.startswith(HOLDS) else note
             named.setdefault(kind, []).append(picture.row.source_file)
     return [
-        f"{len(names):,} kept {'picture' if len(names) == 1 else 'pictures'}: {kind} "
+        f"{count(len(names), 'kept picture')}: {kind} "
         f"({', '.join(names[:_NAMED])}{', ...' if len(names) > _NAMED else ''}; see the listings)"
         for kind, names in named.items()
     ]
