@@ -16,6 +16,7 @@ import psutil
 from facefeat_jax import environment
 from facefeat_jax.data import row_store
 from facefeat_jax.data.dataset import default_data_dir
+from facefeat_jax.figures import format_size
 from facefeat_jax.runtime import cache_dir, compilation_cache_dir
 
 
@@ -56,7 +57,7 @@ def _devices() -> dict[str, Any]:
         about["backend"] = jax.default_backend()
         for device in jax.devices():
             stats = device.memory_stats() or {}
-            size = f", {_gib(stats['bytes_limit'])} for JAX" if "bytes_limit" in stats else ""
+            size = f", {format_size(stats['bytes_limit'])} for JAX" if "bytes_limit" in stats else ""
             about[f"device {device.id}"] = f"{device.device_kind}{size}"
         started = time.perf_counter()
         product = jnp.ones((256, 256)) @ jnp.ones((256, 256))
@@ -69,7 +70,7 @@ def _devices() -> dict[str, Any]:
 
 def _memory() -> dict[str, str]:
     memory = psutil.virtual_memory()
-    return {"host": f"{_gib(memory.available)} free of {_gib(memory.total)}"}
+    return {"host": f"{format_size(memory.available)} free of {format_size(memory.total)}"}
 
 
 def _disk() -> dict[str, str]:
@@ -83,17 +84,17 @@ def _disk() -> dict[str, str]:
     about = {}
     for name, place in places.items():
         present = place if place.exists() else next(parent for parent in place.absolute().parents if parent.exists())
-        free = _gib(shutil.disk_usage(present).free)
+        free = format_size(shutil.disk_usage(present).free)
         used = (
-            "not there yet" if not place.exists() else f"{_gib(_size(place))} used" if name != "working folder" else ""
+            "not there yet"
+            if not place.exists()
+            else f"{format_size(_used(place))} used"
+            if name != "working folder"
+            else ""
         )
         about[name] = ", ".join(part for part in (str(place), used, f"{free} free") if part)
     return about
 
 
-def _size(folder: Path) -> int:
+def _used(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
-
-
-def _gib(number: float) -> str:
-    return f"{number / 2**30:.1f} GiB"

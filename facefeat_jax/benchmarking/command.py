@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 from facefeat_jax import environment
 from facefeat_jax.errors import UserError
+from facefeat_jax.figures import format_size
 from facefeat_jax.markdown import table
 from facefeat_jax.progress import say
 
@@ -266,7 +267,7 @@ def report(results: dict[str, Any]) -> str:
                     what,
                     _figure(entry),
                     "" if first is None else f"{first:.1f} s",
-                    f"{_memory(entry) / 2**30:.2f} GiB",
+                    format_size(_memory(entry)),
                 ]
             )
     lines = [

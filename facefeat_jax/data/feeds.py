@@ -20,6 +20,7 @@ from facefeat_jax.data.examples import UNKNOWN, Examples
 from facefeat_jax.data.index_stream import Call, IndexBatch
 from facefeat_jax.data.placement import Placement
 from facefeat_jax.errors import UserError
+from facefeat_jax.figures import format_size
 
 if TYPE_CHECKING:
     from facefeat_jax.data.pixels import ExampleRows  # with Pillow, which those that only draw figures don't need
@@ -263,14 +264,17 @@ def choose(
     needed = math.ceil(sum(counts) / placement.num_devices) * row_bytes
     device = placement.device
     each = " on each device" if placement.num_devices > 1 else ""
-    need = f"the pictures take {_gib(needed)}{each}"
+    need = f"the pictures take {format_size(needed)}{each}"
     if device.platform == "cpu":
-        room, why = _CPU_ROOM, f"of which up to {_gib(_CPU_ROOM)} are copied on CPU; more is read where it is mapped"
+        room, why = (
+            _CPU_ROOM,
+            f"of which up to {format_size(_CPU_ROOM)} are copied on CPU; more is read where it is mapped",
+        )
     else:
         stats = device.memory_stats() or {}
         free = stats.get("bytes_limit", 0) - stats.get("bytes_in_use", 0)
         room = int(_DEVICE_SHARE * free)
-        why = f"{_gib(free)} are free on {device.device_kind}, of which they may take {_DEVICE_SHARE:.0%}"
+        why = f"{format_size(free)} are free on {device.device_kind}, of which they may take {_DEVICE_SHARE:.0%}"
     if asked == "stream":
         return "stream", "as asked"
     if asked == "device":
@@ -278,7 +282,3 @@ def choose(
             raise UserError(f"--feed device has no room: {need}, {why}; give --feed stream")
         return "device", "as asked"
     return ("device" if needed <= room else "stream"), f"{need}, {why}"
-
-
-def _gib(num_bytes: float) -> str:
-    return f"{num_bytes / 2**30:.2f} GiB"

@@ -24,6 +24,7 @@ import numpy as np
 
 from facefeat_jax import checked_json
 from facefeat_jax.errors import UserError
+from facefeat_jax.figures import format_size
 from facefeat_jax.locks import only_one
 from facefeat_jax.progress import Bar, say
 from facefeat_jax.runtime import cache_dir
@@ -178,8 +179,8 @@ def open_or_fill(root: Path, rows: Rows, produce: Produce) -> Store:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise NoRoomError(
-                f"no room left in {root} for {rows.what} ({_size(rows.num_bytes)} in all); make room and start again, "
-                "or choose another folder with FACEFEAT_CACHE"
+                f"no room left in {root} for {rows.what} ({format_size(rows.num_bytes)} in all); make room and start "
+                "again, or choose another folder with FACEFEAT_CACHE"
             ) from error
         raise UserError(
             f"{rows.what} can't be kept in {root} ({error.strerror or error}); "
@@ -209,8 +210,8 @@ def require_room(root: Path, stores: Iterable[Rows]) -> None:
     free = shutil.disk_usage(present).free
     if free < needed + _SPARE_BYTES:
         raise NoRoomError(
-            f"{root} needs {_size(needed + _SPARE_BYTES)} for decoded pictures, {_size(free)} are free; make room, or "
-            "choose another folder with FACEFEAT_CACHE"
+            f"{root} needs {format_size(needed + _SPARE_BYTES)} for decoded pictures, {format_size(free)} are free; "
+            "make room, or choose another folder with FACEFEAT_CACHE"
         )
 
 
@@ -284,7 +285,3 @@ def _write_at(descriptor: int, values: np.ndarray, offset: int) -> None:
     while view:
         written = os.pwrite(descriptor, view, offset)
         view, offset = view[written:], offset + written
-
-
-def _size(num_bytes: int) -> str:
-    return f"{num_bytes / 2**30:,.1f} GiB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:,.0f} MiB"

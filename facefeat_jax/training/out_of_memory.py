@@ -7,6 +7,7 @@ from collections.abc import Callable
 import jax
 
 from facefeat_jax.errors import UserError
+from facefeat_jax.figures import format_size
 
 # What is left free: allocators lose some of the memory to gaps.
 _SPARE = 0.05
@@ -42,23 +43,25 @@ def advise(
       device: its name.
     """
     room = (1 - _SPARE) * limit
-    table = f", {_gib(table_bytes)} of it pictures (--feed device)" if table_bytes else ""
+    table = f", {format_size(table_bytes)} of it pictures (--feed device)" if table_bytes else ""
     needed = _needed(lower(batch_size))
-    taken = f"a step of {batch_size} pictures takes {_gib(needed)}{table}" if needed else "a step has no room"
+    taken = f"a step of {batch_size} pictures takes {format_size(needed)}{table}" if needed else "a step has no room"
     advice = []
     if table_bytes and needed and needed - table_bytes <= room:
-        advice.append(f"--feed stream, which leaves the pictures on the host (then it is {_gib(needed - table_bytes)})")
+        advice.append(
+            f"--feed stream, which leaves the pictures on the host (then it is {format_size(needed - table_bytes)})"
+        )
     size = batch_size
     # Where XLA's figure says that it should have fit, other things lay in the way: at least half of the batch, then.
     while size > 1:
         size //= 2
         smaller = _needed(lower(size))
         if smaller is None or smaller <= min(room, needed or room):
-            advice.append(f"--batch-size {size}" + (f" ({_gib(smaller)})" if smaller else ""))
+            advice.append(f"--batch-size {size}" + (f" ({format_size(smaller)})" if smaller else ""))
             break
     what = ", or ".join(advice) if advice else "no batch size does; give a smaller --image-size or --trunk"
     return UserError(
-        f"out of memory on {device}, which has {_gib(limit)}: {taken}. What would fit: {what}. "
+        f"out of memory on {device}, which has {format_size(limit)}: {taken}. What would fit: {what}. "
         "A run with another batch size starts anew; one with another feed goes on with --resume"
     )
 
@@ -75,7 +78,3 @@ def _needed(lowered: jax.stages.Lowered) -> int | None:
         return None
     own = used.argument_size_in_bytes + used.output_size_in_bytes - used.alias_size_in_bytes + used.temp_size_in_bytes
     return own + used.generated_code_size_in_bytes
-
-
-def _gib(num_bytes: int) -> str:
-    return f"{num_bytes / 2**30:.2f} GiB"
