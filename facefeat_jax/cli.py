@@ -345,7 +345,7 @@ def _predict(argv: Sequence[str]) -> int:
     start_up()
     from facefeat_jax.prediction.output import lines
     from facefeat_jax.prediction.predictor import Predictor
-    from facefeat_jax.tables import read_names
+    from facefeat_jax.tables import stdin_names
 
     if arguments.boxes and (arguments.faces or arguments.face_model):
         raise UserError("--boxes says where the faces are and --faces looks for them; give one of them")
@@ -387,7 +387,7 @@ def _predict(argv: Sequence[str]) -> int:
     # A file's name is bytes: one that is not in the terminal's encoding goes out as it came in.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")
-    names: Iterable[str] = read_names(sys.stdin.buffer) if arguments.images == ("-",) else arguments.images
+    names: Iterable[str] = stdin_names() if arguments.images == ("-",) else arguments.images
     if boxes:
         names = boxes.watched(names)
     if arguments.out is not None:
@@ -418,7 +418,7 @@ def _predict(argv: Sequence[str]) -> int:
     else:
         form = "json" if arguments.json else arguments.format
         for line in lines(counted(answers(names)), tasks, form, people=people):
-            print(one_line(line) if sys.stdout.isatty() else line)
+            print(one_line(line) if sys.stdout and sys.stdout.isatty() else line)
     if bad:
         say(f"facefeat: {bad} of the pictures can't be used; each has its reason in the output")
     line, is_none = boxes.unused() if boxes else ("", False)

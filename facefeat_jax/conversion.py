@@ -243,7 +243,8 @@ def _assumed(
         notes.append(f"{source} doesn't say how files were decoded: {decode}; --decode gives another")
     mean, std = ("/".join(map(str, values)) for values in (IMAGENET_MEAN, IMAGENET_STD))
     notes.append(
-        f"{source} doesn't say how pictures were normalised: ImageNet's mean {mean} and deviation {std}, bilinear sizes"
+        f"{source} doesn't say how pictures were resized and normalised: bilinearly, with ImageNet's mean {mean} and "
+        f"deviation {std}"
     )
     if any(array.dtype == np.float64 for array in tensors.values()):
         notes.append(f"{source} has weights in float64: taken, and computed, in float32")

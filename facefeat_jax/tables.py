@@ -13,6 +13,7 @@ import csv
 import io
 import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -99,7 +100,18 @@ def table_rows(data: bytes, name: str, required: Sequence[str]) -> Iterator[Tabl
         raise UserError(f"{name}: no rows below the header")
 
 
-def read_names(stream: IO[bytes], name: str = "standard input") -> Iterator[str]:
+def stdin_names() -> Iterator[str]:
+    """Yields the file names that come from standard input; see `read_names`.
+
+    Raises:
+      UserError: it is closed.
+    """
+    if sys.stdin is None:
+        raise UserError("standard input is closed; name the pictures, or pipe in a list of them, one a line")
+    return read_names(sys.stdin.buffer, "standard input")
+
+
+def read_names(stream: IO[bytes], name: str) -> Iterator[str]:
     """Yields the file names of a list, one a line: blank lines, CR before LF and a byte order mark are no part of them.
 
     Args:
@@ -108,11 +120,9 @@ def read_names(stream: IO[bytes], name: str = "standard input") -> Iterator[str]
       name: of the list, for messages.
 
     Raises:
-      UserError: it is in UTF-16, or a line holds a NUL byte or more than `MAX_NAME_BYTES`.
+      UserError: it can't be read, is in UTF-16, or a line holds a NUL byte or more than `MAX_NAME_BYTES`.
     """
-    number = 0
-    while line := stream.readline(MAX_NAME_BYTES + 2):
-        number += 1
+    for number, line in enumerate(_lines(stream, name), 1):
         if number == 1:
             _refuse_utf16(line, name)
             line = line.removeprefix(codecs.BOM_UTF8)
@@ -124,6 +134,14 @@ def read_names(stream: IO[bytes], name: str = "standard input") -> Iterator[str]
             raise UserError(f"{name}, line {number}: longer than {MAX_NAME_BYTES:,} bytes; give file names, one a line")
         if line.strip():
             yield os.fsdecode(line)
+
+
+def _lines(stream: IO[bytes], name: str) -> Iterator[bytes]:
+    try:
+        while line := stream.readline(MAX_NAME_BYTES + 2):
+            yield line
+    except OSError as error:
+        raise UserError(f"{name} can't be read ({error.strerror or error}); give file names, one a line") from error
 
 
 def to_csv(cell: object) -> str:

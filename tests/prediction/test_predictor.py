@@ -227,3 +227,6 @@ def test_names_may_come_from_standard_input(trained_run, pictures, capsys, monke
     ):
         code, _, said = given(data)
         assert code == 2 and told in said and len(said.splitlines()) == 1
+    monkeypatch.setattr("sys.stdin", None)
+    assert main(["predict", str(trained_run), "-"]) == 2
+    assert "standard input is closed" in capsys.readouterr().err
