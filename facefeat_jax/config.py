@@ -300,7 +300,7 @@ def apply_smoke(config: TrainConfig) -> TrainConfig:
         # Not in the place of the real run, unless that was asked for.
         run=config.run if config.run != default_run else default_run.with_name(f"{default_run.name}-smoke"),
         sources=tuple(source for source in config.sources if is_drawn(source)) or ("avatars",),
-        weights="random" if config.weights == "imagenet" else config.weights,
+        weights="random" if config.weights in ("imagenet", "DEFAULT") else config.weights,
         image_size=min(config.image_size, 32),
         batch_size=min(config.batch_size, 8),
         epochs=min(config.epochs, 2),

@@ -14,7 +14,7 @@ from jax.typing import DTypeLike
 from facefeat_jax.errors import UserError
 from facefeat_jax.models.abstract import abstract
 from facefeat_jax.models.multi_task import MultiTaskModel
-from facefeat_jax.models.published import WEIGHTS, find_weights
+from facefeat_jax.models.published import WEIGHTS, is_torchvisions_name, named_weights
 from facefeat_jax.models.registry import Architecture, get_architecture
 from facefeat_jax.tasks import BASELINE_TASKS, Task, get_task
 
@@ -25,7 +25,7 @@ def create_model(
     name: str = "resnet18",
     *,
     tasks: str | Task | Iterable[str | Task] = BASELINE_TASKS,
-    weights: str | Path = "random",
+    weights: str | Path | None = "random",
     rngs: nnx.Rngs | None = None,
     dtype: DTypeLike | None = None,
     param_dtype: DTypeLike = jnp.float32,
@@ -37,10 +37,12 @@ def create_model(
 
     Args:
       name: of the trunk; one of `list_models()`.
-      tasks: one or more names from `facefeat_jax.tasks.TASKS`, or tasks of your own.
+      tasks: names from `facefeat_jax.tasks.TASKS`, or tasks of your own. With none (`[]`) the model is there for its
+        `trunk`, and can't be called itself.
       weights: `"imagenet"` (torchvision's newest file, downloaded once into the cache), the name of one of its other
-        files (`facefeat_jax.models.published`), the path of a `.pth` or `.safetensors` file with torchvision's or the
-        baseline's names, or `"random"`. A file without heads leaves the heads as they started.
+        files (`facefeat_jax.models.published`) or what torchvision calls it (`"DEFAULT"`, `"IMAGENET1K_V1"`), the path
+        of a `.pth` or `.safetensors` file with torchvision's or the baseline's names; or `"random"` or None. A file
+        without heads leaves the heads as they started.
       rngs: source of the initial weights; the default is `nnx.Rngs(0)`.
       dtype: of the computation; the default is that of inputs and parameters together.
       param_dtype: of parameters and running statistics.
@@ -51,13 +53,20 @@ def create_model(
       The model; calling it maps normalised NHWC images to `{task: logits}`.
 
     Raises:
-      UserError: unknown model or task, or weights that can't be read or don't fit.
+      UserError: unknown model or task, weights that can't be read or don't fit, or an argument of another kind.
     """
     architecture = get_architecture(name)
-    # A lone name is a sequence of letters to Python.
-    resolved = [get_task(task) for task in ([tasks] if isinstance(tasks, str | Task) else tasks)]
+    resolved = _resolved(tasks)
+    if "num_classes" in options:
+        raise UserError(
+            "create_model makes a head for each of `tasks`, and no classifier: give tasks=[Task('name', ('a', 'b'))]; "
+            f"num_classes is for a trunk alone (facefeat_jax.models.registry.get_architecture({name!r}).build)"
+        )
+    if not isinstance(rngs, nnx.Rngs | None):
+        raise UserError(f"rngs must be flax.nnx.Rngs(seed), got {rngs!r:.60}")
     dtypes: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
     rngs = nnx.Rngs(0) if rngs is None else rngs
+    weights = _named(weights)
 
     def build(rngs: nnx.Rngs) -> MultiTaskModel:
         trunk = architecture.build_for(weights, **dtypes, **options, rngs=rngs)
@@ -69,7 +78,7 @@ def create_model(
     import weights_conversion
 
     path = _file_of(architecture, weights)
-    tensors = weights_conversion.read(path)
+    tensors = weights_conversion.as_notebooks(weights_conversion.read(path))
     weights_conversion.check_finite(tensors, path)
     # Shapes only, so that no random trunk is drawn to be thrown away; heads are drawn where the file has none.
     model = abstract(build)
@@ -77,6 +86,38 @@ def create_model(
         features = model.trunk.num_features
         model.heads = _drawn(lambda rngs: MultiTaskModel.make_heads(features, resolved, rngs=rngs, **dtypes), rngs)
     return weights_conversion.to_flax(tensors, model, source=str(path))
+
+
+def _resolved(tasks: object) -> list[Task]:
+    """Returns the tasks that are asked for.
+
+    Raises:
+      UserError: there is no such task, or the same one twice.
+    """
+    if isinstance(tasks, str | Task):  # a lone name is a sequence of letters to Python
+        tasks = [tasks]
+    if not isinstance(tasks, Iterable):
+        raise UserError(f"tasks must be names or tasks, got {tasks!r:.60}")
+    found = [get_task(task) for task in tasks]
+    names = [task.name for task in found]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"the task {twice[0]!r} is there twice; each has one head")
+    return found
+
+
+def _named(weights: object) -> str | Path:
+    """Returns what is given as weights as a name or a path; a member of torchvision's enumerations gives its name.
+
+    Raises:
+      UserError: it is neither.
+    """
+    if weights is None:
+        return "random"
+    if isinstance(weights, str | Path):
+        return weights
+    if is_torchvisions_name(weights):
+        return str(weights)
+    raise UserError(f"weights must be a name, the path of a file or None (random ones), got {weights!r:.60}")
 
 
 def _drawn(build: Callable[[nnx.Rngs], Module], rngs: nnx.Rngs) -> Module:
@@ -108,10 +149,13 @@ def _file_of(architecture: Architecture, weights: str | Path) -> Path:
     """
     import weights_conversion
 
-    entry = find_weights(architecture.name, weights)
-    if entry is not None and (weights == "imagenet" or weights == entry.name):
+    entry = named_weights(architecture.name, weights)
+    if entry is not None:
         return weights_conversion.fetch(entry.name)
     names = ", ".join(entry.name for entry in architecture.published) or "no published weights"
+    if is_torchvisions_name(weights) and not Path(weights).exists():
+        enums = ", ".join(entry.enum for entry in architecture.published) or "none"
+        raise UserError(f"torchvision has no weights {weights} of {architecture.name}; it has {enums}")
     if weights == "imagenet":
         raise UserError(f"there are no published weights for {architecture.name}; give random, or a file of your own")
     if str(weights) in WEIGHTS:

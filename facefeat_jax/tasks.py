@@ -35,6 +35,9 @@ class Task:
 
     def __post_init__(self) -> None:
         kinds.names(self.classes, f"task {self.name!r}")
+        if not isinstance(self.name, str) or not self.name.isidentifier():
+            raise UserError(f"the name of a task must be letters, digits and _, got {self.name!r:.60}")
+        object.__setattr__(self, "classes", tuple(self.classes))
         if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
             raise UserError(f"task {self.name!r}: needs two or more different class names, got {self.classes}")
         for name in (self.name, *self.classes):
@@ -99,5 +102,5 @@ def get_task(task: str | Task) -> Task:
     if isinstance(task, Task):
         return task
     if task not in TASKS:
-        raise unknown("task", task, TASKS)
+        raise unknown("task", str(task), TASKS)
     return TASKS[task]

@@ -86,6 +86,20 @@ def test_class_lists_that_do_not_fit_are_refused(notebook_file, tmp_path, classe
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("classes", ["gender=a,a", "gender=a,", "gender= ,b", "gender", "gender=a,b gender=c,d"])
+def test_class_names_on_the_command_line_are_names(notebook_file, tmp_path, classes, capsys):
+    command = ["convert", str(notebook_file), "--to", str(tmp_path / "run"), "--classes"]
+    assert main([*command, *classes.split(" ")] if "gender=c" in classes else [*command, classes]) == 2
+    assert "once a task" in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_blanks_around_class_names_are_no_part_of_them(notebook_file, tmp_path):
+    assert (
+        main(["convert", str(notebook_file), "--to", str(tmp_path / "run"), "--classes", "gender= male ,\tfemale"]) == 0
+    )
+    assert open_run(tmp_path / "run").spec.classes["gender"] == ("male", "female")
+
+
 def test_what_is_not_a_model_of_the_baselines_is_refused(notebook_file, tmp_path):
     tensors = weights_conversion.read(notebook_file)
     trunk = {name.removeprefix("backbone."): value for name, value in tensors.items() if name.startswith("backbone.")}

@@ -83,6 +83,96 @@ def test_what_there_is_not_is_said(arguments, message):
         create_model(**arguments)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_classes": 5}, "num_classes is for a trunk alone"),
+        ({"num_classes": None}, "num_classes is for a trunk alone"),
+        ({"weights": True}, "weights must be a name"),
+        ({"weights": 0}, "weights must be a name"),
+        ({"weights": "IMAGENET1K_V7"}, "no weights IMAGENET1K_V7 of resnet18; it has IMAGENET1K_V1"),
+        ({"weights": "ResNet50_Weights.IMAGENET1K_V2"}, "of resnet18; it has IMAGENET1K_V1"),
+        ({"rngs": 0}, "rngs must be flax.nnx.Rngs"),
+        ({"tasks": None}, "tasks must be names or tasks"),
+        ({"tasks": [3]}, "unknown task '3'"),
+        ({"tasks": ["gender", "glasses", "gender"]}, "the task 'gender' is there twice"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused_before_anything_is_made(arguments, message):
+    with pytest.raises(UserError, match=message) as caught:
+        create_model(**arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_by_torchvisions_names(trunk_file, monkeypatch):
+    asked = []
+
+    def fetch(name):
+        asked.append(name)
+        raise UserError("no network here")
+
+    class Enum:  # as torchvision's members print themselves
+        def __str__(self):
+            return "ViT_B_16_Weights.IMAGENET1K_SWAG_E2E_V1"
+
+    monkeypatch.setattr(weights_conversion, "fetch", fetch)
+    wanted = {
+        ("resnet50", "DEFAULT"): "resnet50-11ad3fa6",
+        ("resnet50", "IMAGENET1K_V2"): "resnet50-11ad3fa6",
+        ("resnet50", "IMAGENET1K_V1"): "resnet50-0676ba61",
+        ("resnet50", "ResNet50_Weights.IMAGENET1K_V1"): "resnet50-0676ba61",
+        ("efficientnet_b1", "EfficientNet_B1_Weights.DEFAULT"): "efficientnet_b1-c27df63c",
+        ("vit_b_16", Enum()): "vit_b_16_swag-9ac1b537",
+    }
+    for trunk, weights in wanted:
+        with pytest.raises(UserError, match="no network"):
+            create_model(trunk, weights=weights)
+    assert asked == list(wanted.values())
+
+
+def test_no_weights_are_random_ones():
+    one, other = (to_torch(create_model(tasks=["glasses"], weights=weights)) for weights in (None, "random"))
+    assert all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def test_a_model_without_heads_is_there_for_its_trunk():
+    import jax.numpy as jnp
+
+    model = create_model(tasks=[])
+    with pytest.raises(ValueError, match=r"no head to run: .*model\.trunk"):
+        model(jnp.zeros((1, 32, 32, 3)))
+    assert list(create_model(tasks="glasses").heads) == ["glasses"]
+
+
+@pytest.mark.parametrize("width", [0, -1, True, 2.0, "5"])
+@pytest.mark.parametrize("option", ["num_classes", "in_channels"])
+@pytest.mark.parametrize("trunk", ["resnet18", "efficientnet_b0", "vit_b_16"])
+def test_a_layer_of_no_width_is_refused(trunk, option, width, unchecked):
+    from facefeat_jax.models import abstract
+    from facefeat_jax.models.registry import get_architecture
+
+    with pytest.raises(ValueError, match=f"{option} must be a whole number from 1 up"):
+        abstract(get_architecture(trunk).build, **{option: width})
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"classes": "ab"}, "takes a list of names"),
+        ({"classes": ("a", "")}, "text that a terminal can show"),
+        ({"classes": ("a", 1)}, "takes a list of names"),
+        ({"classes": ("a", "a")}, "different class names"),
+        ({"name": "my task"}, "letters, digits and _"),
+        ({"name": ""}, "letters, digits and _"),
+        ({"frame": "elbow"}, "unknown frame 'elbow'"),
+    ],
+)
+def test_a_task_that_no_head_can_have_is_refused(fields, message):
+    with pytest.raises(UserError, match=message):
+        Task(**{"name": "hat", "classes": ("no", "yes"), **fields})
+    assert Task("hat", ["no", "yes"]).classes == ("no", "yes")
+
+
 def test_weights_that_diverged_are_refused(trunk_tensors, tmp_path):
     broken = {**trunk_tensors, "bn1.bias": np.full(64, np.inf, np.float32)}
     weights_conversion.write(tmp_path / "broken.pth", broken)

@@ -24,7 +24,7 @@ from flax import nnx
 
 from facefeat_jax.errors import UserError
 from facefeat_jax.models.abstract import abstract
-from facefeat_jax.models.published import find_weights
+from facefeat_jax.models.published import named_weights
 from facefeat_jax.models.registry import Architecture, get_architecture
 from facefeat_jax.models.trunk import Trunk
 from weights_conversion import download, files, names
@@ -303,9 +303,8 @@ def table(rows: Sequence[Row]) -> str:
 def _tensors(architecture: Architecture, weights: str | Path | None, seed: int, image_size: int | None) -> Arrays:
     if weights is None:
         return _random_tensors(architecture, seed, image_size)
-    entry = find_weights(architecture.name, weights)
-    published = entry is not None and str(weights) in ("imagenet", entry.name)
-    path = download.fetch(entry.name) if entry is not None and published else Path(weights)
+    entry = named_weights(architecture.name, weights)
+    path = download.fetch(entry.name) if entry is not None else Path(weights)
     tensors = names.canonical(files.read(path))
     if f"{_classifier(architecture)}bias" not in tensors:
         likely = recognise(tensors)

@@ -14,6 +14,7 @@ from facefeat_jax.models.arrays import Features, Logits, Maps, Mask, NewMaps
 from facefeat_jax.models.batch_norm import BatchNorm
 from facefeat_jax.models.convolution import conv
 from facefeat_jax.models.dropout import Dropout, StochasticDepth
+from facefeat_jax.models.head import check_widths
 from facefeat_jax.models.sharding import logical_axes
 from facefeat_jax.models.trunk import Stages, Trunk, TrunkOptions
 
@@ -188,6 +189,7 @@ class EfficientNet(Trunk):
         rngs: nnx.Rngs,
     ):
         options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        check_widths(in_channels=in_channels, num_classes=num_classes)
         self.in_channels = in_channels
         self.dtype = dtype or param_dtype
         self.remat = remat

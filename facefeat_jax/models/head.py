@@ -13,6 +13,13 @@ from facefeat_jax.models.arrays import Features, Logits
 from facefeat_jax.models.sharding import logical_axes
 
 
+def check_widths(**widths: int | None) -> None:
+    """Raises ValueError for what can't be the width of a layer, or a number of channels; None is left out."""
+    for name, width in widths.items():
+        if width is not None and (isinstance(width, bool) or not isinstance(width, int) or width < 1):
+            raise ValueError(f"{name} must be a whole number from 1 up, got {width!r:.60}")
+
+
 def torch_linear(
     in_features: int,
     out_features: int,
@@ -61,6 +68,7 @@ class Head(nnx.Module):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
+        check_widths(num_outputs=num_outputs, hidden_features=hidden_features)
         self.hidden = torch_linear(in_features, hidden_features, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         self.output = torch_linear(hidden_features, num_outputs, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
 

@@ -81,7 +81,12 @@ class MultiTaskModel(nnx.Module):
 
         Returns:
           `{task: [batch, num_outputs]}`; a binary task has one output.
+
+        Raises:
+          ValueError: there is no head to run.
         """
+        names = [tasks] if isinstance(tasks, str) else list(self.heads if tasks is None else tasks)
+        if not names:
+            raise ValueError("there is no head to run: for features, call model.trunk(images)")
         features = images if after == POOLED else self.trunk(images, mask=mask, after=after, rngs=rngs)
-        names = self.heads if tasks is None else [tasks] if isinstance(tasks, str) else tasks
         return {name: self.heads[name](features) for name in names}

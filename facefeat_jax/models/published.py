@@ -215,14 +215,36 @@ def weights_of(architecture: str) -> tuple[PublishedWeights, ...]:
     return tuple(entry for entry in WEIGHTS.values() if entry.architecture == architecture)
 
 
+def named_weights(architecture: str, weights: object) -> PublishedWeights | None:
+    """Returns the published weights that a name stands for, or None where it is no name of any of the architecture's.
+
+    Args:
+      architecture: name of the trunk.
+      weights: `imagenet`, a name in `WEIGHTS`, or what torchvision calls them: `DEFAULT`, `IMAGENET1K_V1`, also with
+        the class (`ResNet18_Weights.IMAGENET1K_V1`) or as a member of it.
+    """
+    published = weights_of(architecture)
+    text = str(weights)
+    kind, _, name = text.rpartition(".")
+    if kind and kind.lower() != f"{architecture}_weights":
+        name = ""
+    if published and (text == "imagenet" or name == "DEFAULT"):
+        return published[0]
+    return next((entry for entry in published if entry.name == text or entry.enum == name), None)
+
+
+def is_torchvisions_name(weights: object) -> bool:
+    """Returns whether a text is what torchvision calls weights, of whatever architecture."""
+    return re.fullmatch(r"(\w+_Weights\.)?(DEFAULT|[A-Z][A-Z0-9]*_[A-Z0-9_]+)", str(weights)) is not None
+
+
 def find_weights(architecture: str, weights: str | Path) -> PublishedWeights | None:
     """Returns the published weights that a recipe's `weights` stands for, or None.
 
     Args:
       architecture: name of the trunk.
-      weights: `imagenet`, a name in `WEIGHTS`, or the path of a file that has kept its published name.
+      weights: as for `named_weights`, or the path of a file that has kept its published name.
     """
-    published = weights_of(architecture)
-    if weights == "imagenet":
-        return published[0] if published else None
-    return next((entry for entry in published if entry.name in (str(weights), Path(weights).stem)), None)
+    stem = Path(weights).stem
+    entry = next((entry for entry in weights_of(architecture) if entry.name == stem), None)
+    return named_weights(architecture, weights) or entry

@@ -13,7 +13,7 @@ from facefeat_jax.models.arrays import Features, Maps, Mask, NewMaps
 from facefeat_jax.models.batch_norm import BatchNorm
 from facefeat_jax.models.convolution import conv
 from facefeat_jax.models.cpu_pooling import max_pool
-from facefeat_jax.models.head import torch_linear
+from facefeat_jax.models.head import check_widths, torch_linear
 from facefeat_jax.models.trunk import Stages, Trunk, TrunkOptions
 
 
@@ -158,6 +158,7 @@ class ResNet(Trunk):
             )
 
         expansion = block.EXPANSION
+        check_widths(in_channels=in_channels, num_classes=num_classes)
         self.in_channels = in_channels
         self.num_features = 8 * width * expansion
         self.dtype = dtype or param_dtype

@@ -17,6 +17,7 @@ from jaxtyping import Float
 
 from facefeat_jax.models.arrays import Features, Images, Mask, Stage, Tokens
 from facefeat_jax.models.dropout import Dropout
+from facefeat_jax.models.head import check_widths
 from facefeat_jax.models.sharding import logical_axes
 from facefeat_jax.models.trunk import Stages, Trunk, TrunkOptions
 
@@ -215,6 +216,7 @@ class VisionTransformer(Trunk):
         options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         self.patch = patch
         self.depth = depth
+        check_widths(in_channels=in_channels, num_classes=num_classes)
         self.in_channels = in_channels
         self.num_features = width
         self.dtype = dtype or param_dtype
