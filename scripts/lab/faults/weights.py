@@ -250,6 +250,17 @@ def _zip_that_claims(random: np.random.RandomState) -> bytes:
     return bytes(whole)
 
 
+_MEMBER = struct.pack("<IHHHHHHIIIHHHHHII", 0x02014B50, 20, 20, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0) + b"a"
+
+
+def _end_of(table: bytes) -> bytes:
+    """Returns what ends an archive whose only content is a table of its members."""
+    count = len(table) // len(_MEMBER)
+    large = struct.pack("<IQHHIIQQQQ", 0x06064B50, 44, 45, 45, 0, 0, count, count, len(table), 4)
+    large += struct.pack("<IIQI", 0x07064B50, 0, 4 + len(table), 1)
+    return large + struct.pack("<IHHHHIIH", 0x06054B50, 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+
+
 def _long(value: int) -> bytes:
     return b"\x8a\x09" + value.to_bytes(9, "little", signed=True)
 
@@ -280,6 +291,28 @@ _LYING: dict[str, Callable[[np.random.RandomState], bytes]] = {
     "zip: members packed": lambda random: _as_zip(_state_dict(1 << 18), bytes(1 << 20), zipfile.ZIP_DEFLATED),
     "zip: a bomb that claims another size": _zip_that_claims,
     "zip: an archive in the archive": lambda random: _as_zip(_as_zip(_state_dict())),
+    "zip: a table of many members": lambda random: (
+        b"PK\3\4" + (table := _MEMBER * int(random.randint(180_000, 400_000))) + _end_of(table)
+    ),
+    "pickle: keys of one hash": lambda random: _CONTAINERS[random.randint(2)](
+        b"\x80\x02}("
+        + b"".join(
+            b"\x8a\x18" + (int(random.choice([-1, 1])) * (2**61 - 1) * n).to_bytes(24, "little", signed=True) + b"N"
+            for n in range(1, int(random.randint(10_000, 50_000)))
+        )
+        + b"u."
+    ),
+    "pickle: nested without end": lambda random: _CONTAINERS[random.randint(2)](
+        b"\x80\x02)" + b"\x85" * int(random.randint(10_000, 500_000)) + b"."
+    ),
+    "pickle: one mapping in many places": lambda random: _CONTAINERS[random.randint(2)](
+        b"\x80\x02}(X\x01\0\0\0a}(K\x01NuX\x01\0\0\0b}(K\x01Nuq\0"
+        + b"".join(b"X\x05\0\0\0%05dh\0" % n for n in range(int(random.randint(1000, 40_000))))
+        + b"u."
+    ),
+    "checkpoint: several sets of weights": lambda random: _CONTAINERS[random.randint(2)](
+        b"\x80\x02}" + b"".join(b"X\x01\0\0\0" + bytes([97 + n]) + _state_dict()[2:-1] + b"s" for n in range(3)) + b"."
+    ),
     "zip: another zip": lambda random: _zip({f"{n}.txt": b"x" for n in range(random.randint(0, 9))}),
     "tensors: a shape beyond the storage": lambda random: _CONTAINERS[random.randint(2)](
         _state_dict(shape=_long(int(random.randint(17, 2**62))) + b"\x85")
