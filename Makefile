@@ -60,9 +60,9 @@ test: $(VENV)/.tools-test ## lint, check types, run the tests
 	$(BIN)/python -m pytest $(TESTS)
 
 # XLA_FLAGS is empty, not unset: tests would set flags that compile fast; here programs are compiled as users' are.
-compare: ## compare with PyTorch, live (Python 3.11; sets up .venv-compare with torch and torchvision)
+compare: ## compare with PyTorch, live (SAMPLE=1 for a part; Python 3.11; sets up .venv-compare with torch and torchvision)
 	$(MAKE) --no-print-directory VENV=$(COMPARE_VENV) $(COMPARE_VENV)/.tools-compare
-	XLA_FLAGS= $(COMPARE_VENV)/bin/python -m pytest tests/compare $(TESTS)
+	XLA_FLAGS= $(COMPARE_VENV)/bin/python -m pytest tests/compare $(TESTS)$(if $(SAMPLE), -m "not whole")
 
 faults: $(VENV)/.tools-test ## run the fault campaigns in full (hours) and write docs/reliability.md
 	$(BIN)/python scripts/lab/run_faults.py run --out docs/benchmarks/faults

@@ -18,7 +18,8 @@ from weights_conversion.verify import TOLERANCE, largest, table, verify
 from weights_conversion.with_torch import import_torchvision
 
 # Name, side of the pictures, whether gradients and steps are compared.
-FAST = [("resnet50", 64, True), ("efficientnet_b0", 64, True), ("vit_b_32", 64, False)]
+SAMPLE = [("resnet50", 64, True)]
+WHOLE = [("efficientnet_b0", 64, True), ("vit_b_32", 64, False)]
 SLOW = [
     ("resnet18", 64, True),
     ("resnet34", 64, True),
@@ -57,7 +58,9 @@ def _check(name: str, image_size: int, training: bool, batch_size: int = 8) -> N
     assert largest(rows, "JAX float64") <= TOLERANCE
 
 
-@pytest.mark.parametrize(("name", "image_size", "training"), FAST)
+@pytest.mark.parametrize(
+    ("name", "image_size", "training"), [*SAMPLE, *(pytest.param(*one, marks=pytest.mark.whole) for one in WHOLE)]
+)
 def test_float64(name: str, image_size: int, training: bool) -> None:
     _check(name, image_size, training)
 
@@ -77,7 +80,7 @@ def test_gradients_and_steps_of_a_small_vision_transformer(torchvision) -> None:
 
 
 def test_every_architecture_is_compared() -> None:
-    assert {name for name, *_ in (*FAST, *SLOW)} == set(ARCHITECTURES)
+    assert {name for name, *_ in (*SAMPLE, *WHOLE, *SLOW)} == set(ARCHITECTURES)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
