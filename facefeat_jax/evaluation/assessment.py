@@ -72,7 +72,7 @@ class CalibrationCheck:
         if self.loss_change <= 0 or self.loss_change_interval is None:
             return self.fitted.notes
         low, high = self.loss_change_interval
-        before, after = told_apart(*(scores.values["loss"] or 0.0 for scores in (self.before, self.after)))
+        before, after = told_apart(self.before.values["loss"] or 0.0, self.after.values["loss"] or 0.0)
         worse = (
             f"the temperature makes the loss of pictures that it was not fitted on worse: {before} to "
             f"{after}, by {self.loss_change:.2g} (95% interval of the difference {low:.2g} to {high:.2g})"
