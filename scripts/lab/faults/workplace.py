@@ -31,10 +31,22 @@ WHOLE_TRUNK = (
     "--log-every",
     "2",
 )
-WHOLE_TRUNK += ("--packed", "on", "--feed", "stream", "--weights", "random", "--keep-best")
+WHOLE_TRUNK += ("--warmup-steps", "6", "--packed", "on", "--feed", "stream", "--weights", "random", "--keep-best")
 # The same with heads alone: it compiles in seconds, for the sample among the tests.
 HEADS = ("--image-size", "32", "--batch-size", "8", "--epochs", "2", "--checkpoint-every", "2", "--log-every", "2")
-HEADS += ("--packed", "on", "--feed", "stream", "--no-flip", "--weights", "random", "--trainable", "none")
+HEADS += (
+    "--warmup-steps",
+    "6",
+    "--packed",
+    "on",
+    "--feed",
+    "stream",
+    "--no-flip",
+    "--weights",
+    "random",
+    "--trainable",
+    "none",
+)
 HEADS += ("--batch-norm", "frozen", "--cache-prefix", "--steps-per-call", "1")
 
 
