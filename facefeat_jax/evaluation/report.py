@@ -230,7 +230,8 @@ def _summary(run: Path, config: TrainConfig, results: Mapping[str, Any]) -> str:
     ]
     if "seconds" in results and "steps" in results:
         parts.append(f"{count(results['steps'], 'step')} in {format_duration(results['seconds'])}")
-    passes = [row for row in read_metrics(run / METRICS) if row["event"] == "pass"]
+    lines = [row for row in read_metrics(run / METRICS) if row["event"] == "pass"]
+    passes = [row for row in lines if {"seconds", "images_per_s"} <= row.keys()]  # a name may have been damaged
     if seconds := sum(row["seconds"] for row in passes):
         rate = sum(row["seconds"] * row["images_per_s"] for row in passes) / seconds
         parts.append(f"{rate:,.0f} images/s in training, waiting for data included")

@@ -15,11 +15,14 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import RecordWriter
 
+from facefeat_jax import checked_json, kinds
 from facefeat_jax.errors import UserError
 from facefeat_jax.escape import one_line
+from facefeat_jax.progress import say
 from facefeat_jax.whole_file import write_whole
 
 _FLUSH_S = 10.0  # between flushes of the TensorBoard files
+_MEMBERS = {"event": str, "step": int, "epoch": int}
 
 
 class Logs:
@@ -126,14 +129,36 @@ class NoLogs:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Returns the lines of a `metrics.jsonl`; a last line that was cut short is left out."""
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    """Returns the lines of a `metrics.jsonl`. A last line that was cut short is left out; of others, that is said.
+
+    Raises:
+      UserError: none of its lines can be read.
+    """
+    lines, damaged = [], 0
+    for text in path.read_bytes().splitlines(keepends=True):
         try:
-            lines.append(json.loads(line))
+            line = checked_json.parse(text)
         except ValueError:
-            break
+            line = None
+        if _is_line(line):
+            lines.append(line)
+        else:
+            damaged += text.endswith(b"\n")
+    if damaged and not lines:
+        raise UserError(f"{path} can't be read: none of its lines is one of a training; restore it or train again")
+    if damaged:
+        say(f"{path}: {damaged:,} of its lines can't be read and are left out")
     return lines
+
+
+def _is_line(line: Any) -> bool:
+    """Returns whether a line has what lines of every event have."""
+    if not isinstance(line, dict) or any(kinds.fault(line.get(name), kind) for name, kind in _MEMBERS.items()):
+        return False
+    tasks = line.get("tasks")
+    if isinstance(tasks, dict):
+        return all(isinstance(figures, dict) for figures in tasks.values())
+    return not kinds.fault(tasks, tuple[str, ...])
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -118,6 +118,19 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(tiny, tmp_path, monkeypa
     assert logged(tmp_path / "stopped") == logged(tmp_path / "whole")
 
 
+def test_damaged_lines_of_a_log_are_left_out_and_that_is_said(trained_run, tmp_path, capsys):
+    path = tmp_path / "metrics.jsonl"
+    good = (trained_run / "metrics.jsonl").read_bytes()
+    whole = read_lines(trained_run / "metrics.jsonl")
+    for number, bad in enumerate((b'"stop"', b'"step": 1e999, "step"', b'"step": "1", "stap"', b'\xff"step"')):
+        path.write_bytes(good.replace(b'"step"', bad, 1))
+        assert read_lines(path) == whole[1:], number
+        assert "1 of its lines can't be read and are left out" in capsys.readouterr().err
+    path.write_bytes(good + b'{"event": "tra')  # cut: the process that wrote it was killed
+    assert read_lines(path) == whole
+    assert not capsys.readouterr().err
+
+
 def test_a_checkpoint_that_is_due_where_a_pass_ends_is_written_after_its_validation(tiny, tmp_path):
     fields = dict(schedule="sequential", tasks=("glasses", "shirt"), checkpoint_every=6, keep_checkpoints=9, epochs=1)
     history = train(tiny(tmp_path, **fields))["history"]
