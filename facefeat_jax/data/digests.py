@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from facefeat_jax.data import row_store
+from facefeat_jax.errors import UserError
 
 if TYPE_CHECKING:
     from facefeat_jax.data.dataset import Split
@@ -28,7 +29,7 @@ def digests_of(split: Split) -> np.ndarray:
     in the cache.
 
     Raises:
-      UserError: the records can't be read, or there is no room in the cache.
+      UserError: the records can't be read.
     """
     if split.digests is not None:
         return split.digests
@@ -45,4 +46,7 @@ def digests_of(split: Split) -> np.ndarray:
         for one in ranges:
             yield one, np.array([digest_of(split.read(index)) for index in one], np.uint64)
 
-    return row_store.open_or_fill(row_store.store_folder(), rows, read).take(np.arange(len(split)))
+    try:
+        return row_store.open_or_fill(row_store.store_folder(), rows, read).take(np.arange(len(split)))
+    except UserError:  # a cache that is full or closed; or records that can't be read, which this raises again
+        return np.array([digest_of(split.read(index)) for index in range(len(split))], np.uint64)
