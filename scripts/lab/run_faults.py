@@ -58,7 +58,9 @@ class Report:
     def run(self) -> int:
         if not self.results:
             raise UserError("name the results: python scripts/lab/run_faults.py report docs/benchmarks/faults/*.json")
-        text = report.report([report.read(path) for path in self.results])
+        results = [report.read(path) for path in self.results]
+        order = list(CAMPAIGNS)
+        text = report.report(sorted(results, key=lambda one: order.index(one["campaign"])))
         if self.out is None:
             print(text, end="")
         else:

@@ -11,6 +11,7 @@ from benchmarking import targets
 from benchmarking.figures import Figures
 from benchmarking.run import FORMAT
 from benchmarking.turns import Spread, spread
+from facefeat_jax import environment
 from facefeat_jax.errors import UserError
 from facefeat_jax.markdown import row
 
@@ -63,13 +64,11 @@ def report(all_results: Sequence[dict[str, Any]]) -> str:
 
 def _run(figures: Figures) -> list[str]:
     results, env = figures.results, figures.results["environment"]
-    versions = ", ".join(f"{name} {version}" for name, version in env["versions"].items())
     lines = [
         f"## {env['devices']}, plan `{results['plan']}`",
         "",
         f"- {results['date']}, commit {results['commit'] or 'unknown'}, `{results['command']}`",
-        f"- {env['cores']} cores of {env['processor']}, {env['memory_bytes'] / 2**30:.0f} GiB, {env['system']}, "
-        f"Python {env['python']}, {versions}",
+        f"- {environment.line(env)}",
     ]
     if env["variables"]:
         lines.append("- " + ", ".join(f"`{name}={value}`" for name, value in env["variables"].items()))

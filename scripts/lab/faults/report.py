@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from facefeat_jax import environment
 from facefeat_jax.errors import UserError
 
 _FORMAT = 1
@@ -71,8 +72,6 @@ def report(results: Sequence[dict[str, Any]]) -> str:
 
 def _campaign(result: dict[str, Any]) -> list[str]:
     env = result["environment"]
-    versions = ", ".join(f"{name} {version}" for name, version in env["versions"].items())
-    cores = "1 core" if env["cores"] == 1 else f"{env['cores']} cores"
     short = "" if result["is_full"] else " **A short one, which says little.**"
     lines = [
         f"## {result['name'].capitalize()}",
@@ -80,8 +79,7 @@ def _campaign(result: dict[str, Any]) -> list[str]:
         f"{result['what'][0].upper()}{result['what'][1:]}.{short}",
         "",
         f"- {result['date']}, {result['seconds']:.0f} s, commit {result['commit'] or 'unknown'}: `{result['command']}`",
-        f"- {cores} of {env['processor']}, {env['memory_bytes'] / 2**30:.0f} GiB, {env['system']}, "
-        f"Python {env['python']}, {versions}",
+        f"- {environment.line(env)}",
         "",
         "| what | tried | not survived |",
         "| --- | --- | --- |",
