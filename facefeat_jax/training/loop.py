@@ -97,7 +97,8 @@ def train(config: TrainConfig) -> dict[str, Any]:
         config.require_effect(len(data.stream))
         if 0 < len(data.stream) // 2 < config.warmup_steps:
             say(f"warm-up: {len(data.stream) // 2} steps in place of {config.warmup_steps}, half of the run's")
-    spec = ModelSpec.following(
+    # A run that goes on is what it began as, whatever the tables say by now.
+    spec = (_earlier_spec(config) if config.resume else None) or ModelSpec.following(
         config.trunk,
         data.classes,
         config.image_size,
@@ -606,6 +607,20 @@ def _has_checkpoint(run: Path) -> bool:
     store = checkpoints.Checkpoints(run, read_only=True)
     try:
         return bool(store.steps())
+    finally:
+        store.close()
+
+
+def _earlier_spec(config: TrainConfig) -> ModelSpec | None:
+    """Returns what the model of the newest checkpoint that can be read is; None where there is none."""
+    if not (config.run / checkpoints.FOLDER).is_dir():
+        return None
+    store = checkpoints.Checkpoints(config.run, read_only=True)
+    try:
+        for step in store.steps():
+            with contextlib.suppress(checkpoints.DamagedError):  # which is said where it is restored
+                return store.spec(step, before={name: getattr(config, name) for name in NUMERICS})
+        return None
     finally:
         store.close()
 
