@@ -18,11 +18,12 @@ def format_accuracy(accuracy: float, decimals: int = 1) -> str:
     return f"{_plain(value, decimals)}%"
 
 
-def format_area(value: float | None) -> str:
-    """Returns an AUROC or average precision with three decimals, never rounded up to 1; `-` where it is not defined."""
+def format_area(value: float | None, decimals: int = 3) -> str:
+    """Returns an AUROC, an average precision or a probability, never rounded to 1 or 0; `-` where it is not defined."""
     if value is None:
         return "-"
-    return f"{min(value, 0.999) if value < 1 else 1.0:.3f}"
+    least = 10.0**-decimals
+    return _plain(min(max(value, least), 1 - least) if 0 < value < 1 else value, decimals)
 
 
 def format_loss(loss: float) -> str:

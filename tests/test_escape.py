@@ -85,6 +85,9 @@ def test_a_figure_contradicts_nothing():
     ]
     assert [accuracy(value, 0) for value in (0.0, 0.001, 0.999, 1.0)] == ["0%", "1%", "99%", "100%"]
     assert [points(value) for value in (-0.0001, -0.01, 0.0)] == ["0.0", "-1.0", "0.0"]
+    area = figures.format_area
+    assert [area(value) for value in (0.0, 0.0001, 0.9999, 1.0, None)] == ["0.000", "0.001", "0.999", "1.000", "-"]
+    assert area(0.9999, 2) == "0.99"
     assert figures.format_loss(-0.0) == "0.0000"
     assert figures.format_given(0.05) == "5%" and figures.format_given(0.00012) == "0.012%"
     assert figures.decimals_apart(0.0532, 0.0528) == 2

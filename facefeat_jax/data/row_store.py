@@ -136,7 +136,7 @@ class Store:
             if _checksums(there)[0] == self._sums[index]:
                 return there[0]  # by another thread
             if not self._reported:
-                say(f"{self._folder} ({self._rows.what}) is damaged (row {index:,}): what is, is made again")
+                say(f"{self._folder} ({self._rows.what}) is damaged (row {index:,}): damaged rows are made again")
                 self._reported = True
             ((_, made),) = self._produce([chunk])
             made = np.asarray(made)

@@ -22,7 +22,7 @@ from facefeat_jax.evaluation.metrics import losses, predicted, probabilities
 from facefeat_jax.evaluation.report import count_data, inlined, render
 from facefeat_jax.evaluation.slices import MAX_VALUES
 from facefeat_jax.evaluation.unseen import halves
-from facefeat_jax.figures import format_accuracy
+from facefeat_jax.figures import format_accuracy, format_area
 from facefeat_jax.progress import say
 from facefeat_jax.run_folder import AUDIT, CONFIG, open_run, write_file, write_json
 from facefeat_jax.tables import csv_table
@@ -363,7 +363,7 @@ def _context(made: Audit, examples: Mapping[str, Examples]) -> dict[str, Any]:
             "split": split,
             "pictures": [
                 {**asdict(one), "image": picture(split, one.index), "label": one.label.replace("_", " ")}
-                | {"answer": one.answer.replace("_", " "), "probability": f"{one.probability:.2f}"}
+                | {"answer": one.answer.replace("_", " "), "probability": format_area(one.probability, 2)}
                 for one in found[:SHOWN]
             ],
             "count": len(found),

@@ -262,7 +262,7 @@ def _shown(shown: Sequence[Shown], scores: Mapping[str, HeadScores], inlined: An
                     "overlay": inlined(one.overlay) if one.overlay is not None else None,
                     "label": one.label.replace("_", " "),
                     "answer": one.answer.replace("_", " "),
-                    "probability": f"{one.probability:.2f}",
+                    "probability": format_area(one.probability, 2),
                 }
                 for one in shown
                 if one.head == task and one.right == is_right and one.image is not None
