@@ -115,7 +115,7 @@ def decode(data: bytes, policy: DecodePolicy, *, notes: list[str] | None = None)
 
 @contextmanager
 def decoded(
-    data: bytes, policy: DecodePolicy, *, per_row: int = 0, notes: list[str] | None = None
+    data: bytes, policy: DecodePolicy, *, per_row: int = 0, beside: int = 0, notes: list[str] | None = None
 ) -> Iterator[Image.Image]:
     """Gives a picture as `decode` does, with its share of the memory that all decoding shares.
 
@@ -123,11 +123,12 @@ def decoded(
       data: the file's bytes.
       policy: see `decode`.
       per_row: bytes that its user takes beside the picture, for each of its rows.
+      beside: bytes that its user takes beside the picture. They are waited for, and no reason to refuse it.
       notes: see `decode`.
     """
     if policy not in get_args(DecodePolicy):
         raise unknown("decode policy", policy, get_args(DecodePolicy))
-    with _opened(data, per_row) as source:
+    with _opened(data, per_row, beside) as source:
         with _reasons(data):
             picture = _to_rgb(source, policy, notes)
         if notes is not None and is_single_colour(picture):
@@ -262,7 +263,7 @@ class _Source:
 
 
 @contextmanager
-def _opened(data: bytes, per_row: int = 0) -> Iterator[_Source]:
+def _opened(data: bytes, per_row: int = 0, beside: int = 0) -> Iterator[_Source]:
     """Gives the picture as Pillow reads it, loaded, with its share of the memory."""
     if not data:
         raise BadImageError("empty file")
@@ -273,7 +274,7 @@ def _opened(data: bytes, per_row: int = 0) -> Iterator[_Source]:
         needed = require_memory(image, data, per_row=per_row)
         sample_range.require_full_range(image)
         file.is_metered = not is_slow(image)  # Python's decoders read byte by byte
-    with BUDGET.holding(needed):
+    with BUDGET.holding(needed + beside):
         with _reasons(data):
             source = _Source(image, data, sample_range.has_deep_colour(image))
             image.load()

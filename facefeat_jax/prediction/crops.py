@@ -12,9 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from facefeat_jax.data.images import MAX_PIXELS
+from facefeat_jax.data.decoder_limits import MAX_PIXELS, MAX_SIDE
 
 WHOLE = "whole"
+
+_BAND_PIXELS = 2**20  # filled at a time
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,28 @@ FRAMES: dict[str, Frame] = {
 """How the pictures of each kind of set are framed; `WHOLE` is the picture as it is."""
 
 
+def place(size: tuple[int, int], face: Box, frame: str) -> tuple[int, int, int, int] | None:
+    """Returns where a crop lies in a picture of that width and height: left, top, right, bottom; it may reach outside.
+
+    Args:
+      size: of the picture.
+      face: its box.
+      frame: a name in `FRAMES`.
+
+    Returns:
+      The place, or None where too little of it is in the picture, or where the box is so large that the crop would be
+      larger than any picture that is read.
+    """
+    wanted = FRAMES[frame].around(face)
+    if wanted.within(size) is None or size[1] < (face.top + face.bottom) / 2 + FRAMES[frame].needs * face.height:
+        return None
+    # Of a box that somebody wrote, not of one that was found.
+    if not (wanted.width * wanted.height <= MAX_PIXELS and max(wanted.width, wanted.height) <= MAX_SIDE):
+        return None
+    left, top = round(wanted.left), round(wanted.top)
+    return left, top, max(left + 1, round(wanted.right)), max(top + 1, round(wanted.bottom))
+
+
 def crop(picture: Image.Image, face: Box, frame: str) -> Image.Image | None:
     """Returns what a head with that frame is to look at.
 
@@ -109,23 +133,24 @@ def crop(picture: Image.Image, face: Box, frame: str) -> Image.Image | None:
       frame: a name in `FRAMES`, or `WHOLE`.
 
     Returns:
-      The crop, or None where too little of it is in the picture, or where the box is so large that the crop would be
-      larger than any picture that is read.
+      The crop, or None where there is no `place` for it.
     """
     if frame == WHOLE:
         return picture
-    wanted = FRAMES[frame].around(face)
+    found = place(picture.size, face, frame)
+    if found is None:
+        return None
+    left, top, right, bottom = found
     width, height = picture.size
-    if wanted.within(picture.size) is None or height < (face.top + face.bottom) / 2 + FRAMES[frame].needs * face.height:
-        return None
-    # Of a box that somebody wrote, not of one that was found.
-    if not wanted.width * wanted.height <= MAX_PIXELS:
-        return None
-    left, top = round(wanted.left), round(wanted.top)
-    right, bottom = max(left + 1, round(wanted.right)), max(top + 1, round(wanted.bottom))
     if left >= 0 and top >= 0 and right <= width and bottom <= height:
-        return picture.crop((left, top, right, bottom))
-    inside = (max(left, 0), max(top, 0), min(right, width), min(bottom, height))
-    pixels = np.asarray(picture.crop(inside))
-    margins = ((inside[1] - top, bottom - inside[3]), (inside[0] - left, right - inside[2]), (0, 0))
-    return Image.fromarray(np.pad(pixels, margins, mode="edge"))
+        return picture.crop(found)
+    # Some rows at a time: the crop may be as large as a picture can be.
+    made = Image.new("RGB", (right - left, bottom - top))
+    first = max(left, 0)
+    columns = np.arange(left, right).clip(0, width - 1) - first
+    step = max(1, _BAND_PIXELS // made.width)
+    for start in range(top, bottom, step):
+        rows = np.arange(start, min(start + step, bottom)).clip(0, height - 1)
+        band = np.asarray(picture.crop((first, int(rows[0]), min(right, width), int(rows[-1]) + 1)))
+        made.paste(Image.fromarray(band[rows - rows[0]][:, columns]), (0, start - top))
+    return made

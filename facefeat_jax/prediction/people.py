@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -13,10 +14,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from facefeat_jax.data.images import BadImageError, decode
+from facefeat_jax.data.decoder_limits import MAX_PIXELS
+from facefeat_jax.data.images import BadImageError, decoded, pixels_resized
+from facefeat_jax.data.worker_threads import worker_threads
 from facefeat_jax.errors import UserError
 from facefeat_jax.prediction.boxes import Boxes
-from facefeat_jax.prediction.crops import WHOLE, Box, Person, crop
+from facefeat_jax.prediction.crops import WHOLE, Box, Person, crop, place
 from facefeat_jax.prediction.drawing import Album
 from facefeat_jax.prediction.faces import FaceFinder, open_finder
 from facefeat_jax.prediction.predictor import Prediction, Predictor, content_of, each
@@ -27,8 +30,12 @@ NO_BOX = "no box given"
 # Pictures at a time: they may be large, and each has several crops.
 WINDOW = 8
 
-Locate = Callable[[str, np.ndarray], list[Box]]
-"""Takes a picture's name and pixels; returns the faces' boxes, which may reach outside."""
+# Of resized crops, in bytes: cut while a picture is searched, and cut at a time where it has more people than that.
+_AHEAD_BYTES = 4 * 2**20
+_CHUNK_BYTES = 64 * 2**20
+
+Locate = Callable[[str, Image.Image], list[Box]]
+"""Takes a picture's name and the picture, RGB; returns the faces' boxes, which may reach outside."""
 
 
 @dataclass(frozen=True)
@@ -48,28 +55,33 @@ class Found:
 
 def locate_by(finder: FaceFinder) -> Locate:
     """Returns a way to locate people: where their faces are found."""
-    return lambda _, pixels: finder(pixels)
+    return lambda _, picture: finder(np.asarray(picture))
 
 
 def locate_from(boxes: Boxes) -> Locate:
     """Returns a way to locate people: as a file of boxes says (`prediction.boxes.read_boxes`)."""
-    return lambda source, pixels: boxes.of(source, (pixels.shape[1], pixels.shape[0]))
+    return lambda source, picture: boxes.of(source, picture.size)
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Picture:
-    """A picture on its way: its people, and which crops stand for which heads."""
+    """A picture on its way.
+
+    Attributes:
+      source: the file's name.
+      people: who is in it; None stands for the picture as a whole.
+      frames: for each of them, the frames that there are crops of.
+      rows: the first crops, person by person, as the model gets them.
+      error: what is wrong with the picture.
+      notes: what is to be said of it.
+    """
 
     source: str
-    picture: Image.Image | None
     people: list[Person | None]
-    crops: list[dict[str, Image.Image | None]]
+    frames: list[list[str]]
+    rows: list[np.ndarray]
     error: str | None = None
-
-    def parts(self) -> Iterator[Image.Image]:
-        """Yields the crops that there are, person by person."""
-        for parts in self.crops:
-            yield from (part for part in parts.values() if part is not None)
+    notes: tuple[str, ...] = ()
 
 
 class PeoplePredictor:
@@ -104,9 +116,13 @@ class PeoplePredictor:
         self._threads = threads
 
     def stream(self, sources: str | Path | Iterable[str | Path]) -> Iterator[Found]:
-        """Yields each picture with its predictions, in order, holding two windows of them at most."""
+        """Yields each picture with its predictions, in order.
+
+        Two windows of pictures are held, without their pixels but for a few small crops of each; memory does not grow
+        with their size or with the number of people in one.
+        """
         remaining = map(str, each(sources))
-        with ThreadPoolExecutor(self._threads) as pool:
+        with worker_threads(self._threads) as pool:
 
             def begun() -> list[Future[_Picture]]:
                 return [pool.submit(self._look, source) for source in islice(remaining, WINDOW)]
@@ -116,53 +132,103 @@ class PeoplePredictor:
                 # The next ones are decoded and searched while these are computed.
                 following = begun()
                 pictures = [future.result() for future in current]
-                answers = iter(self._predictor.predict([part for picture in pictures for part in picture.parts()]))
+                answers = self._predictor.stream(row for picture in pictures for row in self._rows(picture))
                 for picture in pictures:
                     yield self._done(picture, answers)
                 current = following
 
     def _look(self, source: str) -> _Picture:
+        notes: list[str] = []
         try:
-            picture = decode(content_of(Path(source)), self._predictor.spec.decode)
+            with self._decoded(source, notes) as picture:
+                people: list[Person | None] = [None]
+                frames = [[WHOLE]]
+                if self._locate is not None:
+                    boxes = self._locate(source, picture)
+                    found = [self._person(picture.size, number, box) for number, box in enumerate(boxes, 1)]
+                    people, frames = [one[0] for one in found], [one[1] for one in found]
+                rows = self._cut(picture, people, frames, 0, self._rows_in(_AHEAD_BYTES))
         except BadImageError as error:
-            return _Picture(source, None, [], [], str(error))
-        if self._locate is None:
-            return _Picture(source, picture if self._keep else None, [None], [{WHOLE: picture}])
-        people: list[Person | None] = []
-        crops = []
-        for number, box in enumerate(self._locate(source, np.asarray(picture)), 1):
-            person, parts = self._person(picture, number, box)
-            people.append(person)
-            crops.append(parts)
-        return _Picture(source, picture if self._keep else None, people, crops)
+            return _Picture(source, [], [], [], str(error))
+        return _Picture(source, people, frames, rows, notes=tuple(notes))
 
-    def _person(self, picture: Image.Image, number: int, box: Box) -> tuple[Person, dict[str, Image.Image | None]]:
-        inside = box.within(picture.size)
-        size = f"{picture.width} by {picture.height} pixels"
+    def _decoded(self, source: str, notes: list[str] | None = None) -> AbstractContextManager[Image.Image]:
+        # A crop is as large as the largest picture at most.
+        return decoded(content_of(Path(source)), self._predictor.spec.decode, beside=4 * MAX_PIXELS, notes=notes)
+
+    def _rows_in(self, count: int) -> int:
+        return max(1, count // (3 * self._predictor.spec.image_size**2))
+
+    def _rows(self, picture: _Picture) -> Iterator[np.ndarray]:
+        """Yields a picture's crops; those that were not cut when it was searched are cut some at a time.
+
+        The picture is decoded anew for them: kept, it would be one of many, and its memory not free for others.
+        """
+        yield from picture.rows
+        done, count = len(picture.rows), sum(map(len, picture.frames))
+        while done < count:
+            try:
+                with self._decoded(picture.source) as image:
+                    until = done + self._rows_in(_CHUNK_BYTES)
+                    rows = self._cut(image, picture.people, picture.frames, done, until)
+            except BadImageError as error:
+                raise UserError(f"{picture.source} has changed while it was looked at ({error}); try again") from error
+            yield from rows
+            done += len(rows)
+
+    def _cut(
+        self,
+        picture: Image.Image,
+        people: Sequence[Person | None],
+        frames: Sequence[Sequence[str]],
+        start: int,
+        stop: int,
+    ) -> list[np.ndarray]:
+        """Returns some of the crops, counted person by person, each resized as soon as it is cut."""
+        spec = self._predictor.spec
+        wanted = ((person, frame) for person, of in zip(people, frames, strict=True) for frame in of)
+        rows = []
+        for person, frame in islice(wanted, start, stop):
+            part = crop(picture, person.face, frame) if person else picture
+            assert part is not None  # there is a place for it
+            rows.append(pixels_resized(part, spec.image_size, spec.decode, interpolation=spec.interpolation))
+        return rows
+
+    def _person(self, size: tuple[int, int], number: int, box: Box) -> tuple[Person, list[str]]:
+        """Returns a person and the frames that there are crops of."""
+        inside = box.within(size)
+        of = f"the picture of {size[0]} by {size[1]} pixels"
         if inside is None:
-            return Person(number, box, f"the box lies outside the picture of {size}"), {}
+            return Person(number, box, f"the box lies outside {of}"), []
         notes = []
         if (inside.width * inside.height) < 0.75 * box.width * box.height:
-            notes.append(f"the box reaches outside the picture of {size}")
-        parts = {frame: crop(picture, box, frame) for frame in dict.fromkeys(self._frames.values())}
-        lacking = [task for task, frame in self._frames.items() if parts[frame] is None]
-        if lacking:
+            notes.append(f"the box reaches outside {of}")
+        wanted = dict.fromkeys(self._frames.values())
+        frames = [frame for frame in wanted if frame == WHOLE or place(size, box, frame) is not None]
+        if lacking := [task for task, frame in self._frames.items() if frame not in frames]:
             notes.append(f"too little in the picture for {', '.join(lacking)}")
-        return Person(number, box, "; ".join(notes)), parts
+        return Person(number, box, "; ".join(notes)), frames
 
     def _done(self, picture: _Picture, answers: Iterator[Prediction]) -> Found:
         if picture.error is not None:
             return Found(picture.source, None, [Prediction(picture.source, {}, picture.error)])
-        if not picture.people:
-            return Found(picture.source, picture.picture, [Prediction(picture.source, {}, note=self._nobody)])
         predictions = []
-        for person, parts in zip(picture.people, picture.crops, strict=True):
-            said = {frame: next(answers) for frame, part in parts.items() if part is not None}
-            heads = {task: said[frame].heads[task] for task, frame in self._frames.items() if frame in said}
+        for person, frames in zip(picture.people, picture.frames, strict=True):
+            said = {frame: next(answers) for frame in frames}
             some = next(iter(said.values()), Prediction(picture.source, {}))
-            note = person.note if person else ""
+            if failed := next((one for one in said.values() if one.error), None):
+                some, said = failed, {}
+            heads = {task: said[frame].heads[task] for task, frame in self._frames.items() if frame in said}
+            note = "; ".join([*([person.note] if person and person.note else []), *picture.notes])
             predictions.append(replace(some, source=picture.source, heads=heads, person=person, note=note or None))
-        return Found(picture.source, picture.picture, predictions)
+        if not picture.people:
+            note = "; ".join([self._nobody, *picture.notes])
+            predictions.append(Prediction(picture.source, {}, note=note))
+        return Found(picture.source, self._picture(picture.source) if self._keep else None, predictions)
+
+    def _picture(self, source: str) -> Image.Image:
+        with self._decoded(source) as picture:
+            return picture
 
 
 def people_of(

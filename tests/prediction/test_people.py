@@ -6,13 +6,17 @@ import csv
 import io
 import json
 import unicodedata
+import weakref
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
 from facefeat_jax.cli import main
+from facefeat_jax.data.images import SINGLE_COLOUR
 from facefeat_jax.errors import UserError
+from facefeat_jax.prediction import crops as crops_module
+from facefeat_jax.prediction import people as people_module
 from facefeat_jax.prediction.boxes import read_boxes
 from facefeat_jax.prediction.crops import FRAMES, WHOLE, Box, crop
 from facefeat_jax.prediction.drawing import Album, drawn
@@ -220,6 +224,59 @@ def test_a_box_outside_is_said_and_does_not_stop_the_others(predictor, tmp_path)
     assert set(partly.heads) == {"gender", "glasses"}
     assert inside.note is None
     assert set(inside.heads) == {"gender", "glasses", "shirt"}
+
+
+def test_crops_are_resized_as_they_are_cut_and_predicted_some_at_a_time(predictor, tmp_path, monkeypatch):
+    """Kept at full size, 60 of one photograph took ten gigabytes; the answers are those of such crops, bit by bit."""
+    path, other = tmp_path / "crowd.png", tmp_path / "other.png"
+    noise(300, 260).save(path)
+    noise(90, 90, 1).save(other)
+    boxes = [Box(7 * n % 250, 5 * n % 200, 7 * n % 250 + 40, 5 * n % 200 + 40) for n in range(60)]
+    picture = Image.open(path).convert("RGB")
+    frames = list(dict.fromkeys(predictor.spec.frames.values()))
+    parts = [(n, frame, part) for n, box in enumerate(boxes) for frame in frames if (part := crop(picture, box, frame))]
+    lone = [part for frame in frames if (part := crop(Image.open(other).convert("RGB"), boxes[0], frame))]
+    expected = predictor.predict([part for _, _, part in parts] + lone)
+    alive, most = [], []
+
+    def watched(*arguments):
+        cut = crop(*arguments)
+        alive.append(weakref.ref(cut))
+        most.append(sum(one() is not None for one in alive))
+        return cut
+
+    monkeypatch.setattr(people_module, "crop", watched)
+    monkeypatch.setattr(people_module, "_AHEAD_BYTES", 10 * 3 * predictor.spec.image_size**2)
+    monkeypatch.setattr(people_module, "_CHUNK_BYTES", 25 * 3 * predictor.spec.image_size**2)
+    found, last = PeoplePredictor(predictor, lambda source, _: boxes if source == str(path) else boxes[:1]).stream(
+        [path, other]
+    )
+    assert len(most) == len(parts) + len(lone) > 100 and max(most) <= 4
+    given = {task: frame for task, frame in predictor.spec.frames.items()}
+    for (n, frame, _), alone in zip(parts, expected, strict=False):
+        for task in [task for task, of in given.items() if of == frame]:
+            assert found.predictions[n].heads[task] == alone.heads[task]
+    assert len(found.predictions) == 60 and len(last.predictions) == 1
+
+
+def test_a_crop_that_reaches_outside_is_the_padded_one(monkeypatch):
+    picture = noise(40, 30)
+    pixels = np.asarray(picture)
+    monkeypatch.setattr(crops_module, "_BAND_PIXELS", 200)
+    for face in (Box(-10, -5, 20, 15), Box(25, 12, 60, 31), Box(-30, -30, 70, 60), Box(30, 2, 39, 9)):
+        left, top, right, bottom = crops_module.place(picture.size, face, "face")
+        rows, columns = np.arange(top, bottom).clip(0, 29), np.arange(left, right).clip(0, 39)
+        np.testing.assert_array_equal(crop(picture, face, "face"), pixels[rows][:, columns])
+    assert crop(picture, Box(10, -1e7, 11, 1e7), "face") is None  # a resize would make it larger on its way
+
+
+def test_notes_of_a_picture_go_to_each_person(predictor, tmp_path):
+    Image.new("RGB", (90, 90), "red").save(tmp_path / "red.png")
+    (found,) = PeoplePredictor(predictor, lambda *_: [Box(-30, 10, 10, 50), Box(10, 10, 40, 40)]).stream(
+        [tmp_path / "red.png"]
+    )
+    assert [one.note.count(SINGLE_COLOUR) for one in found.predictions] == [1, 1]
+    assert "reaches outside" in found.predictions[0].note
 
 
 def test_boxes_are_of_the_turned_picture_where_the_run_turns_it(predictor, tmp_path):
