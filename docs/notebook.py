@@ -54,6 +54,7 @@ import numpy as np
 import facefeat_jax
 from facefeat_jax.config import load_recipe
 from facefeat_jax.data import avatars
+from facefeat_jax.data.pixels import PixelFormat
 from facefeat_jax.data.prepare import prepare
 from facefeat_jax.evaluation.curves import SERIES_COLORS, draw_training_loss, draw_validation, read_curves
 from facefeat_jax.evaluation.report import training_samples
@@ -88,7 +89,7 @@ config = dataclasses.replace(
 )
 data = open_data(config)
 classes = data.classes
-samples = training_samples(data.training, classes, decode=config.decode, image_size=config.image_size, count=24)
+samples = training_samples(data.training, classes, pixels=PixelFormat(config.image_size, config.decode))
 
 figure, axes = plt.subplots(3, 8, figsize=(13, 6.2), layout="constrained")
 for ax, sample in zip(axes.flat, samples, strict=False):
