@@ -51,7 +51,8 @@ def describe(packages: Iterable[str] = PACKAGES, devices: str | None = None) -> 
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": versions(packages),
-        "variables": variables(),
+        # Results are published: no paths of this machine, nor how it keeps compiled programs.
+        "variables": {k: v for k, v in variables().items() if not os.path.isabs(v) and "_CACHE_" not in k},
     }
 
 

@@ -19,10 +19,14 @@ def call(monkeypatch, *words: str) -> int:
 
 
 def test_a_campaign_is_run_counted_and_reported(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/somewhere")
+    monkeypatch.setenv("JAX_ENABLE_X64", "0")
     assert call(monkeypatch, "run", "labels", "--count", "80", "--out", str(tmp_path)) == 0
     assert "labels: 80 tried, 80 survived, 0 not" in capsys.readouterr().out
     result = json.loads((tmp_path / "labels.json").read_text())
     assert (result["tried"], result["survived"], result["is_full"]) == (80, 80, False)
+    recorded = result["environment"]["variables"]
+    assert recorded["JAX_ENABLE_X64"] == "0" and not [name for name in recorded if "CACHE" in name]
     page = tmp_path / "page.md"
     assert call(monkeypatch, "report", str(tmp_path / "labels.json"), "--out", str(page)) == 0
     text = page.read_text()
