@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
 
 import tyro
 
 from facefeat_jax import __version__
-from facefeat_jax.errors import UserError, end_process, run_main, unknown
+from facefeat_jax.errors import UserError, run_and_exit, run_main, unknown
 from facefeat_jax.escape import one_line
 from facefeat_jax.figures import count
 from facefeat_jax.progress import say, show
+
+if TYPE_CHECKING:
+    from facefeat_jax.config import TrainConfig
 
 Arguments = TypeVar("Arguments")
 
@@ -47,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def command(*words: str) -> NoReturn:
     """Runs a command as the whole process: what `facefeat` is, and with `words` before its arguments each script."""
-    end_process(main([*words, *sys.argv[1:]]))
+    run_and_exit(lambda: _run([*words, *sys.argv[1:]]))
 
 
 def _run(arguments: list[str]) -> int:
@@ -127,6 +129,7 @@ def _train(argv: Sequence[str]) -> int:
             return 0
         raise UserError(f"name a recipe: facefeat train RECIPE [--field value]. Recipes: {', '.join(list_recipes())}")
     config = apply_smoke(_parse(TrainConfig, f"train {argv[0]}", argv[1:], load_recipe(argv[0])))
+    _check_early(config)
     from facefeat_jax.evaluation.table import results_table
     from facefeat_jax.run_folder import CURVES, REPORT
     from facefeat_jax.runtime import start_up
@@ -146,6 +149,27 @@ def _train(argv: Sequence[str]) -> int:
     print(f"trained in {results['seconds']:.0f} s{_where_it_went(results['timings'])}")
     show(f"run:    {config.run}", f"report: {config.run / REPORT}", f"curves: {config.run / CURVES}")
     return 0
+
+
+def _check_early(config: TrainConfig) -> None:
+    """Refuses what can be refused before anything that takes seconds to import."""
+    from facefeat_jax.data.dataset import default_data_dir, require_prepared
+    from facefeat_jax.run_config import check_folder, read_config
+    from facefeat_jax.tasks import get_task
+
+    if config.resume:
+        read_config(config.run)
+    elif not config.distributed:  # of several processes, the first may have made it already
+        config.require_effect()
+        check_folder(config)
+    for task in config.tasks:
+        get_task(task)
+    require_prepared(config.sources, config.data_dir or default_data_dir())
+    from facefeat_jax.models.registry import get_architecture
+
+    get_architecture(config.trunk)
+    if Path(config.weights).suffix in (".pth", ".pt", ".safetensors") and not Path(config.weights).exists():
+        raise UserError(f"can't read weights from {config.weights}: there is no such file; check the path")
 
 
 def _where_it_went(timings: dict[str, float]) -> str:
@@ -228,6 +252,13 @@ class EvaluateArguments:
 
 def _evaluate(argv: Sequence[str]) -> int:
     arguments = _parse(EvaluateArguments, "evaluate", argv)
+    from facefeat_jax.run_config import read_config
+
+    read_config(arguments.run)  # before all that takes seconds to import
+    if arguments.data:
+        from facefeat_jax.data.dataset import default_data_dir, require_prepared
+
+        require_prepared(arguments.data, arguments.data_dir or default_data_dir())
     from facefeat_jax.runtime import start_up
 
     start_up()
@@ -280,6 +311,9 @@ class AuditArguments:
 
 def _audit(argv: Sequence[str]) -> int:
     arguments = _parse(AuditArguments, "audit", argv)
+    from facefeat_jax.run_config import require_audit_target
+
+    require_audit_target(arguments.target, arguments.data_dir)
     from facefeat_jax.runtime import start_up
 
     start_up()
@@ -341,17 +375,24 @@ def _predict(argv: Sequence[str]) -> int:
         raise UserError("--resume goes on with a file: give it with --out FILE")
     if arguments.out is not None and (arguments.json or arguments.format != "text"):
         raise UserError("--out takes its form from the file's suffix, .jsonl or .csv; leave --format and --json out")
-
-    start_up()
-    from facefeat_jax.prediction.output import lines
-    from facefeat_jax.prediction.predictor import Predictor
-    from facefeat_jax.tables import stdin_names
-
     if arguments.boxes and (arguments.faces or arguments.face_model):
         raise UserError("--boxes says where the faces are and --faces looks for them; give one of them")
     people = bool(arguments.boxes or arguments.faces or arguments.face_model)
     if people and arguments.explain:
         raise UserError("--explain is about whole pictures; give it without --faces and --boxes")
+    if arguments.batch_size < 1:
+        raise UserError(f"--batch-size must be 1 or more, got {arguments.batch_size}")
+    for file in (arguments.boxes, arguments.face_model):
+        if file is not None and not file.exists():
+            raise UserError(f"{file}: there is no such file; check the path")
+    from facefeat_jax.run_config import read_config
+
+    read_config(arguments.run)  # before all that takes seconds to import
+    start_up()
+    from facefeat_jax.prediction.output import lines
+    from facefeat_jax.prediction.predictor import Predictor
+    from facefeat_jax.tables import stdin_names
+
     boxes = None
     if arguments.boxes:
         from facefeat_jax.prediction.boxes import read_boxes
@@ -384,9 +425,6 @@ def _predict(argv: Sequence[str]) -> int:
             bad += prediction.error is not None
             yield prediction
 
-    # A file's name is bytes: one that is not in the terminal's encoding goes out as it came in.
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")
     names: Iterable[str] = stdin_names() if arguments.images == ("-",) else arguments.images
     if boxes:
         names = boxes.watched(names)
@@ -454,6 +492,8 @@ class ConvertArguments:
 
 def _convert(argv: Sequence[str]) -> int:
     arguments = _parse(ConvertArguments, "convert", argv)
+    if not arguments.file.exists():
+        raise UserError(f"can't read weights from {arguments.file}: there is no such file; check the path")
     from facefeat_jax.conversion import convert
 
     classes = {}
@@ -502,6 +542,9 @@ class ExportArguments:
 
 def _export(argv: Sequence[str]) -> int:
     arguments = _parse(ExportArguments, "export", argv)
+    from facefeat_jax.run_config import read_config
+
+    read_config(arguments.run)  # before all that takes seconds to import
     from facefeat_jax.conversion import export
 
     spec = export(arguments.run, arguments.file, arguments.checkpoint)

@@ -19,12 +19,15 @@ from facefeat_jax.locks import only_one
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.models.values import split_values
 from facefeat_jax.progress import say
+from facefeat_jax.run_config import CONFIG as CONFIG
+from facefeat_jax.run_config import EDITABLE, read_config
+from facefeat_jax.run_config import LOCK as LOCK
+from facefeat_jax.run_config import is_run as is_run
 from facefeat_jax.runtime import set_numerics
 from facefeat_jax.spec import NUMERICS, ModelSpec
 from facefeat_jax.training import checkpoints
 from facefeat_jax.whole_file import write_whole
 
-CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 RESULTS = "results.json"
 REPORT = "report.html"
@@ -37,10 +40,6 @@ AUDIT = "audit"
 DATA = "data.json"
 PICTURES = "data.npy"
 TENSORBOARD = "tensorboard"
-LOCK = ".lock"
-
-# What of config.json may be changed by hand (a run or its data were moved): nothing else depends on them.
-_EDITABLE = ("run", "data_dir")
 
 
 @dataclass(frozen=True)
@@ -87,36 +86,13 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def read_config(folder: Path) -> TrainConfig:
-    """Returns the config of a run folder.
-
-    Raises:
-      UserError: the folder is not there, is not a run, or its config can't be read.
-    """
-    if not folder.is_dir():
-        near = f"; runs beside it: {', '.join(_runs_beside(folder))}" if _runs_beside(folder) else ""
-        raise UserError(f"there is no run folder {folder}{near}. `facefeat train` and `facefeat convert` make them")
-    path = folder / CONFIG
-    try:
-        return TrainConfig.from_json(checked_json.read_checked(path, editable=_EDITABLE).content, where=str(path))
-    except FileNotFoundError:
-        raise UserError(
-            f"{folder} is not a run folder: it has no {CONFIG}. Give the folder that `facefeat train` made"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} can't be read, or is not the config of a run as it was written ({error}); restore it or train "
-            f"again (by hand, only {' and '.join(_EDITABLE)} may be changed)"
-        ) from error
-
-
 def write_config(folder: Path, config: TrainConfig) -> Path:
     """Writes the config of a run folder.
 
     Raises:
       UserError: it can't be written.
     """
-    return write_json(folder / CONFIG, checked_json.with_digest(config.to_json(), editable=_EDITABLE))
+    return write_json(folder / CONFIG, checked_json.with_digest(config.to_json(), editable=EDITABLE))
 
 
 def say_unchecked(folder: Path) -> None:
@@ -125,15 +101,6 @@ def say_unchecked(folder: Path) -> None:
         f"{folder} was written by an earlier version: whether {CONFIG}, calibration and the model's description are as "
         "they were written can't be checked"
     )
-
-
-def is_run(folder: Path) -> bool:
-    """Returns whether a folder's config.json was written for a run, by whatever version."""
-    try:
-        values = checked_json.read(folder / CONFIG)
-    except (OSError, ValueError):
-        return False
-    return isinstance(values, dict) and {"recipe", "run", "sources"} <= values.keys()
 
 
 @contextlib.contextmanager
@@ -173,12 +140,6 @@ def clear(folder: Path) -> None:
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{folder} can't be overwritten ({error}); give --run another folder") from error
-
-
-def _runs_beside(folder: Path) -> list[str]:
-    if not folder.parent.is_dir():
-        return []
-    return sorted(str(path.parent) for path in folder.parent.glob(f"*/{CONFIG}"))[:5]
 
 
 def open_run(folder: Path, checkpoint: checkpoints.Which = "newest") -> Run:

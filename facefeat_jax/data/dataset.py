@@ -8,6 +8,7 @@ import io
 import json
 import os
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -91,6 +92,17 @@ class Split:
         except (RuntimeError, ValueError, OSError, IndexError, KeyError) as error:
             # ArrayRecord has a hash over every record; what it finds damaged is a RuntimeError.
             raise _again(get_source(self.source), f"record {index} of {self.split} can't be read ({error})") from error
+
+
+def require_prepared(sources: Iterable[str], data_dir: Path) -> None:
+    """Looks whether data sets are there, before what takes long to import; `open_split` looks at what is in them.
+
+    Raises:
+      UserError: there is no such source, or it is not prepared.
+    """
+    for source in map(get_source, sources):
+        if not dataset_dir(source, data_dir).is_dir():
+            raise _not_prepared(source, data_dir)
 
 
 def open_split(source: str, split: Literal["train", "val"], data_dir: Path) -> Split:

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 from scipy.stats.contingency import association
 
-from facefeat_jax.data.builders import list_sources
 from facefeat_jax.data.dataset import default_data_dir, open_split
 from facefeat_jax.data.examples import IDENTITY, UNKNOWN, Examples
 from facefeat_jax.data.images import decode
-from facefeat_jax.errors import UserError, unknown
+from facefeat_jax.errors import UserError
 from facefeat_jax.evaluation.answers import Answers
 from facefeat_jax.evaluation.duplicates import Pair, find_pairs, take_prints
 from facefeat_jax.evaluation.evaluate import answers_on
@@ -24,6 +23,7 @@ from facefeat_jax.evaluation.slices import MAX_VALUES
 from facefeat_jax.evaluation.unseen import halves
 from facefeat_jax.figures import format_accuracy, format_area
 from facefeat_jax.progress import say
+from facefeat_jax.run_config import require_audit_target
 from facefeat_jax.run_folder import AUDIT, CONFIG, open_run, write_file, write_json
 from facefeat_jax.tables import csv_table
 
@@ -175,6 +175,7 @@ def audit(target: str, *, data_dir: Path | None = None, out: Path | None = None)
     Raises:
       UserError: there is no such data set or run, or data are not prepared.
     """
+    require_audit_target(target, data_dir)
     folder = Path(target)
     if (folder / CONFIG).is_file():
         run = open_run(folder)
@@ -190,16 +191,12 @@ def audit(target: str, *, data_dir: Path | None = None, out: Path | None = None)
         }
         name, sources, classes = folder.resolve().name, run.config.sources, run.spec.classes
         out = out or folder / AUDIT
-    elif target in list_sources():
+    else:
         where = data_dir or default_data_dir()
         splits = {split: open_split(target, split, where) for split in _SPLITS}  # type: ignore[arg-type]
         name, sources, classes, answers, notes = target, (target,), splits["train"].classes, {}, []
         examples = {split: Examples([one], classes) for split, one in splits.items()}
         out = out or Path("runs") / f"audit-{target}"
-    elif folder.exists() or "/" in target:
-        raise UserError(f"{target} is neither a data set ({', '.join(list_sources())}) nor a run folder")
-    else:
-        raise unknown("data set or run", target, list_sources())
     prints = take_prints([examples[split] for split in _SPLITS])
     made = Audit(
         name=name,

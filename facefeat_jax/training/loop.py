@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 from flax import nnx
 
-from facefeat_jax import environment, run_folder
+from facefeat_jax import environment, run_config, run_folder
 from facefeat_jax.config import TrainConfig, apply_smoke
 from facefeat_jax.data.dataset import default_data_dir, open_split
 from facefeat_jax.data.examples import Examples, open_halves
@@ -51,11 +51,6 @@ from facefeat_jax.training.interrupt import SignalWatch, Told
 from facefeat_jax.training.logs import Logs, NoLogs
 from facefeat_jax.training.prefix import Prefix, last_frozen
 
-# What a run that goes on may be told anew: where it lies and how it is driven. Its numbers depend on none of these, but
-# for the last digits where another feed makes another program of the same step.
-_MAY_CHANGE = {"feed", "run", "data_dir", "resume", "overwrite", "packed", "feed_threads", "feed_prefetch"}
-_MAY_CHANGE |= {"log_every", "checkpoint_every", "keep_checkpoints", "keep_best", "on_nonfinite"}
-_MAY_CHANGE |= {"distributed", "heartbeat_s"}
 # How many calls may be under way before the figures of the first are waited for.
 _CALLS_AHEAD = 2
 # With `--on-nonfinite skip`: after so many skipped steps in a row there is nothing to hope for.
@@ -90,7 +85,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
     set_numerics(config.dtype, config.param_dtype, config.matmul_precision)
     # Everything that can be refused is looked at before the run folder is touched.
     if is_first():
-        _check_run_folder(config)
+        run_config.check_folder(config)
     placement = Placement()
     data = open_data(config, padded_size=placement.round_up(config.batch_size))
     if not config.resume:
@@ -281,7 +276,7 @@ class _Run:
         self.writes = is_first()  # of several processes, the one that writes what is written once
         if self.writes:
             held.enter_context(run_folder.owned(config.run))
-            _check_run_folder(config)  # again: another process may have held it since
+            run_config.check_folder(config)  # again: another process may have held it since
             if config.overwrite:
                 run_folder.clear(config.run)
         self.history: list[dict[str, Any]] = []
@@ -639,31 +634,3 @@ def _recorded(config: TrainConfig, data: RunData, placement: Placement) -> DataR
             "trained on; `facefeat audit` lists them"
         )
     return record
-
-
-def _check_run_folder(config: TrainConfig) -> None:
-    """Refuses a folder that holds something else, or an earlier run unless told what to do with it."""
-    folder = config.run
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file; give --run a folder")
-    has_run = (folder / run_folder.CONFIG).exists()
-    if has_run and config.overwrite and not run_folder.is_run(folder):
-        # Other programs call their files config.json too.
-        raise UserError(f"{folder / run_folder.CONFIG} is not the config of a run; give --run another folder")
-    if config.resume:
-        earlier = run_folder.read_config(folder)
-        changed = [
-            name
-            for name, value in earlier.to_json().items()
-            if value != config.to_json()[name] and name not in _MAY_CHANGE
-        ]
-        if changed:
-            raise UserError(
-                f"--resume goes on with what {folder} was started with, but these differ: {', '.join(changed)}"
-            )
-    elif has_run and not config.overwrite:
-        raise UserError(
-            f"{folder} already holds a run; --resume goes on with it, --overwrite deletes it, --run takes another"
-        )
-    elif not has_run and folder.is_dir() and any(path.name != run_folder.LOCK for path in folder.iterdir()):
-        raise UserError(f"{folder} holds something that is not a run; give --run another folder")
