@@ -15,7 +15,7 @@ _ERRORS = "facefeat-as-it-came"
 class _In(io.FileIO):
     """Standard input: what can't be read is bad input, in one line."""
 
-    def readinto(self, buffer):  # type: ignore[no-untyped-def]
+    def readinto(self, buffer):
         try:
             return super().readinto(buffer)
         except OSError as error:
@@ -25,7 +25,7 @@ class _In(io.FileIO):
 class _Err(io.FileIO):
     """Standard error: notes that can't be written stop nothing."""
 
-    def write(self, content):  # type: ignore[no-untyped-def]
+    def write(self, content):
         try:
             return super().write(content)
         except OSError:
