@@ -247,7 +247,9 @@ class TrainConfig:
                 f"--warmup-steps {self.warmup_steps} needs a schedule that warms up; give --learning-rate-schedule "
                 "cosine, or --warmup-steps 0"
             )
-        if steps is not None and self.warmup_steps >= steps and not self.smoke:
+        # A recipe's own warm-up is cut to a short run, which the loop says; one that was asked for is not.
+        asked = not self.recipe or self.warmup_steps != load_recipe(self.recipe).warmup_steps
+        if steps is not None and self.warmup_steps >= steps and asked and not self.smoke:
             raise UserError(
                 f"--warmup-steps {self.warmup_steps} is not less than the {steps} steps of the run; give fewer (at "
                 "most half of the steps are taken for the warm-up), or more --epochs"

@@ -48,6 +48,9 @@ def test_a_warm_up_of_more_than_half_of_the_run_and_what_smoke_shrinks_are_menti
     with pytest.raises(Stop):
         train(capsys, avatars_dir, tmp_path, *SMALL, "--warmup-steps", "5")
     assert "warm-up: 3 steps in place of 5" in capsys.readouterr().err
+    with pytest.raises(Stop):  # the recipe's own
+        train(capsys, avatars_dir, tmp_path, *SMALL)
+    assert "warm-up: 3 steps in place of 50" in capsys.readouterr().err
     with pytest.raises(Stop):
         train(capsys, avatars_dir, tmp_path, "--smoke", "--epochs", "9", "--warmup-steps", "100000")
     err = capsys.readouterr().err

@@ -90,7 +90,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
     data = open_data(config, padded_size=placement.round_up(config.batch_size))
     if not config.resume:
         config.require_effect(len(data.stream))
-        if 0 < len(data.stream) // 2 < config.warmup_steps:
+        if len(data.stream) // 2 < config.warmup_steps:
             say(f"warm-up: {len(data.stream) // 2} steps in place of {config.warmup_steps}, half of the run's")
     # A run that goes on is what it began as, whatever the tables say by now.
     spec = (_earlier_spec(config) if config.resume else None) or ModelSpec.following(
