@@ -13,7 +13,7 @@ BIN   := $(VENV)/bin
 comma := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test compare faults wheel-test docs notebook release
+.PHONY: help quickstart test compare release-check faults wheel-test docs notebook release
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -63,6 +63,12 @@ test: $(VENV)/.tools-test ## lint, check types, run the tests
 compare: ## compare with PyTorch, live (SAMPLE=1 for a part; Python 3.11; sets up .venv-compare with torch and torchvision)
 	$(MAKE) --no-print-directory VENV=$(COMPARE_VENV) $(COMPARE_VENV)/.tools-compare
 	XLA_FLAGS= $(COMPARE_VENV)/bin/python -m pytest tests/compare $(TESTS)$(if $(SAMPLE), -m "not whole")
+
+# Whatever takes longer than CI may; compare in full sets up its own environment.
+release-check: $(VENV)/.tools-test ## before a release: the slow tests, all of compare, the commands at real size on few and busy cores (hours)
+	$(BIN)/python -m pytest --slow -m slow $(TESTS)
+	$(MAKE) --no-print-directory compare SAMPLE=
+	$(BIN)/python scripts/lab/release_check.py $(RELEASE_CHECK)
 
 faults: $(VENV)/.tools-test ## run the fault campaigns in full (hours) and write docs/reliability.md
 	$(BIN)/python scripts/lab/run_faults.py run --out docs/benchmarks/faults
