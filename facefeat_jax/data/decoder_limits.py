@@ -245,16 +245,21 @@ def _require_few_scans(data: bytes) -> None:
 
 def _jpeg_bytes(data: bytes) -> int:
     """Returns what libjpeg keeps of a picture of several scans: all coefficients, two bytes each, in whole blocks."""
+    coefficients, components, is_progressive = 0, 0, False
     for marker, at in _jpeg_segments(data):
         if marker in _FRAMES:
             height, width, components = struct.unpack_from(">HHB", data, at + 3)
-            sampling = [data[at + 9 + 3 * number] for number in range(components)]
-            across, down = max(s >> 4 for s in sampling), max(s & 15 for s in sampling)
-            shares = sum((s >> 4) * (s & 15) for s in sampling) / (across * down)
-            padded = -(-width // (8 * across)) * -(-height // (8 * down)) * 64 * across * down
+            sampling = [divmod(data[at + 9 + 3 * number], 16) for number in range(components)]
+            if not all(across and down for across, down in sampling):
+                raise BadImageError("damaged (a component without samples)")
+            across, down = (max((pair[i] for pair in sampling), default=1) for i in (0, 1))
+            blocks = -(-width // (8 * across)) * -(-height // (8 * down))
+            coefficients = 64 * blocks * sum(a * d for a, d in sampling)
             is_progressive = marker in (0xC2, 0xC6, 0xCA, 0xCE)
         elif marker == 0xDA:
-            return int(2 * padded * shares) if is_progressive or data[at + 2] != components else 0
+            if not components:
+                raise BadImageError("damaged (a scan before the frame that describes it)")
+            return 2 * coefficients if is_progressive or data[at + 2] != components else 0
     return 0
 
 
@@ -299,7 +304,7 @@ def _jpeg2000_bytes(data: bytes) -> int:
 
 
 _JPEG2000_PER_SAMPLE = 5.5
-_BLOCK_BYTES, _PRECINCT_BYTES = 300, 600
+_BLOCK_BYTES, _PRECINCT_BYTES = 430, 480
 
 
 def _jpeg2000_tables(data: bytes, start: int, samples: int) -> int:
@@ -324,12 +329,15 @@ def _jpeg2000_tables(data: bytes, start: int, samples: int) -> int:
             # COD: style, progression, layers, transform, then the same as COC has after its component and style.
             body = at + 4 + (5 if marker == 0xFF52 else 2)
             style = data[at + 4] if marker == 0xFF52 else data[at + 5]
-            levels, across, down = data[body], data[body + 1] + 2, data[body + 2] + 2
-            most = max(most, samples / 2 ** (across + down) * _BLOCK_BYTES * 4 / 3)
-            if style & 1:
-                for level in range(levels + 1):
-                    exponents = data[body + 5 + level]
-                    share = samples / 4 ** (levels - level)
-                    most += share / 2 ** ((exponents & 15) + (exponents >> 4)) * _PRECINCT_BYTES
+            levels, block = data[body], (data[body + 1] + 2, data[body + 2] + 2)
+            table = 0.0
+            for level in range(levels + 1):
+                sides = divmod(data[body + 5 + level] if style & 1 else 0xFF, 16)
+                share = samples / 4 ** (levels - level)
+                # Above the lowest level a precinct has half its sides in each of three bands; blocks end where it does.
+                within = (max(0, side - (level > 0)) for side in reversed(sides))
+                blocks = share * (0.75 if level else 1) / 2 ** sum(map(min, block, within))
+                table += blocks * _BLOCK_BYTES + share / 2 ** sum(sides) * _PRECINCT_BYTES
+            most = max(most, table)
         at += 2 + length
     return int(most)

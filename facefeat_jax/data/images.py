@@ -15,6 +15,7 @@ from typing import get_args
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from facefeat_jax.allocator import give_back_freed_memory
 from facefeat_jax.data import sample_range
 from facefeat_jax.data.decoder_limits import (
     BUDGET,
@@ -30,6 +31,8 @@ from facefeat_jax.data.decoder_limits import (
 from facefeat_jax.data.sample_range import in_bands
 from facefeat_jax.errors import UserError, unknown
 from facefeat_jax.types import DecodePolicy, Interpolation
+
+_LARGE = 2**26  # bytes for one picture, before which what others have freed is given back: the budget counts it no more
 
 SINGLE_COLOUR = "a single colour: there is nothing to be seen in it"
 TRANSPARENT = "wholly transparent: nothing of it is meant to be seen"
@@ -240,11 +243,19 @@ def fits_suffix(name: str, form: str) -> bool:
 def is_single_colour(picture: Image.Image) -> bool:
     """Returns whether nothing is to be seen in a picture, mode RGB: all its pixels are the same."""
 
-    def same(image: Image.Image) -> bool:
-        return all(low == high for low, high in image.getextrema())  # type: ignore[misc]
-
     # Nearly all pictures differ in a few pixels already.
-    return same(picture.resize((8, 8), Image.Resampling.NEAREST)) and same(picture)
+    few = _extremes(picture.resize((8, 8), Image.Resampling.NEAREST))
+    return all(low == high for low, high in few) and _extremes(picture) == few
+
+
+def _extremes(picture: Image.Image) -> list[tuple[int, int]]:
+    """Returns the lowest and the highest value of each band; some rows at a time, for Pillow copies each band."""
+    rows = max(1, 2**20 // picture.width)
+    parts = (
+        picture.crop((0, top, picture.width, min(picture.height, top + rows))) for top in range(0, picture.height, rows)
+    )
+    bands = zip(*(part.getextrema() for part in parts), strict=True)
+    return [(min(low for low, _ in band), max(high for _, high in band)) for band in bands]  # type: ignore[misc]
 
 
 @dataclass(frozen=True)
@@ -275,6 +286,8 @@ def _opened(data: bytes, per_row: int = 0, beside: int = 0) -> Iterator[_Source]
         sample_range.require_full_range(image)
         file.is_metered = not is_slow(image)  # Python's decoders read byte by byte
     with BUDGET.holding(needed + beside):
+        if needed >= _LARGE:
+            give_back_freed_memory()
         with _reasons(data):
             source = _Source(image, data, sample_range.has_deep_colour(image))
             image.load()
@@ -309,7 +322,7 @@ def _to_rgb(source: _Source, policy: DecodePolicy, notes: list[str] | None) -> I
     if picture.mode != "RGB":
         picture = in_bands(picture, "RGB", lambda band: band.convert("RGB"))
     if notes is not None:
-        if source.has_deep_colour and max(high for _, high in picture.getextrema()) < 32:  # type: ignore[misc]
+        if source.has_deep_colour and max(high for _, high in _extremes(picture)) < 32:
             said.append(sample_range.DARK)
         notes += said
     return picture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import struct
 import time
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -15,63 +14,13 @@ from PIL import Image, ImageFile
 from facefeat_jax.data import decoder_limits, images
 from facefeat_jax.data.decoder_limits import BadImageError, Budget
 from facefeat_jax.data.images import check, decode, decode_resized
+from faults.crafted import chunks, codestream, progressive, rle_bmp, scan_before_frame, segment, tiled
 
 
 def saved(image: Image.Image, form: str, **options) -> bytes:
     file = io.BytesIO()
     image.save(file, form, **options)
     return file.getvalue()
-
-
-def tiff(tags: list[tuple[int, int, int, int]], content: bytes) -> bytes:
-    """A TIFF of these entries; -1 stands for where the content lies."""
-    at = 8 + 2 + 12 * len(tags) + 4
-    entries = b"".join(struct.pack("<HHII", a, b, c, at if d == -1 else d) for a, b, c, d in sorted(tags))
-    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + content
-
-
-def tiled(width: int, height: int, across: int, down: int, compression: int = 8) -> bytes:
-    content = zlib.compress(bytes(1000))
-    tags = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, 8), (259, 3, 1, compression), (262, 3, 1, 1)]
-    tags += [(277, 3, 1, 1), (322, 4, 1, across), (323, 4, 1, down), (324, 4, 1, -1), (325, 4, 1, len(content))]
-    return tiff(tags, content)
-
-
-def segment(marker: int, body: bytes) -> bytes:
-    return b"\xff" + bytes([marker]) + struct.pack(">H", len(body) + 2) + body
-
-
-def progressive(side: int, scans: int, *, between: bytes = b"") -> bytes:
-    """A grey progressive JPEG of empty scans."""
-    out = b"\xff\xd8" + segment(0xDB, b"\0" + bytes([1] * 64))
-    out += segment(0xC2, struct.pack(">BHHB", 8, side, side, 1) + b"\x01\x11\x00")
-    out += segment(0xC4, b"\x00" + bytes([1] + [0] * 15) + b"\x00")
-    out += segment(0xC4, b"\x10" + bytes([1] + [0] * 15) + b"\xe0")
-    blocks = (-(-side // 8)) ** 2
-    out += segment(0xDA, b"\x01\x01\x00\x00\x00\x00") + bytes(-(-blocks // 8))
-    run = b"\x7f\x00" if blocks < 2**14 else b"\x7f\xfe"
-    return out + (between + segment(0xDA, b"\x01\x01\x00\x01\x01\x00") + run) * scans + b"\xff\xd9"
-
-
-def codestream(side: int, components: int, *, tile: int = 0, block: int = 4, precincts: bytes = b"") -> bytes:
-    """An empty JPEG 2000 codestream."""
-    tile = tile or side
-    out = b"\xff\x4f" + segment(
-        0x51, struct.pack(">H8IH", 0, side, side, 0, 0, tile, tile, 0, 0, components) + b"\x07\x01\x01" * components
-    )
-    out += segment(0x52, bytes([bool(precincts), 0, 0, 1, 0, 5, block, block, 0, 1]) + precincts)
-    out += segment(0x5C, bytes([0x40] + [0x40] * 16))
-    return out + b"\xff\x90" + struct.pack(">HHIBB", 10, 0, 18, 0, 1) + b"\xff\x93" + bytes(4) + b"\xff\xd9"
-
-
-def rle_bmp(width: int, height: int) -> bytes:
-    content = b"\x01\x07\x00\x00" + b"\x00\x01"
-    header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(content), 0, 0, 256, 256)
-    return b"BM" + struct.pack("<IHHI", 1084, 0, 0, 1078) + header + bytes(1024) + content
-
-
-def chunk(name: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
 
 CRAFTED = {
@@ -93,11 +42,7 @@ CRAFTED = {
     "another maxval": b"P6\n4000 4000\n100\n" + bytes(50),
     "header in crumbs": b"P6\n# " + b"x" * 100_000 + b"\n8 8\n255\n" + bytes(192),
     "QOI": b"qoif" + struct.pack(">IIBB", 4000, 4000, 3, 0) + b"\xfd" * 10 + bytes(7) + b"\x01",
-    "chunks": b"\x89PNG\r\n\x1a\n"
-    + chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 0, 0, 0, 0))
-    + chunk(b"tEXt", b"a\0b") * 20_000
-    + chunk(b"IDAT", zlib.compress(bytes(72)))
-    + chunk(b"IEND", b""),
+    "chunks": chunks(20_000),
 }
 
 
@@ -110,6 +55,27 @@ def test_crafted_files_are_refused_at_once_and_in_little_memory(name, monkeypatc
             decode_resized(CRAFTED[name], 16, policy)
         assert time.monotonic() - started < 2
         assert "\n" not in str(caught.value) and len(str(caught.value)) < 200
+
+
+def test_jpegs_whose_frame_says_nothing_are_damaged():
+    with pytest.raises(BadImageError, match="begins like a JPEG"):
+        decode(scan_before_frame(), "upright")
+    # Pillow refuses it already; what estimates its memory must not depend on that.
+    with pytest.raises(BadImageError, match="a scan before the frame"):
+        decoder_limits._jpeg_bytes(scan_before_frame())
+    jpeg = bytearray(saved(Image.new("RGB", (8, 8)), "JPEG"))
+    jpeg[jpeg.index(b"\xff\xc0") + 11] = 0
+    with pytest.raises(BadImageError, match="a component without samples"):
+        decode(bytes(jpeg), "upright")
+
+
+def test_blocks_that_small_precincts_cut_count():
+    """OpenJPEG took 407 MiB for these tables, whatever size of blocks the file asks for."""
+    for block in (0, 2, 4):
+        data = codestream(1000, 3, block=block, precincts=b"\x22" * 6)
+        assert 400 < decoder_limits._jpeg2000_tables(data, 0, 3_000_000) / 2**20 < 450
+    plain = codestream(1000, 3, block=0)
+    assert 73 < decoder_limits._jpeg2000_tables(plain, 0, 3_000_000) / 2**20 < 85
 
 
 @pytest.mark.parametrize("form", ["WEBP", "AVIF"])

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageCms
 
 from facefeat_jax.data.avatars import draw
+from faults.crafted import draw_crafted
 from faults.mutate import MUTATIONS, mutated
 
 _MODES = ("RGB", "L", "RGBA", "CMYK", "P", "1", "I;16", "LA", "I", "F")
@@ -34,11 +35,13 @@ class Bad:
       name: relative to the corpus.
       kind: what is wrong with it.
       usable: whether it is a picture all the same; None where either answer is right.
+      is_noted: whether an answer for it says what is odd about it.
     """
 
     name: str
     kind: str
     usable: bool | None
+    is_noted: bool = False
 
 
 def every_format(seed: int) -> dict[str, bytes]:
@@ -75,6 +78,18 @@ def write_mutated(folder: Path, count: int, seed: int) -> list[Bad]:
         name = f"{number:05}-{names[which]}.jpg"
         (folder / name).write_bytes(mutated(contents[which], kind, random, contents))
         made.append(Bad(f"{folder.name}/{name}", kind, None))
+    return made
+
+
+def write_crafted(folder: Path, count: int, seed: int) -> list[Bad]:
+    """Writes `count` files that claim or cost much, or whose samples have more than eight bits; of each kind some."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made = []
+    for number in range(count):
+        kind, how, content = draw_crafted(number, seed)
+        name = f"crafted {number:05}.jpg"
+        (folder / name).write_bytes(content)
+        made.append(Bad(f"{folder.name}/{name}", kind, how.usable, how.is_noted))
     return made
 
 

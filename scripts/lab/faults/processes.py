@@ -8,9 +8,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -22,7 +25,7 @@ class Ended:
     Attributes:
       code: its exit code; negative after a signal, as in `subprocess`.
       seconds: how long it took.
-      peak_bytes: the most memory that it held.
+      peak_bytes: the most memory that it held, with the processes that it started.
       out: its standard output.
       err: its standard error.
       in_time: false where it was killed because it took too long.
@@ -57,13 +60,37 @@ def run(command: Sequence[str], work: Path, *, timeout: float, stdin: bytes = b"
         child = subprocess.Popen(command, stdin=given, stdout=out, stderr=err, env=environment(work))
         overdue = threading.Timer(timeout, child.send_signal, [signal.SIGKILL])
         overdue.start()
-        _, status, used = os.wait4(child.pid, 0)
+        with _watching(child.pid) as seen:
+            _, status, used = os.wait4(child.pid, 0)
         overdue.cancel()
         child.returncode = os.waitstatus_to_exitcode(status)
     seconds = time.monotonic() - started
     said = [path.read_bytes().decode("utf-8", "surrogateescape") for path in paths[1:]]
     unit = 1 if sys.platform == "darwin" else 1024
-    return Ended(child.returncode, seconds, used.ru_maxrss * unit, said[0], said[1], seconds < timeout)
+    peak = max(used.ru_maxrss * unit, *seen)  # the first misses no moment, the others no process
+    return Ended(child.returncode, seconds, peak, said[0], said[1], seconds < timeout)
+
+
+@contextmanager
+def _watching(pid: int) -> Iterator[list[int]]:
+    """Gives a list of the bytes that a process and those that it started hold, added to all the time."""
+    seen, done = [0], threading.Event()
+
+    def look() -> None:
+        while not done.wait(0.1):
+            try:
+                parent = psutil.Process(pid)
+                seen.append(sum(one.memory_info().rss for one in (parent, *parent.children(recursive=True))))
+            except psutil.Error:  # one of them has just ended
+                continue
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        thread.join()
 
 
 _MAKE_RUN = """

@@ -17,7 +17,8 @@ from facefeat_jax import tables
 from facefeat_jax.data.images import BadImageError, check
 from facefeat_jax.data.trees import open_tree
 from facefeat_jax.errors import UserError
-from faults import corpus, labels, models, processes, weights
+from faults import corpus, decoding, labels, models, processes, weights
+from faults.crafted import CRAFTED
 from faults.tally import Tally
 
 
@@ -95,7 +96,8 @@ def test_a_process_that_dies_is_counted_and_gone_on_after(tmp_path, monkeypatch)
 @pytest.fixture(scope="module")
 def spoiled(tmp_path_factory) -> tuple[Path, list[corpus.Bad]]:
     folder = tmp_path_factory.mktemp("corpus") / "train"
-    return folder.parent, corpus.write_mutated(folder, 600, 3) + corpus.write_classics(folder, 3)
+    crafted = corpus.write_crafted(folder, len(CRAFTED), 3)
+    return folder.parent, corpus.write_mutated(folder, 600, 3) + crafted + corpus.write_classics(folder, 3)
 
 
 def test_the_corpus_has_every_format_and_every_kind_and_is_the_same_again(spoiled, tmp_path):
@@ -104,7 +106,7 @@ def test_the_corpus_has_every_format_and_every_kind_and_is_the_same_again(spoile
     assert forms >= {"JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "BMP", "JPEG2000", "PPM", "QOI", "ICO", "EPS", "PDF"}
     assert len(forms) == len(Image.SAVE) - len({"BUFR", "GRIB", "HDF5", "WMF"} & set(Image.SAVE))
     folder, bad = spoiled
-    assert len({one.name for one in bad}) == len(bad) and {one.kind for one in bad} >= set(corpus.MUTATIONS)
+    assert len({one.name for one in bad}) == len(bad) and {one.kind for one in bad} >= {*corpus.MUTATIONS, *CRAFTED}
     for one in corpus.write_mutated(tmp_path / "train", 30, 3):
         assert (tmp_path / one.name).read_bytes() == (folder / one.name).read_bytes()
 
@@ -122,15 +124,27 @@ def test_every_picture_is_decoded_or_refused_in_one_line(spoiled):
             continue
         if one.kind.startswith("at the limit"):
             continue  # seconds each
+        notes: list[str] = []
         try:
-            check(tree.read(one.name))
+            check(tree.read(one.name), notes=notes)
         except BadImageError as error:
             assert one.usable in (None, False), one
             assert str(error) and "\n" not in str(error)
         else:
             usable += 1
-            assert one.usable in (None, True), one
+            assert one.usable in (None, True) and (notes or not one.is_noted), one
     assert 50 < usable < len(bad) - 100
+
+
+def test_time_and_memory_of_each_picture_alone(spoiled, tmp_path):
+    """The campaign's bounds are held, and its meter sees what a picture takes."""
+    folder, bad = spoiled
+    names = [one.name for one in bad if one.kind in CRAFTED or one.kind == "at the limit, 0"]
+    found = decoding.measured(folder, [*names, "train/a pipe.jpg"], tmp_path)
+    assert list(found) == names
+    assert all(seconds < decoding.MOST_SECONDS and size < decoding.MOST_BYTES for seconds, size in found.values())
+    seconds, size = found["train/at the limit, 0.png"]
+    assert seconds > 0.1 and (size > 300 * 2**20 or not Path("/proc/self/clear_refs").exists())
 
 
 def test_archives_with_hostile_entries(tmp_path):
