@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import io
 import json
 import os
 import shutil
@@ -17,13 +18,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from facefeat_jax.cli import main
-from facefeat_jax.data import drawn
+from facefeat_jax.data import drawn, sample_range
 from facefeat_jax.data import prepare as prepare_module
 from facefeat_jax.data.builders import get_source
 from facefeat_jax.data.dataset import default_data_dir, open_split
-from facefeat_jax.data.images import decode_resized
+from facefeat_jax.data.images import SINGLE_COLOUR, decode_resized
 from facefeat_jax.data.prepare import prepare
 from facefeat_jax.errors import UserError
 
@@ -475,3 +477,26 @@ def test_the_real_apparel_pictures(realdata, data_dir):
     assert summary.left_out == {"folder not selected": 24, "suffix not selected": 14}
     suffixes = [Path(line["file"]).suffix for line in lines(summary.left_out_csv)]
     assert sorted(suffixes) == [".avif"] * 9 + [".webp"] * 5
+
+
+def test_the_command_counts_and_names_the_kept_pictures_that_it_notes(fairface_files, lay_out, data_dir, capsys):
+    dark, blank = io.BytesIO(), io.BytesIO()
+    ramp = np.linspace(0, 4095, 64)[None].repeat(48, 0).astype(np.uint16)
+    Image.fromarray(ramp).save(dark, "TIFF")
+    Image.new("RGB", (32, 24), "red").save(blank, "JPEG")
+    floats = io.BytesIO()
+    Image.fromarray(ramp.astype(np.float32)).save(floats, "TIFF", tiffinfo={340: 0.0, 341: 4095.0})
+    odd = {"train/2.jpg": dark, "train/3.jpg": blank, "val/1.jpg": blank, "train/4.jpg": floats}
+    download = lay_out({**fairface_files, **{name: file.getvalue() for name, file in odd.items()}})
+    assert main(["prepare", "fairface", "--from", str(download), "--data-dir", str(data_dir)]) == 0
+    out = capsys.readouterr().out
+    for what in (
+        f"note: 2 kept pictures: {SINGLE_COLOUR} (train/3.jpg, val/1.jpg; see the listings)",
+        f"note: 1 kept picture: {sample_range.DARK} (train/2.jpg; see the listings)",
+        f"note: 1 kept picture: {sample_range.FLOATS} (train/4.jpg; see the listings)",
+    ):
+        assert what in out, out
+    (listing,) = data_dir.glob("fairface/*/records-train*.csv")
+    notes = {row["source_file"]: row["note"] for row in lines(listing)}
+    assert sample_range.DARK in notes["train/2.jpg"] and SINGLE_COLOUR in notes["train/3.jpg"]
+    assert notes["train/1.jpg"] == ""

@@ -16,10 +16,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from facefeat_jax.cli import main
 from facefeat_jax.data.avatars import draw
+from facefeat_jax.data.sample_range import DARK
 from facefeat_jax.errors import UserError
 from facefeat_jax.prediction.crops import Box, Person
 from facefeat_jax.prediction.output import name_from_json
@@ -247,6 +250,26 @@ def test_the_command(trained_run, pictures, tmp_path, capsys):
     for wrong in (["--resume"], ["--out", str(out), "--json"], ["--out", str(out), "--format", "csv"]):
         assert main([*command, *wrong]) == 2
         assert "--out" in capsys.readouterr().err
+
+
+def test_the_command_writes_what_is_odd_about_a_picture(trained_run, tmp_path, capsys):
+    """12 bits in a file of 16 bits are nearly black: the answer stands, with a note, in each form."""
+    dark, floats = tmp_path / "dark.tif", tmp_path / "floats.tif"
+    ramp = np.linspace(0, 4095, 64)[None].repeat(48, 0)
+    Image.fromarray(ramp.astype(np.uint16)).save(dark)
+    Image.fromarray(ramp.astype(np.float32)).save(floats)
+    command = ["predict", str(trained_run), str(dark), str(floats)]
+    found = {}
+    for form in ("json", "jsonl", "csv", "text"):
+        assert main([*command, "--format", form]) == 2  # floats of no stated range are refused
+        found[form] = capsys.readouterr().out
+    for one, other in (json.loads(found["json"]), map(json.loads, found["jsonl"].splitlines())):
+        assert one["note"] == DARK and set(one["heads"]) and "error" not in one
+        assert "range" in other["error"] and "note" not in other
+    one, other = csv.DictReader(io.StringIO(found["csv"]))
+    assert (one["note"], one["error"], other["note"]) == (DARK, "", "") and "range" in other["error"]
+    one, other = found["text"].splitlines()
+    assert one.startswith(f"{dark}: gender: ") and one.endswith(f"({DARK})") and DARK not in other
 
 
 def test_names_with_control_characters_do_not_reach_the_terminal(trained_run, capsys):
