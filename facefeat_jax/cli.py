@@ -369,7 +369,7 @@ def _predict(argv: Sequence[str]) -> int:
     arguments = _parse(PredictArguments, "predict", argv)
     if not arguments.images:
         raise UserError("name the pictures: facefeat predict RUN IMAGE...")
-    from facefeat_jax.runtime import start_up
+    from facefeat_jax.runtime import use_compilation_cache
 
     if arguments.out is None and arguments.resume:
         raise UserError("--resume goes on with a file: give it with --out FILE")
@@ -388,7 +388,8 @@ def _predict(argv: Sequence[str]) -> int:
     from facefeat_jax.run_config import read_config
 
     read_config(arguments.run)  # before all that takes seconds to import
-    start_up()
+    # Not start_up: memory that is freed goes back, or pictures that took much to decode would add up.
+    use_compilation_cache()
     from facefeat_jax.prediction.output import lines
     from facefeat_jax.prediction.predictor import Predictor
     from facefeat_jax.tables import stdin_names
