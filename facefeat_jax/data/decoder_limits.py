@@ -25,7 +25,7 @@ MAX_SIDE = 65_535
 """Largest width or height, JPEG's own: a resize makes a picture of the new width and the old height on its way."""
 
 MAX_DECODER_BYTES = 2**30
-"""What all threads together may take for decoding, and so the most that one picture may."""
+"""The most that one picture may take for decoding."""
 
 MAX_SLOW_PIXELS = 4_000_000
 """Largest width times height of forms whose decoder is written in Python: about a second per million pixels."""
@@ -79,7 +79,8 @@ class Budget:
                 self._changed.notify_all()
 
 
-BUDGET = Budget(MAX_DECODER_BYTES)
+# Less than the most of one picture, which then decodes alone: what several leave behind in the heap comes on top.
+BUDGET = Budget(MAX_DECODER_BYTES * 3 // 4)
 """The one that all decoding of this process shares."""
 
 

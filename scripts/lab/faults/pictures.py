@@ -62,7 +62,7 @@ def run(work: Path, *, count: int, seed: int) -> Tally:
     for name in good:
         tally.add(name not in wrong, "good pictures between the bad ones", f"{name}: {wrong.pop(name, '')}")
     for name, reason in wrong.items():
-        tally.add(False, "command", f"{name}: {reason}")
+        tally.add(False, "memory" if name.startswith("memory of ") else "command", f"{name}: {reason}")
     _zip(work, seed, tally)
     tally.what += (
         f". Most memory: prepare {_mebibytes(prepared[0])} (with good pictures alone {_mebibytes(prepared[1])}), "
