@@ -255,7 +255,7 @@ def _extremes(picture: Image.Image) -> list[tuple[int, int]]:
         picture.crop((0, top, picture.width, min(picture.height, top + rows))) for top in range(0, picture.height, rows)
     )
     bands = zip(*(part.getextrema() for part in parts), strict=True)
-    return [(min(low for low, _ in band), max(high for _, high in band)) for band in bands]  # type: ignore[misc]
+    return [(min(low for low, _ in band), max(high for _, high in band)) for band in bands]
 
 
 @dataclass(frozen=True)
