@@ -149,7 +149,7 @@ def open_run(folder: Path, checkpoint: checkpoints.Which = "newest") -> Run:
 
     Args:
       folder: the run folder.
-      checkpoint: the newest one (where it is damaged, the one before, and that is said), or the one with the best
+      checkpoint: the newest one (where it is damaged, the one before, with a message), or the one with the best
         validation, which a run trained with `keep_best` holds.
 
     Raises:

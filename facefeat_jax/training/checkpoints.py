@@ -106,7 +106,7 @@ class Checkpoints:
     def newest(self, read: Callable[[int], _Read]) -> _Read | None:
         """Returns what `read` makes of the newest checkpoint, or None where there is none.
 
-        One that is damaged is passed over, and that is said. It is put aside, as `STEP.damaged`, unless `read_only`.
+        One that is damaged is passed over, with a message. It is put aside, as `STEP.damaged`, unless `read_only`.
 
         Args:
           read: takes a step; raises `DamagedError` where its checkpoint can't be read.

@@ -129,7 +129,7 @@ class NoLogs:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Returns the lines of a `metrics.jsonl`. A last line that was cut short is left out; of others, that is said.
+    """Returns the lines of a `metrics.jsonl`. A damaged line is left out, with a message unless it is the last.
 
     Raises:
       UserError: none of its lines can be read.
