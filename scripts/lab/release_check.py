@@ -2,8 +2,9 @@
 
     python scripts/lab/release_check.py --repeat 20
 
-`audit` and `train fast`, which once aborted on busy machines, run `--repeat` times on all cores, half of them beside
-busy loops, one a core; else a command runs once in each setting. Any other exit code than 0, or a picture without an
+`audit` and `train fast`, which once aborted on busy machines when they had two CPU devices, run `--repeat` times on all
+cores, half of them beside busy loops, one a core; so does `audit` where two devices are asked for. Any other command
+runs once in each setting. Any other exit code than 0, or a picture without an
 answer, makes the exit code 1.
 """
 
@@ -32,7 +33,8 @@ from facefeat_jax.errors import run_and_exit
 from facefeat_jax.whole_file import write_whole
 from faults import processes
 
-_REPEATED = ("train fast", "audit")
+_TWO_DEVICES = "audit, two CPU devices"
+_REPEATED = ("train fast", "audit", _TWO_DEVICES)
 _OTHERS = ("prepare avatars", "train avatars", "evaluate", "predict")
 _SECONDS = 7200  # after which a command is killed, and has failed
 _HEADER = ("command", "cores", "busy", "runs", "exit codes", "seconds, median", "worst")
@@ -49,10 +51,10 @@ class Options:
     """How often `audit` and `train fast` run on all cores, half of them beside busy loops."""
     pictures: int = 4096
     """Pictures that `predict` gets."""
-    epochs: int | None = None
-    """Of both trainings; the default is each recipe's own."""
-    limit: int | None = None
-    """Pictures of each split for both trainings; the default is all."""
+    fast_epochs: int | None = None
+    """Epochs of `train fast`; the default is the recipe's own."""
+    fast_limit: int | None = None
+    """Pictures of each split for `train fast`; the default is all, which takes a quarter of an hour on two cores."""
     only_repeated: bool = False
     """All cores alone; what is not repeated runs once, without busy loops."""
 
@@ -60,16 +62,17 @@ class Options:
 def commands(work: Path, options: Options) -> dict[str, list[str]]:
     """Returns the words of each command after `facefeat`, by a short name, in the order in which they are run."""
     data, run = ["--data-dir", f"{work}/data"], f"{work}/runs/avatars"
-    size = [] if options.epochs is None else ["--epochs", f"{options.epochs}"]
-    size += [] if options.limit is None else ["--limit", f"{options.limit}"]
-    fast = ["--run", f"{work}/runs/fast", "--sources", "avatars", "--weights", "random"]
+    fast = ["--run", f"{work}/runs/fast", "--sources", "avatars", "--weights", "random", "--overwrite"]
+    fast += [] if options.fast_epochs is None else ["--epochs", f"{options.fast_epochs}"]
+    fast += [] if options.fast_limit is None else ["--limit", f"{options.fast_limit}"]
     return {
         "prepare avatars": ["prepare", "avatars", *data, "--overwrite"],
-        "train avatars": ["train", "avatars", *data, "--run", run, "--overwrite", *size],
-        "train fast": ["train", "fast", *data, *fast, "--overwrite", *size],
+        "train avatars": ["train", "avatars", *data, "--run", run, "--overwrite"],
+        "train fast": ["train", "fast", *data, *fast],
         "evaluate": ["evaluate", run],
         "predict": ["predict", run, "-", "--out", f"{work}/answers.jsonl"],
         "audit": ["audit", run],
+        _TWO_DEVICES: ["audit", run],
     }
 
 
@@ -116,13 +119,14 @@ def check(options: Options, work: Path, facefeat: Sequence[str]) -> dict[str, An
         pinned = ["taskset", "-c", ",".join(map(str, _cores()[:count]))]
         with busy_loops(pinned, count if busy else 0):
             for name, words in commands(work, options).items():
-                shown = " ".join(["facefeat", *words]).replace(f"{work}/", "")
+                setting = ["JAX_NUM_CPU_DEVICES=2"] if name == _TWO_DEVICES else []
+                shown = " ".join([*setting, "facefeat", *words]).replace(f"{work}/", "")
                 if not times.get(name, 1):
                     continue
                 row: dict[str, Any] = {"name": name, "command": shown, "cores": count, "busy": busy, "runs": []}
                 result["rows"].append(row)
                 for _ in range(times.get(name, 1)):
-                    row["runs"].append(_run([*pinned, *facefeat, *words], name, work, names))
+                    row["runs"].append(_run([*pinned, "env", *setting, *facefeat, *words], name, work, names))
                     write_whole(options.out.with_suffix(".json"), (json.dumps(result, indent=1) + "\n").encode())
                     write_whole(options.out.with_suffix(".md"), report(result).encode())
                 print(*_cells(row), *failed(row), sep=" | ", flush=True)

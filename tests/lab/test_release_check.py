@@ -62,7 +62,7 @@ def test_every_command_runs_on_few_and_all_cores_quiet_and_busy(run, tmp_path):
     assert code == 0 and "0 failed" in page
     counted = {(row["name"], row["cores"], row["busy"]): len(row["runs"]) for row in result["rows"]}
     counts = {1, min(2, every), every}
-    assert len(counted) == 6 * 2 * len(counts) and {cores for _, cores, _ in counted} == counts
+    assert len(counted) == 7 * 2 * len(counts) and {cores for _, cores, _ in counted} == counts
     assert counted["audit", every, False] == 1 and counted["train fast", every, True] == 2
     assert {int(line.split()[0]) for line in (tmp_path / "ran").read_text().splitlines()} == counts
     assert "`facefeat train avatars --data-dir data --run runs/avatars --overwrite`" in page
@@ -72,14 +72,18 @@ def test_every_command_runs_on_few_and_all_cores_quiet_and_busy(run, tmp_path):
 def test_what_is_repeated_alone(run, tmp_path):
     _, result, _ = run(only_repeated=True, repeat=4)
     counted = [(row["name"], row["busy"], len(row["runs"])) for row in result["rows"]]
-    assert [one for one in counted if one[1]] == [("train fast", True, 2), ("audit", True, 2)]
-    assert [one[2] for one in counted if not one[1]] == [1, 1, 2, 1, 1, 2]
+    assert [one for one in counted if one[1]] == [
+        ("train fast", True, 2),
+        ("audit", True, 2),
+        ("audit, two CPU devices", True, 2),
+    ]
+    assert [one[2] for one in counted if not one[1]] == [1, 1, 2, 1, 1, 2, 2]
 
 
 def test_an_abort_is_counted_and_the_rest_still_runs(run, tmp_path):
     (tmp_path / "aborts").touch()
     code, result, page = run(only_repeated=True, repeat=2)
-    assert code == 1 and len(result["rows"]) == 8
+    assert code == 1 and len(result["rows"]) == 10
     assert "| -6 x1 |" in page and "failed: audit: exit code -6: lost a thread" in page
 
 
