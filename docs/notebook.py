@@ -14,14 +14,14 @@
 # %% [markdown]
 # # Gender, glasses and shirt colour from pictures, in JAX
 #
-# One ResNet18 looks at a picture, and three small heads say what it shows: *gender* (two classes), *glasses* (with or
+# One ResNet18 turns a picture into features, and three small heads predict *gender* (two classes), *glasses* (with or
 # without) and the colour of the *shirt* (eight classes). This notebook goes through the whole job: data, training, loss
-# curves, results, predictions.
+# curves, results and predictions.
 #
-# It runs on **drawn pictures** that the project makes itself, so nothing has to be downloaded, and learns them from
-# random weights: about five minutes on two CPU cores, less on a GPU (in Colab: *Runtime > Change runtime type*). A good
-# score here says that the system works, and nothing about people. The last section has the commands for the real data
-# sets.
+# It uses **drawn pictures** that the project makes itself, so you don't need to download anything, and trains from
+# random weights. This takes about five minutes on two CPU cores, and less on a GPU (in Colab: *Runtime > Change
+# runtime type*). A good score here shows that the system works, and says nothing about people. The last section has the
+# commands for the real data sets.
 
 # %% [markdown]
 # ## Set-up
@@ -33,7 +33,7 @@ import shutil
 import subprocess
 import sys
 
-# Empty: the released package. Or where a checkout is: "git+ADDRESS", "file:///FOLDER".
+# Leave this empty to install the released package, or name a checkout: "git+ADDRESS", "file:///FOLDER".
 CHECKOUT = ""
 
 if importlib.util.find_spec("facefeat_jax") is None:
@@ -64,7 +64,7 @@ from facefeat_jax.runtime import start_up
 from facefeat_jax.training.loop import open_data, train
 
 start_up()
-FOLDER = Path("facefeat_notebook")  # everything that is written goes here
+FOLDER = Path("facefeat_notebook")  # all output goes here
 SMOKE = bool(os.environ.get("FACEFEAT_SMOKE"))  # the project's tests run the notebook at a tiny size
 
 print(f"facefeat_jax {facefeat_jax.__version__} on {jax.devices()[0].device_kind}")
@@ -72,15 +72,15 @@ print(f"facefeat_jax {facefeat_jax.__version__} on {jax.devices()[0].device_kind
 # %% [markdown]
 # ## Data
 #
-# `prepare` draws the pictures (other sources: reads the download), checks that each decodes, and writes them with their
-# labels. It does so once: a second call finds them.
+# `prepare` draws the pictures (for other sources it reads the download), checks that each decodes, and writes them with
+# their labels. A second call reuses them.
 
 # %%
 print(prepare("avatars", None, FOLDER / "data"))
 
 # %% [markdown]
-# Some training pictures, as the model gets them. Every picture has all three labels here. Hair, hats, earrings and
-# clothes are thrown without a look at the gender; a shirt may hide under a jacket, and glasses may sit in the hair,
+# Here are some training pictures as the model sees them. Every picture has all three labels. Hair, hats, earrings and
+# clothes are drawn at random, independently of the gender. A jacket may cover the shirt. Glasses may sit in the hair,
 # where they don't count.
 
 # %%
@@ -102,7 +102,7 @@ plt.show()
 # %% [markdown]
 # ## Training
 #
-# A recipe is a frozen dataclass; `dataclasses.replace` changes what you like. `avatars` trains all heads together
+# A recipe is a frozen dataclass; change its fields with `dataclasses.replace`. `avatars` trains all heads together
 # (`schedule="mixed"`) from random weights.
 
 # %%
@@ -115,7 +115,7 @@ results = train(config)
 # %% [markdown]
 # ## Loss curves
 #
-# Faint: the loss of each iteration. Line: its moving average. Dotted: a new epoch.
+# The faint line is the loss of each step, the strong line its moving average. Dotted lines mark epochs.
 
 # %%
 curves = read_curves(config.run)
@@ -138,14 +138,14 @@ plt.show()
 # %% [markdown]
 # ## Results
 #
-# On pictures that were not trained on, with the weights that are saved.
+# These results are for the saved weights, on pictures that were not trained on.
 
 # %%
 print(results_table(results, sequential=config.schedule == "sequential"))
 print(f"\ntrained in {results['seconds']:.0f} s")
 
 # %% [markdown]
-# Training also wrote a page to keep, with all this, the configuration and the environment:
+# Training also wrote a report with these results, the configuration and the environment:
 
 # %%
 print(config.run / REPORT)
@@ -153,9 +153,9 @@ print(config.run / REPORT)
 # %% [markdown]
 # ## Predictions
 #
-# A `Predictor` is a run read back: the weights with their class names and preprocessing. It takes files, PIL pictures
-# or uint8 arrays. These pictures are in no split: they are drawn from another seed. Bars show the probability of each
-# class, the darker one that of the true label.
+# A `Predictor` loads a run: its weights, class names and preprocessing. It takes files, PIL images or uint8 arrays. The
+# pictures below are drawn from another seed, so they are in neither split. Bars show the probability of each class; the
+# dark bar is the true label.
 
 # %%
 unseen = [avatars.draw(seed=20_000, index=index) for index in range(4)]
@@ -185,8 +185,8 @@ plt.show()
 # %% [markdown]
 # ## On real pictures
 #
-# The original PyTorch notebook trained on three public data sets. They have to be downloaded by hand, under their own
-# terms (`facefeat prepare NAME` without `--from` says what, from where, and where to put it). Then:
+# The original PyTorch notebook trained on three public data sets. Download them yourself, under their own terms
+# (`facefeat prepare NAME` without `--from` says what to download, from where, and where to put it). Then run:
 #
 # ```
 # facefeat prepare fairface --from DIR
@@ -197,15 +197,15 @@ plt.show()
 # facefeat predict runs/baseline photo.jpg
 # ```
 #
-# `baseline` follows the original to the letter: torchvision's ImageNet weights, 224 px, one head after the other in
-# each epoch. It prints each head's figures right after its own pass, as the original did, and beside them those of the
+# `baseline` does exactly what the original did: torchvision's ImageNet weights, 224 px, one head after the other in
+# each epoch. It prints each head's results right after its own pass, as the original did, and beside them those of the
 # final weights, which the original never measured.
 #
-# Or from here:
+# Or in Python:
 #
 # ```python
 # train(load_recipe("baseline"))
 # ```
 #
-# Before pointing a trained model at people: the gender head predicts the label that a data set gives to an appearance.
+# Before you use a trained model on people: the gender head predicts the label that a data set gives to an appearance.
 # It does not know who a person is.

@@ -38,20 +38,20 @@ _SETS = {"fairface": "gender", "glasses": "glasses", "apparel": "shirt"}
 _PAGE = """\
 # Faces and crops
 
-How many faces OpenCV's Haar cascades find in the validation pictures, how those are framed around a face, and what a
-head makes of each crop. The pictures are not part of the project: faces in FairFace's layout (UTKFace), faces with
-and without glasses (CelebA), shop photographs. Made by
+This page measures how many faces OpenCV's Haar cascades find in the validation pictures, how each data set frames a
+face, and how accurate each head is on each crop. The pictures are not part of the project: faces in FairFace's layout
+(UTKFace), faces with and without glasses (CelebA), and shop photographs. The command
 
 ```
 python scripts/lab/measure_crops.py {run} --to docs/benchmarks/crops.md
 ```
 
-on {machine}. The run: {trained}.
+wrote it on {machine}. The run: {trained}.
 
 ## Misses and false finds
 
-The pictures of faces hold one each, in the middle: none found there is a miss, a find elsewhere (or a second one) a
-false one. Shop photographs may show a person without a head, so that finds are counted only.
+Each picture of a face set shows one face in its middle. If none is found there, that is a miss; a find elsewhere, or a
+second one, is false. Shop photographs may show a person without a head, so for them the table only counts finds.
 
 {finding}
 
@@ -59,16 +59,17 @@ false one. Shop photographs may show a person without a head, so that finds are 
 
 ## How the sets are framed
 
-Median distance of the picture's sides from the centre of the face's box, in its widths and heights, over pictures
-with one find. `FRAMES` in `facefeat_jax/prediction/crops.py` are these figures.
+The table shows the median distance of the picture's sides from the centre of the face box, in widths and heights of the
+box, over pictures with one find. `FRAMES` in `facefeat_jax/prediction/crops.py` uses these values.
 
 {framing}
 
-## What a head makes of each crop
+## Accuracy on each crop
 
-Accuracy over the pictures in which one face was found and every crop of the row could be made. `whole` is the picture
-as the head was trained on it. In the last row each shop photograph lies somewhere in a grey picture two and a half
-times as wide and high, and the face is found there: a photograph of a scene rather than of a shirt.
+The table covers the pictures in which one face was found and every crop of the row could be made. `whole` is the
+picture as the head was trained on it. In the last row, each shop photograph is placed somewhere in a grey picture two
+and a half times as wide and high, and the face is found there. This imitates a photograph of a scene rather than of a
+shirt.
 
 {accuracy}
 """

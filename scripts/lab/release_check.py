@@ -143,13 +143,13 @@ def report(result: Mapping[str, Any]) -> str:
     rows = result["rows"]
     runs, bad = sum(len(row["runs"]) for row in rows), [line for row in rows for line in failed(row)]
     lines = [
-        "# The commands at real size, on few and busy cores",
+        "# Commands on busy cores",
         "",
-        f"`{result['command']}`, {result['date']}, commit {result['commit'] or 'unknown'}; load average before it, by "
-        f"other work on the machine: {result['load']}. {environment.line(result['environment'])}.",
+        f"`{result['command']}`, {result['date']}, commit {result['commit'] or 'unknown'}. Before it, other work on "
+        f"the machine caused a load average of {result['load']}. {environment.line(result['environment'])}.",
         "",
-        f"{runs} runs, {len(bad)} failed. Busy: beside the command run as many endless loops as it has cores, on the "
-        "same cores. Programs are compiled by the first run that needs them, and kept.",
+        f"{runs} runs, {len(bad)} failed. *Busy* means that one endless loop per core runs on the same cores. The "
+        "first run that needs a program compiles and caches it.",
         "",
         *markdown.table(_HEADER, map(_cells, rows)),
         "",

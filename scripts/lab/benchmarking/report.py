@@ -19,14 +19,14 @@ _TRAINED = {"layer4": "layer4 and heads", "all": "all", "none": "heads"}
 _BUSY = 0.3  # cores' worth of other work, above which figures are doubtful
 _JOBS = {"layer4": "layer4 and heads", "heads": "heads", "baseline": "layer4 and heads, to the letter"}
 _RATES = {
-    "decode": ("Decode", "Picture files in the page cache to batches on the host, nothing else."),
+    "decode": ("Decode", "From picture files in the page cache to batches on the host, and nothing else."),
     "feed": (
         "Feed",
-        "Training batches on the device, nothing computed. Ours are decoded once, before; PyTorch's each time.",
+        "Training batches arrive on the device; nothing is computed. We decode once, beforehand; PyTorch each time.",
     ),
     "validation": (
         "Validation",
-        "A pass over the validation pictures of one head. Ours are decoded once, before; PyTorch's each time.",
+        "A pass over the validation pictures of one head. We decode once, beforehand; PyTorch each time.",
     ),
 }
 
@@ -51,12 +51,16 @@ def read_results(path: Path) -> dict[str, Any]:
 def report(all_results: Sequence[dict[str, Any]]) -> str:
     """Returns the tables of one or more runs as Markdown; figures of an earlier run give way to a later one's."""
     runs = [Figures(results) for results in all_results]
-    lines = ["# Benchmark", "", "Made by `python scripts/benchmark.py report`; every figure stands in the results.json"]
-    lines[-1] += " that it was made from. A figure is the median of its rounds, with the lowest and the highest behind"
-    lines[-1] += " it; ratios are taken round by round, the sides in turn."
-    lines += ["", "## Figures to reach", "", *targets.table(runs)]
+    lines = [
+        "# Speed against PyTorch",
+        "",
+        "`python scripts/benchmark.py report` made this page from files of results. Each value is the median of its "
+        "rounds, followed by the lowest and the highest in brackets. Ratios are computed round by round, while the "
+        "sides take turns.",
+    ]
+    lines += ["", "## Targets", "", *targets.table(runs)]
     if any(figures.results["plan"] == "quick" for figures in runs):
-        lines += ["", "Runs of the plan `quick` don't count: they only show that everything works."]
+        lines += ["", "Runs of the plan `quick` only show that everything works. Their times mean nothing."]
     for figures in runs:
         lines += ["", *_run(figures)]
     return "\n".join(lines) + "\n"
@@ -86,11 +90,11 @@ def _run(figures: Figures) -> list[str]:
     if busy > _BUSY:
         lines.append(
             f"- **not a quiet machine**: between cases, other programs kept up to {busy:.1f} of {env['cores']} cores "
-            "busy, which slows some sides more than others; these figures are good for nothing but a rehearsal"
+            "busy, which slows some sides more than others; use these times only to check that everything works"
         )
     absent = [f"{side['title']} ({side['absent']})" for side in results["sides"].values() if side["absent"]]
     if absent:
-        lines.append(f"- not there: {', '.join(absent)}")
+        lines.append(f"- not installed: {', '.join(absent)}")
     for part in (_matmul, _steps, _forward, _rates, _job, _start, _memory):
         lines += part(figures)
     return lines
@@ -146,7 +150,7 @@ def _steps(figures: Figures) -> list[str]:
     header += ["TFLOP/s", "of the product's", "first call less a later one", "memory of the device"]
     return _table(
         "Training step",
-        "The batch is on the device already. Operations are counted from the mathematics, the same for all sides.",
+        "The batch is already on the device. Operations are counted from the mathematics, the same for all sides.",
         header,
         [
             row(_TRAINED[case["settings"]["trainable"]], *cells)
@@ -160,7 +164,7 @@ def _forward(figures: Figures) -> list[str]:
     header = ["precision", "batch", "side", "images/s", "ours against it", "TFLOP/s", "of the product's"]
     header += ["first call less a later one", "memory of the device"]
     rows = [row(*cells) for case in figures.cases("forward") for cells in _computed(figures, case)]
-    return _table("Forward", "The batch is on the device already.", header, rows)
+    return _table("Forward", "The batch is already on the device.", header, rows)
 
 
 def _computed(figures: Figures, case: dict[str, Any]) -> Iterable[list[str]]:
@@ -239,10 +243,9 @@ def _job(figures: Figures) -> list[str]:
     header = ["trained", "side", "files to table", "times ours", "`prepare`", "measured process"]
     header += ["images/s of it", "compiling in it"]
     about = (
-        "A new process with empty caches each time, from start to end; picture files are in the page cache. Files "
-        "to table is `facefeat prepare` and the process; *reckoned* is the process with the epochs that it did not do "
-        "added at the speed of those it did. Programs are compiled several at a time and beside other work; their "
-        "seconds are summed."
+        "Each job is a new process with empty caches; the picture files are in the page cache. *Files to table* is "
+        "`facefeat prepare` plus the process. *Reckoned* means that the epochs it did not run were added at the speed "
+        "of those it did. Several programs compile at once, beside other work; the table sums their compile times."
     )
     return _table("Whole job", about, header, rows)
 
@@ -259,7 +262,7 @@ def _start(figures: Figures) -> list[str]:
             cells = [f"{_number(spread([one[kind] for one in entry['rounds']]))} s" for kind in kinds]
             rows.append(row(label, *cells))
     header = ["recipe, start", "whole process", "compiling, or reading the cache", "tracing", "lowering"]
-    about = "A short run, in one new process after the other with the same cache. Nested traces count twice."
+    about = "A short run in two new processes, one after the other, with the same cache. Nested traces count twice."
     return _table("First and second start", about, header, rows)
 
 
@@ -269,7 +272,5 @@ def _memory(figures: Figures) -> list[str]:
         for name, _, entry in _entries(figures, case):
             held = spread([one["feed_anonymous_bytes"] / 2**20 for one in entry["rounds"]])
             rows.append(row(name, f"{_number(held)} MiB" if held else _gone(figures, case, name)))
-    about = (
-        "Anonymous memory (no file's pages) of a process that does nothing but take batches from the feed; its most."
-    )
+    about = "Peak anonymous memory (without file pages) of a process that only takes batches from the feed."
     return _table("Host memory of the feed", about, ["prepared", "held"], rows)

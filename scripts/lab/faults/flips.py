@@ -31,9 +31,9 @@ def run(work: Path, *, count: int, seed: int) -> Tally:
     """Flips `count` bits, one at a time, in files drawn from all of a run folder."""
     tally = Tally(
         "flipped bits in a run folder",
-        "one bit flipped in a file drawn from all of a run folder: the same answer, that of the checkpoint before with "
-        "a line that says so, or one line that says why there is none; through `predict`, every tenth through "
-        "`evaluate`, every twentieth through `train --resume`",
+        "Each fault flips one bit in a random file of a run folder. Three outcomes are correct: the same answer, the "
+        "answer of the previous checkpoint with a line about it, or one line that says why there is no answer. The "
+        "check runs `predict`; every tenth time `evaluate`, every twentieth time `train --resume`",
     )
     place = Place(work, WHOLE_TRUNK)
     place.finish(place.prepare_command(place.data))

@@ -42,8 +42,8 @@ def run(work: Path, *, count: int, seed: int, options: Sequence[str] = WHOLE_TRU
     """
     tally = Tally(
         "interruptions",
-        "a training process ended at a random moment and resumed: weights, log and results byte for byte those of an "
-        "uninterrupted run",
+        "A training process is ended at a random moment and resumed. Weights, log and results must be identical, byte "
+        "for byte, to those of an uninterrupted run",
     )
     place = Place(work, options, data)
     _ = place.expected  # made before any kill

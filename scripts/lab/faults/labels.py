@@ -28,9 +28,9 @@ def run(work: Path, *, count: int, seed: int) -> Tally:
     """Reads `count` tables; each has to be read as it should or refused in one line, every row accounted for."""
     tally = Tally(
         "label files",
-        "Label tables with byte order marks, foreign line ends, quotes, columns missing or added, rows twice, unknown "
-        "classes, ages that a spreadsheet took for dates, and plain damage: read as they should be or refused in one "
-        "line, every row accounted for",
+        "Label tables with byte order marks, other line endings, quotes, missing or added columns, duplicate rows, "
+        "unknown classes, ages that a spreadsheet turned into dates, and random damage. Each must be read correctly or "
+        "refused in one line, with every row accounted for",
     )
     kinds = [*_HARMLESS, *_FAULTY, *_REFUSED, *MUTATIONS]
     for number in range(count):

@@ -25,7 +25,10 @@ _DRAWN = 100  # different pictures; each file is one of them, with its number in
 
 def run(work: Path, *, count: int, seed: int) -> Tally:
     """Predicts `count` pictures without a stop, and again with a kill in the middle; each picture counts once."""
-    tally = Tally("load", "`facefeat predict --out` over very many files, then again killed in the middle and resumed")
+    tally = Tally(
+        "load",
+        "`facefeat predict --out` runs over very many files; then it runs again, is killed in the middle and resumed",
+    )
     names = _draw(work / "pictures", count, seed)
     trained = random_run(work, size=SIZE)
     whole, again = work / "whole.jsonl", work / "again.jsonl"

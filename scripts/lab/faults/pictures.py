@@ -32,12 +32,12 @@ def run(work: Path, *, count: int, seed: int) -> Tally:
     """Spoils `count` files; counts each once, as survived where both commands answered for it as they should."""
     tally = Tally(
         "pictures",
-        "Spoiled files of every format that Pillow writes, small files made to cost gigabytes or minutes, samples of "
-        "more than eight bits, and the classics of downloads, through `facefeat prepare` and `facefeat predict`, all "
-        "in one call of each: both have to end in time and in bounded memory, name each bad file once with its reason, "
-        "agree about it, note what is odd, and leave the good ones between them alone. Then each picture by itself, in "
-        "one process that calls the functions with which these commands decode: its processor time and memory are "
-        f"bounded, too ({MOST_SECONDS:.0f} s, {_mebibytes(MOST_BYTES)} above what the process needs)",
+        "Damaged files of every format that Pillow writes, small files made to cost gigabytes or minutes, samples of "
+        "more than eight bits, and the usual problems of downloads. One call of `facefeat prepare` and one of "
+        "`facefeat predict` get all of them. Both must finish in time and in bounded memory, name each bad file once "
+        "with its reason, agree about it, note odd pictures, and handle the good pictures between them as usual. Then "
+        "each picture is decoded by itself, in one process that calls the same functions. Its processor time and "
+        f"memory are bounded too ({MOST_SECONDS:.0f} s, {_mebibytes(MOST_BYTES)} above what the process needs)",
     )
     download = work / "download"
     folder = download / "train"

@@ -35,7 +35,7 @@ def line(result: dict[str, Any]) -> str:
     failed = result["tried"] - result["survived"]
     first = f"; the first: {result['failures'][0]}" if result["failures"] else ""
     return (
-        f"{result['campaign']}: {result['tried']:,} tried, {result['survived']:,} survived, {failed:,} not, in "
+        f"{result['campaign']}: {result['tried']:,} tried, {result['survived']:,} handled, {failed:,} failed, in "
         f"{result['seconds']:,.0f} s{first}"
     )
 
@@ -45,19 +45,20 @@ def report(results: Sequence[dict[str, Any]]) -> str:
     kinds: dict[str, list[dict[str, Any]]] = {
         "bad inputs, and good ones between them": [],
         "faults: kills, signals, full disks, damaged checkpoints": [],
-        "load: pictures answered in one call": [],
+        "load: pictures predicted in one call": [],
     }
     bad, faults, load = kinds.values()
     for result in results:
         (bad if result["are_inputs"] else load if result["campaign"] == "load" else faults).append(result)
     lines = [
-        "# What was survived",
+        "# Fault tests",
         "",
-        "Made by `make faults`, from what its campaigns counted. They do on purpose what happens to programs that run "
-        "overnight on shared machines, on files from the internet; a short sample of each runs in `make test`. "
-        "Everything is drawn from the seed in the command, so that a failure can be made again.",
+        "`make faults` writes this page. Its campaigns cause the faults that a program meets when it runs overnight on "
+        "a shared machine, on files from the internet. A fault counts as handled if the program gives the correct "
+        "result or refuses the input in one line, and loses nothing. `make test` runs a short sample of each campaign. "
+        "All random choices come from the seed in the command, so you can repeat every failure.",
         "",
-        "| | tried | survived | not survived | of these, crashes |",
+        "| | tried | handled | failed | of these, crashes |",
         "| --- | --- | --- | --- | --- |",
     ]
     for title, some in kinds.items():
@@ -72,7 +73,7 @@ def report(results: Sequence[dict[str, Any]]) -> str:
 
 def _campaign(result: dict[str, Any]) -> list[str]:
     env = result["environment"]
-    short = "" if result["is_full"] else " **A short one, which says little.**"
+    short = "" if result["is_full"] else " **This was a short run, which shows little.**"
     lines = [
         f"## {result['name'].capitalize()}",
         "",
@@ -81,15 +82,15 @@ def _campaign(result: dict[str, Any]) -> list[str]:
         f"- {result['date']}, {result['seconds']:.0f} s, commit {result['commit'] or 'unknown'}: `{result['command']}`",
         f"- {environment.line(env)}",
         "",
-        "| what | tried | not survived |",
+        "| fault | tried | failed |",
         "| --- | --- | --- |",
     ]
     for kind, count in result["counts"].items():
         failed = sum(failure.startswith(f"{kind}: ") for failure in result["failures"])
         lines.append(f"| {_plain(kind)} | {count:,} | {failed or ''} |")
-    lines.append(f"| **together** | **{result['tried']:,}** | **{result['tried'] - result['survived']:,}** |")
+    lines.append(f"| **total** | **{result['tried']:,}** | **{result['tried'] - result['survived']:,}** |")
     if result["failures"]:
-        lines += ["", "Not survived:", ""]
+        lines += ["", "Failed:", ""]
         lines += [f"- {_plain(failure[:300])}" for failure in result["failures"][:10]]
     return lines
 

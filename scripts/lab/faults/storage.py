@@ -32,8 +32,8 @@ def run(work: Path, *, count: int, seed: int, options: Sequence[str] = WHOLE_TRU
     """
     tally = Tally(
         "storage",
-        "storage that fails, and a job gone on with: said in one line, nothing lost; weights, log and results byte "
-        "for byte as without the fault",
+        "The storage fails, and the job is then resumed. The failure must be reported in one line and lose nothing. "
+        "Weights, log and results must be identical, byte for byte, to those without the fault",
     )
     place = Place(work, options)
     _ = place.expected

@@ -44,9 +44,9 @@ def run(work: Path, *, count: int, seed: int) -> Tally:
     """Reads `count` files; each has to be read or refused in one line, with nothing run, nothing written, in time."""
     tally = Tally(
         "weights",
-        "Files of weights, spoiled (all of torch's formats and safetensors), lying (safetensors headers, zip members, "
-        "shapes) and hostile (pickles that would run something): read, or refused in one line; nothing run, nothing "
-        "imported, nothing written, in time and in bounded memory",
+        "Weight files that are damaged (all of torch's formats and safetensors), inconsistent (safetensors headers, "
+        "zip members, shapes) or hostile (pickles that would run code). Each must be read, or refused in one line, in "
+        "time and in bounded memory. Nothing may be run, imported or written",
     )
     follow(__name__, tally, work, count, seed)
     follow(models.__name__, tally, work, min(MODELS, count), seed)

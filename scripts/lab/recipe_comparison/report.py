@@ -49,26 +49,28 @@ def write_page(found: Sequence[Found], to: Path) -> None:
 def page(found: Sequence[Found]) -> str:
     """Returns the whole page."""
     parts = {part: [row for row in found if row["part"] == part] for part in ("ablation", "seeds")}
-    lines = ["# What makes `best` better", ""]
+    lines = ["# The `best` recipe against the baseline", ""]
     lines += [
-        f"Made by `python scripts/lab/compare_recipes.py report` from `recipes.json`, which holds {len(found)} runs. "
-        "Real pictures, which are not part of the project: 3,200 faces to train the gender head on and 800 to validate "
-        "(UTKFace in FairFace's layout), 1,600 and 400 for glasses (CelebA), 1,664 and 417 shop photographs for shirt. "
-        "Every figure is of the **final** weights. Unless it is said, no person is in both halves of the glasses set.",
+        f"`python scripts/lab/compare_recipes.py report` made this page from the {len(found)} runs in `recipes.json`. "
+        "They use real pictures that are not part of the project: 3,200 faces to train the gender head and 800 to "
+        "validate it (UTKFace in FairFace's layout), 1,600 and 400 for glasses (CelebA), 1,664 and 417 shop "
+        "photographs for shirt. Every result is for the **final** weights. Unless stated otherwise, no person is in "
+        "both splits of the glasses set.",
         "",
-        "All rows of a table start from the same weights (of the same seed) and go through as many pictures. "
-        "`baseline` is the notebook's rules, with nothing frozen: a last block on top of random weights says little.",
+        "All rows of a table start from the same weights (for the same seed) and train on the same number of pictures. "
+        "`baseline` follows the notebook's rules, but freezes nothing: training only the last block on top of random "
+        "weights would show little.",
         "",
         *_environment(found),
     ]
     if parts["seeds"]:
         lines += ["", "## Against the baseline's rules", "", *_seeds(parts["seeds"])]
-        lines += ["", "## Right after its own pass, and at the end", "", *_defect(parts["seeds"])]
-        lines += ["", "## What the plain split would have claimed", "", *_split(parts["seeds"])]
+        lines += ["", "## Accuracy right after a head's own pass, and at the end", "", *_defect(parts["seeds"])]
+        lines += ["", "## Effect of the same people in both splits", "", *_split(parts["seeds"])]
     if parts["ablation"]:
-        lines += ["", "## Ingredient by ingredient", "", *_ablation(parts["ablation"])]
+        lines += ["", "## Effect of each ingredient", "", *_ablation(parts["ablation"])]
     if missing := _missing(found):
-        lines += ["", "## Not measured yet", "", f"{', '.join(missing)}. The command goes on where it stopped."]
+        lines += ["", "## Not measured yet", "", f"{', '.join(missing)}. The command continues where it stopped."]
     return "\n".join(_wrapped(line) for line in lines) + "\n"
 
 
@@ -94,9 +96,9 @@ def _size(rows: Sequence[Found]) -> str:
     many = " to ".join(f"{count:,}" for count in dict.fromkeys((passes[0], passes[-1])))
     seconds = [row["seconds"] for row in rows]
     return (
-        f"{size['image_size']} px, {size['epochs']} epochs{limit}, from {start}; {many} pictures a run. On one core, "
-        f"with other work on the machine, a run took {min(seconds) / 60:.1f} minutes or more by the clock, in the "
-        f"middle {np.median(seconds) / 60:.1f}."
+        f"{size['image_size']} px, {size['epochs']} epochs{limit}, from {start}; {many} pictures per run. On one core, "
+        f"with other work on the machine, a run took at least {min(seconds) / 60:.1f} minutes (median "
+        f"{np.median(seconds) / 60:.1f})."
     )
 
 
@@ -122,7 +124,7 @@ def _seeds(rows: Sequence[Found]) -> list[str]:
     if not both:
         return [*lines, "No seed has both rows yet."]
     several = f"Mean and standard deviation over {len(both)} seeds ({', '.join(map(str, both))})."
-    lines += [several if len(both) > 1 else f"So far of one seed ({both[0]}).", ""]
+    lines += [several if len(both) > 1 else f"So far from one seed ({both[0]}).", ""]
     body = []
     for head in HEADS:
         for figure, title in FIGURES.items():
@@ -137,8 +139,8 @@ def _seeds(rows: Sequence[Found]) -> list[str]:
     told = ", ".join(f"{head} on {count} of {seeds_told}" for head, count in above.items())
     lines += [
         "",
-        f"Above the linear floor (logistic regression on thumbnails of 8 to 24 px of the same pictures, plain split): "
-        f"{told}.",
+        "Above the linear floor (logistic regression on thumbnails of 8 to 24 px of the same pictures, notebook's "
+        f"split): {told}.",
     ]
     if others := _of(rows, "best, other balance"):
         told = "; ".join(
@@ -153,8 +155,8 @@ def _seeds(rows: Sequence[Found]) -> list[str]:
 
 def _defect(rows: Sequence[Found]) -> list[str]:
     lines = [
-        "The notebook measures each head right after its own pass and never again. With its schedule the trunk and its "
-        "BatchNorm statistics then move on to the next task's pictures; with mixed batches they belong to all of them.",
+        "The notebook measures each head right after its own pass and never again. With its schedule, the trunk and "
+        "its BatchNorm statistics then change on the next task's pictures. With mixed batches they fit all tasks.",
         "",
     ]
     body = []
@@ -174,8 +176,8 @@ def _split(rows: Sequence[Found]) -> list[str]:
     numbers = [side[both[0]]["pictures"]["train"]["glasses"] for side in (apart, plain)]
     lines = [
         f"The notebook splits pictures, not people: {numbers[1] - numbers[0]} of the {numbers[1]:,} training pictures "
-        "of the glasses set show someone who is in validation too. The runs above leave them out "
-        "(`--disjoint identity`). The same recipe with them, on the same validation pictures:",
+        "of the glasses set show someone who is also in validation. The runs above leave them out (`--disjoint "
+        "identity`). The table compares the same recipe with and without them, on the same validation pictures:",
         "",
     ]
     body = [
@@ -185,8 +187,8 @@ def _split(rows: Sequence[Found]) -> list[str]:
         ]
         for figure, title in FIGURES.items()
     ]
-    lines += table(["", "no person in both", "plain split"], body)
-    return [*lines, "", "Part of the difference is that the plain split trains on more pictures."]
+    lines += table(["", "no person in both splits", "notebook's split"], body)
+    return [*lines, "", "Part of the difference comes from the larger training set of the notebook's split."]
 
 
 def _ablation(rows: Sequence[Found]) -> list[str]:
@@ -194,8 +196,8 @@ def _ablation(rows: Sequence[Found]) -> list[str]:
     rows = sorted(rows, key=lambda row: order.get(row["name"], len(order)))
     lines = [
         _size(rows)
-        + " One seed, 400 to 600 pictures validated a head: accuracies that differ by less than about 0.02 can't be "
-        "told apart. What follows `with` is added alone to `mixed, schedule`; `with all` adds all of them.",
+        + " With one seed and 400 to 600 validation pictures per head, differences in accuracy below about 0.02 mean "
+        "nothing. Each row `with ...` adds one option to `mixed, schedule`; `with all` adds all of them.",
         "",
     ]
     body = []
@@ -218,7 +220,7 @@ def _settings(rows: Sequence[Found]) -> list[str]:
             added = {field: value for field, value in fields.items() if base.get(field) != value}
             told.append(", ".join(f"`{field}` {value}" for field, value in added.items()))
     best = ", ".join(f"`{field}` {value}" for field, value in known.get("best", {}).items())
-    return [f"Tried: {'; '.join(told)}.", "", f"`best` here: {best}."]
+    return [f"Values: {'; '.join(told)}.", "", f"`best` in this table: {best}."]
 
 
 def _missing(found: Sequence[Found]) -> list[str]:

@@ -22,7 +22,7 @@ def test_a_campaign_is_run_counted_and_reported(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/somewhere")
     monkeypatch.setenv("JAX_ENABLE_X64", "0")
     assert call(monkeypatch, "run", "labels", "--count", "80", "--out", str(tmp_path)) == 0
-    assert "labels: 80 tried, 80 survived, 0 not" in capsys.readouterr().out
+    assert "labels: 80 tried, 80 handled, 0 failed" in capsys.readouterr().out
     result = json.loads((tmp_path / "labels.json").read_text())
     assert (result["tried"], result["survived"], result["is_full"]) == (80, 80, False)
     recorded = result["environment"]["variables"]
@@ -34,7 +34,7 @@ def test_a_campaign_is_run_counted_and_reported(tmp_path, monkeypatch, capsys):
         "| bad inputs, and good ones between them | 80 | 80 | 0 | 0 |" in text
         and "`python scripts/lab/run_faults.py run labels --count 80 --seed 4`" in text
     )
-    assert "A short one" in text and result["environment"]["python"] in text
+    assert "short run" in text and result["environment"]["python"] in text
 
 
 def test_what_was_not_survived_is_said_and_fails(tmp_path, monkeypatch, capsys):
@@ -47,7 +47,7 @@ def test_what_was_not_survived_is_said_and_fails(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr("faults.labels.run", run)
     assert call(monkeypatch, "run", "labels", "--out", str(tmp_path)) == 1
-    assert "3 tried, 1 survived, 2 not" in capsys.readouterr().out
+    assert "3 tried, 1 handled, 2 failed" in capsys.readouterr().out
     text = report.report([report.read(tmp_path / "labels.json")])
     assert "| a&#124;b | 2 | 1 |" in text and "between them | 3 | 1 | 2 | 1 |" in text
     assert "- a&#124;b: it \\<b\\>crashed\\</b\\> badly" in text

@@ -115,7 +115,7 @@ def test_the_page_says_on_how_many_seeds_best_is_better(tmp_path):
     assert "gender on 0 of 2 seeds, glasses on 1 of 2 seeds, shirt on 1 of 2 seeds" in " ".join(text.split())
     assert "| sequential, seed 0 | 0.900 → 0.800 |" in text
     assert "seeds-baseline-2" in text.partition("Not measured yet")[2]
-    assert "plain split would have claimed\n\nNot measured yet" in text
+    assert "people in both splits\n\nNot measured yet" in text
     text = page([*found, fake("seeds", "best, plain split", 0, 0.95)])
     assert "208 of the 1,600 training pictures" in " ".join(text.split())
     assert "| glasses accuracy | 0.900 | 0.950 |" in text
