@@ -52,15 +52,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import facefeat_jax
+from facefeat_jax import avatars
 from facefeat_jax.config import load_recipe
-from facefeat_jax.data import avatars
 from facefeat_jax.data.pixels import PixelFormat
 from facefeat_jax.data.prepare import prepare
-from facefeat_jax.evaluation.curves import SERIES_COLORS, draw_training_loss, draw_validation, read_curves
-from facefeat_jax.evaluation.report import training_samples
-from facefeat_jax.evaluation.table import results_table
-from facefeat_jax.run_folder import REPORT
-from facefeat_jax.runtime import start_up
+from facefeat_jax.reporting.curves import SERIES_COLORS, draw_training_loss, draw_validation, read_curves
+from facefeat_jax.reporting.report import training_samples
+from facefeat_jax.reporting.table import results_table
+from facefeat_jax.runs.run_folder import REPORT
+from facefeat_jax.system.runtime import start_up
 from facefeat_jax.training.loop import open_data, train
 
 start_up()

@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "Predictor": "facefeat_jax.prediction.predictor",
     "Task": "facefeat_jax.tasks",
-    "UserError": "facefeat_jax.errors",
+    "UserError": "facefeat_jax.system.errors",
     "add_architecture": "facefeat_jax.models.registry",
     "add_task": "facefeat_jax.tasks",
     "create_model": "facefeat_jax.factory",
@@ -33,10 +33,10 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from facefeat_jax.errors import UserError
     from facefeat_jax.factory import create_model
     from facefeat_jax.models.registry import add_architecture, list_models
     from facefeat_jax.prediction.predictor import Predictor
+    from facefeat_jax.system.errors import UserError
     from facefeat_jax.tasks import Task, add_task
 
 
@@ -45,7 +45,7 @@ def __getattr__(name: str) -> Any:
         try:
             return getattr(importlib.import_module(_EXPORTS[name]), name)
         except ModuleNotFoundError as error:
-            from facefeat_jax.extras import what_to_install
+            from facefeat_jax.system.extras import what_to_install
 
             if advice := what_to_install(error):
                 raise ModuleNotFoundError(advice, name=error.name) from error

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
 import tyro
 
 from facefeat_jax import __version__
-from facefeat_jax.errors import UserError, run_and_exit, run_main, unknown
-from facefeat_jax.escape import one_line
-from facefeat_jax.figures import count
-from facefeat_jax.progress import say, show
+from facefeat_jax.system.errors import UserError, run_and_exit, run_main, unknown
+from facefeat_jax.system.escape import one_line
+from facefeat_jax.system.figures import count
+from facefeat_jax.system.progress import say, show
 
 if TYPE_CHECKING:
     from facefeat_jax.config import TrainConfig
@@ -130,14 +130,14 @@ def _train(argv: Sequence[str]) -> int:
         raise UserError(f"name a recipe: facefeat train RECIPE [--field value]. Recipes: {', '.join(list_recipes())}")
     config = apply_smoke(_parse(TrainConfig, f"train {argv[0]}", argv[1:], load_recipe(argv[0])))
     _check_early(config)
-    from facefeat_jax.evaluation.table import results_table
-    from facefeat_jax.run_folder import CURVES, REPORT
-    from facefeat_jax.runtime import start_up
+    from facefeat_jax.reporting.table import results_table
+    from facefeat_jax.runs.run_folder import CURVES, REPORT
+    from facefeat_jax.system.runtime import start_up
     from facefeat_jax.training.loop import train
 
     start_up()
     if config.distributed:
-        from facefeat_jax.distributed import is_first, member
+        from facefeat_jax.system.distributed import is_first, member
 
         with member(config.heartbeat_s):
             results = train(config)
@@ -154,7 +154,7 @@ def _train(argv: Sequence[str]) -> int:
 def _check_early(config: TrainConfig) -> None:
     """Refuses what can be refused before anything that takes seconds to import."""
     from facefeat_jax.data.dataset import default_data_dir, require_prepared
-    from facefeat_jax.run_config import check_folder, read_config
+    from facefeat_jax.runs.run_config import check_folder, read_config
     from facefeat_jax.tasks import get_task
 
     if config.resume:
@@ -208,7 +208,7 @@ def _launch(argv: Sequence[str]) -> int:
     dashes = list(argv).index("--") if "--" in argv else len(argv)
     training = list(argv[dashes + 1 :])
     arguments = _parse(LaunchArguments, "launch", argv[:dashes])
-    from facefeat_jax.launch import Hosts, launch
+    from facefeat_jax.training.launch import Hosts, launch
 
     if not training:
         raise UserError("name a recipe: facefeat launch N -- RECIPE [--field value]")
@@ -252,19 +252,19 @@ class EvaluateArguments:
 
 def _evaluate(argv: Sequence[str]) -> int:
     arguments = _parse(EvaluateArguments, "evaluate", argv)
-    from facefeat_jax.run_config import read_config
+    from facefeat_jax.runs.run_config import read_config
 
     read_config(arguments.run)  # before all that takes seconds to import
     if arguments.data:
         from facefeat_jax.data.dataset import default_data_dir, require_prepared
 
         require_prepared(arguments.data, arguments.data_dir or default_data_dir())
-    from facefeat_jax.runtime import start_up
+    from facefeat_jax.system.runtime import start_up
 
     start_up()
     from facefeat_jax.evaluation.assessment import assess_run
-    from facefeat_jax.evaluation.publish import publish
-    from facefeat_jax.evaluation.table import gaps_told, scores_table
+    from facefeat_jax.reporting.publish import publish
+    from facefeat_jax.reporting.table import gaps_told, scores_table
 
     found = assess_run(
         arguments.run,
@@ -311,14 +311,14 @@ class AuditArguments:
 
 def _audit(argv: Sequence[str]) -> int:
     arguments = _parse(AuditArguments, "audit", argv)
-    from facefeat_jax.run_config import require_audit_target
+    from facefeat_jax.runs.run_config import require_audit_target
 
     require_audit_target(arguments.target, arguments.data_dir)
-    from facefeat_jax.runtime import start_up
+    from facefeat_jax.system.runtime import start_up
 
     start_up()
     from facefeat_jax.evaluation.audit import audit
-    from facefeat_jax.evaluation.table import audit_told
+    from facefeat_jax.reporting.table import audit_told
 
     made, folder = audit(arguments.target, data_dir=arguments.data_dir, out=arguments.out)
     if arguments.json:
@@ -369,7 +369,7 @@ def _predict(argv: Sequence[str]) -> int:
     arguments = _parse(PredictArguments, "predict", argv)
     if not arguments.images:
         raise UserError("name the pictures: facefeat predict RUN IMAGE...")
-    from facefeat_jax.runtime import use_compilation_cache
+    from facefeat_jax.system.runtime import use_compilation_cache
 
     if arguments.out is None and arguments.resume:
         raise UserError("--resume goes on with a file: give it with --out FILE")
@@ -385,14 +385,14 @@ def _predict(argv: Sequence[str]) -> int:
     for file in (arguments.boxes, arguments.face_model):
         if file is not None and not file.exists():
             raise UserError(f"{file}: there is no such file; check the path")
-    from facefeat_jax.run_config import read_config
+    from facefeat_jax.runs.run_config import read_config
 
     read_config(arguments.run)  # before all that takes seconds to import
     # Not start_up: memory that is freed goes back, or pictures that took much to decode would add up.
     use_compilation_cache()
     from facefeat_jax.prediction.output import lines
     from facefeat_jax.prediction.predictor import Predictor
-    from facefeat_jax.tables import stdin_names
+    from facefeat_jax.system.tables import stdin_names
 
     boxes = None
     if arguments.boxes:
@@ -495,7 +495,7 @@ def _convert(argv: Sequence[str]) -> int:
     arguments = _parse(ConvertArguments, "convert", argv)
     if not arguments.file.exists():
         raise UserError(f"can't read weights from {arguments.file}: there is no such file; check the path")
-    from facefeat_jax.conversion import convert
+    from facefeat_jax.exporting.conversion import convert
 
     classes = {}
     for item in arguments.classes:
@@ -543,10 +543,10 @@ class ExportArguments:
 
 def _export(argv: Sequence[str]) -> int:
     arguments = _parse(ExportArguments, "export", argv)
-    from facefeat_jax.run_config import read_config
+    from facefeat_jax.runs.run_config import read_config
 
     read_config(arguments.run)  # before all that takes seconds to import
-    from facefeat_jax.conversion import export
+    from facefeat_jax.exporting.conversion import export
 
     spec = export(arguments.run, arguments.file, arguments.checkpoint)
     if arguments.json:
@@ -594,7 +594,7 @@ def _models(argv: Sequence[str]) -> int:
 
 def _doctor(argv: Sequence[str]) -> int:
     arguments = _parse(JsonArguments, "doctor", argv)
-    from facefeat_jax.doctor import examine
+    from facefeat_jax.system.doctor import examine
 
     found = examine()
     if arguments.json:

@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
-from facefeat_jax import kinds
-from facefeat_jax.errors import UserError, unknown
+from facefeat_jax.system import kinds
+from facefeat_jax.system.errors import UserError, unknown
+from facefeat_jax.system.types import MAX_IMAGE_SIZE, DecodePolicy, DType, MatmulPrecision
 from facefeat_jax.tasks import BASELINE_TASKS, TASKS
-from facefeat_jax.types import MAX_IMAGE_SIZE, DecodePolicy, DType, MatmulPrecision
 
 # The least that each number may be.
 _LEAST = {
@@ -316,7 +316,7 @@ def apply_smoke(config: TrainConfig) -> TrainConfig:
 
 def _say_what_smoke_changes(asked: TrainConfig, recipe: TrainConfig, shrunk: TrainConfig) -> None:
     """Says which values that were asked for are not taken; those of the recipe are what `smoke` is there to shrink."""
-    from facefeat_jax.progress import say
+    from facefeat_jax.system.progress import say
 
     for name in ("sources", "image_size", "batch_size", "epochs", "limit", "warmup_steps"):
         wanted, taken = getattr(asked, name), getattr(shrunk, name)

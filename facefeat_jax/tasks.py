@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import get_args
 
-from facefeat_jax import kinds
-from facefeat_jax.errors import UserError, unknown
-from facefeat_jax.types import FrameName
+from facefeat_jax.system import kinds
+from facefeat_jax.system.errors import UserError, unknown
+from facefeat_jax.system.types import FrameName
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ DRIVER = """
 import sys
 from facefeat_jax.cli import main
 from facefeat_jax.data import drawn
-from facefeat_jax.data.avatars import draw
+from facefeat_jax.avatars import draw
 drawn.TRAIN_SIZE, drawn.VAL_SIZE = 40, 16
 draw(9, 0).image.save("hat.png")
 for call in sys.argv[1:]:

@@ -12,8 +12,8 @@ from facefeat_jax.benchmarking.command import STAGES
 from facefeat_jax.benchmarking.stages import OPERATIONS, config_of
 from facefeat_jax.cli import main
 from facefeat_jax.config import TrainConfig
-from facefeat_jax.errors import UserError
-from facefeat_jax.run_folder import write_json
+from facefeat_jax.runs.run_folder import write_json
+from facefeat_jax.system.errors import UserError
 
 
 @pytest.fixture

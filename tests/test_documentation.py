@@ -29,7 +29,7 @@ from facefeat_jax.data import builders, drawn
 from facefeat_jax.training import loop  # noqa: F401 - first met with `apply_smoke` patched, it would keep the patch
 
 from .conftest import ROOT
-from .test_extras import EXTRA
+from .system.test_extras import EXTRA
 
 DOCS = ROOT / "docs"
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))

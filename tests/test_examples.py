@@ -45,7 +45,7 @@ def test_nearest_neighbours_tell_colours_apart(folder, capsys):
 
 
 def test_fine_tuning_learns_them(folder, tmp_path, capsys):
-    from facefeat_jax.conversion import convert
+    from facefeat_jax.exporting.conversion import convert
 
     out = tmp_path / "model.safetensors"
     losses = load("fine_tune").main([str(folder), *SMALL, "--epochs", "3", "--batch-size", "12", "--out", str(out)])

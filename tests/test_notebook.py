@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from facefeat_jax.run_folder import REPORT, RESULTS
+from facefeat_jax.runs.run_folder import REPORT, RESULTS
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "docs" / "notebook.py"

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
+from facefeat_jax.avatars import draw
 from facefeat_jax.cli import COMMANDS
 from facefeat_jax.config import TrainConfig, list_recipes
-from facefeat_jax.data.avatars import draw
 
 from .conftest import ROOT
 

@@ -20,10 +20,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from facefeat_jax.errors import UserError, unknown
-from facefeat_jax.locks import only_one
 from facefeat_jax.models.published import WEIGHTS, PublishedWeights
-from facefeat_jax.runtime import cache_dir as cache_root
+from facefeat_jax.system.errors import UserError, unknown
+from facefeat_jax.system.locks import only_one
+from facefeat_jax.system.runtime import cache_dir as cache_root
 
 _log = logging.getLogger(__name__)
 

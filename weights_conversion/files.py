@@ -22,9 +22,9 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from facefeat_jax.errors import UserError
-from facefeat_jax.progress import say
-from facefeat_jax.whole_file import write_whole
+from facefeat_jax.system.errors import UserError
+from facefeat_jax.system.progress import say
+from facefeat_jax.system.whole_file import write_whole
 from weights_conversion import torch_files
 from weights_conversion.candidates import Reading, unwrapped
 from weights_conversion.torch_pickle import CUT_SHORT, DAMAGED, UnreadableError

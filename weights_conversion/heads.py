@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from facefeat_jax.progress import say
+from facefeat_jax.system.progress import say
 
 _HEAD = re.compile(r"(\w+)_head\.(\d+)\.(weight|bias)")
 _OF_PROFILERS = re.compile(r"(.*\.)?total_(ops|params)")

@@ -22,11 +22,11 @@ import numpy as np
 import optax
 from flax import nnx
 
-from facefeat_jax.errors import UserError
 from facefeat_jax.models.abstract import abstract
 from facefeat_jax.models.published import named_weights
 from facefeat_jax.models.registry import Architecture, get_architecture
 from facefeat_jax.models.trunk import Trunk
+from facefeat_jax.system.errors import UserError
 from weights_conversion import download, files, names
 from weights_conversion.convert import position_size, recognise, to_flax, to_torch
 from weights_conversion.with_torch import import_torchvision, require_torch

@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 from typing import Any
 
-from facefeat_jax.errors import UserError
+from facefeat_jax.system.errors import UserError
 
 _KEPT: list[object] = []
 

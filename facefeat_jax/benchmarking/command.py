@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from facefeat_jax import environment
-from facefeat_jax.errors import UserError
-from facefeat_jax.figures import format_size
-from facefeat_jax.markdown import table
-from facefeat_jax.progress import say
+from facefeat_jax.system import environment
+from facefeat_jax.system.errors import UserError
+from facefeat_jax.system.figures import format_size
+from facefeat_jax.system.markdown import table
+from facefeat_jax.system.progress import say
 
 RESULTS, REPORT = "results.json", "report.md"
 FORMAT = 1
@@ -141,8 +141,8 @@ class BenchmarkArguments:
           UserError: bad input. Where one case fails, the others are measured, and the exit code is 1.
         """
         from facefeat_jax.data.dataset import default_data_dir
-        from facefeat_jax.run_folder import write_file, write_json
-        from facefeat_jax.runtime import cores
+        from facefeat_jax.runs.run_folder import write_file, write_json
+        from facefeat_jax.system.runtime import cores
 
         if unknown := sorted(set(self.stages) - set(STAGES)):
             raise UserError(f"no stage {', '.join(unknown)}; there are {', '.join(STAGES)}")

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from facefeat_jax.allocator import keep_freed_memory
 from facefeat_jax.benchmarking.measure import (
     Measurement,
     Once,
@@ -26,18 +25,19 @@ from facefeat_jax.benchmarking.measure import (
     host_memory,
 )
 from facefeat_jax.config import TrainConfig, load_recipe
-from facefeat_jax.environment import device_names
-from facefeat_jax.errors import UserError
+from facefeat_jax.system.allocator import keep_freed_memory
+from facefeat_jax.system.environment import device_names
+from facefeat_jax.system.errors import UserError
 
 if TYPE_CHECKING:
-    from facefeat_jax.spec import ModelSpec
+    from facefeat_jax.runs.spec import ModelSpec
 
 _PRECISIONS = {"float32": ("float32", "highest"), "tf32": ("float32", "tensorfloat32"), "bf16": ("bfloat16", "default")}
 
 
 def _numerics(precision: str) -> str:
     """Sets the precision of products in this process; returns the dtype of the computation."""
-    from facefeat_jax.runtime import set_numerics
+    from facefeat_jax.system.runtime import set_numerics
 
     if precision == "auto":
         import jax
@@ -185,7 +185,7 @@ def feed(settings: Settings) -> Measurement:
 
 def spec_of(settings: Settings, classes: Mapping[str, tuple[str, ...]] | None = None) -> ModelSpec:
     """Returns the notebook's model for the pictures of a benchmark; `classes` are of all its heads, or of some."""
-    from facefeat_jax.spec import ModelSpec
+    from facefeat_jax.runs.spec import ModelSpec
     from facefeat_jax.tasks import BASELINE_TASKS, get_task
 
     classes = classes or {name: get_task(name).classes for name in BASELINE_TASKS}
@@ -265,8 +265,8 @@ def forward(settings: Settings) -> Measurement:
     from flax import nnx
 
     from facefeat_jax.data.placement import Placement
-    from facefeat_jax.evaluation.predict_step import make_predict_step
     from facefeat_jax.factory import create_model
+    from facefeat_jax.forward import make_predict_step
     from facefeat_jax.models.values import split_values
 
     dtype = _numerics(settings["precision"])
@@ -356,9 +356,9 @@ def job(settings: Settings) -> Measurement:
     """A whole training run, prepared records to results table and report, as `facefeat train` does it."""
 
     def run() -> dict[str, Any]:
-        from facefeat_jax import run_folder
-        from facefeat_jax.runtime import start_up
-        from facefeat_jax.training.logs import read_lines
+        from facefeat_jax.runs import run_folder
+        from facefeat_jax.runs.logs import read_lines
+        from facefeat_jax.system.runtime import start_up
         from facefeat_jax.training.loop import train
 
         imported = time.perf_counter()

@@ -18,8 +18,8 @@ import numpy as np
 from facefeat_jax.data.builders import get_source
 from facefeat_jax.data.selection import SplitName
 from facefeat_jax.data.sources import Source, prepare_command
-from facefeat_jax.errors import UserError, unknown
-from facefeat_jax.tables import from_csv
+from facefeat_jax.system.errors import UserError, unknown
+from facefeat_jax.system.tables import from_csv
 
 if TYPE_CHECKING:
     from collections.abc import Callable

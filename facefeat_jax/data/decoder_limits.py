@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 from PIL import Image
 
-from facefeat_jax.errors import UserError
+from facefeat_jax.system.errors import UserError
 
 MAX_PIXELS = 89_478_485
 """Largest width times height that is decoded: Pillow's own mark for a decompression bomb."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from facefeat_jax.data import row_store
-from facefeat_jax.errors import UserError
+from facefeat_jax.system.errors import UserError
 
 if TYPE_CHECKING:
     from facefeat_jax.data.dataset import Split

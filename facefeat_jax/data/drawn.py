@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 
-from facefeat_jax.data.avatars import Avatar
+from facefeat_jax.avatars import Avatar
 from facefeat_jax.data.selection import Row, SplitName
 
 SEED = 0

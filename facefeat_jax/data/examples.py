@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from facefeat_jax import kinds
 from facefeat_jax.data.dataset import Split, open_split
 from facefeat_jax.data.digests import digests_of
 from facefeat_jax.data.selection import SplitName, shared
-from facefeat_jax.errors import UserError, unknown
-from facefeat_jax.progress import say
+from facefeat_jax.system import kinds
+from facefeat_jax.system.errors import UserError, unknown
+from facefeat_jax.system.progress import say
 
 if TYPE_CHECKING:
     from facefeat_jax.config import TrainConfig

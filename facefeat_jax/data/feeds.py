@@ -19,8 +19,8 @@ import numpy as np
 from facefeat_jax.data.examples import UNKNOWN, Examples
 from facefeat_jax.data.index_stream import Call, IndexBatch
 from facefeat_jax.data.placement import Placement
-from facefeat_jax.errors import UserError
-from facefeat_jax.figures import format_size
+from facefeat_jax.system.errors import UserError
+from facefeat_jax.system.figures import format_size
 
 if TYPE_CHECKING:
     from facefeat_jax.data.pixels import ExampleRows  # with Pillow, which those that only draw figures don't need

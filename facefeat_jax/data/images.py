@@ -15,7 +15,6 @@ from typing import get_args
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from facefeat_jax.allocator import give_back_freed_memory
 from facefeat_jax.data import sample_range
 from facefeat_jax.data.decoder_limits import (
     BUDGET,
@@ -29,8 +28,9 @@ from facefeat_jax.data.decoder_limits import (
     too_large,
 )
 from facefeat_jax.data.sample_range import in_bands
-from facefeat_jax.errors import UserError, unknown
-from facefeat_jax.types import DecodePolicy, Interpolation
+from facefeat_jax.system.allocator import give_back_freed_memory
+from facefeat_jax.system.errors import UserError, unknown
+from facefeat_jax.system.types import DecodePolicy, Interpolation
 
 _LARGE = 2**26  # bytes for one picture, before which what others have freed is given back: the budget counts it no more
 

@@ -13,8 +13,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from facefeat_jax import kinds
 from facefeat_jax.data.examples import Examples
+from facefeat_jax.system import kinds
 
 
 class IndexBatch(NamedTuple):

@@ -14,7 +14,7 @@ from facefeat_jax.data.images import BadImageError, check, fits_suffix
 from facefeat_jax.data.selection import LeftOut, Row, SplitName
 from facefeat_jax.data.trees import Tree, UnreadableError
 from facefeat_jax.data.worker_threads import worker_threads
-from facefeat_jax.errors import UserError
+from facefeat_jax.system.errors import UserError
 
 HOLDS = "holds"
 """How a note begins that says which format a file has in spite of its name."""

@@ -23,12 +23,12 @@ from facefeat_jax.data.drawn import draw_rows
 from facefeat_jax.data.listing import HOLDS, Picture, check_pictures
 from facefeat_jax.data.selection import BAD_PICTURE, NO_PICTURE, UNLISTED, LeftOut, Row, Selection, SplitName
 from facefeat_jax.data.sources import Source, open_source, prepare_command
-from facefeat_jax.errors import UserError
-from facefeat_jax.escape import one_line
-from facefeat_jax.figures import count
-from facefeat_jax.locks import only_one
-from facefeat_jax.progress import Bar, say
-from facefeat_jax.tables import csv_table
+from facefeat_jax.system.errors import UserError
+from facefeat_jax.system.escape import one_line
+from facefeat_jax.system.figures import count
+from facefeat_jax.system.locks import only_one
+from facefeat_jax.system.progress import Bar, say
+from facefeat_jax.system.tables import csv_table
 from facefeat_jax.tasks import TASKS
 
 LEFT_OUT = "left_out.csv"

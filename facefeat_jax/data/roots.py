@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from facefeat_jax.errors import UserError
-from facefeat_jax.figures import count as number_of
-from facefeat_jax.file_names import identity
+from facefeat_jax.system.errors import UserError
+from facefeat_jax.system.figures import count as number_of
+from facefeat_jax.system.file_names import identity
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 """Files that show where a set lies."""

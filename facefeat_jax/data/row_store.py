@@ -22,13 +22,13 @@ from pathlib import Path
 
 import numpy as np
 
-from facefeat_jax import checked_json
-from facefeat_jax.errors import UserError
-from facefeat_jax.figures import format_size
-from facefeat_jax.locks import only_one
-from facefeat_jax.progress import Bar, say
-from facefeat_jax.runtime import cache_dir
-from facefeat_jax.whole_file import write_whole
+from facefeat_jax.system import checked_json
+from facefeat_jax.system.errors import UserError
+from facefeat_jax.system.figures import format_size
+from facefeat_jax.system.locks import only_one
+from facefeat_jax.system.progress import Bar, say
+from facefeat_jax.system.runtime import cache_dir
+from facefeat_jax.system.whole_file import write_whole
 
 FORMAT = 2
 ABOUT, BIN, SUMS = "rows.json", "rows.bin", "rows.crc"

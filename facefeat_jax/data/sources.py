@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from facefeat_jax.data.trees import Tree, open_tree
-from facefeat_jax.errors import UserError
+from facefeat_jax.system.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import zlib
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from facefeat_jax.errors import UserError
-from facefeat_jax.regular_file import read_regular
+from facefeat_jax.system.errors import UserError
+from facefeat_jax.system.regular_file import read_regular
 
 MAX_FILE_BYTES = 256 * 2**20
 """Larger files are no pictures of these data sets; an archive may claim any size."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from facefeat_jax.data.examples import UNKNOWN, Examples
-from facefeat_jax.errors import UserError
 from facefeat_jax.evaluation.metrics import losses, predicted, probabilities
-from facefeat_jax.tables import csv_table
+from facefeat_jax.system.errors import UserError
+from facefeat_jax.system.tables import csv_table
 
 
 @dataclass(frozen=True, eq=False)

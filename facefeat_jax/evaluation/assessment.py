@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facefeat_jax import kinds
-from facefeat_jax.errors import UserError
 from facefeat_jax.evaluation.answers import Answers
 from facefeat_jax.evaluation.bootstrap import Interval, mean_interval, resampled_shares, share_interval
 from facefeat_jax.evaluation.calibration import (
@@ -27,10 +25,12 @@ from facefeat_jax.evaluation.evaluate import RunAnswers, answers_of_run, head_re
 from facefeat_jax.evaluation.metrics import HeadResult, losses, predicted, probabilities
 from facefeat_jax.evaluation.scores import HeadScores, head_scores
 from facefeat_jax.evaluation.slices import Slicing, slice_head
-from facefeat_jax.figures import told_apart
-from facefeat_jax.run_folder import EVALUATION, write_file, write_json
-from facefeat_jax.tables import csv_table
-from facefeat_jax.training.checkpoints import Which
+from facefeat_jax.runs.checkpoints import Which
+from facefeat_jax.runs.run_folder import EVALUATION, write_file, write_json
+from facefeat_jax.system import kinds
+from facefeat_jax.system.errors import UserError
+from facefeat_jax.system.figures import told_apart
+from facefeat_jax.system.tables import csv_table
 
 ASSESSMENT = "evaluation.json"
 HEADS_CSV, SLICES_CSV, PREDICTIONS_CSV = "heads.csv", "slices.csv", "predictions.csv"

@@ -13,19 +13,19 @@ from scipy.stats.contingency import association
 from facefeat_jax.data.dataset import default_data_dir, open_split
 from facefeat_jax.data.examples import IDENTITY, UNKNOWN, Examples
 from facefeat_jax.data.images import decode
-from facefeat_jax.errors import UserError
 from facefeat_jax.evaluation.answers import Answers
 from facefeat_jax.evaluation.duplicates import Pair, find_pairs, take_prints
 from facefeat_jax.evaluation.evaluate import answers_on
 from facefeat_jax.evaluation.metrics import losses, predicted, probabilities
-from facefeat_jax.evaluation.report import count_data, inlined, render
 from facefeat_jax.evaluation.slices import MAX_VALUES
-from facefeat_jax.evaluation.unseen import halves
-from facefeat_jax.figures import format_accuracy, format_area
-from facefeat_jax.progress import say
-from facefeat_jax.run_config import require_audit_target
-from facefeat_jax.run_folder import AUDIT, CONFIG, open_run, write_file, write_json
-from facefeat_jax.tables import csv_table
+from facefeat_jax.reporting.report import count_data, inlined, render
+from facefeat_jax.runs.run_config import require_audit_target
+from facefeat_jax.runs.run_folder import AUDIT, CONFIG, open_run, write_file, write_json
+from facefeat_jax.runs.unseen import halves
+from facefeat_jax.system.errors import UserError
+from facefeat_jax.system.figures import format_accuracy, format_area
+from facefeat_jax.system.progress import say
+from facefeat_jax.system.tables import csv_table
 
 SHOWN = 24
 """Pictures of a contact sheet, and pairs that are shown."""

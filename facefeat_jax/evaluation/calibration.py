@@ -19,12 +19,12 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.stats import beta
 
-from facefeat_jax import checked_json, kinds
-from facefeat_jax.errors import UserError
 from facefeat_jax.evaluation.answers import Answers
 from facefeat_jax.evaluation.metrics import losses, predicted, probabilities
-from facefeat_jax.figures import format_given, told_apart
-from facefeat_jax.run_folder import CALIBRATION, OLD_CALIBRATION, write_json
+from facefeat_jax.runs.run_folder import CALIBRATION, OLD_CALIBRATION, write_json
+from facefeat_jax.system import checked_json, kinds
+from facefeat_jax.system.errors import UserError
+from facefeat_jax.system.figures import format_given, told_apart
 
 NUM_BINS = 15
 """Of equal width, as in the paper above."""

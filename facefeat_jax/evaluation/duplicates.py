@@ -18,7 +18,7 @@ import numpy as np
 from facefeat_jax.data.examples import Examples
 from facefeat_jax.data.images import decode
 from facefeat_jax.data.worker_threads import worker_threads
-from facefeat_jax.progress import Bar
+from facefeat_jax.system.progress import Bar
 
 NEAR_BITS = 8
 """Bits of 64 in which the hashes of nearly the same pictures may differ."""

@@ -14,7 +14,6 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from facefeat_jax import kinds
 from facefeat_jax.config import TrainConfig
 from facefeat_jax.data.dataset import default_data_dir
 from facefeat_jax.data.examples import UNKNOWN, Examples
@@ -22,16 +21,17 @@ from facefeat_jax.data.feeds import Feed, Layout
 from facefeat_jax.data.index_stream import Call, in_order
 from facefeat_jax.data.pixels import PixelFormat, open_rows
 from facefeat_jax.data.placement import Placement
-from facefeat_jax.errors import UserError
 from facefeat_jax.evaluation.answers import Answers
 from facefeat_jax.evaluation.metrics import HeadResult, head_result
-from facefeat_jax.evaluation.predict_step import make_predict_call, make_predict_step
-from facefeat_jax.evaluation.unseen import open_unseen
+from facefeat_jax.forward import make_predict_call, make_predict_step
 from facefeat_jax.models.values import Values, split_values
-from facefeat_jax.progress import Bar, say
-from facefeat_jax.run_folder import Run, open_run
-from facefeat_jax.spec import ModelSpec
-from facefeat_jax.training.checkpoints import Which
+from facefeat_jax.runs.checkpoints import Which
+from facefeat_jax.runs.run_folder import Run, open_run
+from facefeat_jax.runs.spec import ModelSpec
+from facefeat_jax.runs.unseen import open_unseen
+from facefeat_jax.system import kinds
+from facefeat_jax.system.errors import UserError
+from facefeat_jax.system.progress import Bar, say
 
 _ACCELERATOR_BATCH = 256
 

@@ -23,12 +23,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from facefeat_jax.escape import one_line
-from facefeat_jax.evaluation.predict_step import prepared
+from facefeat_jax.forward import prepared
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.models.trunk import Trunk
 from facefeat_jax.models.values import split_values
-from facefeat_jax.spec import ModelSpec
+from facefeat_jax.runs.spec import ModelSpec
+from facefeat_jax.system.escape import one_line
 
 LEAST_SIDE = 4
 """Places that a map should have on a side: fewer show no part of a picture."""

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from facefeat_jax.models import depthwise
-from facefeat_jax.models.cpu_convolution import conv_general_dilated
+from facefeat_jax.models.cpu import depthwise
+from facefeat_jax.models.cpu.convolution import conv_general_dilated
 from facefeat_jax.models.sharding import logical_axes
 
 # torchvision's start: normal, variance 2 / fan_out.

@@ -7,9 +7,9 @@ from typing import Any
 
 from flax import nnx
 
-from facefeat_jax.errors import UserError, unknown
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.models.trunk import Stages, Trunk
+from facefeat_jax.system.errors import UserError, unknown
 
 _ALONE = ("all", "none", "last")
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facefeat_jax.errors import UserError, unknown
 from facefeat_jax.models import efficientnet, resnet, vit
 from facefeat_jax.models.efficientnet import EfficientNet
 from facefeat_jax.models.published import PublishedWeights, find_weights, weights_of
 from facefeat_jax.models.resnet import ResNet
 from facefeat_jax.models.trunk import Stages, Trunk
 from facefeat_jax.models.vit import VisionTransformer
+from facefeat_jax.system.errors import UserError, unknown
 
 _USUAL_SIZE = 224
 

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from facefeat_jax.errors import UserError
-from facefeat_jax.file_names import ByName, spelled
 from facefeat_jax.prediction.crops import Box
-from facefeat_jax.tables import MAX_BYTES, TableRow, table_rows
+from facefeat_jax.system.errors import UserError
+from facefeat_jax.system.file_names import ByName, spelled
+from facefeat_jax.system.tables import MAX_BYTES, TableRow, table_rows
 
 COLUMNS = ("file", "left", "top", "right", "bottom")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from facefeat_jax.errors import UserError
-from facefeat_jax.escape import one_line
 from facefeat_jax.prediction.predictor import Prediction
+from facefeat_jax.system.errors import UserError
+from facefeat_jax.system.escape import one_line
 
 # Told apart by people who see colours differently (Okabe and Ito), and dark enough for white letters.
 _COLOURS = ("#0072b2", "#b34700", "#00795a", "#a3497f", "#5b5b00", "#444444")

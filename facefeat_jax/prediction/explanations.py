@@ -10,8 +10,8 @@ import numpy as np
 
 from facefeat_jax.evaluation.explain import Explainer, strip
 from facefeat_jax.models.multi_task import MultiTaskModel
-from facefeat_jax.run_folder import write_file
-from facefeat_jax.spec import ModelSpec
+from facefeat_jax.runs.run_folder import write_file
+from facefeat_jax.runs.spec import ModelSpec
 
 
 class Explanations:

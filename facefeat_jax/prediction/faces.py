@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from facefeat_jax.errors import UserError
 from facefeat_jax.prediction.crops import Box
+from facefeat_jax.system.errors import UserError
 
 FaceFinder = Callable[[np.ndarray], list[Box]]
 """Takes a picture, uint8 `[height, width, 3]`, RGB; returns the boxes of its faces, from left to right."""

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
-from facefeat_jax.escape import one_line
 from facefeat_jax.prediction.predictor import HeadPrediction, Prediction
-from facefeat_jax.tables import csv_row
+from facefeat_jax.system.escape import one_line
+from facefeat_jax.system.tables import csv_row
 
 Format = Literal["text", "json", "jsonl", "csv"]
 

@@ -19,18 +19,18 @@ from facefeat_jax.data.images import BadImageError, decode_resized, pixels_resiz
 from facefeat_jax.data.placement import Placement
 from facefeat_jax.data.trees import MAX_FILE_BYTES
 from facefeat_jax.data.worker_threads import worker_threads
-from facefeat_jax.errors import UserError
 from facefeat_jax.evaluation.calibration import Calibration, HeadCalibration
 from facefeat_jax.evaluation.metrics import probabilities
-from facefeat_jax.evaluation.predict_step import make_predict_step
+from facefeat_jax.forward import make_predict_step
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.models.values import split_values
 from facefeat_jax.prediction.crops import Person
 from facefeat_jax.prediction.explanations import Explanations
-from facefeat_jax.regular_file import read_regular
-from facefeat_jax.run_folder import open_run
-from facefeat_jax.spec import ModelSpec
-from facefeat_jax.training.checkpoints import Which
+from facefeat_jax.runs.checkpoints import Which
+from facefeat_jax.runs.run_folder import open_run
+from facefeat_jax.runs.spec import ModelSpec
+from facefeat_jax.system.errors import UserError
+from facefeat_jax.system.regular_file import read_regular
 
 Image = str | Path | bytes | np.ndarray | Any  # a file, its content, a uint8 array [height, width, 3], or a PIL image
 Images = Image | Iterable[Image]

@@ -17,13 +17,13 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from facefeat_jax.errors import UserError
-from facefeat_jax.locks import only_one
 from facefeat_jax.prediction.output import columns, lines, name_from_json
 from facefeat_jax.prediction.predictor import Prediction
-from facefeat_jax.progress import Bar, say
-from facefeat_jax.tables import from_csv
-from facefeat_jax.whole_file import write_whole
+from facefeat_jax.system.errors import UserError
+from facefeat_jax.system.locks import only_one
+from facefeat_jax.system.progress import Bar, say
+from facefeat_jax.system.tables import from_csv
+from facefeat_jax.system.whole_file import write_whole
 
 _FORMS: dict[str, Literal["jsonl", "csv"]] = {".jsonl": "jsonl", ".csv": "csv"}
 _FLUSH_EVERY = 32  # answers; what a killed process loses at most

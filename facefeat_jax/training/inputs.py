@@ -23,7 +23,7 @@ from facefeat_jax.data.pixels import (
 )
 from facefeat_jax.data.placement import Placement
 from facefeat_jax.data.row_store import store_folder
-from facefeat_jax.progress import Bar, say
+from facefeat_jax.system.progress import Bar, say
 from facefeat_jax.training.prefix import Prefix
 
 

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from facefeat_jax import signals
 from facefeat_jax.data.placement import Placement
+from facefeat_jax.system import signals
 
 # After how many more questions the processes of a run answer one: nothing waits for the other devices meanwhile.
 _LATER = 3

@@ -17,7 +17,6 @@ import numpy as np
 import psutil
 from flax import nnx
 
-from facefeat_jax import environment, run_config, run_folder
 from facefeat_jax.config import TrainConfig, apply_smoke
 from facefeat_jax.data.dataset import default_data_dir, open_split
 from facefeat_jax.data.examples import Examples, open_halves
@@ -25,30 +24,32 @@ from facefeat_jax.data.feeds import Batches, Feed
 from facefeat_jax.data.index_stream import Call, IndexStream, Pass
 from facefeat_jax.data.pixels import PixelFormat
 from facefeat_jax.data.placement import Placement
-from facefeat_jax.data_record import DataRecord, require_same
-from facefeat_jax.distributed import is_first
-from facefeat_jax.errors import Interrupted, UserError
-from facefeat_jax.evaluation.curves import write_curves
 from facefeat_jax.evaluation.evaluate import Evaluator
 from facefeat_jax.evaluation.explain import Explainer, Frozen
 from facefeat_jax.evaluation.metrics import HeadResult
-from facefeat_jax.evaluation.publish import publish_training
-from facefeat_jax.evaluation.report import count_data
 from facefeat_jax.factory import create_model
-from facefeat_jax.figures import format_accuracy, format_loss
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.models.registry import get_architecture
 from facefeat_jax.models.trunk import POOLED
-from facefeat_jax.programs import Programs
-from facefeat_jax.progress import Bar, say
-from facefeat_jax.runtime import set_numerics
-from facefeat_jax.spec import NUMERICS, ModelSpec
+from facefeat_jax.reporting.curves import write_curves
+from facefeat_jax.reporting.publish import publish_training
+from facefeat_jax.reporting.report import count_data
+from facefeat_jax.runs import checkpoints, run_config, run_folder
+from facefeat_jax.runs.data_record import DataRecord, require_same
+from facefeat_jax.runs.logs import Logs, NoLogs
+from facefeat_jax.runs.spec import NUMERICS, ModelSpec
+from facefeat_jax.system import environment
+from facefeat_jax.system.distributed import is_first
+from facefeat_jax.system.errors import Interrupted, UserError
+from facefeat_jax.system.figures import format_accuracy, format_loss
+from facefeat_jax.system.programs import Programs
+from facefeat_jax.system.progress import Bar, say
+from facefeat_jax.system.runtime import set_numerics
 from facefeat_jax.tasks import get_task
-from facefeat_jax.training import automatic, checkpoints, groups, out_of_memory, steps
+from facefeat_jax.training import automatic, groups, out_of_memory, steps
 from facefeat_jax.training.augment import Augmentation
 from facefeat_jax.training.inputs import Inputs
 from facefeat_jax.training.interrupt import SignalWatch, Told
-from facefeat_jax.training.logs import Logs, NoLogs
 from facefeat_jax.training.prefix import Prefix, last_frozen
 
 # How many calls may be under way before the figures of the first are waited for.

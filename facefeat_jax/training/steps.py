@@ -15,10 +15,10 @@ from jax.typing import DTypeLike
 
 from facefeat_jax.data.feeds import Batches, Table, take
 from facefeat_jax.data.placement import Placement
-from facefeat_jax.evaluation.predict_step import prepared
+from facefeat_jax.forward import prepared
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.models.values import Values, split_values
-from facefeat_jax.spec import ModelSpec
+from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.training import averaging, groups
 from facefeat_jax.training.augment import Augmentation
 from facefeat_jax.training.losses import masked_mean, per_example_loss, predicted_class

@@ -16,7 +16,7 @@ from typing import Literal
 
 import tyro
 
-from facefeat_jax.errors import UserError, run_and_exit
+from facefeat_jax.system.errors import UserError, run_and_exit
 
 HERE = "python scripts/lab/compare_recipes.py"
 
@@ -51,7 +51,7 @@ class Run:
     def run(self) -> int:
         """Trains; returns the exit code."""
         from facefeat_jax.data.dataset import default_data_dir
-        from facefeat_jax.runtime import start_up
+        from facefeat_jax.system.runtime import start_up
         from recipe_comparison.plan import Size, ablation, seeds
         from recipe_comparison.rows import run_row
 

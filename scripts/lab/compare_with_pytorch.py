@@ -16,7 +16,7 @@ from typing import Literal
 
 import tyro
 
-from facefeat_jax.errors import UserError, run_and_exit
+from facefeat_jax.system.errors import UserError, run_and_exit
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Train:
 
     def run(self) -> int:
         """Trains, prints the table and writes it."""
-        from facefeat_jax.run_folder import write_json
+        from facefeat_jax.runs.run_folder import write_json
         from parity import whole_job
 
         job = whole_job.Job(

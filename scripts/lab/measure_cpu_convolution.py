@@ -1,4 +1,4 @@
-"""Times the forms of `models.cpu_convolution` and `cpu_pooling` against XLA's own.
+"""Times the forms of `models.cpu` against XLA's own.
 
     python scripts/lab/measure_cpu_convolution.py
 
@@ -24,11 +24,13 @@ import tyro
 from flax import nnx
 from jax import lax
 
-from facefeat_jax.allocator import keep_freed_memory
-from facefeat_jax.errors import run_and_exit
-from facefeat_jax.models import convolution, cpu_convolution, cpu_pooling, resnet
+from facefeat_jax.models import convolution, resnet
+from facefeat_jax.models.cpu import convolution as cpu_convolution
+from facefeat_jax.models.cpu import pooling as cpu_pooling
 from facefeat_jax.models.multi_task import MultiTaskModel
-from facefeat_jax.spec import ModelSpec
+from facefeat_jax.runs.spec import ModelSpec
+from facefeat_jax.system.allocator import keep_freed_memory
+from facefeat_jax.system.errors import run_and_exit
 from facefeat_jax.tasks import TASKS
 from facefeat_jax.training import groups, steps
 

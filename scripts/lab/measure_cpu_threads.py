@@ -17,9 +17,9 @@ import numpy as np
 import tyro
 from jax import lax
 
-from facefeat_jax.allocator import keep_freed_memory
-from facefeat_jax.errors import run_and_exit
-from facefeat_jax.markdown import table
+from facefeat_jax.system.allocator import keep_freed_memory
+from facefeat_jax.system.errors import run_and_exit
+from facefeat_jax.system.markdown import table
 from measure_cpu_convolution import LAYERS, Call, jax_calls
 
 

@@ -21,14 +21,14 @@ from PIL import Image, ImageDraw
 
 from facefeat_jax.data.dataset import Split, default_data_dir, open_split
 from facefeat_jax.data.images import decode
-from facefeat_jax.environment import describe
-from facefeat_jax.errors import run_and_exit
-from facefeat_jax.markdown import table
 from facefeat_jax.prediction.crops import FRAMES, WHOLE, Box, crop
 from facefeat_jax.prediction.faces import HaarFinder, open_finder
 from facefeat_jax.prediction.predictor import Predictor
-from facefeat_jax.progress import Bar
-from facefeat_jax.run_folder import read_config, write_file, write_json
+from facefeat_jax.runs.run_folder import read_config, write_file, write_json
+from facefeat_jax.system.environment import describe
+from facefeat_jax.system.errors import run_and_exit
+from facefeat_jax.system.markdown import table
+from facefeat_jax.system.progress import Bar
 
 _COUNTS = ("pictures", "missed", "false", "none", "one", "more")
 _CROPS = (WHOLE, *FRAMES, "whole, all pictures")

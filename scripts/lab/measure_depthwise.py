@@ -17,7 +17,8 @@ import tyro
 from flax import nnx
 from jax import lax
 
-from facefeat_jax.models import depthwise, efficientnet_b0
+from facefeat_jax.models import efficientnet_b0
+from facefeat_jax.models.cpu import depthwise
 
 
 @dataclass(frozen=True)

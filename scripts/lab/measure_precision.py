@@ -14,14 +14,14 @@ import numpy as np
 import tyro
 from flax import nnx
 
-from facefeat_jax.errors import run_and_exit
 from facefeat_jax.evaluation.answers import Answers
 from facefeat_jax.evaluation.evaluate import answers_of_run
 from facefeat_jax.evaluation.metrics import head_result, predicted, probabilities
-from facefeat_jax.markdown import table
 from facefeat_jax.models.values import split_values
-from facefeat_jax.run_folder import Run, open_run
-from facefeat_jax.runtime import start_up
+from facefeat_jax.runs.run_folder import Run, open_run
+from facefeat_jax.system.errors import run_and_exit
+from facefeat_jax.system.markdown import table
+from facefeat_jax.system.runtime import start_up
 
 COLUMNS = ("head", "pictures", "accuracy", "in bfloat16", "loss", "in bfloat16", "other answers", "largest difference")
 

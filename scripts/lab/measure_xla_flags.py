@@ -19,9 +19,9 @@ from typing import Any
 import jax
 import tyro
 
-from facefeat_jax.errors import run_and_exit
-from facefeat_jax.evaluation.predict_step import make_predict_step
+from facefeat_jax.forward import make_predict_step
 from facefeat_jax.models.values import split_values
+from facefeat_jax.system.errors import run_and_exit
 from measure_cpu_convolution import milliseconds, model_and_spec, on_one_core, pictures, step_call
 
 _LIBRARY = "LIBRARY_FUSION_TYPE_INDIVIDUAL"

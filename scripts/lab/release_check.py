@@ -27,10 +27,10 @@ from typing import Any
 
 import tyro
 
-from facefeat_jax import environment, markdown
-from facefeat_jax.data import avatars
-from facefeat_jax.errors import run_and_exit
-from facefeat_jax.whole_file import write_whole
+from facefeat_jax import avatars
+from facefeat_jax.system import environment, markdown
+from facefeat_jax.system.errors import run_and_exit
+from facefeat_jax.system.whole_file import write_whole
 from faults import processes
 
 _TWO_DEVICES = "audit, two CPU devices"

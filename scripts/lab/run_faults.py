@@ -13,7 +13,7 @@ from pathlib import Path
 
 import tyro
 
-from facefeat_jax.errors import UserError, run_and_exit, unknown
+from facefeat_jax.system.errors import UserError, run_and_exit, unknown
 from faults import report
 from faults.campaigns import CAMPAIGNS, run_campaign
 

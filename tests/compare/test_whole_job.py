@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import weights_conversion
-from facefeat_jax.errors import UserError
+from facefeat_jax.system.errors import UserError
 from parity import whole_job
 
 SCRIPT = Path(whole_job.__file__).resolve().parents[1] / "compare_with_pytorch.py"

@@ -10,7 +10,7 @@ import pytest
 from facefeat_jax.data import examples
 from facefeat_jax.data.examples import open_examples
 from facefeat_jax.data.selection import shared
-from facefeat_jax.errors import UserError
+from facefeat_jax.system.errors import UserError
 
 CLASSES = {"glasses": ("no_glasses", "glasses")}
 GROUPS = {

@@ -13,7 +13,7 @@ from facefeat_jax.data.images import BadImageError, decode_resized
 from facefeat_jax.data.index_stream import IndexStream
 from facefeat_jax.data.pixels import DecodedRows, PixelFormat, read_ahead
 from facefeat_jax.data.placement import Placement
-from facefeat_jax.errors import UserError
+from facefeat_jax.system.errors import UserError
 from facefeat_jax.tasks import TASKS
 
 CLASSES = {name: task.classes for name, task in TASKS.items()}

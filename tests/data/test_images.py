@@ -24,7 +24,7 @@ from facefeat_jax.data.images import (
     fits_suffix,
     pixels_resized,
 )
-from facefeat_jax.errors import UserError
+from facefeat_jax.system.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "PPM", "QOI")
 

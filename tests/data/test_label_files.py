@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from facefeat_jax.data.label_files import mended_age
-from facefeat_jax.errors import UserError
-from facefeat_jax.tables import read_table
+from facefeat_jax.system.errors import UserError
+from facefeat_jax.system.tables import read_table
 
 
 def test_plain_bom_crlf_quotes_case_and_extra_columns_read_the_same():

@@ -12,7 +12,7 @@ from facefeat_jax.data import row_store
 from facefeat_jax.data.examples import open_examples
 from facefeat_jax.data.images import BadImageError
 from facefeat_jax.data.pixels import DecodedRows, PixelFormat, StoredRows, are_packed, open_rows, pack, stores
-from facefeat_jax.errors import UserError
+from facefeat_jax.system.errors import UserError
 
 PIXELS = PixelFormat(16, "upright")
 

@@ -27,7 +27,7 @@ from facefeat_jax.data.builders import get_source
 from facefeat_jax.data.dataset import default_data_dir, open_split
 from facefeat_jax.data.images import SINGLE_COLOUR, decode_resized
 from facefeat_jax.data.prepare import prepare
-from facefeat_jax.errors import UserError
+from facefeat_jax.system.errors import UserError
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from facefeat_jax.cli import main
 from facefeat_jax.data.dataset import open_split
 from facefeat_jax.data.prepare import PrepareSummary, prepare
-from facefeat_jax.errors import UserError
+from facefeat_jax.system.errors import UserError
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 
 from facefeat_jax.data import selection
 from facefeat_jax.data.selection import LayoutError
-from facefeat_jax.tables import TableRow, read_table
+from facefeat_jax.system.tables import TableRow, read_table
 
 GLASSES = [f"glasses/{i * 37 % 1000:03}.{'png' if i % 7 == 0 else 'jpg'}" for i in range(61)] + [
     f"no_glasses/{i * 53 % 1000:03}.jpg" for i in range(44)

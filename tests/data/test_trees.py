@@ -11,7 +11,7 @@ import zipfile
 import pytest
 
 from facefeat_jax.data.trees import MAX_FILE_BYTES, UnreadableError, open_tree
-from facefeat_jax.errors import UserError
+from facefeat_jax.system.errors import UserError
 
 FILES = {"b/2.jpg": b"two", "a.csv": b"table", "b/1.jpg": b"one"}
 

@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 
 from facefeat_jax import Predictor
+from facefeat_jax.avatars import draw
 from facefeat_jax.cli import main
-from facefeat_jax.data.avatars import draw
-from facefeat_jax.errors import UserError
 from facefeat_jax.evaluation.answers import Answers
 from facefeat_jax.evaluation.assessment import assess, largest_gaps
 from facefeat_jax.evaluation.calibration import Calibration, HeadCalibration, calibrate, fitting_part
 from facefeat_jax.evaluation.scores import METRICS
-from facefeat_jax.evaluation.table import gaps_told, scores_table
-from facefeat_jax.run_folder import read_config, write_config
-from facefeat_jax.training import about as about_item
+from facefeat_jax.reporting.table import gaps_told, scores_table
+from facefeat_jax.runs import about as about_item
+from facefeat_jax.runs.run_folder import read_config, write_config
+from facefeat_jax.system.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from facefeat_jax.avatars import draw
 from facefeat_jax.cli import main
-from facefeat_jax.data.avatars import draw
 from facefeat_jax.data.dataset import Split
 from facefeat_jax.data.examples import Examples
 from facefeat_jax.evaluation import audit as audits

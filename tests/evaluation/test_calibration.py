@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from sklearn.calibration import calibration_curve
 
-from facefeat_jax.errors import UserError
 from facefeat_jax.evaluation.calibration import (
     NUM_BINS,
     Calibration,
@@ -26,6 +25,7 @@ from facefeat_jax.evaluation.calibration import (
     reliability,
 )
 from facefeat_jax.evaluation.metrics import losses, predicted, probabilities
+from facefeat_jax.system.errors import UserError
 
 
 def calibrated(outputs: int, n: int = 4000, seed: int = 0, spread: float = 2.0) -> tuple[np.ndarray, np.ndarray]:

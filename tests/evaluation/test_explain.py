@@ -13,11 +13,11 @@ from PIL import Image
 
 from facefeat_jax.cli import main
 from facefeat_jax.evaluation.explain import Explainer, Frozen, explained_stage, overlay, strip
-from facefeat_jax.evaluation.predict_step import prepared
+from facefeat_jax.forward import prepared
 from facefeat_jax.models import MultiTaskModel, ResNet, VisionTransformer, efficientnet_b0
 from facefeat_jax.models.trunk import POOLED, Trunk
-from facefeat_jax.run_folder import open_run
-from facefeat_jax.spec import ModelSpec
+from facefeat_jax.runs.run_folder import open_run
+from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.tasks import Task
 
 TASKS = (Task("glasses", ("no", "yes")), Task("shirt", ("black", "blue", "red")))

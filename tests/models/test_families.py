@@ -13,7 +13,6 @@ import optax
 import pytest
 from flax import linen, nnx
 
-from facefeat_jax.errors import UserError
 from facefeat_jax.models import (
     BatchNorm,
     Bottleneck,
@@ -27,6 +26,7 @@ from facefeat_jax.models import (
 from facefeat_jax.models.efficientnet import Scale, Stage
 from facefeat_jax.models.registry import ARCHITECTURES
 from facefeat_jax.models.trunk import Trunk
+from facefeat_jax.system.errors import UserError
 from facefeat_jax.tasks import TASKS
 from facefeat_jax.training import groups
 

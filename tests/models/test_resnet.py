@@ -10,7 +10,7 @@ from flax import nnx
 
 import facefeat_jax
 from facefeat_jax.models import MultiTaskModel, ResNet, list_models, normalize, resnet18
-from facefeat_jax.spec import ModelSpec
+from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.tasks import TASKS
 from facefeat_jax.training import groups, steps
 

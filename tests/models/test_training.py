@@ -15,8 +15,8 @@ from facefeat_jax.config import load_recipe
 from facefeat_jax.models import abstract
 from facefeat_jax.models.dropout import Dropout
 from facefeat_jax.models.registry import ARCHITECTURES, get_architecture
-from facefeat_jax.run_folder import open_run
-from facefeat_jax.spec import ModelSpec
+from facefeat_jax.runs.run_folder import open_run
+from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.tasks import TASKS
 from facefeat_jax.training import groups, steps
 from facefeat_jax.training.loop import train

@@ -14,7 +14,6 @@ from PIL import Image, ImageDraw
 
 from facefeat_jax.cli import main
 from facefeat_jax.data.images import SINGLE_COLOUR
-from facefeat_jax.errors import UserError
 from facefeat_jax.prediction import crops as crops_module
 from facefeat_jax.prediction import people as people_module
 from facefeat_jax.prediction.boxes import read_boxes
@@ -23,6 +22,7 @@ from facefeat_jax.prediction.drawing import Album, drawn
 from facefeat_jax.prediction.faces import YuNetFinder, _about_eyes, open_finder
 from facefeat_jax.prediction.people import NO_FACE, PeoplePredictor
 from facefeat_jax.prediction.predictor import Predictor
+from facefeat_jax.system.errors import UserError
 from facefeat_jax.tasks import BASELINE_TASKS, frames_of
 
 cv2 = pytest.importorskip("cv2")

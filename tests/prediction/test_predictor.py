@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 from facefeat_jax import Predictor, UserError
+from facefeat_jax.avatars import draw
 from facefeat_jax.cli import main
-from facefeat_jax.data.avatars import draw
 from facefeat_jax.prediction.people import PeoplePredictor
 
 

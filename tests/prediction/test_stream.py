@@ -20,15 +20,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from facefeat_jax.avatars import draw
 from facefeat_jax.cli import main
-from facefeat_jax.data.avatars import draw
 from facefeat_jax.data.sample_range import DARK
-from facefeat_jax.errors import UserError
 from facefeat_jax.prediction.crops import Box, Person
 from facefeat_jax.prediction.output import name_from_json
 from facefeat_jax.prediction.predictor import HeadPrediction, Prediction
 from facefeat_jax.prediction.stream import Written, write_answers
-from facefeat_jax.tables import from_csv
+from facefeat_jax.system.errors import UserError
+from facefeat_jax.system.tables import from_csv
 
 TASKS = ("glasses", "shirt")
 NAMES = ["a.png", 'quo"te, comma.png', "line\nbreak.png", "a.png", "caf\udce9.png", "bad.png", "é.png", "\r.png"]

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from facefeat_jax.models import MultiTaskModel, ResNet
-from facefeat_jax.spec import ModelSpec
+from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.tasks import TASKS
 from facefeat_jax.training import loop
 

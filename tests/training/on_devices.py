@@ -20,8 +20,8 @@ import numpy as np
 
 def main() -> None:
     data, out, schedule, feed, devices = sys.argv[1:6]
-    from facefeat_jax import distributed
     from facefeat_jax.config import TrainConfig
+    from facefeat_jax.system import distributed
 
     jax.config.update("jax_enable_x64", True)
     config = TrainConfig(
@@ -56,7 +56,8 @@ def run(config, devices: int | None) -> None:
 
     from facefeat_jax.data.examples import Examples
     from facefeat_jax.models import MultiTaskModel, ResNet
-    from facefeat_jax.training import checkpoints, loop
+    from facefeat_jax.runs import checkpoints
+    from facefeat_jax.training import loop
 
     if devices is not None:
         some = jax.devices()[:devices]
@@ -99,6 +100,6 @@ def run(config, devices: int | None) -> None:
 
 
 if __name__ == "__main__":
-    from facefeat_jax.errors import run_main
+    from facefeat_jax.system.errors import run_main
 
     sys.exit(run_main(main))

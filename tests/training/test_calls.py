@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 import weights_conversion
-from facefeat_jax import progress
 from facefeat_jax.data.feeds import Batches
 from facefeat_jax.data.placement import Placement
-from facefeat_jax.errors import Interrupted
 from facefeat_jax.models.resnet import ResNet
-from facefeat_jax.run_folder import open_run
+from facefeat_jax.runs.run_folder import open_run
+from facefeat_jax.system import progress
+from facefeat_jax.system.errors import Interrupted
 from facefeat_jax.training import groups, loop, steps
 from facefeat_jax.training.augment import Augmentation
 from facefeat_jax.training.loop import train
@@ -180,7 +180,7 @@ jax.config.update("jax_enable_x64", True)
 from facefeat_jax.data.feeds import Batches, Table
 from facefeat_jax.data.placement import Placement
 from facefeat_jax.models import MultiTaskModel, ResNet
-from facefeat_jax.spec import ModelSpec
+from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.training import groups, steps
 from flax import nnx
 

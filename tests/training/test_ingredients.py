@@ -12,10 +12,11 @@ import optax
 import pytest
 
 from facefeat_jax.data.index_stream import IndexStream
-from facefeat_jax.errors import UserError
 from facefeat_jax.models.resnet import ResNet
 from facefeat_jax.models.values import split_values
-from facefeat_jax.training import averaging, checkpoints, groups, steps
+from facefeat_jax.runs import checkpoints
+from facefeat_jax.system.errors import UserError
+from facefeat_jax.training import averaging, groups, steps
 from facefeat_jax.training.losses import per_example_loss
 
 

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 import weights_conversion
-from facefeat_jax import progress, run_folder
-from facefeat_jax.errors import Interrupted, UserError
 from facefeat_jax.evaluation.metrics import head_result
-from facefeat_jax.run_folder import open_run
+from facefeat_jax.runs import run_folder
+from facefeat_jax.runs.checkpoints import Checkpoints
+from facefeat_jax.runs.logs import read_lines
+from facefeat_jax.runs.run_folder import open_run
+from facefeat_jax.system import progress
+from facefeat_jax.system.errors import Interrupted, UserError
 from facefeat_jax.training import loop
-from facefeat_jax.training.checkpoints import Checkpoints
-from facefeat_jax.training.logs import read_lines
 from facefeat_jax.training.loop import train
 
 # Of what is random, averaged or balanced, all at once.

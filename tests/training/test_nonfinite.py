@@ -11,11 +11,11 @@ import pytest
 
 from facefeat_jax.data.feeds import Batches
 from facefeat_jax.data.placement import Placement
-from facefeat_jax.errors import UserError
 from facefeat_jax.models.resnet import ResNet
-from facefeat_jax.run_folder import open_run
+from facefeat_jax.runs.logs import read_lines
+from facefeat_jax.runs.run_folder import open_run
+from facefeat_jax.system.errors import UserError
 from facefeat_jax.training import groups, loop, prefix, steps
-from facefeat_jax.training.logs import read_lines
 from facefeat_jax.training.loop import train
 
 BAD = 17  # the number of a picture whose features are infinite

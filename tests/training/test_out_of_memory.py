@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from facefeat_jax.errors import UserError
-from facefeat_jax.programs import Programs
+from facefeat_jax.system.errors import UserError
+from facefeat_jax.system.programs import Programs
 from facefeat_jax.training import out_of_memory
 from facefeat_jax.training.loop import train
 

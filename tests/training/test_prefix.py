@@ -13,11 +13,11 @@ import pytest
 import weights_conversion
 from facefeat_jax.config import load_recipe
 from facefeat_jax.data.placement import Placement
-from facefeat_jax.errors import UserError
-from facefeat_jax.evaluation.predict_step import make_predict_step
+from facefeat_jax.forward import make_predict_step
 from facefeat_jax.models.resnet import ResNet
 from facefeat_jax.models.trunk import POOLED
-from facefeat_jax.run_folder import open_run
+from facefeat_jax.runs.run_folder import open_run
+from facefeat_jax.system.errors import UserError
 from facefeat_jax.training import groups, prefix, steps
 from facefeat_jax.training.loop import train
 from facefeat_jax.training.prefix import Prefix, last_frozen

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from facefeat_jax.errors import UserError
 from facefeat_jax.models import MultiTaskModel, ResNet, abstract, resnet18
+from facefeat_jax.system.errors import UserError
 from facefeat_jax.tasks import TASKS, Task
 from weights_conversion import WeightsMismatchError, check_finite, names, to_flax, to_torch
 

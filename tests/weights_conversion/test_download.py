@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from facefeat_jax.errors import UserError
+from facefeat_jax.system.errors import UserError
 from weights_conversion import download
 from weights_conversion.download import WEIGHTS, DownloadError, cache_folder, fetch
 

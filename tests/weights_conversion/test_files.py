@@ -24,7 +24,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from facefeat_jax.errors import UserError
+from facefeat_jax.system.errors import UserError
 from weights_conversion import torch_pickle
 from weights_conversion.files import WeightsFileError, check_finite, read, read_metadata, write
 from weights_conversion.torch_pickle import load

@@ -9,7 +9,7 @@ import importlib
 import pkgutil
 from typing import TYPE_CHECKING
 
-from facefeat_jax.errors import UserError, unknown
+from facefeat_jax.system.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from facefeat_jax.data.builders.base import PictureBuilder

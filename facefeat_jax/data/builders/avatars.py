@@ -1,8 +1,8 @@
-"""The avatars data set: heads and shoulders that this project draws; see `facefeat_jax.data.avatars`."""
+"""The avatars data set: heads and shoulders that this project draws; see `facefeat_jax.avatars`."""
 
 from __future__ import annotations
 
-from facefeat_jax.data import avatars
+from facefeat_jax import avatars
 from facefeat_jax.data.builders.base import DrawnBuilder
 from facefeat_jax.data.drawn import SEED
 from facefeat_jax.data.sources import Source

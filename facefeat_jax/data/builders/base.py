@@ -11,13 +11,13 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
+from facefeat_jax.avatars import Avatar
 from facefeat_jax.data import drawn
-from facefeat_jax.data.avatars import Avatar
 from facefeat_jax.data.listing import Picture, check_pictures
 from facefeat_jax.data.selection import NO_PICTURE, NOT_OFFERED, LayoutError, LeftOut, Row, Selection, SplitName
 from facefeat_jax.data.sources import Source, instructions, not_as_expected, open_source
 from facefeat_jax.data.trees import Tree, UnreadableError
-from facefeat_jax.errors import UserError
+from facefeat_jax.system.errors import UserError
 from facefeat_jax.tasks import TASKS
 
 SHARD_SIZE = 4096

@@ -11,7 +11,7 @@ from facefeat_jax.data.listing import content_of, find, text_of
 from facefeat_jax.data.selection import LayoutError, Selection, SplitName
 from facefeat_jax.data.sources import Source
 from facefeat_jax.data.trees import Tree
-from facefeat_jax.tables import TableRow, read_table
+from facefeat_jax.system.tables import TableRow, read_table
 
 
 class Fairface(PictureBuilder):

@@ -10,8 +10,8 @@ from facefeat_jax.data.listing import content_of, find, text_of
 from facefeat_jax.data.selection import Selection
 from facefeat_jax.data.sources import Source
 from facefeat_jax.data.trees import Tree
-from facefeat_jax.file_names import identity
-from facefeat_jax.tables import TableRow, read_table
+from facefeat_jax.system.file_names import identity
+from facefeat_jax.system.tables import TableRow, read_table
 
 
 class Glasses(PictureBuilder):

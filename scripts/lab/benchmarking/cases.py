@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from facefeat_jax.errors import UserError
+from facefeat_jax.system.errors import UserError
 
 STAGES = ("matmul", "decode", "feed", "step", "forward", "validation", "start", "job", "memory")
 NOTEBOOK_EPOCHS = 5

@@ -52,9 +52,9 @@ class RunArguments:
         """
         from benchmarking.report import report
         from benchmarking.run import OURS, RESULTS, Request, run, typed_command
-        from facefeat_jax.errors import UserError
-        from facefeat_jax.progress import say
-        from facefeat_jax.run_folder import write_file
+        from facefeat_jax.runs.run_folder import write_file
+        from facefeat_jax.system.errors import UserError
+        from facefeat_jax.system.progress import say
 
         if self.downloads is not None and self.synthetic is not None:
             raise UserError("--downloads uses pictures that are there, --synthetic makes some; give one of them")

@@ -19,7 +19,7 @@ from jax.extend import core
 from facefeat_jax.models.counting import plain_convolutions
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.models.values import split_values
-from facefeat_jax.spec import ModelSpec
+from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.training import groups
 
 

@@ -10,8 +10,8 @@ from benchmarking.pictures import read_listing
 from benchmarking.worker import serve
 from facefeat_jax.benchmarking import stages
 from facefeat_jax.benchmarking.measure import Measurement, Once, Settings, anonymous_bytes
-from facefeat_jax.errors import UserError
 from facefeat_jax.models.resnet import ResNet
+from facefeat_jax.system.errors import UserError
 from facefeat_jax.training import groups
 
 

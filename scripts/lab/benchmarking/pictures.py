@@ -10,7 +10,7 @@ from typing import Literal
 from facefeat_jax.data.builders import builder_class
 from facefeat_jax.data.dataset import open_split
 from facefeat_jax.data.sources import open_source
-from facefeat_jax.run_folder import write_json
+from facefeat_jax.runs.run_folder import write_json
 
 SOURCES = ("fairface", "glasses", "apparel")
 SPLITS: tuple[Literal["train", "val"], ...] = ("train", "val")

@@ -11,9 +11,9 @@ from benchmarking import targets
 from benchmarking.figures import Figures
 from benchmarking.run import FORMAT
 from benchmarking.turns import Spread, spread
-from facefeat_jax import environment
-from facefeat_jax.errors import UserError
-from facefeat_jax.markdown import row
+from facefeat_jax.system import environment
+from facefeat_jax.system.errors import UserError
+from facefeat_jax.system.markdown import row
 
 _TRAINED = {"layer4": "layer4 and heads", "all": "all", "none": "heads"}
 _BUSY = 0.3  # cores' worth of other work, above which figures are doubtful

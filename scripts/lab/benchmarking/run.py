@@ -20,11 +20,11 @@ from benchmarking.machine import busy_cores
 from benchmarking.processes import Side, SideError, Worker, run_command
 from benchmarking.turns import take_turns
 from benchmarking.workplace import Workplace
-from facefeat_jax import environment
-from facefeat_jax.errors import Interrupted, UserError, unknown
-from facefeat_jax.progress import say
-from facefeat_jax.run_folder import write_json
-from facefeat_jax.runtime import cores
+from facefeat_jax.runs.run_folder import write_json
+from facefeat_jax.system import environment
+from facefeat_jax.system.errors import Interrupted, UserError, unknown
+from facefeat_jax.system.progress import say
+from facefeat_jax.system.runtime import cores
 
 RESULTS = "results.json"
 FORMAT = 1

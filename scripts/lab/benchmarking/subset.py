@@ -12,7 +12,7 @@ from benchmarking.pictures import SOURCES
 from facefeat_jax.data.builders import builder_class
 from facefeat_jax.data.selection import Row, SplitName
 from facefeat_jax.data.sources import open_source
-from facefeat_jax.errors import UserError
+from facefeat_jax.system.errors import UserError
 
 Item = TypeVar("Item")
 Contents = dict[str, dict[SplitName, list[tuple[Row, bytes]]]]  # by source and split

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from facefeat_jax.errors import UserError
-from facefeat_jax.progress import Bar
+from facefeat_jax.system.errors import UserError
+from facefeat_jax.system.progress import Bar
 from facefeat_jax.tasks import SHIRT_CLASSES
 
 SIDE = 224

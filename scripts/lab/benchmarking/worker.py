@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from facefeat_jax.benchmarking.measure import Measurement, Settings, answers, host_memory
-from facefeat_jax.errors import UserError
+from facefeat_jax.system.errors import UserError
 
 
 def serve(operations: Mapping[str, Callable[[Settings], Measurement]]) -> None:

@@ -13,8 +13,8 @@ from benchmarking.pictures import SOURCES, write_listing
 from benchmarking.processes import SideError, run_command
 from benchmarking.subset import write_subset
 from benchmarking.synthetic import write_downloads, write_faces
-from facefeat_jax.errors import UserError
-from facefeat_jax.progress import say
+from facefeat_jax.system.errors import UserError
+from facefeat_jax.system.progress import say
 
 _PREPARE_SECONDS = 3600
 # Real ones may not be at hand, and jobs take as long with any: random numbers in a file as torchvision's.

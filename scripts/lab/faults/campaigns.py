@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facefeat_jax import environment
+from facefeat_jax.system import environment
 from faults.tally import Tally
 
 

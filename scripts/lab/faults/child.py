@@ -41,8 +41,8 @@ def main(argv: list[str]) -> int:
         _announced(prepare, "_move_into_place", "prepare")
         return cli.main(argv)
     from facefeat_jax.evaluation.evaluate import Evaluator
+    from facefeat_jax.runs.checkpoints import Checkpoints
     from facefeat_jax.training import loop
-    from facefeat_jax.training.checkpoints import Checkpoints
 
     _announced(row_store, "_write_at", "packing")
     _announced(loop._Run, "_train_pass", "train")
@@ -58,6 +58,6 @@ def main(argv: list[str]) -> int:
 if __name__ == "__main__":
     # Before jax is imported by anything: where the package lies, when it is not installed.
     sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
-    from facefeat_jax.errors import end_process
+    from facefeat_jax.system.errors import end_process
 
     end_process(main(sys.argv[1:]))

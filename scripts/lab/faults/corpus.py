@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms
 
-from facefeat_jax.data.avatars import draw
+from facefeat_jax.avatars import draw
 from faults.crafted import draw_crafted
 from faults.mutate import MUTATIONS, mutated
 

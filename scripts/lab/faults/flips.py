@@ -44,7 +44,8 @@ def run(work: Path, *, count: int, seed: int) -> Tally:
 
 def main(work: Path, first: int, last: int, seed: int) -> None:
     """Tries the flips from `first` to `last` and prints a line of JSON for each."""
-    from facefeat_jax.data import avatars, drawn
+    from facefeat_jax import avatars
+    from facefeat_jax.data import drawn
     from faults.child import TRAIN_SIZE, VAL_SIZE
 
     drawn.TRAIN_SIZE, drawn.VAL_SIZE = TRAIN_SIZE, VAL_SIZE
@@ -90,7 +91,7 @@ def main(work: Path, first: int, last: int, seed: int) -> None:
 
 def _tried(answers: Callable[[], Any], good: Any, before: Any) -> str:
     """Returns what is wrong with what a command made of a flip, or nothing."""
-    from facefeat_jax.errors import UserError
+    from facefeat_jax.system.errors import UserError
 
     said = io.StringIO()
     try:
@@ -140,7 +141,7 @@ def _command(*words: str) -> None:
       RuntimeError: it ended otherwise.
     """
     from facefeat_jax import cli
-    from facefeat_jax.errors import UserError
+    from facefeat_jax.system.errors import UserError
 
     said = io.StringIO()
     with contextlib.redirect_stderr(said):

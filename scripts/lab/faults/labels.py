@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from facefeat_jax.data.selection import LayoutError, Row, Selection, fairface
-from facefeat_jax.errors import UserError
-from facefeat_jax.tables import read_table
+from facefeat_jax.system.errors import UserError
+from facefeat_jax.system.tables import read_table
 from faults.mutate import MUTATIONS, mutated
 from faults.tally import Tally
 

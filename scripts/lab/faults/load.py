@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 from PIL import Image
 
-from facefeat_jax.data.avatars import draw
+from facefeat_jax.avatars import draw
 from faults.processes import environment, facefeat, random_run
 from faults.tally import Tally
 

@@ -21,8 +21,8 @@ def main(work: Path, first: int, last: int, seed: int) -> None:
     from flax import nnx
 
     from facefeat_jax import create_model
-    from facefeat_jax.conversion import convert
-    from facefeat_jax.errors import UserError
+    from facefeat_jax.exporting.conversion import convert
+    from facefeat_jax.system.errors import UserError
     from weights_conversion import to_torch, write
 
     state = to_torch(create_model("resnet18", tasks=["gender", "glasses", "shirt"], rngs=nnx.Rngs(0)))

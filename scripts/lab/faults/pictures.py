@@ -91,7 +91,7 @@ def _each(
 
 
 def _write_good(download: Path, seed: int) -> list[str]:
-    from facefeat_jax.data.avatars import draw
+    from facefeat_jax.avatars import draw
 
     names = []
     for number in range(_GOOD):
@@ -231,7 +231,7 @@ def _same(clean: dict, other: dict) -> bool:
 
 def _zip(work: Path, seed: int, tally: Tally) -> None:
     """One archive with all the entries that want to do harm, some spoiled pictures and enough good ones."""
-    from facefeat_jax.data.avatars import draw
+    from facefeat_jax.avatars import draw
 
     sources = every_format(seed)
     jpeg = next(data for name, data in sources.items() if name.startswith("JPEG"))

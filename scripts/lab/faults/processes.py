@@ -99,8 +99,8 @@ from pathlib import Path
 from flax import nnx
 from facefeat_jax import create_model
 from facefeat_jax.config import load_recipe
-from facefeat_jax.run_folder import create_from_weights
-from facefeat_jax.spec import ModelSpec
+from facefeat_jax.runs.run_folder import create_from_weights
+from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.tasks import TASKS
 
 run, size = Path(sys.argv[1]), int(sys.argv[2])

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from facefeat_jax import environment
-from facefeat_jax.errors import UserError
+from facefeat_jax.system import environment
+from facefeat_jax.system.errors import UserError
 
 _FORMAT = 1
 _CRASHES = ("crash: ", "command: ")  # kinds of failures: a process that died, or a command that ended as none should

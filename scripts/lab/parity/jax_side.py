@@ -18,7 +18,7 @@ from facefeat_jax.data.index_stream import pad
 from facefeat_jax.models import MultiTaskModel, normalize
 from facefeat_jax.models.registry import get_architecture
 from facefeat_jax.models.resnet import BasicBlock, ResNet
-from facefeat_jax.spec import ModelSpec
+from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.tasks import TASKS
 from facefeat_jax.training import groups, steps
 from parity.cases import TASK_NAMES, Batch, Case

@@ -23,16 +23,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from facefeat_jax import environment
 from facefeat_jax.config import TrainConfig, load_recipe
 from facefeat_jax.data.dataset import default_data_dir
 from facefeat_jax.data.examples import Examples
 from facefeat_jax.data.index_stream import IndexBatch, in_order
-from facefeat_jax.errors import Interrupted, UserError
-from facefeat_jax.markdown import row
-from facefeat_jax.progress import Bar, say
-from facefeat_jax.run_folder import CONFIG, METRICS, write_json
-from facefeat_jax.runtime import cores
+from facefeat_jax.runs.run_folder import CONFIG, METRICS, write_json
+from facefeat_jax.system import environment
+from facefeat_jax.system.errors import Interrupted, UserError
+from facefeat_jax.system.markdown import row
+from facefeat_jax.system.progress import Bar, say
+from facefeat_jax.system.runtime import cores
 from weights_conversion.with_torch import require_torch
 
 Side = Literal["jax", "torch"]
@@ -121,7 +121,7 @@ def write_start(job: Job) -> None:
 
     import weights_conversion
     from facefeat_jax.factory import create_model
-    from facefeat_jax.spec import ModelSpec
+    from facefeat_jax.runs.spec import ModelSpec
     from facefeat_jax.training.loop import open_data
 
     config = job.config()
@@ -133,7 +133,7 @@ def write_start(job: Job) -> None:
 
 def train_jax(job: Job) -> dict[str, Any]:
     """Trains the JAX side by the project's own loop, going on where an earlier attempt was interrupted."""
-    from facefeat_jax.training.logs import read_metrics
+    from facefeat_jax.runs.logs import read_metrics
     from facefeat_jax.training.loop import train
 
     config = job.config()

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from facefeat_jax.errors import UserError
-from facefeat_jax.markdown import table
-from facefeat_jax.run_folder import write_file, write_json
+from facefeat_jax.runs.run_folder import write_file, write_json
+from facefeat_jax.system.errors import UserError
+from facefeat_jax.system.markdown import table
 from recipe_comparison.plan import Row, ablation, seeds
 
 HEADS = ("gender", "glasses", "shirt")

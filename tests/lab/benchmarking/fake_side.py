@@ -8,7 +8,7 @@ import time
 
 from benchmarking.worker import serve
 from facefeat_jax.benchmarking.measure import Once, Settings
-from facefeat_jax.errors import UserError
+from facefeat_jax.system.errors import UserError
 
 
 def count(settings: Settings) -> Once:

@@ -7,7 +7,7 @@ import pytest
 from benchmarking.flops import forward_flops, step_flops
 from benchmarking.ours import OPERATIONS
 from facefeat_jax.models.resnet import ResNet
-from facefeat_jax.spec import ModelSpec
+from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.tasks import TASKS
 
 ALL = tuple(module for stage in ResNet.STAGES.values() for module in stage)

@@ -17,7 +17,7 @@ from benchmarking.subset import write_subset
 from benchmarking.workplace import Workplace
 from facefeat_jax.data.dataset import open_split
 from facefeat_jax.data.prepare import prepare
-from facefeat_jax.errors import UserError
+from facefeat_jax.system.errors import UserError
 
 
 @pytest.fixture(scope="module")

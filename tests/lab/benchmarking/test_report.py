@@ -10,7 +10,7 @@ from benchmarking import targets
 from benchmarking.cases import PLANS, STAGES, cases
 from benchmarking.figures import Figures, whole_job_seconds
 from benchmarking.report import read_results, report
-from facefeat_jax.errors import UserError
+from facefeat_jax.system.errors import UserError
 
 
 def _row(text: str, *beginnings: str) -> list[str]:

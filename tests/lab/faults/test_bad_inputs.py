@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from facefeat_jax import tables
 from facefeat_jax.data.images import BadImageError, check
 from facefeat_jax.data.trees import open_tree
-from facefeat_jax.errors import UserError
+from facefeat_jax.system import tables
+from facefeat_jax.system.errors import UserError
 from faults import corpus, decoding, labels, models, processes, weights
 from faults.crafted import CRAFTED
 from faults.tally import Tally
@@ -72,7 +72,7 @@ print("seen")
 
 def test_models_that_are_not_to_be_used(tmp_path, monkeypatch, capsys):
     """Every way once, on a small stand-in for the trunk that `convert` reads into."""
-    from facefeat_jax import conversion
+    from facefeat_jax.exporting import conversion
 
     taken = []
     monkeypatch.setattr(conversion, "create_from_weights", lambda *args: taken.append(args))

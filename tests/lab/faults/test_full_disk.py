@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from facefeat_jax.errors import UserError
-from facefeat_jax.training.checkpoints import Checkpoints
-from facefeat_jax.training.logs import Logs, read_lines
+from facefeat_jax.runs.checkpoints import Checkpoints
+from facefeat_jax.runs.logs import Logs, read_lines
+from facefeat_jax.system.errors import UserError
 from facefeat_jax.training.steps import TrainState
 
 # What Orbax had under way when a file can't be read or written is left to the garbage collector, where pytest sees it.

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from facefeat_jax.config import load_recipe
-from facefeat_jax.errors import UserError
-from facefeat_jax.run_folder import open_run
+from facefeat_jax.runs.run_folder import open_run
+from facefeat_jax.system.errors import UserError
 from recipe_comparison import rows as rows_module
 from recipe_comparison.plan import INGREDIENTS, Row, Size, ablation, best_fields, seeds
 from recipe_comparison.report import page, read_rows, write_page

@@ -1,0 +1,48 @@
+"""Puts a picture together: behind first, then body, head, what is worn, what comes before it."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from facefeat_jax.avatars import backdrop, clothes, face, hair, props
+from facefeat_jax.avatars.finish import finish
+from facefeat_jax.avatars.pen import Pen
+from facefeat_jax.avatars.scene import Scene
+
+IMAGE_SIZE = 96
+_OVERSAMPLING = 3  # drawn three times as large and reduced: Pillow's own polygons have hard edges
+
+
+def render(scene: Scene) -> Image.Image:
+    """Returns the scene's picture, RGB."""
+    size = IMAGE_SIZE * _OVERSAMPLING
+    image = Image.new("RGB", (size, size), scene.backdrop.color)
+    page = Pen(ImageDraw.Draw(image, "RGBA"), np.array([[size, 0.0, 0.0], [0.0, size, 0.0]]))
+    backdrop.draw_backdrop(page, scene.backdrop, scene.dice("backdrop"))
+
+    view = scene.view
+    figure = page.frame(view.x, view.y, (-view.unit if view.mirrored else view.unit, view.unit))
+    head = figure.frame(angle=view.tilt)
+    features = head.frame(0.17 * view.turn, 0.0, (1.0 - 0.1 * abs(view.turn), 1.0))
+    details = scene.dice("face")
+
+    body = figure.frame(angle=view.lean)
+    hair.draw_back_hair(head, scene.face, scene.hair)
+    clothes.draw_clothes(body, scene.clothes, scene.shirt, scene.face, scene.dice("clothes"))
+    face.draw_head(head, features, scene.face, view.turn)
+    face.draw_marks(features, scene.face, details)
+    face.draw_eyes(features, scene.face)
+    face.draw_nose(features, scene.face)
+    if scene.gender == "female":
+        face.draw_feminine_cues(features, scene.face, scene.lashes)
+    else:
+        face.draw_masculine_cues(features, head, scene.face, scene.whiskers)
+    face.draw_patch(features, scene.face, details)
+    hair.draw_front_hair(head, scene.face, scene.hair)
+    if scene.glasses == "glasses":
+        face.draw_glasses(features, scene.face, scene.eyewear)
+    hair.draw_hat(head, scene.face, scene.hair, scene.eyewear)
+    props.draw_prop(body, scene.prop, scene.face)
+    backdrop.draw_occlusion(figure, scene.occlusion, scene.face)
+    return finish(image.reduce(_OVERSAMPLING), scene.light, scene.dice("camera"))

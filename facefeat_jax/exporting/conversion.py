@@ -1,0 +1,319 @@
+"""`convert` and `export`: from a torch file with the baseline's names to a run folder, and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import weights_conversion
+from facefeat_jax.config import load_recipe
+from facefeat_jax.evaluation.calibration import Calibration, heads_from_json, heads_to_json
+from facefeat_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from facefeat_jax.models.registry import get_architecture
+from facefeat_jax.runs.checkpoints import Which
+from facefeat_jax.runs.run_folder import create_from_weights, open_run
+from facefeat_jax.runs.spec import ModelSpec
+from facefeat_jax.system import checked_json, kinds
+from facefeat_jax.system.errors import UserError, unknown
+from facefeat_jax.system.runtime import set_numerics
+from facefeat_jax.system.types import DecodePolicy
+from facefeat_jax.tasks import NOTEBOOK_SHIRT_CLASSES, TASKS
+
+# Under which an exported file carries what the model is, with its calibration; and the class names alone, for others.
+MODEL_KEY = "facefeat_model"
+CLASSES_KEY = "facefeat_classes"
+_HEAD_OUTPUT = "_head.2.bias"
+_LONGEST = 1 << 20  # characters of a description
+
+
+@dataclasses.dataclass(frozen=True)
+class _Given:
+    """What the caller of `convert` says, None or empty where nothing."""
+
+    classes: Mapping[str, Sequence[str]]
+    trunk: str | None
+    image_size: int | None
+    decode: DecodePolicy | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Converted:
+    """What `convert` made.
+
+    Attributes:
+      run: the run folder.
+      spec: what the model is.
+      notes: what was assumed, chosen or changed; a line each. Empty for a file that `export` wrote.
+    """
+
+    run: Path
+    spec: ModelSpec
+    notes: tuple[str, ...]
+
+    @property
+    def note(self) -> str:
+        """The notes as one text."""
+        return "; ".join(self.notes)
+
+
+def export(run: Path, out: Path, checkpoint: Which = "newest") -> ModelSpec:
+    """Writes a run's checkpoint as a torch file with the baseline's names.
+
+    PyTorch loads it with `strict=True`. All else that decides the answers (`ModelSpec`, calibration) travels in it,
+    where torch does not look.
+
+    Args:
+      run: the run folder.
+      out: a `.pth`, `.pt` or `.safetensors` file.
+      checkpoint: `newest` or `best`; see `run_folder.open_run`.
+
+    Returns:
+      What the model is.
+
+    Raises:
+      UserError: not a run, or the file can't be written.
+    """
+    opened = open_run(run, checkpoint)
+    calibration = Calibration.read(run, step=opened.step)
+    content = {"spec": opened.spec.to_json(), "calibration": calibration and heads_to_json(calibration.heads)}
+    metadata = {
+        MODEL_KEY: json.dumps(checked_json.with_digest(content)),
+        CLASSES_KEY: json.dumps(opened.spec.classes),
+    }
+    weights_conversion.write(out, weights_conversion.to_torch(opened.model), metadata=metadata)
+    return opened.spec
+
+
+def convert(
+    source: Path,
+    run: Path,
+    *,
+    classes: Mapping[str, Sequence[str]] | None = None,
+    trunk: str | None = None,
+    image_size: int | None = None,
+    decode: DecodePolicy | None = None,
+    key: str | None = None,
+) -> Converted:
+    """Makes a run folder of a file with the baseline's names, which `evaluate` and `predict` take.
+
+    A file that `export` wrote gives a run with the same answers. Of others the trunk is recognised, and what they don't
+    say is assumed as the notebook has it, and noted: pictures of 224 pixels decoded by `as_notebook`, ImageNet's mean
+    and deviation, the tables' class names (shirt colours in the notebook's training order).
+
+    Args:
+      source: a `.pth` or `.safetensors` file with `backbone.*` and `{task}_head.*`.
+      run: the folder to make.
+      classes: class names by task, in the order of the outputs; like the next ones, in place of what the file says or
+        of what would be assumed.
+      trunk: name of the trunk.
+      image_size: side of the pictures in pixels.
+      decode: how files become RGB.
+      key: which set of weights, of several in the file; see `weights_conversion.read`.
+
+    Raises:
+      UserError: the file can't be read or doesn't fit, or the class names don't fit its heads.
+    """
+    named = {task: kinds.names(names, f"the classes of {task}") for task, names in (classes or {}).items()}
+    given = _Given(named, trunk, image_size, decode)
+    notes: list[str] = []
+    tensors = weights_conversion.read(source, key=key, note=notes.append)
+    tensors = weights_conversion.as_notebooks(tensors, note=lambda line: notes.append(f"{source}: {line}"))
+    weights_conversion.check_finite(tensors, source)
+    widths = _widths(tensors, source)
+    metadata = weights_conversion.read_metadata(source)
+    if MODEL_KEY in metadata:
+        spec, calibration = _carried(source, metadata[MODEL_KEY], widths, given, notes)
+    else:
+        spec, calibration = _assumed(source, tensors, widths, metadata, given, notes), None
+    set_numerics(spec.dtype, spec.param_dtype, spec.matmul_precision)
+    model = weights_conversion.to_flax(tensors, spec.abstract(), source=str(source))
+    config = dataclasses.replace(
+        load_recipe("baseline"),
+        run=run,
+        tasks=tuple(spec.classes),
+        weights=str(source),
+        **{name: getattr(spec, name) for name in ("trunk", "image_size", "decode", "dtype", "param_dtype")},
+        matmul_precision=spec.matmul_precision,
+    )
+    create_from_weights(run, spec, model, config, finish=calibration.write if calibration else lambda folder: None)
+    return Converted(run, spec, tuple(notes))
+
+
+def _widths(tensors: Mapping[str, np.ndarray], source: Path) -> dict[str, int]:
+    """Returns how many outputs each head has.
+
+    Raises:
+      UserError: there is none, or one has a name that no task can have.
+    """
+    widths = {
+        name.removesuffix(_HEAD_OUTPUT): int(np.size(array))
+        for name, array in tensors.items()
+        if name.endswith(_HEAD_OUTPUT)
+    }
+    if wrong := [name for name in widths if not name.isidentifier()]:
+        raise UserError(f"{source} has a head of the name {wrong[0][:60]!r}; a task's name is letters, digits and _")
+    if not widths:
+        heads = [name for name in tensors if "_head" in name]
+        why = weights_conversion.cause_of(heads)
+        raise UserError(
+            f"{source} has no heads ({{task}}_head.0 and .2), so there is nothing to predict with"
+            f"{f': it has {why}' if why else ''}. To train from it: facefeat train RECIPE --weights FILE"
+        )
+    return widths
+
+
+# ------------------------------------------------------------------------------------------- what exported files carry
+
+
+def _carried(
+    source: Path, text: str, widths: Mapping[str, int], given: _Given, notes: list[str]
+) -> tuple[ModelSpec, Calibration | None]:
+    """Returns the spec and the calibration that `export` put into the file, with what is to hold instead."""
+    where = f"the description of the model in {source}"
+    try:
+        if len(text) > _LONGEST:
+            raise ValueError("it is too long")
+        content = checked_json.checked(checked_json.parse(text)).content
+        spec = ModelSpec.from_json(content.get("spec"), where="its model")
+        if missing := [field.name for field in dataclasses.fields(spec) if field.name not in content["spec"]]:
+            raise ValueError(f"its model lacks {', '.join(missing)}")
+        heads = content.get("calibration")
+        calibration = None if heads is None else Calibration(0, heads_from_json(heads))
+        if not all(_is_class_names(names) for names in spec.classes.values()) or not spec.weights.isprintable():
+            raise ValueError("a name in it is not printable text")
+        if calibration and not calibration.heads.keys() <= spec.classes.keys():
+            raise ValueError("it calibrates heads that the model does not have")
+    except (ValueError, UserError) as error:
+        raise UserError(
+            f"{where} can't be read ({error}); export it again, or give the weights alone (torch.save(state_dict))"
+        ) from error
+    if spec.classes.keys() != widths.keys():
+        raise UserError(
+            f"{where} names the heads {', '.join(spec.classes)}, its weights have {', '.join(widths)}; export it again"
+        )
+    _check_names(source, widths, spec.classes)
+    _check_given(source, given, widths)
+    changes: dict[str, Any] = {
+        name: getattr(given, name)
+        for name in ("trunk", "image_size", "decode")
+        if getattr(given, name) not in (None, getattr(spec, name))
+    }
+    if changes:
+        named = ", ".join(f"{name} {value} in place of {getattr(spec, name)}" for name, value in changes.items())
+        lost = ", so that its calibration holds no longer" if calibration else ""
+        notes.append(f"{source}: {named}, as given{lost}")
+        spec, calibration = dataclasses.replace(spec, **changes), None
+    if given.classes:
+        renamed = {task: tuple(given.classes.get(task, names)) for task, names in spec.classes.items()}
+        _check_names(source, widths, renamed)
+        spec = dataclasses.replace(spec, classes=renamed)
+    return spec, calibration
+
+
+# ----------------------------------------------------------------------------------------------- what others leave open
+
+
+def _assumed(
+    source: Path,
+    tensors: Mapping[str, np.ndarray],
+    widths: Mapping[str, int],
+    metadata: Mapping[str, str],
+    given: _Given,
+    notes: list[str],
+) -> ModelSpec:
+    """Returns the spec of a file that doesn't say what its model is; what is assumed goes to the notes."""
+    names = _class_names(source, widths, given, _carried_classes(source, metadata.get(CLASSES_KEY)), notes)
+    # In the table's order, whatever the file's; heads of one's own come last.
+    ordered = {task: names[task] for task in (*(t for t in TASKS if t in names), *(t for t in names if t not in TASKS))}
+    trunk = given.trunk or weights_conversion.recognise(tensors)
+    if trunk is None:
+        trunk = weights_conversion.nearest(tensors) or load_recipe("baseline").trunk
+    architecture = get_architecture(trunk)
+    made_for = weights_conversion.position_size(tensors) if architecture.fixed_size else None
+    size, decode = given.image_size or made_for or 224, given.decode or "as_notebook"
+    if given.image_size is None:
+        why = "what its position embeddings are for" if made_for else "the notebook's"
+        notes.append(f"{source} doesn't say the size of its pictures: {size} pixels, {why}; --image-size gives another")
+    if given.decode is None:
+        notes.append(f"{source} doesn't say how files were decoded: {decode}; --decode gives another")
+    mean, std = ("/".join(map(str, values)) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    notes.append(
+        f"{source} doesn't say how pictures were resized and normalised: bilinearly, with ImageNet's mean {mean} and "
+        f"deviation {std}"
+    )
+    if any(array.dtype == np.float64 for array in tensors.values()):
+        notes.append(f"{source} has weights in float64: taken, and computed, in float32")
+    return ModelSpec(trunk, ordered, size, decode, str(source), made_for=made_for)
+
+
+def _class_names(
+    source: Path,
+    widths: Mapping[str, int],
+    given: _Given,
+    in_file: Mapping[str, tuple[str, ...]],
+    notes: list[str],
+) -> dict[str, tuple[str, ...]]:
+    """Returns the class names of each head; what is assumed goes to the notes."""
+    _check_given(source, given, widths)
+    notebook = {**{name: task.classes for name, task in TASKS.items()}, "shirt": NOTEBOOK_SHIRT_CLASSES}
+    names = {}
+    for task in widths:
+        if task in given.classes:
+            names[task] = tuple(given.classes[task])
+        elif task in in_file:
+            names[task] = in_file[task]
+        elif task in notebook:
+            names[task] = notebook[task]
+            order = "in the notebook's training order " if task == "shirt" else ""
+            notes.append(
+                f"{source} carries no class names: those of {task} are taken {order}as ({', '.join(notebook[task])}); "
+                f"--classes {task}=... gives others"
+            )
+        else:
+            raise UserError(
+                f"{source} has a head {task!r} whose class names are not known; give them: --classes {task}=a,b"
+            )
+    _check_names(source, widths, names)
+    return names
+
+
+def _check_given(source: Path, given: _Given, widths: Mapping[str, int]) -> None:
+    for task in given.classes:
+        if task not in widths:
+            raise unknown(f"head in {source}", task, widths)
+
+
+def _check_names(source: Path, widths: Mapping[str, int], names: Mapping[str, Sequence[str]]) -> None:
+    """Raises UserError where a head has another number of outputs than its class names ask for."""
+    for task, width in widths.items():
+        needed = 2 if width == 1 else width
+        if len(names[task]) != needed:
+            raise UserError(
+                f"the {task} head of {source} tells {needed} classes apart, but {len(names[task])} names are given "
+                f"({', '.join(names[task])[:200]}); --classes {task}=... takes one for each"
+            )
+
+
+def _carried_classes(source: Path, text: str | None) -> dict[str, tuple[str, ...]]:
+    """Returns the class names that `export` put into the file before it put in all the rest."""
+    try:
+        found = checked_json.parse(text[:_LONGEST]) if text else {}
+        if all(_is_class_names(names) for names in found.values()):
+            return {task: tuple(names) for task, names in found.items()}
+    except (ValueError, AttributeError):
+        pass
+    raise UserError(f"the class names in {source} can't be read; give them: --classes TASK=NAME,...")
+
+
+def _is_class_names(names: Any) -> bool:
+    """Whether these are what `export` writes: names that differ, and that a terminal shows as they are."""
+    return (
+        isinstance(names, list | tuple)
+        and all(isinstance(name, str) and name and name.isprintable() for name in names)
+        and len(set(names)) == len(names)
+    )

@@ -1,0 +1,51 @@
+"""The jitted forward step that evaluation and prediction share."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from facefeat_jax.data.feeds import Batches, Table, take
+from facefeat_jax.data.placement import Placement
+from facefeat_jax.models.preprocessing import normalize
+from facefeat_jax.runs.spec import ModelSpec
+
+
+def prepared(rows: jax.Array, spec: ModelSpec, dtype: DTypeLike, after: str | None) -> jax.Array:
+    """Returns what the trunk takes: pictures normalised, or the outputs of the stage `after` in the dtype."""
+    if after is None:
+        return normalize(rows, mean=spec.mean, std=spec.std, dtype=dtype)
+    return rows.astype(dtype)
+
+
+def make_predict_step(graphdef: nnx.GraphDef, spec: ModelSpec, dtype: DTypeLike, *, after: str | None = None):
+    """Returns the jitted evaluation step.
+
+    It takes `params`, `batch_stats`, `rows` (uint8 pictures `[batch, size, size, 3]` or, with `after`, the outputs of
+    that stage of the trunk) and, static, `tasks`; it returns the logits `{task: [batch, outputs]}` in float32 or wider.
+    """
+
+    @partial(jax.jit, static_argnames="tasks")
+    def predict_step(params, batch_stats, rows, *, tasks: tuple[str, ...]):
+        model = nnx.merge(graphdef, params, batch_stats, copy=True)
+        logits = model(prepared(rows, spec, dtype, after), tasks=tasks, after=after)
+        return {name: value.astype(jnp.promote_types(value.dtype, jnp.float32)) for name, value in logits.items()}
+
+    return predict_step
+
+
+def make_predict_call(predict_step, placement: Placement):
+    """Returns the same for a feed: it takes `table` (or None) and the `batches` of one step in place of `rows`."""
+
+    # Results are on every device: where processes share the devices, each of them reads all logits.
+    @partial(jax.jit, static_argnames="tasks", out_shardings=placement.replicated)
+    def predict_call(params, batch_stats, table: Table | None, batches: Batches, *, tasks: tuple[str, ...]):
+        batch = jax.tree.map(lambda values: values[0], batches)
+        rows, _, _ = placement.split(take(table, batch, ()))
+        return predict_step(params, batch_stats, rows, tasks=tasks)
+
+    return predict_call

@@ -1,0 +1,129 @@
+"""`model-card.md` of a run: what it is for, what it is not for, whom it fails, and on whose terms it was made.
+
+The form is that of Mitchell and others, "Model Cards for Model Reporting", FAT* 2019.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from facefeat_jax.config import TrainConfig
+from facefeat_jax.data.builders import get_source, list_sources
+from facefeat_jax.evaluation.assessment import Assessment, largest_gaps
+from facefeat_jax.evaluation.slices import Slicing
+from facefeat_jax.models.published import find_weights
+from facefeat_jax.reporting.report import cautions_of, command_line, render
+from facefeat_jax.reporting.table import gap_figures
+from facefeat_jax.runs.run_folder import MODEL_CARD, RESULTS, read_config, write_file
+from facefeat_jax.runs.spec import ModelSpec
+from facefeat_jax.system import environment
+from facefeat_jax.system.escape import one_line
+from facefeat_jax.system.figures import count, format_accuracy, format_area, format_given, format_loss
+from facefeat_jax.system.markdown import Markdown, filled
+
+
+def write_model_card(run: Path, spec: ModelSpec, assessment: Assessment) -> Path:
+    """Writes the model card of a run from its evaluation; returns its path.
+
+    Raises:
+      UserError: the folder is not a run, or the file can't be written.
+    """
+    config = read_config(run)
+    weights = find_weights(spec.trunk, spec.weights)
+    context = {
+        "name": run.resolve().name,
+        "spec": spec,
+        "classes": {task: ", ".join(names) for task, names in spec.classes.items()},
+        "weights_terms": weights.licence if weights else "",
+        "trained_here": (run / RESULTS).exists(),
+        "command": Markdown(one_line(command_line(config))),
+        "config": config,
+        "cautions": cautions_of(config),
+        "sources": _sources(config),
+        "data": ", ".join(assessment.data),
+        "data_notes": assessment.notes,
+        "scores": [_scores(task, assessment) for task in assessment.scores],
+        "notes": [(task, note) for task, one in assessment.scores.items() for note in one.notes],
+        "gaps": [_gap(one) for one in largest_gaps(assessment.slicings)],
+        "weakest": _weakest(assessment),
+        "calibration": [_calibration(task, assessment) for task in assessment.calibration],
+        "unsliced": sorted(set(assessment.scores) - {t for t, found in assessment.slicings.items() if found}),
+        "environment": environment.of_run(),
+    }
+    return write_file(run / MODEL_CARD, render("model-card.md.j2", context).encode())
+
+
+def _sources(config: TrainConfig) -> list[dict[str, str]]:
+    found = []
+    for name in config.sources:
+        if name in list_sources():
+            source = get_source(name)
+            found.append(
+                {
+                    "name": name,
+                    "what": source.description,
+                    "terms": source.terms,
+                    "homepage": Markdown(one_line(source.homepage)),
+                }
+            )
+        else:
+            found.append({"name": name, "what": "", "terms": "not known here", "homepage": ""})
+    return found
+
+
+def _scores(task: str, assessment: Assessment) -> dict[str, Any]:
+    one = assessment.scores[task]
+    low, high = one.intervals["accuracy"] or (0.0, 1.0)
+    return {
+        "task": task,
+        "accuracy": f"{format_accuracy(one.values['accuracy'] or 0.0)} "
+        f"({format_accuracy(low)} to {format_accuracy(high)})",
+        "balanced": format_accuracy(one.values["balanced_accuracy"] or 0.0),
+        "auroc": format_area(one.values["auroc"]),
+        "loss": format_loss(one.values["loss"] or 0.0),
+        "ece": format_loss(one.values["ece"] or 0.0),
+        "n": f"{one.n:,}",
+    }
+
+
+def _gap(one: Slicing) -> Markdown:
+    gap, low, high, by_chance = gap_figures(one)
+    predicted = " (partly a prediction of another head, not known)" if one.predicted else ""
+    by = "its own label" if one.by == one.head else one.by
+    return filled(
+        "**{}** by {}: right in {} points fewer of the pictures of {} than of {} ({} to {}); "
+        "chance alone makes up to {}.",
+        *(one.head, by + predicted, gap, one.lowest, one.highest, low, high, by_chance),
+    )
+
+
+def _weakest(assessment: Assessment) -> list[Markdown]:
+    """Returns, of each head, the known group with the lowest accuracy, where it can be told from the rest."""
+    found = []
+    for task, slicings in assessment.slicings.items():
+        known = [one for one in slicings if not one.predicted and "×" not in one.by and one.exceeds_chance]
+        for slicing in known:
+            one = next(one for one in slicing.slices if one.value == slicing.lowest)
+            low, high = one.interval or (0.0, 1.0)
+            share = f"{format_accuracy(one.accuracy or 0.0)} ({format_accuracy(low)} to {format_accuracy(high)})"
+            of = f"{share} of {count(one.n, 'picture')}"
+            found.append(filled("**{}**, {} {}: right in {}", task, slicing.by, one.value, of))
+    return found
+
+
+def _calibration(task: str, assessment: Assessment) -> Markdown:
+    check = assessment.calibration[task]
+    fitted = check.fitted
+    told = (
+        f"temperature {fitted.temperature:.3f}; calibration error "
+        f"{format_loss(check.before.values['ece'] or 0.0)} before and {format_loss(check.after.values['ece'] or 0.0)} "
+        f"after, on {count(check.before.n, 'picture')}"
+    )
+    if not fitted.never_sure and check.coverage is not None and check.accuracy is not None:
+        told += (
+            f"; with its threshold for {format_given(fitted.error_rate)} wrong answers it answers "
+            f"{format_accuracy(check.coverage)} of them, "
+            f"{format_accuracy(check.accuracy)} rightly"
+        )
+    return filled("**{}**: {}", task, "; ".join([told, *check.notes]))

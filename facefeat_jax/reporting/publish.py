@@ -1,0 +1,140 @@
+"""What an evaluation leaves in the run folder: tables, calibration, report and model card."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from facefeat_jax.data.examples import Examples
+from facefeat_jax.data.pixels import PixelFormat
+from facefeat_jax.evaluation.answers import Answers
+from facefeat_jax.evaluation.assessment import Assessment, RunAssessment, assess, evaluation_folder, write_assessment
+from facefeat_jax.evaluation.calibration import Calibration, calibrate
+from facefeat_jax.evaluation.explain import Explainer, overlay
+from facefeat_jax.reporting.model_card import write_model_card
+from facefeat_jax.reporting.report import Sample, training_samples, write_report
+from facefeat_jax.reporting.report_sections import Shown, choose_shown
+from facefeat_jax.runs import run_folder
+from facefeat_jax.runs.spec import ModelSpec
+from facefeat_jax.runs.unseen import halves
+
+_OVERLAY_SIDE = 128  # pixels; smaller pictures are enlarged, so that the map is smooth
+
+
+def publish(run: Path, found: RunAssessment) -> list[str]:
+    """Writes what an evaluation found; on the run's own data also its calibration, report and model card.
+
+    Returns:
+      Lines that say where it lies.
+
+    Raises:
+      UserError: a file can't be written.
+    """
+    assessment, opened = found.assessment, found.found.run
+    folder = evaluation_folder(run, assessment.data, opened.config.sources)
+    write_assessment(folder, assessment, found.found.answers)
+    told = [f"tables: {folder}"]
+    if not assessment.calibrated_on_part or found.calibration is None:
+        return told
+    training = halves(opened, found.found.data_dir).train
+    write_pages(
+        run,
+        assessment,
+        found.calibration,
+        answers=found.found.answers,
+        examples=found.found.examples,
+        samples=_samples(training, opened.spec),
+        explainer=Explainer(opened.model, opened.spec),
+        spec=opened.spec,
+    )
+    return [*told, f"report: {run / run_folder.REPORT}", f"model card: {run / run_folder.MODEL_CARD}"]
+
+
+def publish_training(
+    run: Path,
+    *,
+    logits: dict[str, np.ndarray],
+    step: int,
+    training: Examples,
+    validation: Examples,
+    explainer: Explainer,
+    spec: ModelSpec,
+    sources: Sequence[str],
+    batch_size: int,
+) -> Assessment:
+    """Evaluates a run that has just been trained, and writes all that `publish` does.
+
+    Args:
+      run: the run folder; its `results.json` is there.
+      logits: of the final weights, of every head on every validation picture.
+      step: of the final weights.
+      training: the pictures that were trained on.
+      validation: those of the logits.
+      explainer: of the final weights.
+      spec: what the model is.
+      sources: the data sets.
+      batch_size: of the run.
+
+    Raises:
+      UserError: a file can't be written, or a logit is not finite.
+    """
+    answers = Answers.of(validation, spec.classes, logits)
+    calibration = calibrate(answers, step=step)
+    assessment = assess(answers, calibration, data=sources, batch_size=batch_size, on_part=True)
+    write_assessment(evaluation_folder(run, sources, sources), assessment, answers)
+    samples = _samples(training, spec)
+    write_pages(
+        run,
+        assessment,
+        calibration,
+        answers=answers,
+        examples=validation,
+        samples=samples,
+        explainer=explainer,
+        spec=spec,
+    )
+    return assessment
+
+
+def _samples(training: Examples, spec: ModelSpec) -> list[Sample]:
+    pixels = PixelFormat(spec.image_size, spec.decode, spec.interpolation)
+    return training_samples(training, spec.classes, pixels=pixels)
+
+
+def write_pages(
+    run: Path,
+    assessment: Assessment,
+    calibration: Calibration,
+    *,
+    answers: Answers,
+    examples: Examples,
+    samples: Sequence[Sample],
+    explainer: Explainer,
+    spec: ModelSpec,
+) -> None:
+    """Writes calibration, report and model card of a run; see `publish_training` for the arguments."""
+    calibration.write(run)
+    shown = explained(choose_shown(answers), examples, explainer, spec)
+    write_report(run, samples=samples, assessment=assessment, shown=shown)
+    write_model_card(run, spec, assessment)
+
+
+def explained(shown: Sequence[Shown], examples: Examples, explainer: Explainer, spec: ModelSpec) -> list[Shown]:
+    """Returns what is shown with its pictures, and what speaks for each answer laid over them."""
+    if not shown:
+        return []
+    from PIL import Image
+
+    pixels = PixelFormat(spec.image_size, spec.decode, spec.interpolation)
+    rows = np.stack([pixels.read(examples, one.index) for one in shown])
+    maps = explainer.maps(rows, tuple(spec.classes))
+    found = []
+    for number, one in enumerate(shown):
+        image = rows[number]
+        side = max(_OVERLAY_SIDE, spec.image_size)
+        large = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
+        found.append(dataclasses.replace(one, image=image, overlay=overlay(large, maps[one.head][number])))
+    return found

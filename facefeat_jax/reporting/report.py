@@ -1,0 +1,424 @@
+"""`report.html` of a run: one page that holds everything it shows, so that it can be sent, printed and kept.
+
+The page is `templates/report.html.j2`; this module gathers what stands in it, a function for each section.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from facefeat_jax.config import TrainConfig, apply_smoke, list_recipes, load_recipe
+from facefeat_jax.data.builders import is_drawn
+from facefeat_jax.reporting import curves as curves_of
+from facefeat_jax.reporting.table import (
+    OWN_PASS,
+    WHY_THEY_DIFFER,
+    ResultRow,
+    result_rows,
+)
+from facefeat_jax.runs.logs import read_metrics
+from facefeat_jax.runs.run_folder import METRICS, REPORT, RESULTS, read_config, write_file
+from facefeat_jax.system import environment, markdown
+from facefeat_jax.system.errors import UserError
+from facefeat_jax.system.escape import one_line
+from facefeat_jax.system.figures import count, format_accuracy, format_loss
+
+if TYPE_CHECKING:
+    from facefeat_jax.data.examples import Examples
+    from facefeat_jax.data.pixels import PixelFormat
+    from facefeat_jax.evaluation.assessment import Assessment
+    from facefeat_jax.reporting.report_sections import Shown
+
+_LARGEST_PNG = 128  # side in pixels up to which PNG is small
+_LARGEST = 256  # side in pixels to which larger pictures are brought: they are shown no larger
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture to show in the report.
+
+    Attributes:
+      image: uint8 `[height, width, 3]`.
+      caption: what stands under it, such as its labels.
+    """
+
+    image: np.ndarray
+    caption: str
+
+
+def write_report(
+    run: Path,
+    *,
+    samples: Sequence[Sample] | None = None,
+    assessment: Assessment | None = None,
+    shown: Sequence[Shown] = (),
+) -> Path:
+    """Makes the report of a finished run.
+
+    Args:
+      run: the run folder.
+      samples: pictures of the training data; see `training_samples`.
+      assessment: an evaluation; with it, a run that was trained elsewhere has a report too.
+      shown: pictures on which a head was right or wrong.
+
+    Returns:
+      The path of the page.
+
+    Raises:
+      UserError: the folder is not a run, or its training has not come to its end.
+    """
+    config = read_config(run)
+    if assessment is not None and not (run / RESULTS).exists() and not (run / METRICS).exists():
+        results: dict[str, Any] = {"heads": {}, "history": [], "environment": environment.of_run()}
+        curves: dict[str, curves_of.HeadCurve] = {}
+        rows = [ResultRow(task, result, None) for task, result in assessment.results.items()]
+        series = {row.head: number for number, row in enumerate(rows)}
+    else:
+        results = _read_results(run)
+        curves = curves_of.read_curves(run)
+        rows = result_rows(results)
+        series = {task: number for number, task in enumerate(curves)}
+    trained_here = bool(curves)
+    context = {
+        "kind": "Training report" if trained_here else "Evaluation report",
+        "title": config.recipe or run.resolve().name,
+        "run_name": run.resolve().name,
+        "finished": _finished(run, results) if trained_here else "",
+        "summary": _summary(run, config, results) if trained_here else f"Trained elsewhere: {config.weights}.",
+        "cautions": cautions_of(config),
+        "heads": [_head(row, series) for row in rows],
+        "sequential": trained_here and config.schedule == "sequential",
+        "evaluation": _evaluation(assessment, shown, series),
+        "own_pass": OWN_PASS,
+        "why_they_differ": WHY_THEY_DIFFER,
+        "training_figures": _training_figures(curves),
+        "validation_figures": _validation_figures(curves, results["heads"]),
+        "legend": [{"head": task, "series": number} for task, number in series.items()],
+        "validations": _validations(curves),
+        "samples": [
+            {"source": inlined(sample.image, exact=True), "caption": sample.caption} for sample in samples or ()
+        ],
+        "samples_are_smaller": any(max(one.image.shape) > _LARGEST for one in samples or ()),
+        "data": _data(results.get("data")),
+        "configuration": [(name, _shown(value)) for name, value in config.to_json().items()],
+        "environment": [(name, _shown(value)) for name, value in results.get("environment", {}).items()],
+        "command": str(results.get("command") or command_line(config)) if trained_here else "",
+    }
+    return write_file(run / REPORT, render("report.html.j2", context).encode())
+
+
+def training_samples(
+    examples: Examples,
+    classes: Mapping[str, Sequence[str]],
+    *,
+    pixels: PixelFormat,
+    number: int = 24,
+) -> list[Sample]:
+    """Returns pictures spread evenly over the data, as the model gets them, with their labels as captions.
+
+    Where sources label different heads, each kind of picture gets its share, however few there are of it.
+
+    Args:
+      examples: the data.
+      classes: class names of each task, as in `ModelSpec`.
+      pixels: how files become the model's pixels.
+      number: how many; fewer where there are not as many.
+    """
+    known = np.stack([examples.labels[task] >= 0 for task in classes], axis=1)
+    patterns = np.unique(known, axis=0)[::-1]
+    samples = []
+    for index in _spread([np.flatnonzero((known == pattern).all(axis=1)) for pattern in patterns], number):
+        labels = {task: int(examples.labels[task][index]) for task in classes}
+        caption = ", ".join(classes[task][label].replace("_", " ") for task, label in labels.items() if label >= 0)
+        samples.append(Sample(pixels.read(examples, index), caption or "no label"))
+    return samples
+
+
+def _spread(rows: Sequence[np.ndarray], count: int) -> list[int]:
+    """Returns `count` numbers, as many as possible from each of the lists, spread evenly over it."""
+    chosen: list[int] = []
+    # The shortest first: what it can't give, the others do.
+    for left, of_kind in zip(range(len(rows), 0, -1), sorted(rows, key=len), strict=True):
+        share = min(len(of_kind), (count - len(chosen)) // left)
+        chosen += of_kind[np.linspace(0, len(of_kind) - 1, share).astype(int)].tolist()
+    return sorted(chosen)
+
+
+def count_data(splits: Mapping[str, Examples], classes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Returns how many pictures each split has, of each class: what `results.json` may hold as `data`.
+
+    Args:
+      splits: by name, such as `train` and `val`.
+      classes: class names of each task.
+    """
+    return {
+        split: {
+            "pictures": len(examples),
+            "classes": {
+                task: {name: int(np.sum(examples.labels[task] == number)) for number, name in enumerate(names)}
+                for task, names in classes.items()
+            },
+        }
+        for split, examples in splits.items()
+    }
+
+
+def command_line(config: TrainConfig) -> str:
+    """Returns the command that trains with this config: its recipe, and what is set to something else than there."""
+    if config.recipe not in list_recipes():
+        values = ", ".join(f"{name}={value!r}" for name, value in _changed(config, TrainConfig()).items())
+        return f"facefeat_jax.training.loop.train(TrainConfig({values}))"
+    recipe = dataclasses.replace(load_recipe(config.recipe), smoke=config.smoke)
+    words = ["facefeat", "train", config.recipe]
+    if config.smoke != load_recipe(config.recipe).smoke:
+        words.append("--smoke" if config.smoke else "--no-smoke")
+    for name, value in _changed(config, apply_smoke(recipe)).items():
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            words += [f"--{option}", *map(str, value if isinstance(value, tuple) else [value])]
+    return shlex.join(words)
+
+
+def _changed(config: TrainConfig, base: TrainConfig) -> dict[str, Any]:
+    # `resume` and `overwrite` say how the folder was found, not what was trained.
+    names = [field.name for field in dataclasses.fields(config) if field.name not in ("recipe", "resume", "overwrite")]
+    return {name: getattr(config, name) for name in names if getattr(config, name) != getattr(base, name)}
+
+
+def _read_results(run: Path) -> dict[str, Any]:
+    path = run / RESULTS
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+        result_rows(results)
+    except FileNotFoundError:
+        state = "its training has not come to its end" if (run / METRICS).exists() else "it was not trained here"
+        raise UserError(
+            f"{run} has no {RESULTS} to report: {state}. Go on with it (facefeat train RECIPE --resume), or train anew"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} can't be read ({error!r}); train again") from error
+    return results
+
+
+def _finished(run: Path, results: Mapping[str, Any]) -> str:
+    try:
+        finished = datetime.fromisoformat(results["finished"]).astimezone(UTC)
+    except (KeyError, TypeError, ValueError):
+        finished = datetime.fromtimestamp((run / RESULTS).stat().st_mtime, UTC)
+    return f"{finished.day} {finished:%B %Y, %H:%M} UTC"
+
+
+def _summary(run: Path, config: TrainConfig, results: Mapping[str, Any]) -> str:
+    """Returns a line that says what was trained on what, and how long it took."""
+    schedule = "one head after the other" if config.schedule == "sequential" else "all heads together"
+    parts = [
+        f"{config.trunk}, {config.image_size} px, on {', '.join(config.sources)}",
+        f"{schedule}, {count(config.epochs, 'epoch')} of batches of {config.batch_size}",
+    ]
+    if "seconds" in results and "steps" in results:
+        parts.append(f"{count(results['steps'], 'step')} in {format_duration(results['seconds'])}")
+    lines = [row for row in read_metrics(run / METRICS) if row["event"] == "pass"]
+    passes = [row for row in lines if {"seconds", "images_per_s"} <= row.keys()]  # a name may have been damaged
+    if seconds := sum(row["seconds"] for row in passes):
+        rate = sum(row["seconds"] * row["images_per_s"] for row in passes) / seconds
+        parts.append(f"{rate:,.0f} images/s in training, waiting for data included")
+    return "; ".join(parts) + "."
+
+
+def cautions_of(config: TrainConfig) -> list[str]:
+    """Returns what a reader must know before believing the figures."""
+    cautions = []
+    if config.smoke:
+        cautions.append("This was a smoke run, which shows that everything works. Its figures mean nothing.")
+    if drawn := [source for source in config.sources if is_drawn(source)]:
+        cautions.append(
+            f"The pictures of {' and '.join(drawn)} are drawn. A good score on them says that the system works, and "
+            "nothing about people."
+        )
+    if "gender" in config.tasks:
+        cautions.append(
+            "The gender head predicts the label that a data set gives to an appearance. It does not know who a person "
+            "is."
+        )
+    return cautions
+
+
+def _evaluation(
+    assessment: Assessment | None, shown: Sequence[Shown], series: Mapping[str, int]
+) -> dict[str, Any] | None:
+    if assessment is None:
+        return None
+    from facefeat_jax.reporting.report_sections import evaluation_context  # with scikit-learn
+
+    return evaluation_context(assessment, shown, series, inlined)
+
+
+def _head(row: ResultRow, series: Mapping[str, int]) -> dict[str, Any]:
+    own = row.own_pass
+    return {
+        "name": row.head,
+        "series": series.get(row.head, 0),
+        "accuracy": format_accuracy(row.final.accuracy),
+        "loss": format_loss(row.final.loss),
+        "n": f"{row.final.n:,}",
+        "own_accuracy": format_accuracy(own.accuracy) if own else "",
+        "own_loss": format_loss(own.loss) if own else "",
+        "own_loss_of_batches": format_loss(own.loss_of_batches) if own else "",
+    }
+
+
+def _training_figures(curves: Mapping[str, curves_of.HeadCurve]) -> list[dict[str, str]]:
+    figures = []
+    for number, (task, curve) in enumerate(curves.items()):
+        if not curve.losses:
+            continue
+        line = curves_of.smooth(curve.losses)
+        figures.append(
+            {
+                "title": f"{task}: training loss",
+                "alt": (
+                    f"Training loss of {task} over {count(len(line), 'iteration')}. Its moving average goes from "
+                    f"{format_loss(line[0])} to {format_loss(line[-1])}; the least is {format_loss(line.min())}."
+                ),
+                "svg": curves_of.training_loss_svg(curve, number),
+            }
+        )
+    return figures
+
+
+def _validation_figures(
+    curves: Mapping[str, curves_of.HeadCurve], final: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, str]]:
+    if not any(curve.epochs for curve in curves.values()):
+        return []
+    figures = []
+    for name, form in (("accuracy", format_accuracy), ("loss", format_loss)):
+        told = []
+        for task, curve in curves.items():
+            values = curve.validation_accuracies if name == "accuracy" else curve.validation_losses
+            if values:
+                last = final.get(task, {}).get(name)
+                after = f", {form(last)} with the final weights" if last not in (None, values[-1]) else ""
+                told.append(
+                    f"{task} from {form(values[0])} after epoch {curve.epochs[0]} to {form(values[-1])} after epoch "
+                    f"{curve.epochs[-1]}{after}"
+                )
+        figures.append(
+            {
+                "title": f"validation {name}",
+                "alt": f"Validation {name} by epoch: {'; '.join(told)}.",
+                "svg": curves_of.validation_svg(curves, name, final),
+            }
+        )
+    return figures
+
+
+def _validations(curves: Mapping[str, curves_of.HeadCurve]) -> list[dict[str, Any]]:
+    """Returns the figures of every validation: a line an epoch, a pair of accuracy and loss a head."""
+    found: dict[int, dict[str, tuple[str, str]]] = {}
+    for task, curve in curves.items():
+        for epoch, accuracy, loss in zip(
+            curve.epochs, curve.validation_accuracies, curve.validation_losses, strict=True
+        ):
+            found.setdefault(epoch, {})[task] = format_accuracy(accuracy), format_loss(loss)
+    return [
+        {"epoch": epoch, "figures": [of_epoch.get(task, ("", "")) for task in curves]}
+        for epoch, of_epoch in sorted(found.items())
+    ]
+
+
+def _data(data: Any) -> dict[str, Any] | None:
+    """Returns the table of pictures by class from what `count_data` made; None where there is none."""
+    if not isinstance(data, Mapping) or not data:
+        return None
+    splits = list(data)
+    lines = []
+    for task in data[splits[0]]["classes"]:
+        names = data[splits[0]]["classes"][task]
+        for position, name in enumerate(names):
+            counts = [f"{data[split]['classes'].get(task, {}).get(name, 0):,}" for split in splits]
+            lines.append({"task": task if position == 0 else "", "span": len(names), "class": name, "counts": counts})
+    return {"splits": splits, "totals": [f"{data[split]['pictures']:,}" for split in splits], "lines": lines}
+
+
+def inlined(image: np.ndarray, *, exact: bool = False) -> str:
+    """Returns a picture as a data URI, at most 256 pixels wide and high.
+
+    Args:
+      image: uint8 `[height, width, 3]`.
+      exact: whether its pixels are to be kept, where it is not larger than that; else larger ones become JPEG.
+    """
+    from PIL import Image
+
+    picture = Image.fromarray(np.asarray(image, np.uint8)).convert("RGB")
+    picture.thumbnail((_LARGEST, _LARGEST))
+    form, options = _form(picture.size, exact and max(image.shape[:2]) <= _LARGEST)
+    buffer = io.BytesIO()
+    picture.save(buffer, form, **options)
+    return f"data:image/{form.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _form(size: tuple[int, int], exact: bool) -> tuple[str, dict[str, Any]]:
+    if max(size) <= _LARGEST_PNG:
+        return "PNG", {"optimize": True}
+    return ("WEBP", {"lossless": True}) if exact else ("JPEG", {"quality": 88})
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "not set"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return str(value)
+
+
+def format_duration(seconds: float) -> str:
+    """Returns a time as hours, minutes and seconds, the smaller ones only where they matter."""
+    whole = round(seconds)
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def render(template: str, context: Mapping[str, Any]) -> str:
+    """Returns a page: a template of `templates/` with its context, to which the page's colours are added.
+
+    What is put into a page is escaped, as names of heads, classes and files are whatever someone called them: texts are
+    one line without control characters (`escape.one_line`), and then HTML's or Markdown's special characters. The
+    filter `drawn` lets SVG of `curves` and `diagrams` through, in which matplotlib has escaped all letters; what is
+    Markdown already is `markdown.Markdown`.
+    """
+    import jinja2
+    from markupsafe import Markup
+
+    is_markdown = template.endswith(".md.j2")
+    pages = jinja2.Environment(
+        loader=jinja2.PackageLoader("facefeat_jax.reporting"),
+        autoescape=not is_markdown,
+        finalize=markdown.escaped if is_markdown else lambda value: one_line(value) if type(value) is str else value,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pages.filters["drawn"] = Markup
+    pages.filters["code"] = markdown.code
+    pages.filters["sentence"] = lambda text: text[:1].upper() + text[1:]
+    pages.filters["number_of"] = count
+    return pages.get_template(template).render({"series_colors": curves_of.SERIES_COLORS, **context})

@@ -1,0 +1,199 @@
+"""The results table, as text for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from facefeat_jax.evaluation.metrics import HeadResult
+from facefeat_jax.system.escape import one_line
+from facefeat_jax.system.figures import (
+    count,
+    decimals_apart,
+    format_accuracy,
+    format_area,
+    format_loss,
+    format_points,
+)
+
+if TYPE_CHECKING:
+    from facefeat_jax.evaluation.assessment import Assessment
+    from facefeat_jax.evaluation.audit import Audit
+    from facefeat_jax.evaluation.scores import HeadScores
+    from facefeat_jax.evaluation.slices import Slicing
+
+OWN_PASS = "right after own pass"
+"""Title of the figures that a head had when its own last pass had just ended."""
+
+WHY_THEY_DIFFER = (
+    "The final weights are those that are saved. After a head's own last pass the trunk went on to train for the heads "
+    "that follow, and its BatchNorm statistics moved to their pictures, which changes what this head sees."
+)
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """A line of the results table.
+
+    Attributes:
+      head: name of the head.
+      final: its figures with the final weights.
+      own_pass: its figures right after its own last pass; None where it was not validated on its own.
+    """
+
+    head: str
+    final: HeadResult
+    own_pass: HeadResult | None
+
+
+def result_rows(results: Mapping[str, Any]) -> list[ResultRow]:
+    """Returns the lines of the table from what a `results.json` holds.
+
+    Raises:
+      KeyError, TypeError: it is not one.
+    """
+    last = {entry["task"]: entry for entry in results["history"]}
+    return [
+        ResultRow(task, _head_result(figures), _head_result(last[task]) if task in last else None)
+        for task, figures in results["heads"].items()
+    ]
+
+
+def results_table(results: Mapping[str, Any], sequential: bool) -> str:
+    """Returns the results of a training as a table.
+
+    Args:
+      results: what `results.json` holds.
+      sequential: whether the heads were trained one after the other; their figures right after their own last pass are
+        then given beside those of the final weights.
+    """
+    rows = result_rows(results)
+    if not sequential:
+        return heads_table({row.head: row.final for row in rows})
+    return _aligned(
+        [
+            ["", "final weights", "", OWN_PASS, "", ""],
+            ["head", "accuracy", "loss", "accuracy", "loss", "pictures"],
+            *([row.head, *_figures(row.final), *_figures(row.own_pass), f"{row.final.n:,}"] for row in rows),
+        ],
+        spans={1: 2, 3: 2},
+    )
+
+
+def heads_table(heads: Mapping[str, HeadResult]) -> str:
+    """Returns the figures of heads as a table: accuracy, loss (mean over pictures) and number of pictures."""
+    return _aligned(
+        [
+            ["head", "accuracy", "loss", "pictures"],
+            *([head, *_figures(result), f"{result.n:,}"] for head, result in heads.items()),
+        ]
+    )
+
+
+def scores_table(scores: Mapping[str, HeadScores]) -> str:
+    """Returns the figures of heads in full as a table, the accuracy with its 95% interval; `-`: not defined."""
+    header = ["head", "accuracy", "95% interval", "balanced", "AUROC", "AP", "loss", "Brier", "ECE", "pictures"]
+    rows = []
+    for head, one in scores.items():
+        values = one.values
+        low, high = one.intervals["accuracy"] or (0.0, 1.0)
+        shares = [format_accuracy(values["accuracy"] or 0.0), f"{format_accuracy(low)} to {format_accuracy(high)}"]
+        shares.append(format_accuracy(values["balanced_accuracy"] or 0.0))
+        areas = [format_area(values[name]) for name in ("auroc", "average_precision")]
+        errors = [format_loss(values[name] or 0.0) for name in ("loss", "brier", "ece")]
+        rows.append([head, *shares, *areas, *errors, f"{one.n:,}"])
+    return _aligned([header, *rows])
+
+
+def gaps_told(assessment: Assessment) -> list[str]:
+    """Returns a line for each head: its largest gap between groups, beyond what chance makes; and its notes."""
+    from facefeat_jax.evaluation.assessment import largest_gaps
+
+    gaps = {one.head: one for one in largest_gaps(assessment.slicings)}
+    told = []
+    for task, scores in assessment.scores.items():
+        if one := gaps.get(task):
+            gap, low, high, by_chance = gap_figures(one)
+            told.append(
+                f"{task}: largest gap by {one.by}: {gap} points ({low} to {high}) from {one.lowest} to {one.highest}; "
+                f"chance alone: up to {by_chance}"
+            )
+        elif assessment.slicings[task]:
+            told.append(f"{task}: no gap between groups is larger than chance makes it")
+        told += [f"{task}: {note}" for note in scores.notes]
+        if (check := assessment.calibration.get(task)) is not None:
+            told += [f"{task}: {note}" for note in check.notes]
+    return told
+
+
+def gap_figures(one: Slicing) -> tuple[str, str, str, str]:
+    """Returns a gap, the ends of its interval, and what chance makes, in points."""
+    gap, by_chance = one.gap or 0.0, one.gap_by_chance or 0.0
+    ends = one.gap_interval or (0.0, 0.0)
+    decimals = decimals_apart(gap, by_chance)
+    gap_text, low, high, chance = (format_points(value, decimals) for value in (gap, *ends, by_chance))
+    return gap_text, low, high, chance
+
+
+def audit_told(made: Audit) -> list[str]:
+    """Returns what an audit found, a line each."""
+    counts = made.counts()
+    told = []
+    for kind, name in (("file", "the same file"), ("pixels", "the same pixels"), ("near", "nearly the same")):
+        told.append(
+            f"pairs that are {name}: {counts[kind]:,} ({counts[f'{kind}_across']:,} across train and val, "
+            f"{counts[f'{kind}_conflicting']:,} with different labels)"
+        )
+    if made.persons_across is not None:
+        persons, pictures = made.persons_across
+        told.append(f"persons in both halves: {persons:,}; they are on {count(pictures, 'validation picture')}")
+    for head, of_head in made.suspects.items():
+        for split, found in of_head.items():
+            surest = f"; the surest: {found[0].file}" if found else ""
+            told.append(f"{head}, {split}: {count(len(found), 'label')} contradicted{surest}")
+    for link in made.links[:3]:
+        told.append(f"{link.first} goes with {link.second}: Cram\u00e9r's V {link.strength:.2f}")
+    return told
+
+
+def _figures(result: HeadResult | None) -> list[str]:
+    if result is None:
+        return ["", ""]
+    return [format_accuracy(result.accuracy), format_loss(result.loss)]
+
+
+def _head_result(figures: Mapping[str, Any]) -> HeadResult:
+    return HeadResult(**{name: figures[name] for name in HeadResult.__dataclass_fields__})
+
+
+def _aligned(rows: Sequence[Sequence[str]], spans: Mapping[int, int] | None = None) -> str:
+    """Returns rows of cells as lines: the first column to the left, all others to the right, a rule under the heading.
+
+    Args:
+      rows: of cells, the heading among them.
+      spans: in the first row, over how many columns the cell of that number goes.
+    """
+    gap = "   "
+    spans = spans or {}
+    rows = [list(map(one_line, row)) for row in rows]
+    body = rows[1:] if spans else rows
+    widths = [max(len(row[column]) for row in body) for column in range(len(rows[0]))]
+    for start, span in spans.items():
+        missing = len(rows[0][start]) - sum(widths[start : start + span]) - len(gap) * (span - 1)
+        widths[start] += max(missing, 0)
+    lines = []
+    if spans:
+        cells, column = [], 0
+        while column < len(widths):
+            span = spans.get(column, 1)
+            width = sum(widths[column : column + span]) + len(gap) * (span - 1)
+            cells.append(rows[0][column].rjust(width))
+            column += span
+        lines.append(gap.join(cells))
+    for row in body:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        lines.append(gap.join(cells))
+    rule = "-" * (sum(widths) + len(gap) * (len(widths) - 1))
+    heading = 2 if spans else 1
+    return "\n".join(line.rstrip() for line in [*lines[:heading], rule, *lines[heading:]])

@@ -1,0 +1,69 @@
+"""The JSON item of a checkpoint: what the model is, the validation results so far, and digests of the arrays.
+
+Orbax writes it with the arrays. It is read without Orbax, so that a damaged one is found before anything goes by it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from facefeat_jax.system import checked_json
+from facefeat_jax.system.checked_json import Checked
+from facefeat_jax.system.whole_file import write_whole
+
+ITEM = "about"
+_FILE = "metadata"  # so Orbax's JsonSave calls it
+
+# Of versions whose item had no digest.
+_MEMBERS = {"spec": dict, "history": list, "seconds": float, "digests": dict}
+_ENTRY = {"step": int, "epoch": int, "task": str, "accuracy": float, "loss": float}
+
+
+def sealed(about: Mapping[str, Any], digests: Mapping[str, str]) -> dict[str, Any]:
+    """Returns what is written: with the digests of the arrays, and one of all of it.
+
+    Raises:
+      ValueError: a number is infinite or NaN.
+    """
+    return checked_json.with_digest({**about, "digests": digests})
+
+
+def read(checkpoint: Path) -> Checked:
+    """Returns the item of a checkpoint's folder.
+
+    Raises:
+      OSError: it can't be read.
+      ValueError: it is not what was written.
+    """
+    found = checked_json.read_checked(checkpoint / ITEM / _FILE)
+    if not found.is_checked:
+        _require_kinds(found.content)
+    return found
+
+
+def replace(checkpoint: Path, about: Mapping[str, Any], digests: Mapping[str, str]) -> None:
+    """Writes the item of a complete checkpoint anew; who reads it finds the earlier one or this one, whole.
+
+    Raises:
+      OSError: it can't be written; the earlier one stays.
+    """
+    write_whole(checkpoint / ITEM / _FILE, json.dumps(sealed(about, digests)).encode())
+
+
+def _require_kinds(content: Mapping[str, Any]) -> None:
+    # A name that is not known is one that was damaged; without this, one bit of `digests` would switch them off.
+    if unknown := sorted(content.keys() - _MEMBERS.keys()):
+        raise ValueError(f"there is a member {unknown[0][:40]!r}")
+    for name, kind in _MEMBERS.items():
+        if name in content and not _is(content[name], kind):
+            raise ValueError(f"{name} is of another kind")
+    for entry in content.get("history", []):
+        if not isinstance(entry, dict) or not all(_is(entry.get(name), kind) for name, kind in _ENTRY.items()):
+            raise ValueError("an entry of the history is of another kind")
+
+
+def _is(value: Any, kind: type) -> bool:
+    return isinstance(value, int | float if kind is float else kind) and not isinstance(value, bool)

@@ -1,0 +1,110 @@
+"""The config in a run folder, and whether a folder is one: known before anything that takes long to import."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from facefeat_jax.config import TrainConfig
+from facefeat_jax.data.builders import list_sources
+from facefeat_jax.data.dataset import default_data_dir, require_prepared
+from facefeat_jax.system import checked_json
+from facefeat_jax.system.errors import UserError, unknown
+
+CONFIG = "config.json"
+LOCK = ".lock"
+
+# What of config.json may be changed by hand (a run or its data were moved): nothing else depends on them.
+EDITABLE = ("run", "data_dir")
+
+# What a run that goes on may be told anew: where it lies and how it is driven. Its numbers depend on none of these, but
+# for the last digits where another feed makes another program of the same step.
+_MAY_CHANGE = {"feed", "run", "data_dir", "resume", "overwrite", "packed", "feed_threads", "feed_prefetch"}
+_MAY_CHANGE |= {"log_every", "checkpoint_every", "keep_checkpoints", "keep_best", "on_nonfinite"}
+_MAY_CHANGE |= {"distributed", "heartbeat_s"}
+
+
+def read_config(folder: Path) -> TrainConfig:
+    """Returns the config of a run folder.
+
+    Raises:
+      UserError: the folder is not there, is not a run, or its config can't be read.
+    """
+    if not folder.is_dir():
+        near = f"; runs beside it: {', '.join(_runs_beside(folder))}" if _runs_beside(folder) else ""
+        raise UserError(f"there is no run folder {folder}{near}. `facefeat train` and `facefeat convert` make them")
+    path = folder / CONFIG
+    try:
+        return TrainConfig.from_json(checked_json.read_checked(path, editable=EDITABLE).content, where=str(path))
+    except FileNotFoundError:
+        raise UserError(
+            f"{folder} is not a run folder: it has no {CONFIG}. Give the folder that `facefeat train` made"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} can't be read, or is not the config of a run as it was written ({error}); restore it or train "
+            f"again (by hand, only {' and '.join(EDITABLE)} may be changed)"
+        ) from error
+
+
+def require_audit_target(target: str, data_dir: Path | None) -> None:
+    """Looks whether there is such a run, or prepared data set, to audit.
+
+    Raises:
+      UserError: there is neither.
+    """
+    folder = Path(target)
+    if (folder / CONFIG).is_file():
+        read_config(folder)
+    elif target in list_sources():
+        require_prepared([target], data_dir or default_data_dir())
+    elif folder.exists() or "/" in target:
+        raise UserError(f"{target} is neither a data set ({', '.join(list_sources())}) nor a run folder")
+    else:
+        raise unknown("data set or run", target, list_sources())
+
+
+def is_run(folder: Path) -> bool:
+    """Returns whether a folder's config.json was written for a run, by whatever version."""
+    try:
+        values = checked_json.read(folder / CONFIG)
+    except (OSError, ValueError):
+        return False
+    return isinstance(values, dict) and {"recipe", "run", "sources"} <= values.keys()
+
+
+def check_folder(config: TrainConfig) -> None:
+    """Refuses a folder that holds something else, or an earlier run unless told what to do with it.
+
+    Raises:
+      UserError: the folder can't be the run's.
+    """
+    folder = config.run
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; give --run a folder")
+    has_run = (folder / CONFIG).exists()
+    if has_run and config.overwrite and not is_run(folder):
+        # Other programs call their files config.json too.
+        raise UserError(f"{folder / CONFIG} is not the config of a run; give --run another folder")
+    if config.resume:
+        earlier = read_config(folder)
+        changed = [
+            name
+            for name, value in earlier.to_json().items()
+            if value != config.to_json()[name] and name not in _MAY_CHANGE
+        ]
+        if changed:
+            raise UserError(
+                f"--resume goes on with what {folder} was started with, but these differ: {', '.join(changed)}"
+            )
+    elif has_run and not config.overwrite:
+        raise UserError(
+            f"{folder} already holds a run; --resume goes on with it, --overwrite deletes it, --run takes another"
+        )
+    elif not has_run and folder.is_dir() and any(path.name != LOCK for path in folder.iterdir()):
+        raise UserError(f"{folder} holds something that is not a run; give --run another folder")
+
+
+def _runs_beside(folder: Path) -> list[str]:
+    if not folder.parent.is_dir():
+        return []
+    return sorted(str(path.parent) for path in folder.parent.glob(f"*/{CONFIG}"))[:5]

@@ -1,0 +1,64 @@
+"""Whether a value from a file or a caller is of the kind that a field or an argument takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from numbers import Integral, Real
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
+
+from facefeat_jax.system.errors import UserError
+
+
+def fault(value: Any, kind: Any) -> str | None:
+    """Returns what should be there where a value is not of a field's kind, else None.
+
+    Args:
+      value: any.
+      kind: `bool`, `int`, `float` (a whole number will do), `str` (or a path), `Path` (or a text), `dict`,
+        `tuple[str, ...]` (or a list) or a union of these and `None`.
+    """
+    options = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    return None if any(_fits(value, option) for option in options) else _WANTED[options[0]]
+
+
+def names(value: Iterable[str], argument: str) -> tuple[str, ...]:
+    """Returns the names that a caller gave for an argument.
+
+    Raises:
+      UserError: it is one text, which Python takes for its letters, or holds something else.
+    """
+    if isinstance(value, str | bytes):
+        raise UserError(f"{argument} takes a list of names, got the text {value!r}; give [{value!r}]")
+    found = tuple(value)
+    if not all(isinstance(name, str) for name in found):
+        raise UserError(f"{argument} takes a list of names, got {list(found)!r}")
+    return found
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if kind is bool or isinstance(value, bool):
+        return kind is bool and isinstance(value, bool)
+    if kind == tuple[str, ...]:
+        return isinstance(value, tuple | list) and all(isinstance(name, str) for name in value)
+    return isinstance(value, _TYPES[kind])
+
+
+_TYPES: dict[Any, Any] = {
+    int: Integral,
+    float: Real,
+    str: (str, Path),
+    Path: (str, Path),
+    dict: dict,
+    NoneType: NoneType,
+}
+_WANTED: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    Path: "a path",
+    dict: "an object",
+    tuple[str, ...]: "a list of names",
+}

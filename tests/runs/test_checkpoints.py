@@ -1,0 +1,201 @@
+"""Checkpoints: what is kept, how damage is found, and what is used then."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from facefeat_jax.runs import about as about_item
+from facefeat_jax.runs import checkpoints
+from facefeat_jax.runs.checkpoints import Checkpoints, DamagedError, best_step
+from facefeat_jax.system.errors import UserError
+from facefeat_jax.training.steps import TrainState
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# What Orbax had under way when a file can't be read or written is left to the garbage collector, where pytest sees it.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+def state(step: int, fill: float = 1.0) -> TrainState:
+    noise = fill * jnp.asarray(np.random.RandomState(0).standard_normal((64, 64)), jnp.float32)
+    return TrainState(
+        params={
+            "trunk": {"conv1": noise},
+            "heads": {"shirt": jnp.full((8,), 0.5, jnp.bfloat16)},
+        },
+        batch_stats={"trunk": {"mean": jnp.arange(64.0)}},
+        optimizer={"trunk": {"mu": -noise, "count": jnp.int32(3)}},
+        step=jnp.int32(step),
+    )
+
+
+@pytest.fixture
+def store(tmp_path):
+    with_three = Checkpoints(tmp_path, keep=2)
+    for step in (2, 4, 6):
+        with_three.save(state(step, step), {"history": [], "seconds": 0.0}, best=2)
+    with_three.wait()
+    yield with_three
+    with_three.close()
+
+
+def restored(store):
+    return store.newest(lambda step: store.restore(step, state(0)))
+
+
+def files(store, step, item):
+    return sorted(
+        (p for p in (store.folder / str(step) / item).rglob("*") if p.is_file()), key=lambda p: p.stat().st_size
+    )
+
+
+def test_the_newest_and_the_best_are_kept(store):
+    assert store.steps() == [6, 4, 2]
+    store.save(state(8), {"history": []}, best=4)
+    store.wait()
+    assert store.steps() == [8, 6, 4]
+    assert store.newest_step() == 8
+
+
+def test_what_is_restored_is_what_was_saved(store):
+    found, about = restored(store)
+    jax.tree.map(np.testing.assert_array_equal, found, state(6, 6))
+    assert set(about["digests"]) == {"model", "optimizer"}
+
+
+def test_every_bit_of_the_arrays_counts():
+    def digests(value):
+        return checkpoints._examined(checkpoints._parts(value))[1]
+
+    before = digests(state(6, 6))
+    seen = {(before["model"], before["optimizer"])}
+    for change in (
+        lambda s: s.params["trunk"].update(
+            conv1=s.params["trunk"]["conv1"].at[63, 1].set(jnp.nextafter(s.params["trunk"]["conv1"][63, 1], 9.0))
+        ),
+        lambda s: s.params["heads"].update(shirt=s.params["heads"]["shirt"].at[3].set(-0.5)),
+        lambda s: s.batch_stats["trunk"].update(mean=s.batch_stats["trunk"]["mean"][::-1]),
+        lambda s: s.optimizer["trunk"].update(count=jnp.int32(4)),
+    ):
+        changed = state(6, 6)
+        change(changed)
+        after = digests(changed)
+        seen.add((after["model"], after["optimizer"]))
+    assert len(seen) == 5
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "about", "missing"])
+def test_a_damaged_checkpoint_is_passed_over_and_put_aside(store, capsys, damage):
+    largest = files(store, 6, "optimizer")[-1]
+    if damage == "cut":
+        largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+    elif damage == "flipped":
+        content = bytearray(largest.read_bytes())
+        content[len(content) // 2] ^= 0x10
+        largest.write_bytes(content)
+    elif damage == "about":
+        (store.folder / "6" / "about" / "metadata").write_text('{"history": [')
+    else:
+        largest.unlink()
+    found, _ = restored(store)
+    assert int(found.step) == 4
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"{store.folder / '6'}" in said and "using the one before, of step 4" in said
+    assert store.steps() == [4, 2]
+    assert (store.folder / "6.damaged").is_dir()
+    store.save(state(6, 6), {"history": []})  # its step is free again
+    store.wait()
+    assert int(restored(store)[0].step) == 6
+
+
+def test_other_numbers_in_a_readable_checkpoint_are_found(store):
+    """As a disk would give them back that has swapped one file for another."""
+    for path in files(store, 6, "model"):
+        twin = store.folder / "4" / path.relative_to(store.folder / "6")
+        if twin.exists():
+            path.write_bytes(twin.read_bytes())
+    with pytest.raises(DamagedError, match=r"6 is damaged: what it holds \(model\)|can't be restored"):
+        store.restore(6, state(0))
+    about = store.about(4)
+    about_item.replace(store.folder / "4", about, {**about["digests"], "optimizer": "00000000"})
+    with pytest.raises(DamagedError, match=r"4 is damaged: what it holds \(optimizer\)"):
+        store.restore(4, state(0))
+
+
+def test_where_all_are_damaged_nothing_is_put_aside(store):
+    for step in (2, 4, 6):
+        files(store, step, "optimizer")[-1].unlink()
+    with pytest.raises(UserError, match=r"no checkpoint in .* can be read.*--overwrite"):
+        restored(store)
+    assert store.steps() == [6, 4, 2]
+
+
+def test_a_reader_puts_nothing_aside(store, tmp_path):
+    files(store, 6, "optimizer")[-1].unlink()
+    reader = Checkpoints(tmp_path, read_only=True)
+    assert int(restored(reader)[0].step) == 4
+    assert reader.steps() == [6, 4, 2]
+    reader.close()
+
+
+def test_weights_that_are_not_finite_are_not_saved(store):
+    with pytest.raises(UserError, match="not finite after step 8"):
+        store.save(state(8, float("nan")), {"history": []})
+    assert store.steps() == [6, 4, 2]
+
+
+def test_the_best_epoch_is_the_one_with_the_highest_mean_accuracy():
+    def entry(epoch, task, accuracy, loss=1.0):
+        return {"epoch": epoch, "step": epoch * 10 + (task == "b"), "task": task, "accuracy": accuracy, "loss": loss}
+
+    history = [entry(1, "a", 0.5), entry(1, "b", 0.9), entry(2, "a", 0.8), entry(2, "b", 0.8)]
+    assert best_step(history[:1], 2) is None
+    assert best_step(history[:3], 2) == 11  # the second epoch is not complete
+    assert best_step(history, 2) == 21
+    assert best_step([*history, entry(3, "a", 0.8, 0.5), entry(3, "b", 0.8)], 2) == 31
+
+
+_COPIES_THAT_DIFFER = """
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from facefeat_jax.data.placement import Placement
+from facefeat_jax.runs.checkpoints import Checkpoints
+from facefeat_jax.training.steps import TrainState
+
+placement = Placement()
+
+def copies(seed):
+    values = np.random.RandomState(seed).standard_normal((512, 512)).astype(np.float32)
+    each = [jax.device_put(values + number * np.float32(1e-6), one) for number, one in enumerate(jax.devices())]
+    return jax.make_array_from_single_device_arrays(values.shape, placement.replicated, each)
+
+step = placement.replicate(np.int32(3))
+state = TrainState({"trunk": {"w": copies(0)}}, {"trunk": {"mean": copies(1)}}, {"trunk": {"mu": copies(2)}}, step)
+store = Checkpoints(Path(sys.argv[1]))
+store.save(state, {"history": [], "seconds": 0.0})
+store.wait()
+restored, _ = store.restore(3, state)
+for one in restored.params["trunk"]["w"].addressable_shards:
+    np.testing.assert_array_equal(one.data, state.params["trunk"]["w"].addressable_data(0))
+store.close()
+"""
+
+
+def test_copies_that_differ_in_their_last_bits_are_written_as_one_of_them(tmp_path):
+    """Several processes add up in an order that varies; a checkpoint of theirs was taken for damaged."""
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", _COPIES_THAT_DIFFER, str(tmp_path)]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
