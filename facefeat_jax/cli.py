@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
 
@@ -16,9 +17,14 @@ from facefeat_jax.system.errors import UserError, run_and_exit, run_main, unknow
 from facefeat_jax.system.escape import one_line
 from facefeat_jax.system.figures import count
 from facefeat_jax.system.progress import say, show
+from facefeat_jax.system.runtime import require_usable_environment, use_compilation_cache
 
 if TYPE_CHECKING:
     from facefeat_jax.config import TrainConfig
+    from facefeat_jax.prediction.answers import Prediction
+    from facefeat_jax.prediction.boxes import Boxes
+
+    Answers = Callable[[Iterable[str]], Iterator[Prediction]]
 
 Arguments = TypeVar("Arguments")
 
@@ -63,6 +69,8 @@ def _run(arguments: list[str]) -> int:
         return 0
     if arguments[0] not in COMMANDS:
         raise unknown("command", arguments[0], COMMANDS)
+    if arguments[0] != "prepare" and not {"-h", "--help"} & {*arguments}:  # which load no JAX
+        require_usable_environment()
     return COMMANDS[arguments[0]](arguments[1:])
 
 
@@ -168,7 +176,7 @@ def _check_early(config: TrainConfig) -> None:
     from facefeat_jax.models.registry import get_architecture
 
     get_architecture(config.trunk)
-    if Path(config.weights).suffix in (".pth", ".pt", ".safetensors") and not Path(config.weights).exists():
+    if config.weights_are_a_file and not Path(config.weights).exists():
         raise UserError(f"can't read weights from {config.weights}: there is no such file; check the path")
 
 
@@ -369,7 +377,6 @@ def _predict(argv: Sequence[str]) -> int:
     arguments = _parse(PredictArguments, "predict", argv)
     if not arguments.images:
         raise UserError("name the pictures: facefeat predict RUN IMAGE...")
-    from facefeat_jax.system.runtime import use_compilation_cache
 
     if arguments.out is None and arguments.resume:
         raise UserError("--resume goes on with a file: give it with --out FILE")
@@ -387,11 +394,13 @@ def _predict(argv: Sequence[str]) -> int:
             raise UserError(f"{file}: there is no such file; check the path")
     from facefeat_jax.runs.run_config import read_config
 
-    read_config(arguments.run)  # before all that takes seconds to import
-    # Not start_up: memory that is freed goes back, or pictures that took much to decode would add up.
-    use_compilation_cache()
+    config = read_config(arguments.run)  # before all that takes seconds to import
+    if arguments.out is not None:
+        from facefeat_jax.prediction.stream import check_out
+
+        check_out(arguments.out, resume=arguments.resume)
+    from facefeat_jax.prediction.answers import unreadable
     from facefeat_jax.prediction.output import lines
-    from facefeat_jax.prediction.predictor import Predictor
     from facefeat_jax.system.tables import stdin_names
 
     boxes = None
@@ -401,23 +410,15 @@ def _predict(argv: Sequence[str]) -> int:
         boxes = read_boxes(arguments.boxes)
         if boxes.are_shares:
             say(f"{boxes.path}: all boxes lie within 0 and 1: taken as shares of each picture's width and height")
-    predictor = Predictor.from_run(
-        arguments.run,
-        batch_size=arguments.batch_size,
-        checkpoint=arguments.checkpoint,
-        explain=arguments.explain,
-    )
-    if people:
-        from facefeat_jax.prediction.people import people_of
-
-        answers = people_of(predictor, boxes=boxes, face_model=arguments.face_model, draw=arguments.draw)
-    elif arguments.draw:
-        from facefeat_jax.prediction.people import whole_of
-
-        answers = whole_of(predictor, arguments.draw)
+    listed = None if arguments.images == ("-",) else arguments.images
+    # A file of --out says which model made it, and so needs one.
+    refused = unreadable(listed) if listed and arguments.out is None else None
+    about: dict[str, object] = {}
+    answers: Answers
+    if refused is not None:
+        tasks, answers = config.tasks, partial(map, refused.__getitem__)
     else:
-        answers = predictor.stream
-    tasks = tuple(predictor.spec.classes)
+        tasks, about, answers = _answers(arguments, boxes)
     bad = 0
 
     def counted(predictions):
@@ -426,20 +427,15 @@ def _predict(argv: Sequence[str]) -> int:
             bad += prediction.error is not None
             yield prediction
 
-    names: Iterable[str] = stdin_names() if arguments.images == ("-",) else arguments.images
+    names: Iterable[str] = listed or stdin_names()
     if boxes:
         names = boxes.watched(names)
     if arguments.out is not None:
         from facefeat_jax.prediction.stream import write_answers
 
-        about: dict[str, object] = {"model": predictor.fingerprint(), "classes": predictor.spec.classes}
         group = arguments.batch_size
         if people:
-            from facefeat_jax.prediction.people import WINDOW, origin_of
-
-            about["people"] = origin_of(boxes=boxes, face_model=arguments.face_model)
-            group = WINDOW
-        total = None if arguments.images == ("-",) else len(arguments.images)
+            from facefeat_jax.prediction.people import WINDOW as group
         written = write_answers(
             answers,
             names,
@@ -448,7 +444,7 @@ def _predict(argv: Sequence[str]) -> int:
             about=about,
             resume=arguments.resume,
             group=group,
-            total=total,
+            total=len(listed) if listed else None,
             people=people,
         )
         earlier = f", {written.before:,} of them from before" if written.before else ""
@@ -464,6 +460,36 @@ def _predict(argv: Sequence[str]) -> int:
     if line:
         say(f"facefeat: {line}")
     return 2 if bad or is_none else 0
+
+
+def _answers(arguments: PredictArguments, boxes: Boxes | None) -> tuple[tuple[str, ...], dict[str, object], Answers]:
+    """Loads the model: returns its heads, what the answers depend on, and what gives them for files."""
+    # Not start_up: memory that is freed goes back, or pictures that took much to decode would add up.
+    use_compilation_cache()
+    from facefeat_jax.prediction.predictor import Predictor
+
+    predictor = Predictor.from_run(
+        arguments.run,
+        batch_size=arguments.batch_size,
+        checkpoint=arguments.checkpoint,
+        explain=arguments.explain,
+    )
+    about: dict[str, object] = {}
+    if arguments.out is not None:
+        about = {"model": predictor.fingerprint(), "classes": predictor.spec.classes}
+    if boxes or arguments.faces or arguments.face_model:
+        from facefeat_jax.prediction.people import origin_of, people_of
+
+        answers = people_of(predictor, boxes=boxes, face_model=arguments.face_model, draw=arguments.draw)
+        if arguments.out is not None:
+            about["people"] = origin_of(boxes=boxes, face_model=arguments.face_model)
+    elif arguments.draw:
+        from facefeat_jax.prediction.people import whole_of
+
+        answers = whole_of(predictor, arguments.draw)
+    else:
+        answers = predictor.stream
+    return tuple(predictor.spec.classes), about, answers
 
 
 # --- convert, export

@@ -86,6 +86,8 @@ class TrainConfig:
     weights: str = "imagenet"
     """`imagenet` (downloaded once), the name of other published weights (`facefeat models` lists them), `random`, or
     the path of a .pth or .safetensors file."""
+    weights_key: Annotated[str | None, tyro.conf.arg(aliases=["--key"])] = None
+    """Which weights, where the file of --weights holds several sets, such as state_dict_ema."""
     dtype: Literal["auto", "float32", "bfloat16", "float64"] = "float32"
     """Of the computation. `auto` is bfloat16 on GPU and TPU (parameters, statistics and losses stay float32), and
     float32 on CPU."""
@@ -248,8 +250,8 @@ class TrainConfig:
                 "cosine, or --warmup-steps 0"
             )
         # A recipe's own warm-up is cut to a short run, which the loop says; one that was asked for is not.
-        asked = not self.recipe or self.warmup_steps != load_recipe(self.recipe).warmup_steps
-        if steps is not None and self.warmup_steps >= steps and asked and not self.smoke:
+        asked = self.asked("warmup_steps", "heartbeat_s", "matmul_precision")
+        if steps is not None and self.warmup_steps >= steps and "warmup_steps" in asked and not self.smoke:
             raise UserError(
                 f"--warmup-steps {self.warmup_steps} is not less than the {steps} steps of the run; give fewer (at "
                 "most half of the steps are taken for the warm-up), or more --epochs"
@@ -259,6 +261,30 @@ class TrainConfig:
                 f"--colour-jitter leaves pictures with a label that is a colour alone, and {', '.join(self.tasks)} is "
                 "all that is trained; give --colour-jitter 0"
             )
+
+        if self.weights_key is not None and not self.weights_are_a_file:
+            raise UserError(
+                f"--weights-key is for a file, and --weights is {self.weights}; leave it out, or give a file"
+            )
+        if "heartbeat_s" in asked and not self.distributed:
+            raise UserError(
+                "--heartbeat-s is for one of several processes; give it to `facefeat launch`, or with --distributed"
+            )
+        if "matmul_precision" in asked and self.matmul_precision != "default" and self.dtype in ("bfloat16", "float64"):
+            raise UserError(
+                f"--matmul-precision {self.matmul_precision} is for float32 products, of which --dtype {self.dtype} "
+                "has none; give --dtype float32, or --matmul-precision default"
+            )
+
+    @property
+    def weights_are_a_file(self) -> bool:
+        """Whether `weights` is a path, by its suffix, whether or not there is such a file."""
+        return Path(self.weights).suffix in (".pth", ".pt", ".safetensors")
+
+    def asked(self, *names: str) -> list[str]:
+        """Returns those of the fields whose values are not the recipe's (without a recipe: not the default)."""
+        own = load_recipe(self.recipe) if self.recipe else TrainConfig()
+        return [name for name in names if getattr(self, name) != getattr(own, name)]
 
     def to_json(self) -> dict[str, Any]:
         """Returns the fields as JSON values."""

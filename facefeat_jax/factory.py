@@ -26,6 +26,7 @@ def create_model(
     *,
     tasks: str | Task | Iterable[str | Task] = BASELINE_TASKS,
     weights: str | Path | None = "random",
+    weights_key: str | None = None,
     rngs: nnx.Rngs | None = None,
     dtype: DTypeLike | None = None,
     param_dtype: DTypeLike = jnp.float32,
@@ -43,6 +44,7 @@ def create_model(
         files (`facefeat_jax.models.published`) or what torchvision calls it (`"DEFAULT"`, `"IMAGENET1K_V1"`), the path
         of a `.pth` or `.safetensors` file with torchvision's or the baseline's names; or `"random"` or None. A file
         without heads leaves the heads as they started.
+      weights_key: which set of weights, where a file of your own holds several (`weights_conversion.read`).
       rngs: source of the initial weights; the default is `nnx.Rngs(0)`.
       dtype: of the computation; the default is that of inputs and parameters together.
       param_dtype: of parameters and running statistics.
@@ -73,12 +75,14 @@ def create_model(
         return MultiTaskModel(trunk, resolved, **dtypes, rngs=rngs)
 
     if weights == "random":
+        if weights_key is not None:
+            raise UserError("weights_key is for a file of weights, and random ones are asked for; leave it out")
         return _drawn(build, rngs)
     # Loaded on demand: a model with random weights needs none of it.
     import weights_conversion
 
     path = _file_of(architecture, weights)
-    tensors = weights_conversion.as_notebooks(weights_conversion.read(path))
+    tensors = weights_conversion.as_notebooks(weights_conversion.read(path, key=weights_key))
     weights_conversion.check_finite(tensors, path)
     # Shapes only, so that no random trunk is drawn to be thrown away; heads are drawn where the file has none.
     model = abstract(build)

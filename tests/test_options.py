@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from facefeat_jax import UserError, create_model
 from facefeat_jax.cli import main
+from facefeat_jax.runs.run_folder import open_run
+from facefeat_jax.training.loop import train as train_run
+from weights_conversion import to_torch, write
 
 
 def train(capsys, avatars_dir, tmp_path, *options):
@@ -23,6 +28,12 @@ SMALL = ("--image-size", "32", "--batch-size", "8", "--epochs", "1")  # 44 pictu
         (("--warmup-steps", "100"), "--warmup-steps 100 is not less than the 6 steps"),
         (("--warmup-steps", "0", "--tasks", "shirt", "--colour-jitter", "0.2"), "--colour-jitter"),
         (("--schedule", "sequential", "--balance", "0.5"), "--balance"),
+        (("--heartbeat-s", "5"), "--heartbeat-s is for one of several processes"),
+        (
+            ("--dtype", "bfloat16", "--matmul-precision", "highest"),
+            "--matmul-precision highest is for float32 products",
+        ),
+        (("--key", "state_dict_ema"), "--weights-key is for a file"),
     ],
 )
 def test_options_without_effect_are_refused_before_anything_is_trained(capsys, avatars_dir, tmp_path, options, reason):
@@ -57,3 +68,35 @@ def test_a_warm_up_of_more_than_half_of_the_run_and_what_smoke_shrinks_are_menti
     assert "--smoke takes --epochs 2 in place of 9" in err
     assert "--smoke takes --warmup-steps 2 in place of 100000" in err
     assert "--batch-size" not in err  # the recipe's own is what smoke is there to shrink
+
+
+def test_what_the_chosen_feed_and_trunk_make_of_no_effect_is_mentioned(tiny, tmp_path, capsys):
+    fields = {"epochs": 1, "limit": 8, "batch_norm": "frozen", "feed_threads": 2}
+    train_run(tiny(tmp_path / "device", **fields))
+    said = capsys.readouterr().err
+    assert "--feed-threads: without effect, since the pictures lie on the device" in said and "prefetch" not in said
+    assert "--batch-norm frozen: without effect, since all stages of the trunk are trained" in said
+    train_run(tiny(tmp_path / "stream", **fields | {"feed": "stream", "trainable": ("none",)}))
+    assert "without effect" not in capsys.readouterr().err
+
+
+def test_of_several_sets_of_weights_training_begins_with_the_one_that_is_named(tiny, trained_run, tmp_path, capsys):
+    """Nothing but the heads is trained, so that the run's own trunk shows with what it began."""
+    plain = to_torch(open_run(trained_run).model)
+    average = {name: value * 0.5 if value.ndim else value for name, value in plain.items()}
+    file = tmp_path / "both.safetensors"
+    write(file, {f"model.{n}": v for n, v in plain.items()} | {f"ema.{n}": v for n, v in average.items()})
+    fields = {"epochs": 1, "limit": 8, "batch_norm": "frozen", "trainable": ("none",), "weights": str(file)}
+    for key, expected in ((None, plain), ("ema", average)):
+        run = tmp_path / f"run {key}"
+        train_run(tiny(run, weights_key=key, **fields))
+        found = to_torch(open_run(run).model)
+        assert all(np.array_equal(found[name], expected[name]) for name in found if name.startswith("backbone"))
+        said = capsys.readouterr().err
+        assert ("the weights under 'model' are taken, as trained, not their average under 'ema'" in said) == (not key)
+        assert f"the names begin with {(key or 'model') + '.'!r}" in said
+    # Going on does not read the file again.
+    file.unlink()
+    train_run(tiny(run, weights_key="ema", resume=True, **fields))
+    with pytest.raises(UserError, match="weights_key is for a file of weights"):
+        create_model("resnet18", weights=None, weights_key="ema")

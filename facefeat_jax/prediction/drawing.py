@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from facefeat_jax.prediction.predictor import Prediction
+from facefeat_jax.prediction.answers import Prediction
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.escape import one_line
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
-from facefeat_jax.prediction.predictor import HeadPrediction, Prediction
+from facefeat_jax.prediction.answers import HeadPrediction, Prediction
 from facefeat_jax.system.escape import one_line
 from facefeat_jax.system.tables import csv_row
 

@@ -24,7 +24,7 @@ from facefeat_jax.evaluation.metrics import probabilities
 from facefeat_jax.forward import make_predict_step
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.models.values import split_values
-from facefeat_jax.prediction.crops import Person
+from facefeat_jax.prediction.answers import HeadPrediction, Prediction, not_read
 from facefeat_jax.prediction.explanations import Explanations
 from facefeat_jax.runs.checkpoints import Which
 from facefeat_jax.runs.run_folder import open_run
@@ -38,42 +38,6 @@ Images = Image | Iterable[Image]
 
 
 _NO_NUMBER = "the model's answer is not a number; its weights may be damaged: try an earlier checkpoint"
-
-
-@dataclass(frozen=True)
-class HeadPrediction:
-    """What one head says of a picture.
-
-    Attributes:
-      label: name of the most probable class.
-      probability: of that class, calibrated where the run is.
-      probabilities: of every class, by name; they add up to 1.
-      unsure: whether the probability is below what the run's calibration asks of an answer: then `label` is none.
-    """
-
-    label: str
-    probability: float
-    probabilities: dict[str, float]
-    unsure: bool = False
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the model says of a picture, or why it can't.
-
-    Attributes:
-      source: the file's name, or `#n` for the n-th picture (from 0) of those that have no name.
-      heads: by task; empty where the picture can't be used.
-      error: what is wrong with the picture, or None.
-      person: whom it is about, where people were looked for; None where the picture as a whole is meant.
-      note: what else is to be said, such as that no face was found or that the picture is of a single colour, or None.
-    """
-
-    source: str
-    heads: dict[str, HeadPrediction]
-    error: str | None = None
-    person: Person | None = None
-    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -240,10 +204,8 @@ def content_of(path: Path) -> bytes:
     """Returns a file's bytes; raises `BadImageError` where it can't be read."""
     try:
         return read_regular(path, MAX_FILE_BYTES)
-    except OSError as error:
-        raise BadImageError(f"can't be read: {error.strerror or error}") from error
-    except ValueError as error:  # a name that no file can have
-        raise BadImageError(f"can't be read: {error}") from error
+    except (OSError, ValueError) as error:
+        raise BadImageError(not_read(error)) from error
 
 
 def _head(names: Sequence[str], probability: np.ndarray, calibration: HeadCalibration) -> HeadPrediction:

@@ -17,8 +17,8 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from facefeat_jax.prediction.answers import Prediction
 from facefeat_jax.prediction.output import columns, lines, name_from_json
-from facefeat_jax.prediction.predictor import Prediction
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.locks import only_one
 from facefeat_jax.system.progress import Bar, say
@@ -76,13 +76,9 @@ def write_answers(
       UserError: another suffix; the file is there and `resume` is not set; it is not of these pictures, in this order,
         and of this model; another process writes it; or it can't be written.
     """
-    form = _FORMS.get(out.suffix.lower())
-    if form is None:
-        raise UserError(f"{out}: the suffix says the form; give a file {' or '.join(_FORMS)}")
+    form = check_out(out, resume=resume)
     try:
-        is_new = not out.exists() or out.stat().st_size == 0
-        if not is_new and not resume:
-            raise UserError(f"{out} is there already; --resume goes on with it, or give another file")
+        is_new = _is_new(out)
         with only_one(out):
             _settle_about(out.with_name(out.name + ".about.json"), {"form": form, **about}, is_new, out)
             with out.open("r+b") as file:
@@ -95,6 +91,27 @@ def write_answers(
         raise UserError(
             f"{out} can't be written ({error.strerror or error}); mend that, then --resume goes on with it"
         ) from error
+
+
+def check_out(out: Path, *, resume: bool) -> Literal["jsonl", "csv"]:
+    """Returns the form of a file to write; known before anything that takes long.
+
+    Raises:
+      UserError: another suffix, or the file is there and `resume` is not set.
+    """
+    form = _FORMS.get(out.suffix.lower())
+    if form is None:
+        raise UserError(f"{out}: the suffix says the form; give a file {' or '.join(_FORMS)}")
+    if not resume and not _is_new(out):
+        raise UserError(f"{out} is there already; --resume goes on with it, or give another file")
+    return form
+
+
+def _is_new(out: Path) -> bool:
+    try:
+        return not out.exists() or out.stat().st_size == 0
+    except OSError as error:
+        raise UserError(f"{out} can't be written ({error.strerror or error}); give another file") from error
 
 
 def _settle_about(path: Path, about: Mapping[str, Any], is_new: bool, out: Path) -> None:
@@ -110,7 +127,9 @@ def _settle_about(path: Path, about: Mapping[str, Any], is_new: bool, out: Path)
         raise UserError(f"{path} is gone or damaged, so nobody knows which model gave {out}; give another file")
     plain = json.loads(json.dumps(about))
     if differ := sorted(key for key in plain.keys() | earlier.keys() if plain.get(key) != earlier.get(key)):
-        raise UserError(f"{out} was made with another {', '.join(differ)} (see {path}); give another file")
+        # A version whose models have more fields takes the same weights for another model.
+        by = ", or by another version," if "model" in differ else ""
+        raise UserError(f"{out} was made with another {', '.join(differ)}{by} (see {path}); give another file")
 
 
 @dataclass(frozen=True)
@@ -207,6 +226,11 @@ def _rows_csv(file: IO[bytes], out: Path, header: list[str], people: bool) -> It
             row = None if file.read(1) == b"" else []  # at the end: cut inside of a name
         if row is None:
             return
+        if number == 1 and list(map(from_csv, row)) == [name for name in header if name != "note"]:
+            raise UserError(
+                f"{out} was begun by an earlier version, whose answers have no column `note`; go on with that version, "
+                "or give another file"
+            )
         if len(row) != len(header) or (number == 1 and list(map(from_csv, row)) != header):
             raise UserError(f"{out}, row {number:,}: not an answer of predict's for these heads; give another file")
         if number == 1:

@@ -100,7 +100,9 @@ def run_main(main: Callable[[], int | None]) -> int:
 def _jax_setting(error: Exception) -> str | None:
     """Returns one line for an error that a variable of the environment for JAX led to; None for any other."""
     frames = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
-    given = ", ".join(f"{name}={value!r}" for name, value in sorted(os.environ.items()) if name.startswith("JAX_"))
+    given = ", ".join(
+        f"{name}={value!r}" for name, value in sorted(os.environ.items()) if name.startswith(("JAX_", "XLA_"))
+    )
     # Where JAX reads its settings, and where it looks for devices.
     if not given or not frames or frames[-1] not in ("jax._src.config", "jax._src.xla_bridge"):
         return None

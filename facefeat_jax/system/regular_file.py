@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
 def read_regular(path: str | Path, most_bytes: int) -> bytes:
@@ -19,15 +22,27 @@ def read_regular(path: str | Path, most_bytes: int) -> bytes:
       OSError: it can't be read, is no regular file (a pipe, a device, a folder) or is larger; `strerror` says which.
       ValueError: no file can have that name.
     """
-    # Without O_NONBLOCK, opening a pipe waits for somebody to write into it. (Windows has O_BINARY instead.)
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if stat.S_ISDIR(status.st_mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
-        if status.st_size > most_bytes:
+    with opened(path) as file:
+        if os.fstat(file.fileno()).st_size > most_bytes:
             raise OSError(errno.EFBIG, f"larger than {most_bytes >> 20} MiB", os.fspath(path))
         # What grows meanwhile is cut here, and refused by whoever decodes it.
         return file.read(most_bytes)
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[BinaryIO]:
+    """Opens a regular file for reading, and closes it afterwards.
+
+    Raises:
+      OSError: it can't be opened, or is no regular file.
+      ValueError: no file can have that name.
+    """
+    # Without O_NONBLOCK, opening a pipe waits for somebody to write into it. (Windows has O_BINARY instead.)
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with open(descriptor, "rb") as file:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+        yield file

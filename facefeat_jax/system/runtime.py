@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 from facefeat_jax.system.allocator import keep_freed_memory
+from facefeat_jax.system.errors import UserError
+
+_ASK_XLA = "from jaxlib import xla_client; xla_client.CompileOptions()"  # the first thing that reads XLA_FLAGS
+_MOST_CPU_DEVICES = 1024  # 100,000 take ten minutes to make, in which no signal is heeded
+_LOG_PREFIX = re.compile(r"^[EF]\d{4} [^]]*\] ")
 
 
 def cache_dir() -> Path:
@@ -20,6 +28,27 @@ def cache_dir() -> Path:
 def compilation_cache_dir() -> Path:
     """Returns the folder of compiled programs."""
     return cache_dir() / "xla"
+
+
+def require_usable_environment() -> None:
+    """Refuses what JAX would take without a word, and what XLA ends the process for; the rest JAX refuses itself.
+
+    XLA reads `XLA_FLAGS` when it is first used, and ends the process where it knows one of them not. So another process
+    is asked, in a quarter of a second, where the variable is set.
+
+    Raises:
+      UserError: a variable can't be used.
+    """
+    devices = os.environ.get("JAX_NUM_CPU_DEVICES", "")
+    # JAX takes all negative numbers for its default, -1, and makes as many as it is told; what is no number it refuses.
+    if devices != "-1" and re.fullmatch(r"-?[0-9]{1,99}", devices) and not 1 <= int(devices) <= _MOST_CPU_DEVICES:
+        raise UserError(f"JAX_NUM_CPU_DEVICES={devices!r} must be 1 to {_MOST_CPU_DEVICES}; unset or correct it")
+    flags = os.environ.get("XLA_FLAGS", "")
+    if flags.strip() and "jax" not in sys.modules:  # else it is too late to ask
+        asked = subprocess.run([sys.executable, "-c", _ASK_XLA], capture_output=True, text=True, errors="replace")
+        said = [line for line in asked.stderr.splitlines() if _LOG_PREFIX.match(line)]
+        if asked.returncode and said:
+            raise UserError(f"XLA can't use XLA_FLAGS={flags!r} ({_LOG_PREFIX.sub('', said[0])}); unset or correct it")
 
 
 def start_up() -> None:

@@ -107,6 +107,9 @@ class Inputs:
           UserError: the cache has no room or can't be written to, where the config insists on it.
         """
         say(f"feed: {self.feed} ({self.why})")
+        if self.feed == "device" and (idle := self._config.asked("feed_threads", "feed_prefetch")):
+            given = " and ".join(f"--{name.replace('_', '-')}" for name in idle)
+            say(f"{given}: without effect, since the pictures lie on the device; --feed stream reads them on the host")
         training, validation = (
             self._open(examples, layout, prefix_program)
             for examples, layout in zip(self._examples, self.layouts, strict=True)

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,9 +81,9 @@ def train(config: TrainConfig) -> dict[str, Any]:
         get_task(task)  # a run that was trained elsewhere may have tasks that are not in this table; a new one may not
     if config.resume:
         config = automatic.as_before(config, run_folder.read_config(config.run))
-    else:
-        config.require_effect()
     config = automatic.choose_dtype(config)
+    if not config.resume:
+        config.require_effect()
     set_numerics(config.dtype, config.param_dtype, config.matmul_precision)
     # Everything that can be refused is looked at before the run folder is touched.
     if is_first():
@@ -105,11 +106,15 @@ def train(config: TrainConfig) -> dict[str, Any]:
     architecture = get_architecture(config.trunk)
     trained = groups.trained_modules(architecture.stages, config.trainable, architecture.last)
     until = last_frozen(architecture.stages, trained) if config.cache_prefix else None
+    if config.batch_norm == "frozen" and {*chain.from_iterable(architecture.stages.values())} <= {*trained}:
+        say("--batch-norm frozen: without effect, since all stages of the trunk are trained")
     config = automatic.choose_steps_per_call(config, heads_alone=until == POOLED)
+    is_restored = config.resume and _has_checkpoint(config.run)
     model = create_model(
         config.trunk,
         tasks=spec.tasks,
-        weights="random" if config.resume and _has_checkpoint(config.run) else config.weights,
+        weights="random" if is_restored else config.weights,
+        weights_key=None if is_restored else config.weights_key,
         rngs=nnx.Rngs(config.seed),
         dtype=config.dtype,
         param_dtype=config.param_dtype,

@@ -230,3 +230,35 @@ def test_names_may_come_from_standard_input(trained_run, pictures, capsys, monke
     monkeypatch.setattr("sys.stdin", None)
     assert main(["predict", str(trained_run), "-"]) == 2
     assert "standard input is closed" in capsys.readouterr().err
+
+
+def test_pictures_none_of_which_is_there_need_no_model(trained_run, pictures, tmp_path, capsys, monkeypatch):
+    """The lines are those that the model's run would give, for each form."""
+    absent = [str(tmp_path / "absent.jpg"), str(tmp_path / "a, b.png"), str(tmp_path / "folder")]
+    (tmp_path / "folder").mkdir()
+    with_one = [*absent, str(pictures[0])]
+    for form in ("text", "jsonl", "csv"):
+        assert main(["predict", str(trained_run), *with_one, "--format", form]) == 2
+        expected = capsys.readouterr()
+        with monkeypatch.context() as patched:
+            patched.setattr(Predictor, "from_run", lambda *_, **__: pytest.fail("the model is loaded"))
+            assert main(["predict", str(trained_run), *absent, "--format", form]) == 2
+        found = capsys.readouterr()
+        assert found.out.splitlines() == expected.out.splitlines()[:-1] and "No such file" in found.out
+        assert (
+            found.err
+            == expected.err
+            == "facefeat: 3 of the pictures can't be used; each has its reason in the output\n"
+        )
+    program = "import sys; from facefeat_jax.cli import main; main(sys.argv[1:]); print('jax' in sys.modules)"
+    command = [sys.executable, "-c", program, "predict", str(trained_run), *absent]
+    assert subprocess.run(command, capture_output=True, text=True).stdout.splitlines()[-1] == "False"
+
+
+def test_a_file_that_can_not_be_written_is_refused_before_the_model_is_loaded(
+    trained_run, pictures, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Predictor, "from_run", lambda *_, **__: pytest.fail("the model is loaded"))
+    (tmp_path / "there.csv").write_text("x")
+    for name in ("answers.txt", "there.csv"):
+        assert main(["predict", str(trained_run), str(pictures[0]), "--out", str(tmp_path / name)]) == 2

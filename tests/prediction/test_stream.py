@@ -182,6 +182,22 @@ def test_what_can_t_be_gone_on_with_is_refused_and_left_as_it_is(tmp_path):
         refused("line 1: not an answer of predict's", resume=True)
 
 
+def test_a_table_that_an_earlier_version_began_is_left_as_it_is_and_named(tmp_path):
+    """It has no column `note`."""
+    out = tmp_path / "answers.csv"
+    write(out, NAMES[:4])
+    with out.open(newline="") as file:
+        rows = [row[:-2] + row[-1:] for row in csv.reader(file)]
+    with out.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+    whole = out.read_bytes()
+    with pytest.raises(
+        UserError, match=r"begun by an earlier version, whose answers have no column `note`.* another file"
+    ):
+        write(out, resume=True)
+    assert out.read_bytes() == whole
+
+
 @pytest.mark.parametrize("name", ["answers.txt", "answers", "answers.json"])
 def test_the_suffix_says_the_form(name, tmp_path):
     with pytest.raises(UserError, match=r"give a file \.jsonl or \.csv"):

@@ -22,3 +22,38 @@ def test_one_cpu_device_unless_more_are_asked_for(variables, expected, tmp_path)
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     devices = [name for name in json.loads(done.stdout)["devices"] if name.startswith("device ")]
     assert devices == [f"device {number}" for number in range(expected)]
+
+
+@pytest.mark.parametrize(
+    ("variables", "reason"),
+    [
+        ({"JAX_NUM_CPU_DEVICES": "-5"}, "JAX_NUM_CPU_DEVICES='-5' must be 1 to 1024"),
+        ({"JAX_NUM_CPU_DEVICES": "0"}, "JAX_NUM_CPU_DEVICES='0' must be 1 to 1024"),
+        ({"JAX_NUM_CPU_DEVICES": "100000"}, "JAX_NUM_CPU_DEVICES='100000' must be 1 to 1024"),
+        ({"XLA_FLAGS": "--nonsense"}, "XLA_FLAGS='--nonsense' (Unknown flag in XLA_FLAGS: --nonsense)"),
+        ({"XLA_FLAGS": "--xla_backend_optimization_level=x"}, "Couldn't interpret value x"),
+    ],
+)
+@pytest.mark.parametrize("words", [["doctor"], ["launch", "1", "--", "avatars"]])
+def test_variables_that_xla_would_end_the_process_for_are_refused_in_one_line(variables, reason, words):
+    done = subprocess.run(
+        [sys.executable, "-m", "facefeat_jax.cli", *words],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+    )
+    (line,) = done.stderr.splitlines()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert line.startswith("facefeat: ") and reason in line and line.endswith("; unset or correct it")
+
+
+def test_help_and_what_loads_no_jax_need_no_usable_flags(tmp_path):
+    for words in (
+        ["--help"],
+        ["train", "avatars", "--help"],
+        ["prepare", "avatars", "--data-dir", str(tmp_path), "-h"],
+    ):
+        command = [sys.executable, "-m", "facefeat_jax.cli", *words]
+        assert (
+            subprocess.run(command, env={**os.environ, "XLA_FLAGS": "--nonsense"}, capture_output=True).returncode == 0
+        )

@@ -60,7 +60,7 @@ def test_names_that_the_encoding_lacks_go_out_as_they_came_in():
     "variables", [{"JAX_NUM_CPU_DEVICES": "x"}, {"JAX_ENABLE_X64": "maybe"}, {"JAX_PLATFORMS": "nothing_like_it"}]
 )
 def test_variables_that_jax_can_not_use_are_named(variables, trained_run):
-    code, out, err = run(f'{FACEFEAT} predict "{trained_run}" absent.png', **variables)
+    code, out, err = run(f'{FACEFEAT} predict "{trained_run}" "{__file__}"', **variables)
     ((name, value),) = variables.items()
     assert (code, out) == (2, b"")
     assert f"{name}={value!r}" in err[-1] and "Traceback" not in " ".join(err)
