@@ -41,4 +41,5 @@ def normalize(
         raise ValueError(f"normalize takes uint8 pictures, got {images.dtype}")
     wide = jnp.promote_types(dtype, jnp.float32)
     scaled = images.astype(wide) / 255
-    return ((scaled - jnp.asarray(mean, wide)) / jnp.asarray(std, wide)).astype(dtype)
+    mean, std = (jax.lax.broadcast_to_rank(jnp.asarray(value, wide), scaled.ndim) for value in (mean, std))
+    return ((scaled - mean) / std).astype(dtype)

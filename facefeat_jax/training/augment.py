@@ -131,7 +131,8 @@ def recoloured(pixels: jax.Array, key: jax.Array, most: float) -> jax.Array:
     brightness, contrast, saturation = factors
 
     def grey(pixels: jax.Array) -> jax.Array:
-        return jnp.sum(pixels * jnp.asarray(_LUMA, pixels.dtype), axis=-1, keepdims=True)
+        luma = jax.lax.broadcast_to_rank(jnp.asarray(_LUMA, pixels.dtype), pixels.ndim)
+        return jnp.sum(pixels * luma, axis=-1, keepdims=True)
 
     def blended(pixels: jax.Array, other: jax.Array, factor: jax.Array) -> jax.Array:
         return (other + factor * (pixels - other)).clip(0, 255)
@@ -160,7 +161,7 @@ def erased(pixels: jax.Array, key: jax.Array, probability: float, fill: Sequence
     first = jax.random.uniform(place_key, (batch, 2)) * (1 - sides)
 
     def inside(count: int, axis: int) -> jax.Array:
-        centres = (jnp.arange(count) + 0.5) / count
+        centres = jax.lax.broadcast_to_rank((jnp.arange(count) + 0.5) / count, 2)
         begin, end = first[:, axis, None], (first + sides)[:, axis, None]
         return (centres >= begin) & (centres < end)
 

@@ -65,7 +65,9 @@ def test_evaluation_uses_and_keeps_the_running_statistics() -> None:
         layer.eval()
         before = {name: np.array(getattr(layer, name)[...]) for name in ("mean", "var", "num_batches_tracked")}
         outputs = layer(jnp.asarray(inputs))
-        expected = (inputs - before["mean"]) / np.sqrt(before["var"] + 1e-5) * layer.scale[...] + layer.bias[...]
+        expected = (inputs - before["mean"]) / np.sqrt(before["var"] + 1e-5) * np.array(layer.scale[...]) + np.array(
+            layer.bias[...]
+        )
         np.testing.assert_allclose(outputs, expected, rtol=1e-12, atol=1e-12)
         for name, value in before.items():
             np.testing.assert_array_equal(getattr(layer, name)[...], value)
@@ -94,8 +96,9 @@ def test_second_derivatives_are_those_of_the_plain_formula() -> None:
     """The statistics are written for few passes over the inputs; the plain formula says what the derivatives are."""
 
     def plain(x: jax.Array) -> jax.Array:
-        mean, var = jnp.mean(x, (0, 1, 2)), jnp.var(x, (0, 1, 2))
-        return (x - mean) / jnp.sqrt(var + 1e-5) * _layer().scale[...] + _layer().bias[...]
+        mean, var = jnp.mean(x, (0, 1, 2), keepdims=True), jnp.var(x, (0, 1, 2), keepdims=True)
+        scale, bias = (value[...].reshape(1, 1, 1, -1) for value in (_layer().scale, _layer().bias))
+        return (x - mean) / jnp.sqrt(var + 1e-5) * scale + bias
 
     with jax.enable_x64(True):
         inputs, direction = jnp.asarray(_inputs()), jnp.asarray(_inputs(3))

@@ -40,7 +40,7 @@ def depthwise_as_shifts(
     for row in range(kernel.shape[0]):
         for column in range(kernel.shape[1]):
             shifted = padded[:, row : row + rows : strides[0], column : column + columns : strides[1]]
-            part = shifted.astype(wide) * kernel[row, column, 0].astype(wide)
+            part = shifted.astype(wide) * lax.broadcast_to_rank(kernel[row, column, 0].astype(wide), padded.ndim)
             total = part if total is None else total + part
     assert total is not None
     return total.astype(inputs.dtype)
