@@ -8,6 +8,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from facefeat_jax.models.arrays import Mask, Stage
+from facefeat_jax.models.promotion import of_rank
 
 
 class BatchNorm(nnx.Module):
@@ -87,8 +88,8 @@ class BatchNorm(nnx.Module):
         # The mean, in two parts: as a constant, and its difference from that (0, with the mean's derivatives). This way
         # the gradient needs two sums over the inputs, of d and of d * (x - mean), where the plain form needs four.
         constant = jax.lax.stop_gradient(mean)
-        scaled = (x - _like(x, constant)) * _like(x, multiplier)
-        outputs = scaled + _like(x, self.bias[...] - (mean - constant) * multiplier)
+        scaled = (x - of_rank(constant, x)) * of_rank(multiplier, x)
+        outputs = scaled + of_rank(self.bias[...] - (mean - constant) * multiplier, x)
         return outputs.astype(self.dtype or jnp.promote_types(inputs.dtype, self.param_dtype))
 
     def _move(self, running: nnx.BatchStat, observed: jax.Array) -> None:
@@ -99,11 +100,6 @@ class BatchNorm(nnx.Module):
         """Sets the mode; called by `nnx.view`."""
         if use_running_average is not None:
             self.use_running_average = use_running_average
-
-
-def _like(x: jax.Array, per_channel: jax.Array) -> jax.Array:
-    """Returns `[num_features]` with as many axes as `x` has, as `[1, ..., num_features]`."""
-    return jax.lax.broadcast_to_rank(per_channel, x.ndim)
 
 
 def _batch_statistics(x: Stage, mask: Mask | None) -> tuple[jax.Array, jax.Array, jax.Array | float]:
@@ -126,4 +122,4 @@ def _batch_statistics(x: Stage, mask: Mask | None) -> tuple[jax.Array, jax.Array
 
     mean = average(x)
     constant = jax.lax.stop_gradient(mean)
-    return mean, average(jnp.square(x - _like(x, constant))) - jnp.square(mean - constant), count
+    return mean, average(jnp.square(x - of_rank(constant, x))) - jnp.square(mean - constant), count

@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from facefeat_jax.models.arrays import Pictures
+from facefeat_jax.models.promotion import of_rank
 
 # What torchvision's ImageNet weights were trained with, for RGB in [0, 1].
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -41,5 +42,5 @@ def normalize(
         raise ValueError(f"normalize takes uint8 pictures, got {images.dtype}")
     wide = jnp.promote_types(dtype, jnp.float32)
     scaled = images.astype(wide) / 255
-    mean, std = (jax.lax.broadcast_to_rank(jnp.asarray(value, wide), scaled.ndim) for value in (mean, std))
-    return ((scaled - mean) / std).astype(dtype)
+    centred = scaled - of_rank(jnp.asarray(mean, wide), scaled)
+    return (centred / of_rank(jnp.asarray(std, wide), scaled)).astype(dtype)

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from facefeat_jax.models.preprocessing import IMAGENET_MEAN
+from facefeat_jax.models.promotion import of_rank
 from facefeat_jax.tasks import TASKS
 
 # Of the picture's area, what an erased rectangle covers, and its width over its height: torchvision's RandomErasing,
@@ -131,8 +132,7 @@ def recoloured(pixels: jax.Array, key: jax.Array, most: float) -> jax.Array:
     brightness, contrast, saturation = factors
 
     def grey(pixels: jax.Array) -> jax.Array:
-        luma = jax.lax.broadcast_to_rank(jnp.asarray(_LUMA, pixels.dtype), pixels.ndim)
-        return jnp.sum(pixels * luma, axis=-1, keepdims=True)
+        return jnp.sum(pixels * of_rank(jnp.asarray(_LUMA, pixels.dtype), pixels), axis=-1, keepdims=True)
 
     def blended(pixels: jax.Array, other: jax.Array, factor: jax.Array) -> jax.Array:
         return (other + factor * (pixels - other)).clip(0, 255)
@@ -161,7 +161,7 @@ def erased(pixels: jax.Array, key: jax.Array, probability: float, fill: Sequence
     first = jax.random.uniform(place_key, (batch, 2)) * (1 - sides)
 
     def inside(count: int, axis: int) -> jax.Array:
-        centres = jax.lax.broadcast_to_rank((jnp.arange(count) + 0.5) / count, 2)
+        centres = ((jnp.arange(count) + 0.5) / count)[None]
         begin, end = first[:, axis, None], (first + sides)[:, axis, None]
         return (centres >= begin) & (centres < end)
 

@@ -1,4 +1,4 @@
-"""Broadcasting is spelled out: JAX_NUMPY_RANK_PROMOTION=raise, which a user's program may set, stops no step."""
+"""Broadcasting is spelled out: JAX_NUMPY_RANK_PROMOTION=raise, which a user may set, stops no program of ours."""
 
 from __future__ import annotations
 
@@ -6,26 +6,47 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
-from facefeat_jax.evaluation.predict_step import make_predict_step
+from facefeat_jax.evaluation.explain import Explainer
+from facefeat_jax.factory import create_model
+from facefeat_jax.forward import make_predict_step
 from facefeat_jax.models.values import split_values
+from facefeat_jax.runs.spec import ModelSpec
+from facefeat_jax.tasks import TASKS
 from facefeat_jax.training import groups, steps
 from facefeat_jax.training.augment import Augmentation
 
+TASK_NAMES = ("gender", "shirt")
+
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_steps_trace_without_rank_promotion(small_model, dtype: str) -> None:
-    model, spec = small_model(dtype, "float32")
-    trained, tasks = ("layer4",), tuple(task.name for task in spec.tasks)
-    graph, eval_graph = steps.graphdefs(model, trained, freeze_batch_norm=False)
-    rate = groups.learning_rate_schedule("cosine", 1e-3, 100, 10)
-    augmentation = Augmentation(flip=True, crop=0.2, colour=0.2, erase=0.2)
-    step = steps.make_step(graph, spec, trained, rate, dtype, augmentation=augmentation, label_smoothing=0.1, ema=0.9)
-    state = steps.create_state(model, trained, averaged=True)
-    _, params, batch_stats = split_values(model)
+@pytest.mark.parametrize("family", ["resnet", "efficientnet", "vit"])
+def test_programs_are_traced_without_rank_promotion(tiny_trunks, family: str, dtype: str) -> None:
+    trunk = tiny_trunks[family]
+    spec = ModelSpec(trunk, {task: TASKS[task].classes for task in TASK_NAMES}, 32, "upright", "random")
     rows, mask = jnp.zeros((4, 32, 32, 3), np.uint8), jnp.ones(4, bool)
-    labels = {task: jnp.zeros(4, np.int32) for task in tasks}
+    labels = {task: jnp.zeros(4, np.int32) for task in TASK_NAMES}
     with jax.numpy_rank_promotion("raise"):
-        jax.eval_shape(lambda *arguments: step(*arguments, tasks=tasks), state, rows, labels, mask)
+        model = create_model(trunk, tasks=TASK_NAMES, weights="random", rngs=nnx.Rngs(0), dtype=dtype)
+        trained = groups.trained_modules(model.trunk.STAGES, ("all",))
+        graph, eval_graph = steps.graphdefs(model, trained, freeze_batch_norm=False)
+        optimizer = groups.adam(weight_decay=0.01)
+        step = steps.make_step(
+            graph,
+            spec,
+            trained,
+            groups.learning_rate_schedule("cosine", 1e-3, 100, 10),
+            dtype,
+            augmentation=Augmentation(flip=True, crop=0.2, colour=0.2, erase=0.2),
+            optimizer=optimizer,
+            label_smoothing=0.1,
+            ema=0.9,
+            skip_nonfinite=True,
+        )
+        state = steps.create_state(model, trained, optimizer=optimizer, averaged=True)
+        jax.eval_shape(lambda *arguments: step(*arguments, tasks=TASK_NAMES), state, rows, labels, mask)
+        _, params, batch_stats = split_values(model)
         predict = make_predict_step(eval_graph, spec, dtype)
-        jax.eval_shape(lambda *arguments: predict(*arguments, tasks=tasks), params, batch_stats, rows)
+        jax.eval_shape(lambda *arguments: predict(*arguments, tasks=TASK_NAMES), params, batch_stats, rows)
+        Explainer(model, spec).maps(np.zeros((1, 32, 32, 3), np.uint8), TASK_NAMES)

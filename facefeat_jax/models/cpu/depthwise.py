@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from facefeat_jax.models.promotion import of_rank
+
 
 def depthwise_as_shifts(
     inputs: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Sequence[tuple[int, int]]
@@ -40,7 +42,7 @@ def depthwise_as_shifts(
     for row in range(kernel.shape[0]):
         for column in range(kernel.shape[1]):
             shifted = padded[:, row : row + rows : strides[0], column : column + columns : strides[1]]
-            part = shifted.astype(wide) * lax.broadcast_to_rank(kernel[row, column, 0].astype(wide), padded.ndim)
+            part = shifted.astype(wide) * of_rank(kernel[row, column, 0].astype(wide), padded)
             total = part if total is None else total + part
     assert total is not None
     return total.astype(inputs.dtype)
