@@ -293,7 +293,7 @@ def _evaluate(argv: Sequence[str]) -> int:
             say(line)
     except UserError as error:
         # The figures are said; a run that others share may be closed to writing.
-        say(f"nothing is kept: {error}")
+        say(f"not all of it is kept: {error}")
     return 0
 
 

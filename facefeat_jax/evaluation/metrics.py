@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float64, Int
 from scipy.special import log_expit, log_softmax
+
+from facefeat_jax.system.checked_json import finite
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,13 @@ class HeadResult:
     n: int
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the fields as JSON values."""
-        return asdict(self)
+        """Returns the fields as JSON values; a loss that is not finite as text, such as `inf`."""
+        return finite(asdict(self))
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> HeadResult:
+        """Returns what `to_json` was called of; other members are passed over."""
+        return cls(float(values["accuracy"]), float(values["loss"]), float(values["loss_of_batches"]), int(values["n"]))
 
 
 def probabilities(logits: Float[np.ndarray, "n _"]) -> Float[np.ndarray, "n _"]:

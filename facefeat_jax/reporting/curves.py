@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
-import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +19,7 @@ import numpy as np
 
 from facefeat_jax.runs.logs import read_metrics
 from facefeat_jax.runs.run_folder import CURVES, METRICS, RESULTS, write_file
+from facefeat_jax.system import checked_json
 from facefeat_jax.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -227,13 +228,14 @@ def draw_validation(
         color, marker = colors[number % len(colors)], SERIES_MARKERS[number % len(SERIES_MARKERS)]
         axes.plot(curve.epochs, values, color=color, marker=marker, markersize=5.5, linewidth=2.0, label=task)
         shown += values
-        last = final.get(task, {}).get(name)
-        if last is not None and last != values[-1]:
+        last = float(final.get(task, {}).get(name, values[-1]))
+        if last != values[-1]:
             ends = [curve.epochs[-1]] * 2
             axes.plot(ends, [values[-1], last], color=color, linewidth=1.2, linestyle=(0, (2, 2)), zorder=1)
             axes.plot(ends[1:], [last], color=color, marker=marker, markersize=7, fillstyle="none", clip_on=False)
             shown.append(last)
             hollow = True
+    shown = [value for value in shown if math.isfinite(value)]  # what is not has no place on an axis
     if name == "accuracy":
         low = min(shown, default=0.0)
         axes.set_ylim(max(0.0, low - 0.1 * (1 - low) - 0.01), 1.0 + 0.05 * (1.02 - low))
@@ -363,6 +365,6 @@ def _sampled(steps: np.ndarray, line: np.ndarray) -> tuple[np.ndarray, np.ndarra
 def _final_heads(run: Path) -> dict[str, dict[str, Any]]:
     """Returns the figures of the final weights, where the run has come so far."""
     try:
-        return json.loads((run / RESULTS).read_text(encoding="utf-8"))["heads"]
+        return checked_json.read_checked(run / RESULTS).content["heads"]
     except (OSError, ValueError, KeyError, TypeError):
         return {}

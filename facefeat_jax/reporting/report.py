@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from facefeat_jax.reporting.table import (
 )
 from facefeat_jax.runs.logs import read_metrics
 from facefeat_jax.runs.run_folder import METRICS, REPORT, RESULTS, read_config, write_file
-from facefeat_jax.system import environment, markdown
+from facefeat_jax.system import checked_json, environment, markdown
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.escape import one_line
 from facefeat_jax.system.figures import count, format_accuracy, format_loss
@@ -201,7 +200,7 @@ def _changed(config: TrainConfig, base: TrainConfig) -> dict[str, Any]:
 def _read_results(run: Path) -> dict[str, Any]:
     path = run / RESULTS
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
+        results = checked_json.read_checked(path).content
         result_rows(results)
     except FileNotFoundError:
         state = "its training has not come to its end" if (run / METRICS).exists() else "it was not trained here"
@@ -209,7 +208,10 @@ def _read_results(run: Path) -> dict[str, Any]:
             f"{run} has no {RESULTS} to report: {state}. Go on with it (facefeat train RECIPE --resume), or train anew"
         ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} can't be read ({error!r}); train again") from error
+        reason = str(error) if isinstance(error, OSError | ValueError) else repr(error)
+        raise UserError(
+            f"{path} can't be read, or is not what was written ({reason}); restore it or train again"
+        ) from error
     return results
 
 

@@ -51,11 +51,11 @@ def result_rows(results: Mapping[str, Any]) -> list[ResultRow]:
     """Returns the lines of the table from what a `results.json` holds.
 
     Raises:
-      KeyError, TypeError: it is not one.
+      KeyError, TypeError, ValueError: it is not one.
     """
     last = {entry["task"]: entry for entry in results["history"]}
     return [
-        ResultRow(task, _head_result(figures), _head_result(last[task]) if task in last else None)
+        ResultRow(task, HeadResult.from_json(figures), HeadResult.from_json(last[task]) if task in last else None)
         for task, figures in results["heads"].items()
     ]
 
@@ -161,10 +161,6 @@ def _figures(result: HeadResult | None) -> list[str]:
     if result is None:
         return ["", ""]
     return [format_accuracy(result.accuracy), format_loss(result.loss)]
-
-
-def _head_result(figures: Mapping[str, Any]) -> HeadResult:
-    return HeadResult(**{name: figures[name] for name in HeadResult.__dataclass_fields__})
 
 
 def _aligned(rows: Sequence[Sequence[str]], spans: Mapping[int, int] | None = None) -> str:

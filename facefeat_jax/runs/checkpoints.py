@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import math
 import os
 import shutil
 import sys
@@ -172,13 +173,7 @@ class Checkpoints:
                 f"{self.folder} is the last good one. Try a lower --learning-rate, or go on with --resume and "
                 "--on-nonfinite skip"
             )
-        try:
-            item = about_item.sealed(about, digests)
-        except ValueError:
-            raise UserError(
-                f"a validation up to step {step} gave a loss that is not finite, though the weights are; the newest "
-                f"checkpoint in {self.folder} is the last good one. Try a lower --learning-rate, or another --dtype"
-            ) from None
+        item = about_item.sealed(about, digests)
         with _written(self.folder):
             self._manager.save(
                 step,
@@ -317,7 +312,7 @@ def best_step(history: Iterable[Mapping[str, Any]], num_tasks: int) -> int | Non
     The best has the highest accuracy, averaged over the heads; of equal ones, the lowest loss; then the earliest.
 
     Args:
-      history: entries with `step`, `epoch`, `task`, `accuracy` and `loss`.
+      history: entries with `step`, `epoch`, `task`, `accuracy` and `loss` (as text where it is not finite).
       num_tasks: how many entries an epoch has.
     """
     epochs: dict[int, list[Mapping[str, Any]]] = {}
@@ -328,7 +323,8 @@ def best_step(history: Iterable[Mapping[str, Any]], num_tasks: int) -> int | Non
         return None
 
     def rank(entries: list[Mapping[str, Any]]) -> tuple[float, float]:
-        return sum(entry["accuracy"] for entry in entries), -sum(entry["loss"] for entry in entries)
+        loss = sum(float(entry["loss"]) for entry in entries)
+        return sum(entry["accuracy"] for entry in entries), -math.inf if math.isnan(loss) else -loss
 
     return max(entry["step"] for entry in max(complete, key=rank))
 

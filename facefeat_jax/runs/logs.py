@@ -31,7 +31,7 @@ class Logs:
     A line has `event`, `step` (steps taken when it happened), `epoch` (from 1) and, by event:
 
     - `train`, one line a step: `learning_rate`, and `tasks` with `loss` and `accuracy` of each task in the step;
-    - `validation`: `tasks` with `accuracy`, `loss`, `loss_of_batches` and `n`;
+    - `validation`: `tasks` with `accuracy`, `loss`, `loss_of_batches` (as text where they are not finite) and `n`;
     - `pass`: `seconds`, `images_per_s` (waiting for data and compiling included) and the names of its `tasks`;
     - `nonfinite`, in place of `train` where a loss or a gradient was not finite: the names of the `tasks`, the `losses`
       as text, and the `pictures` of the batch.
@@ -72,7 +72,7 @@ class Logs:
         scalars = {name: value for name, value in values.items() if isinstance(value, float)}
         if isinstance(values.get("tasks"), dict):
             for task, figures in values["tasks"].items():
-                scalars |= {f"{task}/{name}": value for name, value in figures.items()}
+                scalars |= {f"{task}/{name}": float(value) for name, value in figures.items()}
         # One event for all of them: an event each costs the training loop more than a small step does.
         values_of = [
             Summary.Value(tag=one_line(f"{event}/{name}"), simple_value=value) for name, value in scalars.items()

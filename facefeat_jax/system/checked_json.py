@@ -85,6 +85,18 @@ def with_digest(content: Mapping[str, Any], *, editable: Collection[str] = ()) -
     return {**values, _DIGEST: _digest(values, editable)}
 
 
+def finite(value: Any) -> Any:
+    """Returns a value with its infinite numbers and NaN as text, `inf`, `-inf` and `nan`: JSON has no numbers for them.
+
+    `float` makes the numbers of the texts again.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {name: finite(member) for name, member in value.items()}
+    return [finite(member) for member in value] if isinstance(value, list | tuple) else value
+
+
 def checked(values: Any, *, editable: Collection[str] = ()) -> Checked:
     """Returns what `with_digest` was given, or the content of a file that an earlier version wrote without a digest.
 

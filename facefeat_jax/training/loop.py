@@ -39,7 +39,7 @@ from facefeat_jax.runs import checkpoints, run_config, run_folder
 from facefeat_jax.runs.data_record import DataRecord, require_same
 from facefeat_jax.runs.logs import Logs, NoLogs
 from facefeat_jax.runs.spec import NUMERICS, ModelSpec
-from facefeat_jax.system import environment
+from facefeat_jax.system import checked_json, environment
 from facefeat_jax.system.distributed import is_first
 from facefeat_jax.system.errors import Interrupted, UserError
 from facefeat_jax.system.figures import format_accuracy, format_loss
@@ -551,7 +551,7 @@ class _Run:
             "environment": environment.of_run(),
         }
         if self.writes:
-            run_folder.write_json(self.config.run / run_folder.RESULTS, results)
+            run_folder.write_json(self.config.run / run_folder.RESULTS, checked_json.with_digest(results))
         self._publish()
         if self.writes:
             write_curves(self.config.run)

@@ -359,6 +359,27 @@ def test_damaged_results(mixed: Path, content: str) -> None:
         write_report(mixed)
 
 
+def test_one_flipped_bit_of_the_results_is_found(trained_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run, ignore=shutil.ignore_patterns("checkpoints"))
+    whole = (run / "results.json").read_bytes()
+    write_report(run)
+    page = (run / "report.html").read_bytes()
+    random = np.random.RandomState(3)
+    for place in [whole.index(b'"accuracy": 0.') + 14, *random.randint(0, len(whole), 30)]:
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << random.randint(8)
+        (run / "results.json").write_bytes(flipped)
+        try:  # a blank between two values changes none
+            same = json.loads(flipped) == json.loads(whole)
+        except ValueError:
+            same = False
+        if not same:
+            with pytest.raises(UserError, match=r"results\.json can't be read, or is not what was written"):
+                write_report(run)
+    assert (run / "report.html").read_bytes() == page
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

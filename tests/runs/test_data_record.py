@@ -19,7 +19,7 @@ from facefeat_jax.data import builders
 from facefeat_jax.data.builders.apparel import Apparel
 from facefeat_jax.data.dataset import open_split
 from facefeat_jax.data.prepare import prepare
-from facefeat_jax.runs.data_record import DataRecord
+from facefeat_jax.runs.data_record import DataRecord, Part, difference
 from facefeat_jax.tasks import SHIRT_CLASSES
 
 EACH = 40
@@ -256,3 +256,24 @@ def test_evaluate_and_audit_keep_people_apart_as_the_run_did(command, tmp_path, 
     assert found["persons_across"][0] == 0 and found["notes"] == []
     assert main(["evaluate", str(tmp_path / "run")]) == 0
     assert len(evaluated(tmp_path / "run" / "evaluation")) == len(open_split("glasses", "val", data))
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    [
+        ([1, 2, 3, 3], None),
+        ([1, 2, 3], "apparel val: the same pictures, but not as often: 4 then, 3 now"),
+        ([1, 1, 2, 3], "apparel val: the same pictures, but not as often: 4 then, 4 now"),
+        ([3, 1, 3, 2], "apparel val: the same pictures in another order"),
+        ([1, 2, 3, 4], "apparel val: 0 of 4 pictures are not in it any more, 1 were not in it"),
+    ],
+)
+def test_a_difference_is_called_what_it_is(now, expected):
+    """A picture that is there twice, and then once, is no other order."""
+
+    def part(digests):
+        pictures = np.zeros(len(digests), [("digest", "<u8"), ("label_shirt", "<i2")])
+        pictures["digest"] = digests
+        return Part("apparel", "val", "", pictures)
+
+    assert difference(part([1, 2, 3, 3]), part(now)) == expected

@@ -12,8 +12,11 @@ import pytest
 from facefeat_jax.data.feeds import Batches
 from facefeat_jax.data.placement import Placement
 from facefeat_jax.models.resnet import ResNet
+from facefeat_jax.reporting.curves import write_curves
+from facefeat_jax.runs.checkpoints import Checkpoints, best_step
 from facefeat_jax.runs.logs import read_lines
 from facefeat_jax.runs.run_folder import open_run
+from facefeat_jax.system import checked_json
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.training import groups, loop, prefix, steps
 from facefeat_jax.training.loop import train
@@ -113,3 +116,21 @@ def test_where_nothing_is_finite_any_more_skipping_ends(heads, tmp_path, monkeyp
     monkeypatch.setattr(loop, "_MOST_SKIPPED", 3)
     with pytest.raises(UserError, match=r"at step 4 of 22.*3 steps in a row are skipped.*there is no checkpoint yet"):
         train(heads(tmp_path / "run", learning_rate=1e38, on_nonfinite="skip", checkpoint_every=100))
+
+
+def test_a_validation_loss_that_is_not_finite_is_the_same_in_checkpoint_log_and_results(heads, tmp_path):
+    """The weights are finite: training comes to its end. JSON has no number for such a loss, so it is a text."""
+    config = heads(tmp_path / "run", learning_rate=1e38, on_nonfinite="skip", epochs=1, checkpoint_every=100)
+    train(config)
+    history = checked_json.read_checked(config.run / "results.json").content["history"]
+    assert {entry["loss"] for entry in history} & {"inf", "nan"}
+    store = Checkpoints(config.run, read_only=True)
+    assert store.steps() == [11] and store.about(11)["history"] == history
+    store.close()
+    (line,) = (line for line in read_lines(config.run / "metrics.jsonl") if line["event"] == "validation")
+    assert [line["tasks"][entry["task"]]["loss"] for entry in history] == [entry["loss"] for entry in history]
+    assert write_curves(config.run).exists()
+    assert open_run(config.run, "best").step == 11
+
+    better = [{**entry, "epoch": 2, "step": 22, "loss": 9.0} for entry in history]
+    assert best_step(history + better, 3) == best_step(better + history, 3) == 22
