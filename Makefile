@@ -53,10 +53,11 @@ quickstart: $(VENV)/.ready-train$(if $(EXTRAS),.$(subst $(comma),.,$(EXTRAS))) #
 	@echo "Four pictures that it has not seen (their names are the truth):"
 	$(BIN)/facefeat predict $(RUN) $(RUN)/pictures/*.png
 
-test: $(VENV)/.tools-test ## lint, check types, run the tests
+test: $(VENV)/.tools-test ## lint, check types and imports between rooms, run the tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/python -m pytest $(TESTS)
 
 # XLA_FLAGS is empty, not unset: tests would set flags that compile fast; here programs are compiled as users' are.

@@ -53,6 +53,7 @@ import numpy as np
 
 import facefeat_jax
 from facefeat_jax import avatars
+from facefeat_jax.commands import train
 from facefeat_jax.config import load_recipe
 from facefeat_jax.data.pixels import PixelFormat
 from facefeat_jax.data.prepare import prepare
@@ -61,7 +62,7 @@ from facefeat_jax.reporting.report import training_samples
 from facefeat_jax.reporting.table import results_table
 from facefeat_jax.runs.run_folder import REPORT
 from facefeat_jax.system.runtime import start_up
-from facefeat_jax.training.loop import open_data, train
+from facefeat_jax.training.loop import open_data
 
 start_up()
 FOLDER = Path("facefeat_notebook")  # all output goes here

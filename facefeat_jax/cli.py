@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
 import tyro
 
 from facefeat_jax import __version__
-from facefeat_jax.system.errors import UserError, run_and_exit, run_main, unknown
+from facefeat_jax.system.errors import UserError, unknown
 from facefeat_jax.system.escape import one_line
 from facefeat_jax.system.figures import count
+from facefeat_jax.system.main import run_and_exit, run_main
 from facefeat_jax.system.progress import say, show
 from facefeat_jax.system.runtime import require_usable_environment, use_compilation_cache
 
@@ -138,10 +139,10 @@ def _train(argv: Sequence[str]) -> int:
         raise UserError(f"name a recipe: facefeat train RECIPE [--field value]. Recipes: {', '.join(list_recipes())}")
     config = apply_smoke(_parse(TrainConfig, f"train {argv[0]}", argv[1:], load_recipe(argv[0])))
     _check_early(config)
+    from facefeat_jax.commands import train
     from facefeat_jax.reporting.table import results_table
     from facefeat_jax.runs.run_folder import CURVES, REPORT
     from facefeat_jax.system.runtime import start_up
-    from facefeat_jax.training.loop import train
 
     start_up()
     if config.distributed:
@@ -325,7 +326,7 @@ def _audit(argv: Sequence[str]) -> int:
     from facefeat_jax.system.runtime import start_up
 
     start_up()
-    from facefeat_jax.evaluation.audit import audit
+    from facefeat_jax.commands import audit
     from facefeat_jax.reporting.table import audit_told
 
     made, folder = audit(arguments.target, data_dir=arguments.data_dir, out=arguments.out)
@@ -620,9 +621,11 @@ def _models(argv: Sequence[str]) -> int:
 
 def _doctor(argv: Sequence[str]) -> int:
     arguments = _parse(JsonArguments, "doctor", argv)
+    from facefeat_jax.data.dataset import default_data_dir
+    from facefeat_jax.data.row_store import store_folder
     from facefeat_jax.system.doctor import examine
 
-    found = examine()
+    found = examine({"data sets": default_data_dir(), "decoded pictures": store_folder()})
     if arguments.json:
         print(json.dumps(found, indent=2))
         return 0

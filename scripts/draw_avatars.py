@@ -5,7 +5,7 @@ from pathlib import Path
 import tyro
 
 from facefeat_jax import avatars
-from facefeat_jax.system.errors import run_and_exit
+from facefeat_jax.system.main import run_and_exit
 
 
 def main(out: Path, count: int = 4, seed: int = 20_000) -> None:

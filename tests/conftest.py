@@ -165,7 +165,7 @@ def tiny(avatars_dir: Path, small_trunk: str):
 @pytest.fixture(scope="session")
 def trained_run(tiny, once) -> Path:
     """A run folder of a model trained for a few steps; tests only read it."""
-    from facefeat_jax.training.loop import train
+    from facefeat_jax.commands import train
 
     return once("runs", lambda folder: train(tiny(folder / "trained"))) / "trained"
 
@@ -173,7 +173,7 @@ def trained_run(tiny, once) -> Path:
 @pytest.fixture(scope="session")
 def resnet18_run(tiny, once) -> Path:
     """The same of the network that the notebook trains; tests only read it."""
-    from facefeat_jax.training.loop import train
+    from facefeat_jax.commands import train
 
     return once("resnet18", lambda folder: train(tiny(folder / "trained", trunk="resnet18", epochs=1))) / "trained"
 

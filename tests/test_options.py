@@ -7,8 +7,8 @@ import pytest
 
 from facefeat_jax import UserError, create_model
 from facefeat_jax.cli import main
+from facefeat_jax.commands import train as train_run
 from facefeat_jax.runs.run_folder import open_run
-from facefeat_jax.training.loop import train as train_run
 from weights_conversion import to_torch, write
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import tyro
 
-from facefeat_jax.system.errors import run_main
+from facefeat_jax.system.main import run_main
 
 
 @dataclass(frozen=True)

@@ -356,10 +356,10 @@ def job(settings: Settings) -> Measurement:
     """A whole training run, prepared records to results table and report, as `facefeat train` does it."""
 
     def run() -> dict[str, Any]:
+        from facefeat_jax.commands import train
         from facefeat_jax.runs import run_folder
         from facefeat_jax.runs.logs import read_lines
         from facefeat_jax.system.runtime import start_up
-        from facefeat_jax.training.loop import train
 
         imported = time.perf_counter()
         compiling = _count_compiling()

@@ -9,17 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from facefeat_jax.data import row_store
+from facefeat_jax.data.trees import digest_of
 from facefeat_jax.system.errors import UserError
 
 if TYPE_CHECKING:
     from facefeat_jax.data.dataset import Split
 
 _CHUNK = 256
-
-
-def digest_of(data: bytes) -> int:
-    """Returns the first eight bytes of the SHA-256 of a file, as a number."""
-    return int.from_bytes(hashlib.sha256(data).digest()[:8], "big")
 
 
 def digests_of(split: Split) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,9 +14,6 @@ from facefeat_jax.data.selection import SplitName, shared
 from facefeat_jax.system import kinds
 from facefeat_jax.system.errors import UserError, unknown
 from facefeat_jax.system.progress import say
-
-if TYPE_CHECKING:
-    from facefeat_jax.config import TrainConfig
 
 UNKNOWN = -1
 
@@ -164,23 +161,42 @@ def open_examples(
 
 
 def open_halves(
-    config: TrainConfig, classes: Mapping[str, Sequence[str]], data_dir: Path, *, need_all: bool = True
+    sources: Iterable[str],
+    data_dir: Path,
+    classes: Mapping[str, Sequence[str]],
+    *,
+    limit: int | None = None,
+    need_all: bool = True,
+    disjoint: Sequence[str] = (),
 ) -> tuple[Examples, Examples]:
-    """Opens the pictures that a run with this config is trained on, and those that it is validated on.
+    """Opens the pictures that a run is trained on, and those that it is validated on; arguments as `open_examples`.
 
     Raises:
       UserError: see `open_examples`.
     """
-    training = open_examples(
-        config.sources,
-        "train",
-        data_dir,
-        classes,
-        limit=config.limit,
-        need_all=need_all,
-        disjoint=config.disjoint,
-    )
-    return training, open_examples(config.sources, "val", data_dir, classes, limit=config.limit, need_all=need_all)
+    sources = kinds.names(sources, "sources")
+    options: dict[str, Any] = {"limit": limit, "need_all": need_all}
+    training = open_examples(sources, "train", data_dir, classes, disjoint=disjoint, **options)
+    return training, open_examples(sources, "val", data_dir, classes, **options)
+
+
+def count_data(splits: Mapping[str, Examples], classes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Returns how many pictures each split has, of each class: what `results.json` may hold as `data`.
+
+    Args:
+      splits: by name, such as `train` and `val`.
+      classes: class names of each task.
+    """
+    return {
+        split: {
+            "pictures": len(examples),
+            "classes": {
+                task: {name: int(np.sum(examples.labels[task] == number)) for number, name in enumerate(names)}
+                for task, names in classes.items()
+            },
+        }
+        for split, examples in splits.items()
+    }
 
 
 def _disjoint(splits: Sequence[Split], others: Sequence[Split], groups: Sequence[str]) -> list[np.ndarray]:

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from facefeat_jax.data import selection
-from facefeat_jax.data.digests import digest_of
 from facefeat_jax.data.images import BadImageError, check, fits_suffix
 from facefeat_jax.data.selection import LeftOut, Row, SplitName
-from facefeat_jax.data.trees import Tree, UnreadableError
+from facefeat_jax.data.trees import Tree, UnreadableError, digest_of
 from facefeat_jax.data.worker_threads import worker_threads
 from facefeat_jax.system.errors import UserError
 

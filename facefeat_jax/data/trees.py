@@ -6,6 +6,7 @@ Nothing is ever extracted: pictures are read out of the archive, so an archive c
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import stat
 import zipfile
@@ -47,6 +48,11 @@ class Tree(Protocol):
         Raises:
           UnreadableError: it can't be read.
         """
+
+
+def digest_of(data: bytes) -> int:
+    """Returns the first eight bytes of the SHA-256 of a file, as a number: files are the same where it is."""
+    return int.from_bytes(hashlib.sha256(data).digest()[:8], "big")
 
 
 def open_tree(path: Path) -> Tree:

@@ -12,7 +12,7 @@ def worker_threads(count: int) -> Iterator[ThreadPoolExecutor]:
     """Gives an executor; at the end its work is waited for, unless an exception or a signal ends it.
 
     `ThreadPoolExecutor`'s own `with` always waits. After Ctrl-C or SIGTERM that may be a minute: a thread inside a
-    decoder can't be stopped, only left behind when the process ends (`errors.end_process`).
+    decoder can't be stopped, only left behind when the process ends (`main.end_process`).
 
     Args:
       count: of threads.

@@ -11,29 +11,21 @@ import numpy as np
 from scipy.stats.contingency import association
 
 from facefeat_jax.data.dataset import default_data_dir, open_split
-from facefeat_jax.data.examples import IDENTITY, UNKNOWN, Examples
-from facefeat_jax.data.images import decode
+from facefeat_jax.data.examples import IDENTITY, UNKNOWN, Examples, count_data
 from facefeat_jax.evaluation.answers import Answers
 from facefeat_jax.evaluation.duplicates import Pair, find_pairs, take_prints
 from facefeat_jax.evaluation.evaluate import answers_on
 from facefeat_jax.evaluation.metrics import losses, predicted, probabilities
 from facefeat_jax.evaluation.slices import MAX_VALUES
-from facefeat_jax.reporting.report import count_data, inlined, render
 from facefeat_jax.runs.run_config import require_audit_target
-from facefeat_jax.runs.run_folder import AUDIT, CONFIG, open_run, write_file, write_json
+from facefeat_jax.runs.run_folder import CONFIG, open_run
 from facefeat_jax.runs.unseen import halves
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.system.figures import format_accuracy, format_area
 from facefeat_jax.system.progress import say
-from facefeat_jax.system.tables import csv_table
-
-SHOWN = 24
-"""Pictures of a contact sheet, and pairs that are shown."""
 
 LISTED = 1000
 """Pictures with the highest loss that are listed, of each head and split."""
 
-_SIDE = 160  # pixels of the longer side of pictures that are shown
 _SPLITS = ("train", "val")
 
 
@@ -121,6 +113,7 @@ class Audit:
       doubles: pictures that are there twice.
       persons_across: persons that are in both splits, and their validation pictures; None where none are numbered.
       suspects: pictures with the highest loss, per head and split; none without a model.
+      examples: the pictures, per split.
       notes: lines: how the data differ from those that the run was trained on.
     """
 
@@ -131,6 +124,7 @@ class Audit:
     doubles: list[Double]
     persons_across: tuple[int, int] | None
     suspects: dict[str, dict[str, list[Suspect]]]
+    examples: Mapping[str, Examples]
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -160,17 +154,12 @@ class Audit:
         return counts
 
 
-def audit(target: str, *, data_dir: Path | None = None, out: Path | None = None) -> tuple[Audit, Path]:
+def audit(target: str, *, data_dir: Path | None = None) -> Audit:
     """Looks at a prepared data set, or at a run and the data that it was trained on.
 
     Args:
       target: name of a data set, or a run folder.
       data_dir: where prepared data sets lie; the default is the run's, else the usual place.
-      out: folder for what is found; the default is `audit/` in the run folder, or `runs/audit-NAME`.
-
-    Returns:
-      What was found, and the folder: `audit.html` with contact sheets, `audit.json`, `duplicates.csv`, and with a run
-      `highest_loss.csv`.
 
     Raises:
       UserError: there is no such data set or run, or data are not prepared.
@@ -190,15 +179,13 @@ def audit(target: str, *, data_dir: Path | None = None, out: Path | None = None)
             split: answers_on(run, run.config, one, title=f"evaluating {split}") for split, one in examples.items()
         }
         name, sources, classes = folder.resolve().name, run.config.sources, run.spec.classes
-        out = out or folder / AUDIT
     else:
         where = data_dir or default_data_dir()
         splits = {split: open_split(target, split, where) for split in _SPLITS}  # type: ignore[arg-type]
         name, sources, classes, answers, notes = target, (target,), splits["train"].classes, {}, []
         examples = {split: Examples([one], classes) for split, one in splits.items()}
-        out = out or Path("runs") / f"audit-{target}"
     prints = take_prints([examples[split] for split in _SPLITS])
-    made = Audit(
+    return Audit(
         name=name,
         data=tuple(sources),
         notes=tuple(notes),
@@ -210,8 +197,8 @@ def audit(target: str, *, data_dir: Path | None = None, out: Path | None = None)
             task: {split: _suspects(answers[split], task, split) for split in _SPLITS if answers[split].count(task)}
             for task in (classes if answers else ())
         },
+        examples=examples,
     )
-    return made, _write(out, made, examples)
 
 
 def _balance(examples: Mapping[str, Examples], classes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
@@ -313,93 +300,3 @@ def _suspects(answers: Answers, task: str, split: str) -> list[Suspect]:
         for at in order.tolist()
         if answer[at] != labels[at]
     ]
-
-
-def _write(out: Path, made: Audit, examples: Mapping[str, Examples]) -> Path:
-    write_json(out / "audit.json", made.to_json())
-    header = ["kind", "bits", "levels", "same_person", "first", "second", "splits", "conflicts"]
-    told = {None: "", True: "yes", False: "no"}
-    rows: list[list[Any]] = []
-    for one in made.doubles:
-        what = [one.kind, one.bits, one.levels, told[one.same_person]]
-        rows.append([*what, one.first, one.second, " ".join(one.splits), " ".join(one.conflicts)])
-    write_file(out / "duplicates.csv", csv_table(header, rows).encode())
-    listed = [one for of_head in made.suspects.values() for found in of_head.values() for one in found]
-    if made.suspects:
-        names = ["head", "split", "file", "label", "answer", "probability", "loss"]
-        rows = [[getattr(one, name) for name in names] for one in listed]
-        write_file(out / "highest_loss.csv", csv_table(names, rows).encode())
-    write_file(out / "audit.html", render("audit.html.j2", _context(made, examples)).encode())
-    return out
-
-
-def _context(made: Audit, examples: Mapping[str, Examples]) -> dict[str, Any]:
-    names = {split: {one.name(index): index for index in range(len(one))} for split, one in examples.items()}
-
-    def picture(split: str, index: int) -> str:
-        image = decode(examples[split].read(index), "upright")
-        image.thumbnail((_SIDE, _SIDE))
-        return inlined(np.asarray(image))
-
-    doubles = [
-        {
-            "images": [
-                picture(split, names[split][name])
-                for split, name in zip(one.splits, (one.first, one.second), strict=True)
-            ],
-            "files": [one.first, one.second],
-            "what": {"file": "the same file", "pixels": "the same pixels", "near": "nearly the same"}[one.kind],
-            "across": one.across,
-            "conflicts": ", ".join(one.conflicts),
-        }
-        for one in made.doubles[:SHOWN]
-    ]
-    sheets = [
-        {
-            "head": head,
-            "split": split,
-            "pictures": [
-                {**asdict(one), "image": picture(split, one.index), "label": one.label.replace("_", " ")}
-                | {"answer": one.answer.replace("_", " "), "probability": format_area(one.probability, 2)}
-                for one in found[:SHOWN]
-            ],
-            "count": len(found),
-        }
-        for head, of_head in made.suspects.items()
-        for split, found in of_head.items()
-    ]
-    return {
-        "title": made.name,
-        "kind": "Data audit",
-        "data": ", ".join(made.data),
-        "notes": made.notes,
-        "balance": _balance_lines(made.balance),
-        "links": [
-            {"first": one.first, "second": one.second, "strength": f"{one.strength:.2f}", "counts": one.counts}
-            for one in made.links[:8]
-        ],
-        "counts": made.counts(),
-        "doubles": doubles,
-        "persons_across": made.persons_across,
-        "sheets": sheets,
-    }
-
-
-def _balance_lines(balance: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns a line for each class and group: its kind (in the first of each), its name, its count in each split."""
-    kinds: dict[str, dict[str, None]] = {}
-    for of_split in balance.values():
-        for kind, counts in (*of_split["classes"].items(), *of_split["groups"].items()):
-            kinds.setdefault(kind, {}).update(dict.fromkeys(counts))
-    lines = []
-    for kind, values in kinds.items():
-        for number, value in enumerate(values):
-            counts = []
-            for of_split in balance.values():
-                found = {**of_split["groups"].get(kind, {}), **of_split["classes"].get(kind, {})}
-                total = sum(found.values())
-                share = found.get(value, 0) / max(total, 1)
-                counts.append(f"{found.get(value, 0):,} ({format_accuracy(share, 0)})")
-            name = value.replace("_", " ") or "not known"
-            lines.append({"kind": "" if number else kind, "span": len(values), "value": name, "counts": counts})
-    return lines

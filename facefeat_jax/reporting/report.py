@@ -154,30 +154,11 @@ def _spread(rows: Sequence[np.ndarray], count: int) -> list[int]:
     return sorted(chosen)
 
 
-def count_data(splits: Mapping[str, Examples], classes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """Returns how many pictures each split has, of each class: what `results.json` may hold as `data`.
-
-    Args:
-      splits: by name, such as `train` and `val`.
-      classes: class names of each task.
-    """
-    return {
-        split: {
-            "pictures": len(examples),
-            "classes": {
-                task: {name: int(np.sum(examples.labels[task] == number)) for number, name in enumerate(names)}
-                for task, names in classes.items()
-            },
-        }
-        for split, examples in splits.items()
-    }
-
-
 def command_line(config: TrainConfig) -> str:
     """Returns the command that trains with this config: its recipe, and what is set to something else than there."""
     if config.recipe not in list_recipes():
         values = ", ".join(f"{name}={value!r}" for name, value in _changed(config, TrainConfig()).items())
-        return f"facefeat_jax.training.loop.train(TrainConfig({values}))"
+        return f"facefeat_jax.commands.train(TrainConfig({values}))"
     recipe = dataclasses.replace(load_recipe(config.recipe), smoke=config.smoke)
     words = ["facefeat", "train", config.recipe]
     if config.smoke != load_recipe(config.recipe).smoke:

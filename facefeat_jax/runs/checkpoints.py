@@ -1,9 +1,9 @@
 """Checkpoints of a run, by Orbax.
 
-Each holds two arrays' trees (`model`: parameters and statistics as they are evaluated; `optimizer`: Adam's states, the
-step and, where `model` is an average, the weights that are trained) and one JSON item (`runs.about`: the model's
-description with its class names, the validation results so far, and digests of both trees). The position in the index
-stream is the step number (`data.index_stream`), and so is all that is drawn at random.
+Each holds two arrays' trees (`model`: parameters and statistics as they are evaluated; `optimizer`: what else the
+training continues from) and one JSON item (`runs.about`: the model's description with its class names, the validation
+results so far, and digests of both trees). The position in the index stream is the step number (`data.index_stream`),
+and so is all that is drawn at random.
 
 Orbax writes beside the final name, in the background, and renames: what has the name is complete, and the one before
 is deleted only then. What a disk spoils afterwards is found by the digests.
@@ -35,10 +35,12 @@ from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.system.distributed import is_first
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.progress import say
-from facefeat_jax.training.steps import TrainState, final_weights
 
 FOLDER = "checkpoints"
 Which = Literal["newest", "best"]
+
+Trees = Mapping[str, Any]
+"""The arrays of a checkpoint, by item."""
 
 _Read = TypeVar("_Read")
 
@@ -142,31 +144,30 @@ class Checkpoints:
         multihost.sync_global_processes("facefeat: a damaged checkpoint is put aside")
         self._manager.reload()
 
-    def save(self, state: TrainState, about: dict[str, Any], *, best: int | None = None) -> None:
-        """Starts writing a checkpoint under the state's step; the arrays may be donated as soon as this returns.
+    def save(self, step: int, trees: Trees, about: dict[str, Any], *, best: int | None = None) -> None:
+        """Starts writing a checkpoint; the arrays may be donated as soon as this returns.
 
         Where there is one of that step, written before its validation was complete, its history is brought up to date.
 
         Args:
-          state: the state.
+          step: its number.
+          trees: what it is to hold: `model` (`params` and `batch_stats`) and `optimizer`, trees of arrays.
           about: the JSON item, but for the digests.
           best: the step of the best checkpoint so far, which is kept whatever comes after.
 
         Raises:
-          UserError: it can't be written, or the one before could not; or the state is not finite, and would be no
+          UserError: it can't be written, or the one before could not; or they are not finite, and would be no
             place to go on from.
         """
-        step = int(state.step)
         self._kept.best = best
         if step in self._manager.all_steps():
             self._complete(step, about)
             return
-        parts = _parts(state)
         if jax.device_count() > 1:
             # Orbax would take a part of each array from every device. Copies that ought to be the same may differ in
             # their last bits, where devices added up in another order: what is written is what the digests are of.
-            parts = jax.tree.map(np.array, parts)
-        finite, digests = _examined(parts)
+            trees = jax.tree.map(np.array, dict(trees))
+        finite, digests = _examined(trees)
         if not finite:
             raise UserError(
                 f"the weights are not finite after step {step}, though the losses were; the newest checkpoint in "
@@ -178,8 +179,8 @@ class Checkpoints:
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    model=ocp.args.StandardSave(parts["model"]),
-                    optimizer=ocp.args.StandardSave(parts["optimizer"]),
+                    model=ocp.args.StandardSave(trees["model"]),
+                    optimizer=ocp.args.StandardSave(trees["optimizer"]),
                     about=ocp.args.JsonSave(item),
                 ),
             )
@@ -231,30 +232,22 @@ class Checkpoints:
                 raise DamagedError(str(error)) from error
             raise
 
-    def restore(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        """Returns the state of a checkpoint and its JSON item.
+    def restore(self, step: int, like: Trees) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Returns the trees of a checkpoint and its JSON item.
 
         Args:
           step: which checkpoint.
-          like: a state of the same structure, shapes and dtypes; its placement is taken.
+          like: trees of the same structure, shapes and dtypes; their placement is taken.
 
         Raises:
           DamagedError: the checkpoint can't be read, is not what was written, or is of another structure.
         """
         about = self.about(step)
-        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        restored = self._restore(
-            step,
-            model=ocp.args.StandardRestore({"params": target.params, "batch_stats": target.batch_stats}),
-            optimizer=ocp.args.StandardRestore(_rest(target)),
-        )
-        self._compare(step, {name: restored[name] for name in ("model", "optimizer")}, about)
-        rest = restored["optimizer"]
-        weights = rest["trained"] if "trained" in rest else restored["model"]
-        state = TrainState(
-            weights["params"], weights["batch_stats"], rest["optimizer"], rest["step"], rest.get("average")
-        )
-        return state, about
+        targets = jax.tree.map(ocp.utils.to_shape_dtype_struct, dict(like))
+        restored = self._restore(step, **{name: ocp.args.StandardRestore(tree) for name, tree in targets.items()})
+        trees = {name: restored[name] for name in targets}
+        self._compare(step, trees, about)
+        return trees, about
 
     def restore_model(self, step: int, params: Any, batch_stats: Any) -> tuple[Any, Any]:
         """Returns parameters and statistics of a checkpoint; the arguments give structure, shapes and dtypes.
@@ -329,20 +322,6 @@ def best_step(history: Iterable[Mapping[str, Any]], num_tasks: int) -> int | Non
     return max(entry["step"] for entry in max(complete, key=rank))
 
 
-def _model(state: TrainState) -> dict[str, Any]:
-    params, batch_stats = final_weights(state)
-    return {"params": params, "batch_stats": batch_stats}
-
-
-def _rest(state: TrainState) -> dict[str, Any]:
-    rest = {"optimizer": state.optimizer, "step": state.step}
-    if state.average is None:
-        return rest
-    # `model` holds the average then, since that is what a run is evaluated with; training goes on from its own weights.
-    trained = {"params": state.params, "batch_stats": state.batch_stats}
-    return {**rest, "trained": trained, "average": state.average}
-
-
 def save_model(run: Path, spec: ModelSpec, params: Any, batch_stats: Any) -> None:
     """Writes a checkpoint of a model that was not trained here, at step 0 and without an optimizer.
 
@@ -360,11 +339,6 @@ def save_model(run: Path, spec: ModelSpec, params: Any, batch_stats: Any) -> Non
                 about=ocp.args.JsonSave(about_item.sealed({"spec": spec.to_json(), "history": []}, digests)),
             ),
         )
-
-
-def _parts(state: TrainState) -> dict[str, Any]:
-    """Returns the trees of a checkpoint, by item."""
-    return {"model": _model(state), "optimizer": _rest(state)}
 
 
 def _examined(parts: Mapping[str, Any]) -> tuple[bool, dict[str, str]]:

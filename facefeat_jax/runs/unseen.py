@@ -87,7 +87,10 @@ def halves(run: Run, data_dir: Path) -> Halves:
     Raises:
       UserError: a data set is not prepared or does not fit, or the run's record is damaged.
     """
-    train, val = open_halves(run.config, run.spec.classes, data_dir, need_all=False)
+    config = run.config
+    train, val = open_halves(
+        config.sources, data_dir, run.spec.classes, limit=config.limit, need_all=False, disjoint=config.disjoint
+    )
     record = DataRecord.read(run.folder)
     if record is None:
         return Halves(train, val, [_unchecked(run)])
@@ -99,7 +102,7 @@ def halves(run: Run, data_dir: Path) -> Halves:
     known = np.isin(digests, trained)
     there = int(np.isin(trained, digests).sum())
     note = f"{there:,} of the {len(trained):,} pictures that were trained on are still there, in train or val"
-    return Halves(both.only(known), both.only(~known, limit=run.config.limit), [*_changes(run, before, now), note])
+    return Halves(both.only(known), both.only(~known, limit=config.limit), [*_changes(run, before, now), note])
 
 
 def _changes(run: Run, before: Sequence[Part], now: Sequence[Part]) -> list[str]:

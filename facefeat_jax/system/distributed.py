@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from functools import partial
 
 from facefeat_jax.system import progress
-from facefeat_jax.system.errors import Interrupted, UserError, end_at_once, run_main
+from facefeat_jax.system.errors import Interrupted, UserError
+from facefeat_jax.system.main import end_at_once, run_main
 
 # What `facefeat launch` sets, or whoever starts the processes. JAX reads the first by itself.
 COORDINATOR, NUM_PROCESSES, PROCESS = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"

@@ -8,20 +8,22 @@ import platform
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from facefeat_jax.data import row_store
-from facefeat_jax.data.dataset import default_data_dir
 from facefeat_jax.system import environment
 from facefeat_jax.system.figures import format_size
 from facefeat_jax.system.runtime import cache_dir, compilation_cache_dir
 
 
-def examine() -> dict[str, dict[str, Any]]:
+def examine(places: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
     """Looks at the machine; tries a small product on the default device.
+
+    Args:
+      places: by name, folders whose size and free space are of interest, beside those of this package's own.
 
     Returns:
       By section, by name: what was found, as JSON values.
@@ -36,7 +38,7 @@ def examine() -> dict[str, dict[str, Any]]:
         "packages": {name: installed.get(name, "not installed") for name in environment.PACKAGES},
         "devices": _devices(),
         "memory": _memory(),
-        "disk": _disk(),
+        "disk": _disk(places),
         "settings": environment.variables("TFDS_", "LD_LIBRARY_PATH"),
     }
 
@@ -73,13 +75,12 @@ def _memory() -> dict[str, str]:
     return {"host": f"{format_size(memory.available)} free of {format_size(memory.total)}"}
 
 
-def _disk() -> dict[str, str]:
+def _disk(more: Mapping[str, Path]) -> dict[str, str]:
     places = {
         "working folder": Path.cwd(),
-        "data sets": default_data_dir(),
         "cache": cache_dir(),
         "compiled programs": compilation_cache_dir(),
-        "decoded pictures": row_store.store_folder(),
+        **more,
     }
     about = {}
     for name, place in places.items():

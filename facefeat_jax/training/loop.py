@@ -20,21 +20,18 @@ from flax import nnx
 
 from facefeat_jax.config import TrainConfig, apply_smoke
 from facefeat_jax.data.dataset import default_data_dir, open_split
-from facefeat_jax.data.examples import Examples, open_halves
+from facefeat_jax.data.examples import Examples, count_data, open_halves
 from facefeat_jax.data.feeds import Batches, Feed
 from facefeat_jax.data.index_stream import Call, IndexStream, Pass
 from facefeat_jax.data.pixels import PixelFormat
 from facefeat_jax.data.placement import Placement
 from facefeat_jax.evaluation.evaluate import Evaluator
-from facefeat_jax.evaluation.explain import Explainer, Frozen
+from facefeat_jax.evaluation.explain import Frozen
 from facefeat_jax.evaluation.metrics import HeadResult
 from facefeat_jax.factory import create_model
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.models.registry import get_architecture
 from facefeat_jax.models.trunk import POOLED
-from facefeat_jax.reporting.curves import write_curves
-from facefeat_jax.reporting.publish import publish_training
-from facefeat_jax.reporting.report import count_data
 from facefeat_jax.runs import checkpoints, run_config, run_folder
 from facefeat_jax.runs.data_record import DataRecord, require_same
 from facefeat_jax.runs.logs import Logs, NoLogs
@@ -47,7 +44,7 @@ from facefeat_jax.system.programs import Programs
 from facefeat_jax.system.progress import Bar, say
 from facefeat_jax.system.runtime import set_numerics
 from facefeat_jax.tasks import get_task
-from facefeat_jax.training import automatic, groups, out_of_memory, steps
+from facefeat_jax.training import automatic, groups, out_of_memory, saved_state, steps
 from facefeat_jax.training.augment import Augmentation
 from facefeat_jax.training.inputs import Inputs
 from facefeat_jax.training.interrupt import SignalWatch, Told
@@ -61,15 +58,37 @@ _MOST_SKIPPED = 20
 _NAMED = 8
 
 
-def train(config: TrainConfig) -> dict[str, Any]:
-    """Trains a model and writes the run folder.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trained:
+    """A run that has come to its end.
+
+    Attributes:
+      results: what `results.json` holds: `heads` (figures of the final weights), `history` (every validation), `steps`,
+        `seconds`, `timings` (where they went, `Timings`), `data` (counts), `environment`.
+      logits: of the final weights, of every head on every validation picture, `{task: [n, outputs]}`.
+      config: what was done.
+      spec: what the model is.
+      model: the final weights, in evaluation mode.
+      frozen: the stages that were computed once, compiled; None where there are none.
+      training: the pictures that were trained on.
+      validation: those of the logits.
+    """
+
+    results: dict[str, Any]
+    logits: dict[str, np.ndarray]
+    config: TrainConfig
+    spec: ModelSpec
+    model: MultiTaskModel
+    frozen: Frozen | None
+    training: Examples
+    validation: Examples
+
+
+def train(config: TrainConfig) -> Trained:
+    """Trains a model and writes the run folder but for its pages, which `facefeat_jax.commands.train` adds.
 
     Args:
       config: what to do; `smoke` is applied here.
-
-    Returns:
-      What `results.json` holds: `heads` (figures of the final weights), `history` (every validation), `steps`,
-      `seconds`, `timings` (where they went, `training.loop.Timings`), `data` (counts), `environment`.
 
     Raises:
       UserError: something in the config, the data or the weights can't be used; nothing is trained.
@@ -161,7 +180,7 @@ def open_data(config: TrainConfig, *, padded_size: int | None = None) -> RunData
     """
     data_dir = config.data_dir or default_data_dir()
     classes = _class_names(config, data_dir)
-    training, validation = open_halves(config, classes, data_dir)
+    training, validation = open_halves(config.sources, data_dir, classes, limit=config.limit, disjoint=config.disjoint)
     stream = IndexStream(
         training,
         tasks=config.tasks,
@@ -314,11 +333,13 @@ class _Run:
         self.start_seconds = time.perf_counter() - began
 
     def _resume(self) -> int:
-        restored = self.checkpoints.newest(lambda step: self.checkpoints.restore(step, self.state))
+        like = saved_state.trees_like(self.state)
+        restored = self.checkpoints.newest(lambda step: self.checkpoints.restore(step, like))
         if restored is None:
             say(f"{self.config.run} has no checkpoint yet: starting from the beginning")
             return 0
-        self.state, about = restored
+        trees, about = restored
+        self.state = saved_state.from_trees(trees)
         step = int(self.state.step)
         if step in self.checkpoints.unchecked:
             run_folder.say_unchecked(self.config.run)
@@ -348,7 +369,7 @@ class _Run:
         }
         best = checkpoints.best_step(self.history, len(self.config.tasks)) if self.config.keep_best else None
         self.logs.sync()  # before: a run that goes on from the checkpoint has no other source of the lines up to it
-        self.checkpoints.save(self.state, about, best=best)
+        self.checkpoints.save(int(self.state.step), saved_state.to_trees(self.state), about, best=best)
 
     def _calls(self, one: Pass) -> list[Call]:
         """Returns the calls of a pass that are still to be made."""
@@ -388,7 +409,7 @@ class _Run:
             device=device.device_kind,
         )
 
-    def train(self) -> dict[str, Any]:
+    def train(self) -> Trained:
         self.inputs.warm_up()
         self._compile_ahead()
         started = time.perf_counter()
@@ -530,7 +551,7 @@ class _Run:
         weights = steps.final_weights(self.state)
         return self.evaluator.logits(self.validation_feed, *weights, pictures, title=title, **options)
 
-    def _finish(self) -> dict[str, Any]:
+    def _finish(self) -> Trained:
         # From here on a signal ends the process; what was trained is on disk by then.
         self.checkpoints.wait()
         last = {entry["task"]: entry for entry in self.history}
@@ -552,33 +573,18 @@ class _Run:
         }
         if self.writes:
             run_folder.write_json(self.config.run / run_folder.RESULTS, checked_json.with_digest(results))
-        self._publish()
-        if self.writes:
-            write_curves(self.config.run)
-        return results
-
-    def _publish(self) -> None:
-        """Evaluates the final weights in full: calibration, report and model card."""
-        # By all processes: it is a computation on all devices. What follows is done once, with copies of its own.
+        # By all processes: it is a computation on all devices.
         logits = self._all_logits
         if logits is None:  # gone on with after the last validation, or there are pictures without any label
             logits = self._logits(np.arange(len(self.validation)), "report:")
+        # With copies of its own: what is made of them is done by one process.
         final = self.placement.own_copies(steps.final_weights(self.state))
-        if not self.writes:
-            return
+        model = nnx.merge(self.eval_graph, *final, copy=True)
         frozen = None
         if self.prefix is not None:
             frozen = Frozen(self.prefix.until, partial(self.prefix.of, program=self.programs.get("prefix")))
-        publish_training(
-            self.config.run,
-            logits=logits,
-            step=len(self.stream),
-            training=self.training,
-            validation=self.validation,
-            explainer=Explainer(nnx.merge(self.eval_graph, *final, copy=True), self.spec, frozen),
-            spec=self.spec,
-            sources=self.config.sources,
-            batch_size=self.config.batch_size,
+        return Trained(
+            results, logits, self.config, self.spec, model, frozen, training=self.training, validation=self.validation
         )
 
     def _timings(self) -> Timings:

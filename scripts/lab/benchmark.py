@@ -19,7 +19,8 @@ import tyro
 
 from benchmarking.command import RunArguments
 from benchmarking.processes import Side
-from facefeat_jax.system.errors import UserError, run_and_exit
+from facefeat_jax.system.errors import UserError
+from facefeat_jax.system.main import run_and_exit
 
 
 def pytorch_sides() -> list[Side]:

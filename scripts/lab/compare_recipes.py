@@ -16,7 +16,8 @@ from typing import Literal
 
 import tyro
 
-from facefeat_jax.system.errors import UserError, run_and_exit
+from facefeat_jax.system.errors import UserError
+from facefeat_jax.system.main import run_and_exit
 
 HERE = "python scripts/lab/compare_recipes.py"
 

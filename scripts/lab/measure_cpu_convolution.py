@@ -30,7 +30,7 @@ from facefeat_jax.models.cpu import pooling as cpu_pooling
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.system.allocator import keep_freed_memory
-from facefeat_jax.system.errors import run_and_exit
+from facefeat_jax.system.main import run_and_exit
 from facefeat_jax.tasks import TASKS
 from facefeat_jax.training import groups, steps
 

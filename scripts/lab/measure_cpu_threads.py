@@ -18,7 +18,7 @@ import tyro
 from jax import lax
 
 from facefeat_jax.system.allocator import keep_freed_memory
-from facefeat_jax.system.errors import run_and_exit
+from facefeat_jax.system.main import run_and_exit
 from facefeat_jax.system.markdown import table
 from measure_cpu_convolution import LAYERS, Call, jax_calls
 

@@ -26,7 +26,7 @@ from facefeat_jax.prediction.faces import HaarFinder, open_finder
 from facefeat_jax.prediction.predictor import Predictor
 from facefeat_jax.runs.run_folder import read_config, write_file, write_json
 from facefeat_jax.system.environment import describe
-from facefeat_jax.system.errors import run_and_exit
+from facefeat_jax.system.main import run_and_exit
 from facefeat_jax.system.markdown import table
 from facefeat_jax.system.progress import Bar
 

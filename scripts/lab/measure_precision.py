@@ -19,7 +19,7 @@ from facefeat_jax.evaluation.evaluate import answers_of_run
 from facefeat_jax.evaluation.metrics import head_result, predicted, probabilities
 from facefeat_jax.models.values import split_values
 from facefeat_jax.runs.run_folder import Run, open_run
-from facefeat_jax.system.errors import run_and_exit
+from facefeat_jax.system.main import run_and_exit
 from facefeat_jax.system.markdown import table
 from facefeat_jax.system.runtime import start_up
 

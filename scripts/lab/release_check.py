@@ -29,7 +29,7 @@ import tyro
 
 from facefeat_jax import avatars
 from facefeat_jax.system import environment, markdown
-from facefeat_jax.system.errors import run_and_exit
+from facefeat_jax.system.main import run_and_exit
 from facefeat_jax.system.whole_file import write_whole
 from faults import processes
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import tyro
 
-from facefeat_jax.system.errors import UserError, run_and_exit, unknown
+from facefeat_jax.system.errors import UserError, unknown
+from facefeat_jax.system.main import run_and_exit
 from faults import report
 from faults.campaigns import CAMPAIGNS, run_campaign
 

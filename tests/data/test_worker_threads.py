@@ -17,7 +17,7 @@ import sys, time
 from pathlib import Path
 from PIL import ImageFile
 from facefeat_jax import cli
-from facefeat_jax.system.errors import run_and_exit
+from facefeat_jax.system.main import run_and_exit
 
 from facefeat_jax.models.registry import ARCHITECTURES, Architecture
 from facefeat_jax.models.resnet import ResNet

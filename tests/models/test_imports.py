@@ -42,6 +42,19 @@ def test_create_model_with_random_weights_loads_no_converter() -> None:
     assert not loaded & {"weights_conversion", "torch", "tensorflow_datasets", "grain", "PIL"}
 
 
+def test_predicting_loads_neither_training_nor_optimizer() -> None:
+    """Flax loads optax itself; nothing of ours asks for it again."""
+    program = "import flax.nnx, sys; sys.modules['optax'] = None; from facefeat_jax import Predictor"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{program}; print(*sys.modules)"], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.split())
+    assert "facefeat_jax.runs.checkpoints" in loaded
+    assert not {name for name in loaded if name.startswith(("facefeat_jax.training", "facefeat_jax.reporting"))}
+    assert not loaded & {"tensorflow_datasets", "grain", "matplotlib", "jinja2"}
+
+
 def test_a_name_that_is_not_there() -> None:
     import facefeat_jax
 

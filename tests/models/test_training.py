@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from facefeat_jax.commands import train
 from facefeat_jax.config import load_recipe
 from facefeat_jax.models import abstract
 from facefeat_jax.models.dropout import Dropout
@@ -19,7 +20,6 @@ from facefeat_jax.runs.run_folder import open_run
 from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.tasks import TASKS
 from facefeat_jax.training import groups, steps
-from facefeat_jax.training.loop import train
 from weights_conversion.convert import torch_shapes
 
 RECIPE = load_recipe("baseline")

@@ -22,6 +22,7 @@ import tyro
 from PIL import Image
 
 from facefeat_jax.config import TrainConfig, apply_smoke, load_recipe
+from facefeat_jax.data.examples import count_data
 from facefeat_jax.data.images import decode_resized
 from facefeat_jax.data.pixels import PixelFormat
 from facefeat_jax.evaluation.assessment import assess, write_assessment
@@ -31,7 +32,7 @@ from facefeat_jax.evaluation.scores import METRICS
 from facefeat_jax.evaluation.slices import Slicing
 from facefeat_jax.reporting import curves
 from facefeat_jax.reporting.model_card import write_model_card
-from facefeat_jax.reporting.report import Sample, _spread, command_line, count_data, training_samples, write_report
+from facefeat_jax.reporting.report import Sample, _spread, command_line, training_samples, write_report
 from facefeat_jax.reporting.report_sections import choose_shown
 from facefeat_jax.reporting.table import gap_figures, gaps_told, heads_table, results_table, scores_table
 from facefeat_jax.runs.run_folder import write_json

@@ -16,7 +16,6 @@ from facefeat_jax.runs import about as about_item
 from facefeat_jax.runs import checkpoints
 from facefeat_jax.runs.checkpoints import Checkpoints, DamagedError, best_step
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.training.steps import TrainState
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,31 +23,27 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
-def state(step: int, fill: float = 1.0) -> TrainState:
+def trees(step: int, fill: float = 1.0) -> dict:
     noise = fill * jnp.asarray(np.random.RandomState(0).standard_normal((64, 64)), jnp.float32)
-    return TrainState(
-        params={
-            "trunk": {"conv1": noise},
-            "heads": {"shirt": jnp.full((8,), 0.5, jnp.bfloat16)},
-        },
-        batch_stats={"trunk": {"mean": jnp.arange(64.0)}},
-        optimizer={"trunk": {"mu": -noise, "count": jnp.int32(3)}},
-        step=jnp.int32(step),
-    )
+    params = {"trunk": {"conv1": noise}, "heads": {"shirt": jnp.full((8,), 0.5, jnp.bfloat16)}}
+    return {
+        "model": {"params": params, "batch_stats": {"trunk": {"mean": jnp.arange(64.0)}}},
+        "optimizer": {"optimizer": {"trunk": {"mu": -noise, "count": jnp.int32(3)}}, "step": jnp.int32(step)},
+    }
 
 
 @pytest.fixture
 def store(tmp_path):
     with_three = Checkpoints(tmp_path, keep=2)
     for step in (2, 4, 6):
-        with_three.save(state(step, step), {"history": [], "seconds": 0.0}, best=2)
+        with_three.save(step, trees(step, step), {"history": [], "seconds": 0.0}, best=2)
     with_three.wait()
     yield with_three
     with_three.close()
 
 
 def restored(store):
-    return store.newest(lambda step: store.restore(step, state(0)))
+    return store.newest(lambda step: store.restore(step, trees(0)))
 
 
 def files(store, step, item):
@@ -59,7 +54,7 @@ def files(store, step, item):
 
 def test_the_newest_and_the_best_are_kept(store):
     assert store.steps() == [6, 4, 2]
-    store.save(state(8), {"history": []}, best=4)
+    store.save(8, trees(8), {"history": []}, best=4)
     store.wait()
     assert store.steps() == [8, 6, 4]
     assert store.newest_step() == 8
@@ -67,25 +62,27 @@ def test_the_newest_and_the_best_are_kept(store):
 
 def test_what_is_restored_is_what_was_saved(store):
     found, about = restored(store)
-    jax.tree.map(np.testing.assert_array_equal, found, state(6, 6))
+    jax.tree.map(np.testing.assert_array_equal, found, trees(6, 6))
     assert set(about["digests"]) == {"model", "optimizer"}
 
 
 def test_every_bit_of_the_arrays_counts():
     def digests(value):
-        return checkpoints._examined(checkpoints._parts(value))[1]
+        return checkpoints._examined(value)[1]
 
-    before = digests(state(6, 6))
+    before = digests(trees(6, 6))
     seen = {(before["model"], before["optimizer"])}
     for change in (
-        lambda s: s.params["trunk"].update(
-            conv1=s.params["trunk"]["conv1"].at[63, 1].set(jnp.nextafter(s.params["trunk"]["conv1"][63, 1], 9.0))
+        lambda s: s["model"]["params"]["trunk"].update(
+            conv1=s["model"]["params"]["trunk"]["conv1"]
+            .at[63, 1]
+            .set(jnp.nextafter(s["model"]["params"]["trunk"]["conv1"][63, 1], 9.0))
         ),
-        lambda s: s.params["heads"].update(shirt=s.params["heads"]["shirt"].at[3].set(-0.5)),
-        lambda s: s.batch_stats["trunk"].update(mean=s.batch_stats["trunk"]["mean"][::-1]),
-        lambda s: s.optimizer["trunk"].update(count=jnp.int32(4)),
+        lambda s: s["model"]["params"]["heads"].update(shirt=s["model"]["params"]["heads"]["shirt"].at[3].set(-0.5)),
+        lambda s: s["model"]["batch_stats"]["trunk"].update(mean=s["model"]["batch_stats"]["trunk"]["mean"][::-1]),
+        lambda s: s["optimizer"]["optimizer"]["trunk"].update(count=jnp.int32(4)),
     ):
-        changed = state(6, 6)
+        changed = trees(6, 6)
         change(changed)
         after = digests(changed)
         seen.add((after["model"], after["optimizer"]))
@@ -106,14 +103,14 @@ def test_a_damaged_checkpoint_is_passed_over_and_put_aside(store, capsys, damage
     else:
         largest.unlink()
     found, _ = restored(store)
-    assert int(found.step) == 4
+    assert int(found["optimizer"]["step"]) == 4
     said = " ".join(capsys.readouterr().err.split())
     assert f"{store.folder / '6'}" in said and "using the one before, of step 4" in said
     assert store.steps() == [4, 2]
     assert (store.folder / "6.damaged").is_dir()
-    store.save(state(6, 6), {"history": []})  # its step is free again
+    store.save(6, trees(6, 6), {"history": []})  # its step is free again
     store.wait()
-    assert int(restored(store)[0].step) == 6
+    assert int(restored(store)[0]["optimizer"]["step"]) == 6
 
 
 def test_other_numbers_in_a_readable_checkpoint_are_found(store):
@@ -123,11 +120,11 @@ def test_other_numbers_in_a_readable_checkpoint_are_found(store):
         if twin.exists():
             path.write_bytes(twin.read_bytes())
     with pytest.raises(DamagedError, match=r"6 is damaged: what it holds \(model\)|can't be restored"):
-        store.restore(6, state(0))
+        store.restore(6, trees(0))
     about = store.about(4)
     about_item.replace(store.folder / "4", about, {**about["digests"], "optimizer": "00000000"})
     with pytest.raises(DamagedError, match=r"4 is damaged: what it holds \(optimizer\)"):
-        store.restore(4, state(0))
+        store.restore(4, trees(0))
 
 
 def test_where_all_are_damaged_nothing_is_put_aside(store):
@@ -141,14 +138,14 @@ def test_where_all_are_damaged_nothing_is_put_aside(store):
 def test_a_reader_puts_nothing_aside(store, tmp_path):
     files(store, 6, "optimizer")[-1].unlink()
     reader = Checkpoints(tmp_path, read_only=True)
-    assert int(restored(reader)[0].step) == 4
+    assert int(restored(reader)[0]["optimizer"]["step"]) == 4
     assert reader.steps() == [6, 4, 2]
     reader.close()
 
 
 def test_weights_that_are_not_finite_are_not_saved(store):
     with pytest.raises(UserError, match="not finite after step 8"):
-        store.save(state(8, float("nan")), {"history": []})
+        store.save(8, trees(8, float("nan")), {"history": []})
     assert store.steps() == [6, 4, 2]
 
 
@@ -172,7 +169,6 @@ import numpy as np
 
 from facefeat_jax.data.placement import Placement
 from facefeat_jax.runs.checkpoints import Checkpoints
-from facefeat_jax.training.steps import TrainState
 
 placement = Placement()
 
@@ -182,13 +178,15 @@ def copies(seed):
     return jax.make_array_from_single_device_arrays(values.shape, placement.replicated, each)
 
 step = placement.replicate(np.int32(3))
-state = TrainState({"trunk": {"w": copies(0)}}, {"trunk": {"mean": copies(1)}}, {"trunk": {"mu": copies(2)}}, step)
+model = {"params": {"trunk": {"w": copies(0)}}, "batch_stats": {"trunk": {"mean": copies(1)}}}
+trees = {"model": model, "optimizer": {"optimizer": {"trunk": {"mu": copies(2)}}, "step": step}}
 store = Checkpoints(Path(sys.argv[1]))
-store.save(state, {"history": [], "seconds": 0.0})
+store.save(3, trees, {"history": [], "seconds": 0.0})
 store.wait()
-restored, _ = store.restore(3, state)
-for one in restored.params["trunk"]["w"].addressable_shards:
-    np.testing.assert_array_equal(one.data, state.params["trunk"]["w"].addressable_data(0))
+restored, _ = store.restore(3, trees)
+kept = restored["model"]["params"]["trunk"]["w"]
+for one in kept.addressable_shards:
+    np.testing.assert_array_equal(one.data, model["params"]["trunk"]["w"].addressable_data(0))
 store.close()
 """
 

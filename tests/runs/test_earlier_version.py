@@ -11,7 +11,7 @@ import pytest
 
 from facefeat_jax.avatars import draw
 from facefeat_jax.cli import main
-from facefeat_jax.training.loop import train
+from facefeat_jax.commands import train
 from weights_conversion import read
 
 UNCHECKED = "was written by an earlier version"

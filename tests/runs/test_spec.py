@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from facefeat_jax import Predictor
+from facefeat_jax.commands import train
 from facefeat_jax.prediction.crops import FRAMES, WHOLE
 from facefeat_jax.runs import checkpoints
 from facefeat_jax.runs.run_folder import open_run, read_config, write_config
@@ -19,7 +20,6 @@ from facefeat_jax.runs.spec import NUMERICS, ModelSpec
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.types import FrameName
 from facefeat_jax.tasks import TASKS
-from facefeat_jax.training.loop import train
 
 CLASSES = {"gender": ("female", "male"), "mine": ("a", "b", "c")}
 # One that differs from every default.

@@ -9,8 +9,9 @@ import pytest
 
 import facefeat_jax
 from facefeat_jax.system import figures, markdown, progress
-from facefeat_jax.system.errors import UserError, run_main
+from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.escape import one_line
+from facefeat_jax.system.main import run_main
 
 HOSTILE = [
     "\x1b[31mred\x1b]0;title\x07",
@@ -112,6 +113,6 @@ def test_each_format_is_written_in_one_place():
 
     assert holding(r"csv\.(writer|DictWriter)") == {"system/tables.py"}
     assert holding(r"csv\.(reader|DictReader)") == {"system/tables.py", "data/dataset.py", "prediction/stream.py"}
-    assert holding(r"\bprint\(") == {"cli.py", "system/errors.py", "system/progress.py"}
+    assert holding(r"\bprint\(") == {"cli.py", "system/main.py", "system/progress.py"}
     assert holding(r"jinja2\.Environment|\bMarkup\b") == {"reporting/report.py"}
     assert holding(r"Console\(") == {"system/progress.py"}

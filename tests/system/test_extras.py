@@ -128,7 +128,7 @@ def test_other_missing_modules_are_faults():
 
 
 def raise_through_main():
-    from facefeat_jax.system.errors import run_main
+    from facefeat_jax.system.main import run_main
 
     def body():
         raise ModuleNotFoundError("No module named 'nothing'", name="nothing")

@@ -13,7 +13,7 @@ import pytest
 # Ends in order after the first signal, which takes it a minute: it is closing a file, or waiting for a thread.
 _SLOW_TO_END = """
 import sys, time
-from facefeat_jax.system.errors import run_and_exit
+from facefeat_jax.system.main import run_and_exit
 
 def work():
     try:
@@ -58,7 +58,7 @@ def test_the_second_signal_ends_it_at_once():
 
 
 def test_a_command_leaves_the_handlers_as_they_were():
-    from facefeat_jax.system.errors import run_main
+    from facefeat_jax.system.main import run_main
 
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     assert run_main(lambda: os.kill(os.getpid(), signal.SIGTERM)) == 143

@@ -77,22 +77,21 @@ def run(config, devices: int | None) -> None:
         return original(self, index)
 
     Examples.read = noted
-    loop.publish_training = lambda *_, **__: None  # the report shows pictures of all kinds
     last = {}
     save = checkpoints.Checkpoints.save
 
-    def kept(self, state, about, **options):
-        last["state"] = jax.tree.map(np.asarray, state)
-        save(self, state, about, **options)
+    def kept(self, step, trees, about, **options):
+        last["state"] = jax.tree.map(np.asarray, trees)
+        save(self, step, trees, about, **options)
         for option, number in (("--kill-at", signal.SIGKILL), ("--terminate-at", signal.SIGTERM)):
             if option not in sys.argv or jax.process_index() != jax.process_count() - 1:
                 continue  # to the last process alone
-            if int(state.step) == int(sys.argv[sys.argv.index(option) + 1]):
+            if step == int(sys.argv[sys.argv.index(option) + 1]):
                 self.wait()
                 os.kill(os.getpid(), number)
 
     checkpoints.Checkpoints.save = kept
-    results = loop.train(config)
+    results = loop.train(config).results
     values = {jax.tree_util.keystr(path): value for path, value in jax.tree_util.tree_leaves_with_path(last["state"])}
     losses = [entry["loss"] for entry in results["history"]]
     name = f"{config.run}.{jax.process_index()}.npz"
@@ -100,6 +99,6 @@ def run(config, devices: int | None) -> None:
 
 
 if __name__ == "__main__":
-    from facefeat_jax.system.errors import run_main
+    from facefeat_jax.system.main import run_main
 
     sys.exit(run_main(main))

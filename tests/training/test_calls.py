@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import weights_conversion
+from facefeat_jax.commands import train
 from facefeat_jax.data.feeds import Batches
 from facefeat_jax.data.placement import Placement
 from facefeat_jax.models.resnet import ResNet
@@ -22,7 +23,6 @@ from facefeat_jax.system import progress
 from facefeat_jax.system.errors import Interrupted
 from facefeat_jax.training import groups, loop, steps
 from facefeat_jax.training.augment import Augmentation
-from facefeat_jax.training.loop import train
 
 BATCH, SIZE, STEPS = 4, 32, 3
 TASKS = ("gender", "shirt")

@@ -16,7 +16,7 @@ from facefeat_jax.models.resnet import ResNet
 from facefeat_jax.models.values import split_values
 from facefeat_jax.runs import checkpoints
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.training import averaging, groups, steps
+from facefeat_jax.training import averaging, groups, saved_state, steps
 from facefeat_jax.training.losses import per_example_loss
 
 
@@ -178,12 +178,12 @@ def test_a_checkpoint_holds_the_average_as_its_model_and_what_is_trained_beside_
         state, params=params, batch_stats=moved[1], average=average, step=jnp.asarray(2, jnp.int32)
     )
     store = checkpoints.Checkpoints(tmp_path)
-    store.save(state, {})
+    store.save(2, saved_state.to_trees(state), {})
     store.wait()
-    restored, _ = store.restore(2, state)
+    trees, _ = store.restore(2, saved_state.trees_like(state))
     final, statistics = store.restore_model(2, state.params, state.batch_stats)
     store.close()
-    jax.tree.map(np.testing.assert_array_equal, restored, state)
+    jax.tree.map(np.testing.assert_array_equal, saved_state.from_trees(trees), state)
     jax.tree.map(np.testing.assert_array_equal, (final, statistics), steps.final_weights(state))
     kernel = ("trunk", "layer4", 0, "conv1", "kernel")
     before, after, averaged = (

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 import weights_conversion
+from facefeat_jax import commands
+from facefeat_jax.commands import train
 from facefeat_jax.evaluation.metrics import head_result
 from facefeat_jax.runs import run_folder
 from facefeat_jax.runs.checkpoints import Checkpoints
@@ -18,8 +20,6 @@ from facefeat_jax.runs.logs import read_lines
 from facefeat_jax.runs.run_folder import open_run
 from facefeat_jax.system import progress
 from facefeat_jax.system.errors import Interrupted, UserError
-from facefeat_jax.training import loop
-from facefeat_jax.training.loop import train
 
 # Of what is random, averaged or balanced, all at once.
 EVERYTHING = {
@@ -252,7 +252,7 @@ def test_the_config_refuses_values_that_make_no_sense(tiny, tmp_path, fields, me
 def test_what_is_published_is_of_the_average_where_one_is_kept(tiny, tmp_path, monkeypatch):
     """Calibration, report and model card are of the weights that the results are of, and that the checkpoint holds."""
     published = {}
-    monkeypatch.setattr(loop, "publish_training", lambda *_, **options: published.update(options))
+    monkeypatch.setattr(commands, "publish_training", lambda *_, **options: published.update(options))
     heads = {"trainable": ("none",), "batch_norm": "frozen", "cache_prefix": True, "feed": "device"}
     results = train(tiny(tmp_path / "run", ema=0.9, **heads))
     labels = published["validation"].labels["shirt"]

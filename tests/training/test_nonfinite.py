@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from facefeat_jax.commands import train
 from facefeat_jax.data.feeds import Batches
 from facefeat_jax.data.placement import Placement
 from facefeat_jax.models.resnet import ResNet
@@ -19,7 +20,6 @@ from facefeat_jax.runs.run_folder import open_run
 from facefeat_jax.system import checked_json
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.training import groups, loop, prefix, steps
-from facefeat_jax.training.loop import train
 
 BAD = 17  # the number of a picture whose features are infinite
 

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from facefeat_jax.commands import train
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.programs import Programs
 from facefeat_jax.training import out_of_memory
-from facefeat_jax.training.loop import train
 
 MIB = 2**20
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import weights_conversion
+from facefeat_jax.commands import train
 from facefeat_jax.config import load_recipe
 from facefeat_jax.data.placement import Placement
 from facefeat_jax.forward import make_predict_step
@@ -19,7 +20,6 @@ from facefeat_jax.models.trunk import POOLED
 from facefeat_jax.runs.run_folder import open_run
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.training import groups, prefix, steps
-from facefeat_jax.training.loop import train
 from facefeat_jax.training.prefix import Prefix, last_frozen
 
 BATCH, SIZE, STEPS = 6, 32, 3

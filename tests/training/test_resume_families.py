@@ -8,10 +8,10 @@ import json
 import numpy as np
 import pytest
 
+from facefeat_jax.commands import train
 from facefeat_jax.factory import create_model
 from facefeat_jax.models import published
 from facefeat_jax.runs.run_folder import open_run
-from facefeat_jax.training.loop import train
 from weights_conversion import to_torch, write
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from facefeat_jax.training.loop import train
+from facefeat_jax.commands import train
 
 PREFIX = {"feed": "stream", "cache_prefix": True, "batch_norm": "frozen", "trainable": ("layer4",)}
 

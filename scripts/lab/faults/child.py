@@ -58,6 +58,6 @@ def main(argv: list[str]) -> int:
 if __name__ == "__main__":
     # Before jax is imported by anything: where the package lies, when it is not installed.
     sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
-    from facefeat_jax.system.errors import end_process
+    from facefeat_jax.system.main import end_process
 
     end_process(main(sys.argv[1:]))

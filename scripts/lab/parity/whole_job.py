@@ -133,8 +133,8 @@ def write_start(job: Job) -> None:
 
 def train_jax(job: Job) -> dict[str, Any]:
     """Trains the JAX side by the project's own loop, going on where an earlier attempt was interrupted."""
+    from facefeat_jax.commands import train
     from facefeat_jax.runs.logs import read_metrics
-    from facefeat_jax.training.loop import train
 
     config = job.config()
     results = train(dataclasses.replace(config, resume=(config.run / CONFIG).exists()))

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from facefeat_jax.commands import train
 from facefeat_jax.evaluation.calibration import calibration_error
 from facefeat_jax.evaluation.evaluate import answers_of_run
 from facefeat_jax.evaluation.metrics import head_result, probabilities
@@ -15,7 +16,7 @@ from facefeat_jax.runs import checkpoints
 from facefeat_jax.runs.run_folder import CONFIG, write_json
 from facefeat_jax.system.environment import describe
 from facefeat_jax.system.progress import say
-from facefeat_jax.training.loop import open_data, train
+from facefeat_jax.training.loop import open_data
 from recipe_comparison.plan import Row, Size
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "pillow")

@@ -14,7 +14,6 @@ import pytest
 from facefeat_jax.runs.checkpoints import Checkpoints
 from facefeat_jax.runs.logs import Logs, read_lines
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.training.steps import TrainState
 
 # What Orbax had under way when a file can't be read or written is left to the garbage collector, where pytest sees it.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -39,29 +38,30 @@ def disk(tmp_path):
         subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-def state(step):
+def trees(step):
     noise = np.random.RandomState(step).standard_normal((256, 256)).astype(np.float32)
-    return TrainState({"w": jnp.asarray(noise)}, {"mean": jnp.zeros(8)}, {"w": jnp.asarray(-noise)}, jnp.int32(step))
+    model = {"params": {"w": jnp.asarray(noise)}, "batch_stats": {"mean": jnp.zeros(8)}}
+    return {"model": model, "optimizer": {"optimizer": {"w": jnp.asarray(-noise)}, "step": jnp.int32(step)}}
 
 
 def test_a_checkpoint_that_has_no_room_leaves_the_one_before(disk, capfd):
     give, folder = disk
     give(900_000)  # one takes 500 KB
     store = Checkpoints(folder, keep=1)
-    store.save(state(1), {"history": []})
+    store.save(1, trees(1), {"history": []})
     store.wait()
     with pytest.raises(UserError, match=r"a checkpoint can't be written to \S* \(No space left on device\).*--resume"):
-        store.save(state(2), {"history": []})
+        store.save(2, trees(2), {"history": []})
         store.wait()
     store.close()
     again = Checkpoints(folder, keep=1)
-    found, _ = again.newest(lambda step: again.restore(step, state(0)))
-    jax.tree.map(np.testing.assert_array_equal, found, state(1))
+    found, _ = again.newest(lambda step: again.restore(step, trees(0)))
+    jax.tree.map(np.testing.assert_array_equal, found, trees(1))
     give(4_000_000)
-    again.save(state(2), {"history": []})
+    again.save(2, trees(2), {"history": []})
     again.wait()
     assert again.steps() == [2]
-    assert int(again.newest(lambda step: again.restore(step, state(0)))[0].step) == 2
+    assert int(again.newest(lambda step: again.restore(step, trees(0)))[0]["optimizer"]["step"]) == 2
     again.close()
 
 

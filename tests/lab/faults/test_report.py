@@ -7,7 +7,8 @@ import json
 
 import pytest
 
-from facefeat_jax.system.errors import UserError, run_main
+from facefeat_jax.system.errors import UserError
+from facefeat_jax.system.main import run_main
 from faults import campaigns, report
 from faults.tally import Tally
 from run_faults import main

@@ -1,0 +1,116 @@
+"""The page of an audit, with contact sheets, and its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from facefeat_jax.data.images import decode
+from facefeat_jax.evaluation.audit import Audit
+from facefeat_jax.reporting.report import inlined, render
+from facefeat_jax.runs.run_folder import write_file, write_json
+from facefeat_jax.system.figures import format_accuracy, format_area
+from facefeat_jax.system.tables import csv_table
+
+SHOWN = 24
+"""Pictures of a contact sheet, and pairs that are shown."""
+
+_SIDE = 160  # pixels of the longer side of pictures that are shown
+
+
+def write_audit(made: Audit, out: Path) -> None:
+    """Writes what an audit found into a folder: `audit.html` with contact sheets, `audit.json` and CSV tables.
+
+    Raises:
+      UserError: a file can't be written.
+    """
+    write_json(out / "audit.json", made.to_json())
+    header = ["kind", "bits", "levels", "same_person", "first", "second", "splits", "conflicts"]
+    told = {None: "", True: "yes", False: "no"}
+    rows: list[list[Any]] = []
+    for one in made.doubles:
+        what = [one.kind, one.bits, one.levels, told[one.same_person]]
+        rows.append([*what, one.first, one.second, " ".join(one.splits), " ".join(one.conflicts)])
+    write_file(out / "duplicates.csv", csv_table(header, rows).encode())
+    listed = [one for of_head in made.suspects.values() for found in of_head.values() for one in found]
+    if made.suspects:
+        names = ["head", "split", "file", "label", "answer", "probability", "loss"]
+        rows = [[getattr(one, name) for name in names] for one in listed]
+        write_file(out / "highest_loss.csv", csv_table(names, rows).encode())
+    write_file(out / "audit.html", render("audit.html.j2", _context(made)).encode())
+
+
+def _context(made: Audit) -> dict[str, Any]:
+    names = {split: {one.name(index): index for index in range(len(one))} for split, one in made.examples.items()}
+
+    def picture(split: str, index: int) -> str:
+        image = decode(made.examples[split].read(index), "upright")
+        image.thumbnail((_SIDE, _SIDE))
+        return inlined(np.asarray(image))
+
+    doubles = [
+        {
+            "images": [
+                picture(split, names[split][name])
+                for split, name in zip(one.splits, (one.first, one.second), strict=True)
+            ],
+            "files": [one.first, one.second],
+            "what": {"file": "the same file", "pixels": "the same pixels", "near": "nearly the same"}[one.kind],
+            "across": one.across,
+            "conflicts": ", ".join(one.conflicts),
+        }
+        for one in made.doubles[:SHOWN]
+    ]
+    sheets = [
+        {
+            "head": head,
+            "split": split,
+            "pictures": [
+                {**asdict(one), "image": picture(split, one.index), "label": one.label.replace("_", " ")}
+                | {"answer": one.answer.replace("_", " "), "probability": format_area(one.probability, 2)}
+                for one in found[:SHOWN]
+            ],
+            "count": len(found),
+        }
+        for head, of_head in made.suspects.items()
+        for split, found in of_head.items()
+    ]
+    return {
+        "title": made.name,
+        "kind": "Data audit",
+        "data": ", ".join(made.data),
+        "notes": made.notes,
+        "balance": _balance_lines(made.balance),
+        "links": [
+            {"first": one.first, "second": one.second, "strength": f"{one.strength:.2f}", "counts": one.counts}
+            for one in made.links[:8]
+        ],
+        "counts": made.counts(),
+        "doubles": doubles,
+        "persons_across": made.persons_across,
+        "sheets": sheets,
+    }
+
+
+def _balance_lines(balance: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns a line for each class and group: its kind (in the first of each), its name, its count in each split."""
+    kinds: dict[str, dict[str, None]] = {}
+    for of_split in balance.values():
+        for kind, counts in (*of_split["classes"].items(), *of_split["groups"].items()):
+            kinds.setdefault(kind, {}).update(dict.fromkeys(counts))
+    lines = []
+    for kind, values in kinds.items():
+        for number, value in enumerate(values):
+            counts = []
+            for of_split in balance.values():
+                found = {**of_split["groups"].get(kind, {}), **of_split["classes"].get(kind, {})}
+                total = sum(found.values())
+                share = found.get(value, 0) / max(total, 1)
+                counts.append(f"{found.get(value, 0):,} ({format_accuracy(share, 0)})")
+            name = value.replace("_", " ") or "not known"
+            lines.append({"kind": "" if number else kind, "span": len(values), "value": name, "counts": counts})
+    return lines
