@@ -152,8 +152,10 @@ def require_memory(image: Image.Image, data: bytes, *, per_row: int = 0) -> int:
     elif form == "JPEG2000":
         decoder = _jpeg2000_bytes(data)
     stored = _STORED.get(image.mode, 4) * pixels
-    # Turned, it is there twice; converted, as RGB beside the original (and as grey, from more than eight bits).
-    converted = 0 if image.mode == "RGB" else 5 * pixels if image.mode[0] in "IF" else 4 * pixels
+    # Turned, it is there twice; converted, as RGB beside the original, and from more than eight bits as grey too (which
+    # takes as much as RGB where a level of it is transparent).
+    grey = 0 if image.mode[0] not in "IF" else 4 if "transparency" in image.info else 1
+    converted = 0 if image.mode == "RGB" else (4 + grey) * pixels
     turned = stored if _is_turned(image, data) else 0
     needed = len(data) + stored + max(decoder, turned + converted + per_row * max(height, width if turned else 0))
     if needed > MAX_DECODER_BYTES:

@@ -35,6 +35,7 @@ from facefeat_jax.system.types import DecodePolicy, Interpolation
 _LARGE = 2**26  # bytes for one picture, before which what others have freed is given back: the budget counts it no more
 
 SINGLE_COLOUR = "a single colour: there is nothing to be seen in it"
+REDUCED = "the file's first page says that it is a smaller copy of another (a thumbnail), and it is what is read"
 TRANSPARENT = "wholly transparent: nothing of it is meant to be seen"
 # Leaves out what runs another program (EPS starts Ghostscript), what has no signature, so that junk would pass for it
 # (TGA, SPIDER, ...), and what Pillow only has stubs for.
@@ -291,6 +292,8 @@ def _opened(data: bytes, per_row: int = 0, beside: int = 0) -> Iterator[_Source]
         with _reasons(data):
             source = _Source(image, data, sample_range.has_deep_colour(image))
             image.load()
+            if source.has_deep_colour:
+                sample_range.halve_transparent_colour(image)
             del image
         yield source
 
@@ -322,10 +325,18 @@ def _to_rgb(source: _Source, policy: DecodePolicy, notes: list[str] | None) -> I
     if picture.mode != "RGB":
         picture = in_bands(picture, "RGB", lambda band: band.convert("RGB"))
     if notes is not None:
+        if _is_reduced(image):
+            said.append(REDUCED)
         if source.has_deep_colour and max(high for _, high in _extremes(picture)) < 32:
             said.append(sample_range.DARK)
         notes += said
     return picture
+
+
+def _is_reduced(image: Image.Image) -> bool:
+    """Returns whether a TIFF's page, the first, is marked as a reduced form of another (NewSubfileType)."""
+    kind = (getattr(image, "tag_v2", None) or {}).get(254, 0)
+    return isinstance(kind, int) and bool(kind & 1)
 
 
 def _turned(image: Image.Image) -> Image.Image:

@@ -31,6 +31,13 @@ def has_deep_colour(image: Image.Image) -> bool:
     return not is_deep(image) and any("16" in str(getattr(tile, "args", "")) for tile in getattr(image, "tile", ()))
 
 
+def halve_transparent_colour(image: Image.Image) -> None:
+    """Makes the colour that a loaded picture with deep colour calls transparent one of the upper halves, as it is."""
+    colour = image.info.get("transparency")
+    if isinstance(colour, tuple):
+        image.info["transparency"] = tuple(value >> 8 for value in colour)
+
+
 def require_full_range(image: Image.Image) -> None:
     """Refuses 16-bit colour that states a smaller range: what Pillow reads of it, the upper half, is not the picture.
 
@@ -76,7 +83,8 @@ def in_bands(image: Image.Image, mode: str, change: Callable[[Image.Image], Imag
 def to_8_bits(picture: Image.Image, source: Image.Image, data: bytes) -> tuple[Image.Image, list[str]]:
     """Returns a deep picture in mode L, scaled from the range that its file states, and what is to be said of it.
 
-    16 bits that state no other range lose their lower half, which is what Pillow itself does to 16-bit colour.
+    16 bits that state no other range lose their lower half, which is what Pillow itself does to 16-bit colour. Where
+    the file says that one level is transparent, it is mode LA.
 
     Args:
       picture: loaded; perhaps turned.
@@ -91,14 +99,19 @@ def to_8_bits(picture: Image.Image, source: Image.Image, data: bytes) -> tuple[I
         raise BadImageError(f"samples from {low:g} to {high:g}, as it says, are no range; {_ADVICE}")
     highest = -math.inf
     negative = _counts_from_white(source)
+    transparent = source.info.get("transparency")
+    mode = "LA" if isinstance(transparent, int) else "L"
 
     def scaled(band: Image.Image) -> Image.Image:
         nonlocal highest
         samples = np.asarray(band)
         highest = max(highest, float(samples.max()))
-        return Image.fromarray(_scaled(samples, low, high, negative=negative))
+        grey = Image.fromarray(_scaled(samples, low, high, negative=negative))
+        if mode == "LA":
+            grey.putalpha(Image.fromarray(np.where(samples == transparent, 0, 255).astype(np.uint8)))
+        return grey
 
-    grey = in_bands(picture, "L", scaled)
+    grey = in_bands(picture, mode, scaled)
     is_dark = picture.mode != "F" and highest < low + (high - low) / 8
     return grey, [DARK] if is_dark else []
 

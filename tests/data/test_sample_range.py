@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from facefeat_jax.data import sample_range
-from facefeat_jax.data.images import SINGLE_COLOUR, TRANSPARENT, BadImageError, check, decode, pixels_resized
+from facefeat_jax.data.images import REDUCED, SINGLE_COLOUR, TRANSPARENT, BadImageError, check, decode, pixels_resized
 
 RAMP = np.linspace(0, 1, 64, dtype=np.float64)[None].repeat(8, 0)
 
@@ -170,3 +170,34 @@ def test_pictures_in_memory_are_taken_or_refused_clearly():
     dark = pixels_resized(Image.fromarray((RAMP * 255).astype(np.uint16)), 8, "upright", notes=notes)
     assert dark.max() == 0 and sample_range.DARK in notes
     assert pixels_resized(Image.fromarray((RAMP * 65535).astype(np.uint16)), 8, "upright").max() > 230
+
+
+@pytest.mark.parametrize("place", [0, 30, 63])
+def test_a_transparent_level_or_colour_of_16_bits_lies_on_white(place):
+    """Pillow keeps neither: it clips levels of 16 bits, and compares colours with the upper halves of the samples."""
+    samples = np.rint(RAMP * 65535).astype(int)
+    level = int(samples[0, place]).to_bytes(2, "big")
+    expected = samples >> 8
+    expected[:, place] = 255
+    for data in (
+        png(16, 0, samples, (b"tRNS", level)),
+        png(16, 2, samples[..., None].repeat(3, 2), (b"tRNS", level * 3)),
+    ):
+        upright = np.asarray(decode(data, "upright", notes=(notes := [])))
+        assert np.array_equal(upright, expected[..., None].repeat(3, 2)) and notes == []
+        check(data)
+        # The baseline drops transparency.
+        kept = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+        assert np.array_equal(np.asarray(decode(data, "as_notebook")), kept)
+    hidden = png(16, 0, np.full((4, 4), 40_000), (b"tRNS", (40_000).to_bytes(2, "big")))
+    decode(hidden, "upright", notes=(notes := []))
+    assert notes == [TRANSPARENT, SINGLE_COLOUR]
+
+
+@pytest.mark.parametrize("policy", ["as_notebook", "upright"])
+def test_a_thumbnail_in_front_of_its_picture_is_noted(policy):
+    small, large = Image.fromarray((RAMP * 255).astype(np.uint8)), Image.new("L", (640, 80), 90)
+    for kind, expected in ((1, [REDUCED]), (0, [])):
+        data = saved(small, tiffinfo={254: kind}, save_all=True, append_images=[large])
+        assert decode(data, policy, notes=(notes := [])).size == small.size
+        assert notes == expected

@@ -22,7 +22,8 @@ from PIL import Image
 
 from facefeat_jax.avatars import draw
 from facefeat_jax.cli import main
-from facefeat_jax.data.sample_range import DARK
+from facefeat_jax.data.images import SINGLE_COLOUR
+from facefeat_jax.data.sample_range import CLIPPED, DARK, FLOATS
 from facefeat_jax.prediction.crops import Box, Person
 from facefeat_jax.prediction.output import name_from_json
 from facefeat_jax.prediction.predictor import HeadPrediction, Prediction
@@ -286,6 +287,23 @@ def test_the_command_writes_what_is_odd_about_a_picture(trained_run, tmp_path, c
     assert (one["note"], one["error"], other["note"]) == (DARK, "", "") and "range" in other["error"]
     one, other = found["text"].splitlines()
     assert one.startswith(f"{dark}: gender: ") and one.endswith(f"({DARK})") and DARK not in other
+
+
+def test_the_command_writes_what_the_notebooks_decoding_loses(trained_run, tmp_path, capsys):
+    """Floats and 16 bits are answered as the baseline answers them, with a note in each form."""
+    weights, run = tmp_path / "w.safetensors", tmp_path / "run"
+    assert main(["export", str(trained_run), str(weights)]) == 0
+    assert main(["convert", str(weights), "--to", str(run), "--decode", "as_notebook"]) == 0
+    floats, deep = tmp_path / "floats.tif", tmp_path / "deep.png"
+    ramp = np.linspace(0, 0.9, 64)[None].repeat(48, 0)
+    Image.fromarray(ramp.astype(np.float32)).save(floats)
+    Image.fromarray((ramp * 65535).astype(np.uint16)).save(deep)
+    capsys.readouterr()
+    for form in ("jsonl", "csv", "text"):
+        assert main(["predict", str(run), str(floats), str(deep), "--format", form]) == 0
+        of_floats, of_deep = capsys.readouterr().out.splitlines()[-2:]
+        assert FLOATS in of_floats and SINGLE_COLOUR in of_floats  # all of it is black
+        assert CLIPPED in of_deep and FLOATS not in of_deep
 
 
 def test_names_with_control_characters_do_not_reach_the_terminal(trained_run, capsys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +16,10 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+
+from facefeat_jax.runs import about
+from facefeat_jax.system.environment import device_names
+from facefeat_jax.training.loop import train
 
 HERE = Path(__file__).parent
 
@@ -111,6 +116,19 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(avatars_dir, tmp_
     codes, errors = together(avatars_dir, tmp_path / "run", "sequential", "stream", 0, "--resume")
     assert codes == (0, 0), "\n".join(errors)
     compare(tmp_path / "run.0.npz", tmp_path / "whole.0.npz", exactly=True)
+
+
+def test_a_run_that_goes_on_with_other_devices_says_so(trained_run, tiny, tmp_path, capsys):
+    run = Path(shutil.copytree(trained_run, tmp_path / "run"))
+    before, newest = sorted((run / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    shutil.rmtree(newest)
+    content = about.read(before).content
+    about.replace(before, {**content, "devices": "H100 x4"}, content["digests"])
+    train(tiny(run, resume=True))
+    line = f"the run was trained on H100 x4 so far, now on {device_names()}: the last digits of its results may differ"
+    assert line in capsys.readouterr().err.splitlines()
+    train(tiny(run, resume=True))  # from the checkpoint that these devices wrote
+    assert "the run was trained on" not in capsys.readouterr().err
 
 
 @pytest.mark.slow
