@@ -34,6 +34,9 @@ from facefeat_jax.system.types import DecodePolicy, Interpolation
 
 _LARGE = 2**26  # bytes for one picture, before which what others have freed is given back: the budget counts it no more
 
+DECODING = 2
+"""To be raised where a picture comes out otherwise than before: what was decoded and kept is decoded anew."""
+
 SINGLE_COLOUR = "a single colour: there is nothing to be seen in it"
 REDUCED = "the file's first page says that it is a smaller copy of another (a thumbnail), and it is what is read"
 TRANSPARENT = "wholly transparent: nothing of it is meant to be seen"

@@ -17,7 +17,7 @@ import PIL
 from facefeat_jax.data import row_store
 from facefeat_jax.data.dataset import Split
 from facefeat_jax.data.examples import Examples
-from facefeat_jax.data.images import BadImageError, decode_resized
+from facefeat_jax.data.images import DECODING, BadImageError, decode_resized
 from facefeat_jax.data.worker_threads import worker_threads
 from facefeat_jax.system.progress import say
 from facefeat_jax.system.types import DecodePolicy, Interpolation
@@ -188,7 +188,7 @@ def examples_key(examples: Examples, pixels: PixelFormat) -> str:
 
 def _key(split: Split, rows: np.ndarray, pixels: PixelFormat) -> str:
     # Another Pillow may bring another libjpeg, whose pixels may differ in the last bit.
-    about = f"pixels {split.fingerprint} {pixels} pillow {PIL.__version__}\n"
+    about = f"pixels {DECODING} {split.fingerprint} {pixels} pillow {PIL.__version__}\n"
     return hashlib.sha256(about.encode() + np.ascontiguousarray(rows, np.int64).tobytes()).hexdigest()[:32]
 
 

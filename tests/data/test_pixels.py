@@ -57,6 +57,8 @@ def test_the_key_changes_with_whatever_the_pixels_depend_on(examples, avatars_di
     keys += [stores(one, PIXELS)[0].key for one in (few, val)]
     split = dataclasses.replace(examples.splits[0], fingerprint="another")
     keys.append(pixels_module._key(split, examples.rows[0], PIXELS))
+    monkeypatch.setattr(pixels_module, "DECODING", 0)
+    keys.append(stores(examples, PIXELS)[0].key)
     monkeypatch.setattr(pixels_module.PIL, "__version__", "0.0")
     keys.append(stores(examples, PIXELS)[0].key)
     assert len(set(keys)) == len(keys)
