@@ -6,19 +6,25 @@ flax only.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from facefeat_jax.system import lazy
+
+if TYPE_CHECKING:
+    from facefeat_jax.factory import create_model
+    from facefeat_jax.models.registry import add_architecture, list_models
+    from facefeat_jax.prediction.predictor import Predictor
+    from facefeat_jax.system.errors import UserError
+    from facefeat_jax.tasks import Task, add_task
 
 __version__ = "0.1.0"
 
-_EXPORTS = {
-    "Predictor": "facefeat_jax.prediction.predictor",
-    "Task": "facefeat_jax.tasks",
-    "UserError": "facefeat_jax.system.errors",
-    "add_architecture": "facefeat_jax.models.registry",
-    "add_task": "facefeat_jax.tasks",
-    "create_model": "facefeat_jax.factory",
-    "list_models": "facefeat_jax.models.registry",
+_MODULES = {
+    "facefeat_jax.factory": ["create_model"],
+    "facefeat_jax.models.registry": ["add_architecture", "list_models"],
+    "facefeat_jax.prediction.predictor": ["Predictor"],
+    "facefeat_jax.system.errors": ["UserError"],
+    "facefeat_jax.tasks": ["Task", "add_task"],
 }
 
 __all__ = [
@@ -32,22 +38,4 @@ __all__ = [
     "list_models",
 ]
 
-if TYPE_CHECKING:
-    from facefeat_jax.factory import create_model
-    from facefeat_jax.models.registry import add_architecture, list_models
-    from facefeat_jax.prediction.predictor import Predictor
-    from facefeat_jax.system.errors import UserError
-    from facefeat_jax.tasks import Task, add_task
-
-
-def __getattr__(name: str) -> Any:
-    if name in _EXPORTS:
-        try:
-            return getattr(importlib.import_module(_EXPORTS[name]), name)
-        except ModuleNotFoundError as error:
-            from facefeat_jax.system.extras import what_to_install
-
-            if advice := what_to_install(error):
-                raise ModuleNotFoundError(advice, name=error.name) from error
-            raise
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazy.names(__name__, _MODULES)

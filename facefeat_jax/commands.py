@@ -16,6 +16,8 @@ from facefeat_jax.runs.run_folder import AUDIT, CONFIG
 from facefeat_jax.system.distributed import is_first
 from facefeat_jax.training import loop
 
+__all__ = ["audit", "train"]
+
 
 def train(config: TrainConfig) -> dict[str, Any]:
     """Trains a model, evaluates it in full and writes the run folder, with calibration, report, model card and curves.

@@ -17,6 +17,8 @@ from facefeat_jax.system.errors import UserError, unknown
 from facefeat_jax.system.types import MAX_IMAGE_SIZE, DecodePolicy, DType, MatmulPrecision
 from facefeat_jax.tasks import BASELINE_TASKS, TASKS
 
+__all__ = ["TrainConfig", "apply_smoke", "list_recipes", "load_recipe"]
+
 # The least that each number may be.
 _LEAST = {
     "image_size": 1,

@@ -10,6 +10,8 @@ from facefeat_jax.system import kinds
 from facefeat_jax.system.errors import UserError, unknown
 from facefeat_jax.system.types import FrameName
 
+__all__ = ["BASELINE_TASKS", "NOTEBOOK_SHIRT_CLASSES", "SHIRT_CLASSES", "TASKS", "Task", "add_task", "get_task"]
+
 
 @dataclass(frozen=True)
 class Task:

@@ -17,7 +17,7 @@ from facefeat_jax.models.freezing import trained_parameters
 from facefeat_jax.models.head import Head
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, normalize
-from facefeat_jax.models.registry import Architecture, add_architecture, list_models
+from facefeat_jax.models.registry import Architecture, add_architecture, get_architecture, list_models
 from facefeat_jax.models.resnet import (
     BasicBlock,
     Bottleneck,
@@ -28,6 +28,7 @@ from facefeat_jax.models.resnet import (
     resnet101,
     resnet152,
 )
+from facefeat_jax.models.trunk import Trunk, TrunkOptions
 from facefeat_jax.models.vit import VisionTransformer, vit_b_16, vit_b_32, vit_l_16, vit_l_32
 
 __all__ = [
@@ -41,6 +42,8 @@ __all__ = [
     "Head",
     "MultiTaskModel",
     "ResNet",
+    "Trunk",
+    "TrunkOptions",
     "VisionTransformer",
     "abstract",
     "add_architecture",
@@ -52,6 +55,7 @@ __all__ = [
     "efficientnet_b5",
     "efficientnet_b6",
     "efficientnet_b7",
+    "get_architecture",
     "list_models",
     "normalize",
     "resnet18",

@@ -1,0 +1,35 @@
+"""The training step, its ingredients, and the loop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from facefeat_jax.system import lazy
+
+if TYPE_CHECKING:
+    from facefeat_jax.training.augment import Augmentation
+    from facefeat_jax.training.launch import Hosts
+    from facefeat_jax.training.loop import RunData, Trained, open_data, train
+    from facefeat_jax.training.steps import TrainState, create_state, make_step, make_train_step
+
+_MODULES = {
+    "facefeat_jax.training.augment": ["Augmentation"],
+    "facefeat_jax.training.launch": ["Hosts"],
+    "facefeat_jax.training.loop": ["RunData", "Trained", "open_data", "train"],
+    "facefeat_jax.training.steps": ["TrainState", "create_state", "make_step", "make_train_step"],
+}
+
+__all__ = [
+    "Augmentation",
+    "Hosts",
+    "RunData",
+    "TrainState",
+    "Trained",
+    "create_state",
+    "make_step",
+    "make_train_step",
+    "open_data",
+    "train",
+]
+
+__getattr__, __dir__ = lazy.names(__name__, _MODULES)

@@ -105,7 +105,9 @@ def test_commands_without_their_extra_say_what_to_install(tmp_path):
     # A run that is there: one that is missing is found before anything slow is imported.
     write_config(tmp_path, TrainConfig())
     # Converting and exporting take what flax itself brings.
-    calls = ("prepare avatars --data-dir absent", "train avatars", f"evaluate {tmp_path}", f"predict {tmp_path} y.png")
+    (tmp_path / "y.png").write_bytes(b"")  # so is a picture
+    predict = f"predict {tmp_path} {tmp_path / 'y.png'}"
+    calls = ("prepare avatars --data-dir absent", "train avatars", f"evaluate {tmp_path}", predict)
     codes, lines = without(extras.PREDICT + extras.TRAIN, "models", "--help", *calls)
     assert codes == [0, 0, *[2] * len(calls)]
     assert len(lines) == len(calls)

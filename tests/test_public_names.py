@@ -1,0 +1,45 @@
+"""The tables of public names: what they list is there and cheap to list, and the page has all of it."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+import subprocess
+import sys
+
+import pytest
+
+import facefeat_jax
+
+from .conftest import ROOT
+
+PAGE = (ROOT / "docs" / "reference" / "names.md").read_text()
+SECTIONS = dict(re.findall(r"^## (\S+)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
+PACKAGES = [f"facefeat_jax.{one.name}" for one in pkgutil.iter_modules(facefeat_jax.__path__) if one.ispkg]
+INTERNAL = {"facefeat_jax.system", "facefeat_jax.benchmarking"}
+
+
+def test_every_package_has_a_section():
+    assert {"facefeat_jax", "weights_conversion", *PACKAGES} - INTERNAL <= SECTIONS.keys()
+
+
+@pytest.mark.parametrize("name", sorted(SECTIONS))
+def test_the_page_lists_what_the_table_does_each_name_once(name):
+    levels = re.findall(r"\*\*(stable|may change)\*\*:((?:\s+`\w+`,?)+)", SECTIONS[name])
+    listed = [found for _, names in levels for found in re.findall(r"`(\w+)`", names)]
+    module = importlib.import_module(name)
+    assert sorted(listed) == sorted(module.__all__)
+    assert set(module.__all__) <= set(dir(module))
+    for public in module.__all__:
+        getattr(module, public)
+    # Once it is imported, a module of the same name would take the place of what is to be loaded later.
+    if hasattr(module, "_MODULES"):
+        assert not set(module.__all__) & {one.name for one in pkgutil.iter_modules(module.__path__)}
+
+
+def test_listing_names_loads_nothing():
+    rooms = [name for name in PACKAGES if name not in {"facefeat_jax.models", "facefeat_jax.avatars"}]
+    program = f"import importlib, sys\nfor one in {rooms}: dir(importlib.import_module(one))\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not set(done.stdout.split()) & {"jax", "flax", "numpy", "PIL", "tensorflow_datasets"}
