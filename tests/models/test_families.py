@@ -25,6 +25,7 @@ from facefeat_jax.models import (
 )
 from facefeat_jax.models.efficientnet import Scale, Stage
 from facefeat_jax.models.registry import ARCHITECTURES
+from facefeat_jax.models.sharding import NAMES, axis_rules
 from facefeat_jax.models.trunk import Trunk
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.tasks import TASKS
@@ -302,8 +303,9 @@ def test_kernels_have_names_for_their_axes(name: str) -> None:
     trunk = abstract(ARCHITECTURES[name].build, num_classes=10)
     for path, variable in nnx.iter_graph(trunk):
         if isinstance(variable, nnx.Param) and len(variable.shape) > 1:
-            assert len(variable.get_metadata()["out_sharding"]) == len(variable.shape), path
-    with nnx.logical_axis_rules([("conv_out", "model"), ("mlp", "model"), ("heads", "model")]):
+            axes = variable.get_metadata()["out_sharding"]
+            assert len(axes) == len(variable.shape) and set(axes) <= {None, *NAMES}, path
+    with nnx.logical_axis_rules(axis_rules(conv_out="model", mlp="model", heads="model")):
         specs = nnx.to_pure_dict(nnx.get_partition_spec(nnx.state(trunk, nnx.Param)))
     named = [spec for spec in jax.tree.leaves(specs, is_leaf=lambda x: x is None or not isinstance(x, dict))]
     assert sum("model" in tuple(spec) for spec in named if spec) > 15
