@@ -2,9 +2,9 @@
 
     facefeat train avatars
 
-Three to five minutes on two CPU cores; each head should end above 95% on pictures not trained on (measured:
-docs/benchmarks/quickstart.md). The pictures are drawn by this project's own code: a good score here says that the
-system works, and nothing about people.
+This takes three to five minutes on two CPU cores. Each head should end above 95% on pictures not trained on (measured:
+docs/benchmarks/quickstart.md). The project draws the pictures itself: a good score shows that the system works, and
+says nothing about people.
 """
 
 from pathlib import Path

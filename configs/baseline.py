@@ -1,14 +1,14 @@
-"""The PyTorch notebook, to the letter: one task after the other, layer4 and the heads trained, all BatchNorms moving.
+"""What the PyTorch notebook does: one task after the other, layer4 and the heads trained, all BatchNorms moving.
 
     facefeat train baseline
 
-Wants the three data sets prepared (`facefeat prepare fairface --from DIR`, and so on) and downloads torchvision's
-ImageNet weights. The notebook reports, on one T4 in 17.9 minutes: gender 88.3%, glasses 100%, shirt 97.6%, each right
-after its own pass. This recipe prints those figures and, beside them, the accuracy of the final weights, which the
-notebook never measured.
+This needs the three data sets (`facefeat prepare fairface --from DIR`, and so on) and downloads torchvision's ImageNet
+weights. The notebook reports, after 17.9 minutes on one T4: gender 88.3%, glasses 100%, shirt 97.6%, each right after
+its own pass. This recipe prints those results and, beside them, the accuracy of the final weights, which the notebook
+never measured.
 
-`--trunk resnet50`, or another that `facefeat models` lists, trains that one by the same rules: its last block, which is
-`layer4` of a ResNet, and the heads.
+`--trunk resnet50`, or any other trunk that `facefeat models` lists, is trained by the same rules: its last block
+(`layer4` of a ResNet) and the heads.
 """
 
 from pathlib import Path

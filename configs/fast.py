@@ -1,10 +1,11 @@
-"""The notebook's job at a fraction of its cost: the same model, heads and pictures, nothing computed twice.
+"""The notebook's job at a fraction of its cost: the same model and pictures, with frozen stages computed only once.
 
     facefeat train fast
 
-Wants what `baseline` wants. All but the last block (layer4) is frozen, BatchNorm included, so each picture is decoded
-once and goes through the frozen stages once; layer4 and the heads are trained on what comes out, all heads at once. On
-a GPU in bfloat16, from arrays that lie on the device. How fast, against PyTorch: docs/benchmarks/README.md.
+This needs the same data as `baseline`. Everything except the last block (layer4) is frozen, BatchNorm included, so each
+picture is decoded once and goes through the frozen stages once. layer4 and the heads are trained on the cached outputs,
+all heads at once. On a GPU it uses bfloat16 and keeps the arrays on the device. Speed against PyTorch:
+docs/benchmarks/README.md.
 """
 
 from pathlib import Path

@@ -1,13 +1,19 @@
-"""The `facefeat` command: parses, calls one library function, prints."""
+"""The `facefeat` command: it parses the arguments, calls one library function and prints the result."""
 
 from __future__ import annotations
 
+import ast
+import dataclasses
+import inspect
+import itertools
 import json
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
 
 import tyro
@@ -33,20 +39,20 @@ USAGE = """usage: facefeat COMMAND ...
 
 Detects gender, glasses and shirt colour in pictures.
 
-  prepare SOURCE --from DIR     check a downloaded data set and write it for training
+  prepare SOURCE --from DIR     check a downloaded data set and store it for training
   train RECIPE [--field value]  train a model: {recipes}
-  evaluate RUN                  figures of a trained model with intervals, by group; calibrates it
-  audit DATASET|RUN             likely wrong labels, duplicates, balance
-  predict RUN IMAGE...          labels and probabilities for pictures
-  convert FILE --to RUN         make a run of a torch file of the baseline's
+  evaluate RUN                  measure a trained model, overall and by group, and calibrate it
+  audit DATASET|RUN             find likely wrong labels, duplicates and imbalance
+  predict RUN IMAGE...          predict labels and probabilities for pictures
+  convert FILE --to RUN         make a run from a PyTorch file
   export RUN --to torch FILE    write a run as a file that PyTorch loads
-  models [NAME...]              the trunks there are, and their published weights
+  models [NAME...]              list the trunks and their published weights
   launch N -- RECIPE ...        train with N processes, on one host or several
-  benchmark                     how fast each stage is on this machine
-  doctor                        what a bug report needs
+  benchmark                     measure the speed of each stage on this machine
+  doctor                        print what a bug report needs
 
-`facefeat COMMAND --help` says more of each. Exit codes: 0 done, 2 wrong call or input, 130 and 143 stopped by Ctrl-C
-and SIGTERM (training can be resumed)."""
+`facefeat COMMAND --help` describes a command. Exit codes: 0 done, 2 wrong call or input, 130 stopped by Ctrl-C, 143
+stopped by SIGTERM (training can then be resumed)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def command(*words: str) -> NoReturn:
-    """Runs a command as the whole process: what `facefeat` is, and with `words` before its arguments each script."""
+    """Runs a command as the whole process. Scripts put their `words` before the arguments of the process."""
     run_and_exit(lambda: _run([*words, *sys.argv[1:]]))
 
 
@@ -76,9 +82,24 @@ def _run(arguments: list[str]) -> int:
 
 
 def _parse(kind: type[Arguments], command: str, argv: Sequence[str], default: Arguments | None = None) -> Arguments:
+    _set_help(kind)
     options: dict[str, Any] = {} if default is None else {"default": default}
     config = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
     return tyro.cli(kind, prog=f"facefeat {command}", args=list(argv), config=config, **options)
+
+
+def _set_help(kind: type) -> None:
+    """Takes the help of each field from the docstring below it: tyro itself keeps the line breaks of the source."""
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    assert isinstance(tree, ast.ClassDef)
+    docs = {}
+    for pair in itertools.pairwise(tree.body):
+        match pair:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                docs[name] = " ".join(text.split())
+    for field in dataclasses.fields(kind):
+        if field.name in docs:
+            field.metadata = MappingProxyType({**field.metadata, "help": docs[field.name]})
 
 
 # --- prepare
@@ -86,19 +107,19 @@ def _parse(kind: type[Arguments], command: str, argv: Sequence[str], default: Ar
 
 @dataclass(frozen=True)
 class PrepareArguments:
-    """Checks every picture of downloaded data sets and writes them for training, once."""
+    """Checks every picture of the downloaded data sets and stores them for training."""
 
     sources: tyro.conf.Positional[tuple[str, ...]]
-    """Which data sets: fairface, glasses, apparel, or avatars (drawn here; needs no download)."""
+    """Data sets to prepare: fairface, glasses, apparel, or avatars (drawn by the project, without a download)."""
     from_: Annotated[Path | None, tyro.conf.arg(name="from", aliases=["--downloads"], metavar="DIR")] = None
-    """The download: its folder, or the zip itself. Of several: the folder that they lie in, each by its data set's name
-    (fairface/ or fairface.zip)."""
+    """The download: a folder or a zip file. For several data sets, the folder that contains one folder or zip file for
+    each, by name (fairface/ or fairface.zip)."""
     data_dir: Path | None = None
-    """Where prepared data sets lie; the default is $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    """Folder of the prepared data sets. The default is $TFDS_DATA_DIR, or ~/tensorflow_datasets."""
     overwrite: bool = False
-    """Prepare it again where it already is."""
+    """Replace data sets that are already prepared."""
     json: bool = False
-    """Print the counts as JSON; of several data sets, a list."""
+    """Print the counts as JSON; for several data sets, as a list."""
 
 
 def _prepare(argv: Sequence[str]) -> int:
@@ -108,8 +129,8 @@ def _prepare(argv: Sequence[str]) -> int:
     from facefeat_jax.data.prepare import find_downloads, prepare
 
     if not arguments.sources:
-        raise UserError(f"name a data set: facefeat prepare NAME. There are {', '.join(list_sources())}")
-    # All of them before the first is prepared: a wrong name is told at once.
+        raise UserError(f"name a data set: facefeat prepare NAME. Choose from {', '.join(list_sources())}")
+    # Find all of them before preparing the first, so that a wrong name is reported at once.
     downloads = find_downloads(arguments.sources, arguments.from_)
     data_dir = arguments.data_dir or default_data_dir()
     summaries = []
@@ -118,8 +139,8 @@ def _prepare(argv: Sequence[str]) -> int:
         if not arguments.json:
             show(*summaries[-1].lines())
     if arguments.json:
-        told = [summary.to_json() for summary in summaries]
-        print(json.dumps(told if len(told) > 1 else told[0], indent=2))
+        answers = [summary.to_json() for summary in summaries]
+        print(json.dumps(answers if len(answers) > 1 else answers[0], indent=2))
     return 0
 
 
@@ -133,7 +154,7 @@ def _train(argv: Sequence[str]) -> int:
         if argv and argv[0] in ("-h", "--help"):
             print(
                 f"usage: facefeat train RECIPE [--field value ...]\n\nRecipes: {', '.join(list_recipes())}. "
-                "`facefeat train RECIPE --help` lists the fields with that recipe's values."
+                "`facefeat train RECIPE --help` lists the fields and the recipe's values."
             )
             return 0
         raise UserError(f"name a recipe: facefeat train RECIPE [--field value]. Recipes: {', '.join(list_recipes())}")
@@ -155,20 +176,20 @@ def _train(argv: Sequence[str]) -> int:
     else:
         results = train(config)
     show(*results_table(results, sequential=config.schedule == "sequential").split("\n"))
-    print(f"trained in {results['seconds']:.0f} s{_where_it_went(results['timings'])}")
+    print(f"trained in {results['seconds']:.0f} s{_time_by_stage(results['timings'])}")
     show(f"run:    {config.run}", f"report: {config.run / REPORT}", f"curves: {config.run / CURVES}")
     return 0
 
 
 def _check_early(config: TrainConfig) -> None:
-    """Refuses what can be refused before anything that takes seconds to import."""
+    """Checks whatever can be checked before the slow imports."""
     from facefeat_jax.data.dataset import default_data_dir, require_prepared
     from facefeat_jax.runs.run_config import check_folder, read_config
     from facefeat_jax.tasks import get_task
 
     if config.resume:
         read_config(config.run)
-    elif not config.distributed:  # of several processes, the first may have made it already
+    elif not config.distributed:  # with several processes, the first may have made the folder already
         config.require_effect()
         check_folder(config)
     for task in config.tasks:
@@ -181,15 +202,15 @@ def _check_early(config: TrainConfig) -> None:
         raise UserError(f"can't read weights from {config.weights}: there is no such file; check the path")
 
 
-def _where_it_went(timings: dict[str, float]) -> str:
+def _time_by_stage(timings: dict[str, float]) -> str:
     parts = {
         "starting": timings["start"],
         "reading pictures": timings["read"],
         "steps": timings["train"],
         "validation": timings["validate"],
     }
-    told = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in parts.items())
-    return f" ({told}; {timings['compile_wait']:.1f} s of it waiting for compiled programs)"
+    listed = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in parts.items())
+    return f" ({listed}; {timings['compile_wait']:.1f} s of it waiting for the compiler)"
 
 
 # --- launch
@@ -200,17 +221,17 @@ class LaunchArguments:
     """Trains one model with several processes: facefeat launch N -- RECIPE [--field value]."""
 
     processes: tyro.conf.Positional[int]
-    """How many processes to start on this host."""
+    """Number of processes to start on this host."""
     total: int | None = None
-    """How many there are on all hosts; the default is those of this host alone."""
+    """Number of processes on all hosts. The default is the number on this host."""
     first: int = 0
-    """The number, from 0, of the first process on this host."""
+    """Number, counted from 0, of the first process on this host."""
     coordinator: str | None = None
-    """HOST:PORT of the host of process 0; needed with several hosts."""
+    """HOST:PORT of process 0. Required with several hosts."""
     devices_each: int | None = None
-    """How many of this host's devices each process takes; the default is all of them, for one process a host."""
+    """Number of this host's devices that each process uses. The default is all of them, for one process per host."""
     heartbeat_s: int = 60
-    """Seconds that a process may be silent until it is taken for dead, and the others are ended."""
+    """Seconds without a sign of life after which a process counts as dead and the others are ended."""
 
 
 def _launch(argv: Sequence[str]) -> int:
@@ -236,25 +257,25 @@ def _launch(argv: Sequence[str]) -> int:
 
 @dataclass(frozen=True)
 class EvaluateArguments:
-    """Prints the figures of every head of a trained model on validation pictures, with 95% intervals.
+    """Prints the metrics of every head on the validation pictures, with 95% confidence intervals.
 
-    On the run's own data it also calibrates the run: predictions then have probabilities that are frequencies, and say
-    where a head is unsure. Figures, slices by group and calibration are written into the run folder, as JSON, as CSV
-    and into its report and model card.
+    On the run's own data it also calibrates the run. `predict` then gives probabilities that match observed
+    frequencies, and answers `unsure` where a head is not reliable. The metrics, the slices by group and the calibration
+    are written into the run folder as JSON and CSV, and into its report and model card.
     """
 
     run: tyro.conf.Positional[Path]
     """Folder of the run."""
     data: tuple[str, ...] = ()
-    """Prepared data sets; the default is those that the run was trained on."""
+    """Names of prepared data sets. The default is the run's own."""
     data_dir: Path | None = None
-    """Where prepared data sets lie; the default is the run's."""
+    """Folder of the prepared data sets. The default is the run's."""
     batch_size: int | None = None
-    """Pictures at a time; the default is the run's."""
+    """Pictures per batch. The default is the run's."""
     checkpoint: Literal["newest", "best"] = "newest"
-    """Which checkpoint; `best`, by validation, is there where the run was trained with --keep-best."""
+    """Checkpoint to use. `best` has the highest validation accuracy; it exists if training used --keep-best."""
     error_rate: float = 0.05
-    """Share of wrong answers that is wanted at most: where a head can't keep to it, predictions say `unsure`."""
+    """Largest acceptable fraction of wrong answers. `predict` answers `unsure` where a head can't guarantee it."""
     json: bool = False
     """Print JSON."""
 
@@ -263,7 +284,7 @@ def _evaluate(argv: Sequence[str]) -> int:
     arguments = _parse(EvaluateArguments, "evaluate", argv)
     from facefeat_jax.runs.run_config import read_config
 
-    read_config(arguments.run)  # before all that takes seconds to import
+    read_config(arguments.run)  # before the slow imports
     if arguments.data:
         from facefeat_jax.data.dataset import default_data_dir, require_prepared
 
@@ -273,7 +294,7 @@ def _evaluate(argv: Sequence[str]) -> int:
     start_up()
     from facefeat_jax.evaluation.assessment import assess_run
     from facefeat_jax.reporting.publish import publish
-    from facefeat_jax.reporting.table import gaps_told, scores_table
+    from facefeat_jax.reporting.table import gap_lines, scores_table
 
     found = assess_run(
         arguments.run,
@@ -287,14 +308,14 @@ def _evaluate(argv: Sequence[str]) -> int:
         print(json.dumps(found.assessment.to_json(), indent=2))
     else:
         show(*scores_table(found.assessment.scores).split("\n"))
-        for line in gaps_told(found.assessment):
+        for line in gap_lines(found.assessment):
             say(line)
     try:
         for line in publish(arguments.run, found):
             say(line)
     except UserError as error:
-        # The figures are said; a run that others share may be closed to writing.
-        say(f"not all of it is kept: {error}")
+        # The metrics are printed already. A shared run may be read-only.
+        say(f"not everything was saved: {error}")
     return 0
 
 
@@ -303,17 +324,17 @@ def _evaluate(argv: Sequence[str]) -> int:
 
 @dataclass(frozen=True)
 class AuditArguments:
-    """Looks for likely wrong labels (with a run), pictures that are there twice, and what is out of balance.
+    """Looks for duplicate pictures, imbalance and, with a run, likely wrong labels.
 
     It writes a page with contact sheets and tables, and prints the counts.
     """
 
     target: tyro.conf.Positional[str]
-    """Name of a prepared data set, or folder of a run: then the data that it was trained on."""
+    """Name of a prepared data set, or folder of a run to audit the data that it was trained on."""
     data_dir: Path | None = None
-    """Where prepared data sets lie; the default is the run's."""
+    """Folder of the prepared data sets. The default is the run's."""
     out: Path | None = None
-    """Folder for what is found; the default is audit/ in the run folder, or runs/audit-NAME."""
+    """Output folder. The default is audit/ in the run folder, or runs/audit-NAME."""
     json: bool = False
     """Print everything as JSON."""
 
@@ -327,13 +348,13 @@ def _audit(argv: Sequence[str]) -> int:
 
     start_up()
     from facefeat_jax.commands import audit
-    from facefeat_jax.reporting.table import audit_told
+    from facefeat_jax.reporting.table import audit_lines
 
     made, folder = audit(arguments.target, data_dir=arguments.data_dir, out=arguments.out)
     if arguments.json:
         print(json.dumps(made.to_json(), indent=2))
     else:
-        show(*audit_told(made))
+        show(*audit_lines(made))
     say(f"page: {folder / 'audit.html'}")
     return 0
 
@@ -343,35 +364,36 @@ def _audit(argv: Sequence[str]) -> int:
 
 @dataclass(frozen=True)
 class PredictArguments:
-    """Prints label and probability of every head for each picture, in the order in which they are given."""
+    """Prints the label and probability of every head for each picture, in the given order."""
 
     run: tyro.conf.Positional[Path]
     """Folder of the run."""
     images: tyro.conf.Positional[tuple[str, ...]]
-    """Picture files. `-` reads file names from standard input, one a line."""
+    """Picture files. `-` reads file names from standard input, one per line."""
     format: Literal["text", "json", "jsonl", "csv"] = "text"
-    """Form of the output."""
+    """Output format."""
     out: Path | None = None
-    """File to write, .jsonl or .csv, instead of standard output; an interrupted one can be gone on with."""
+    """Write to this .jsonl or .csv file, not to standard output. --resume continues an interrupted file."""
     resume: bool = False
-    """Go on with the file of --out: the same pictures in the same order, what is done is skipped."""
+    """Continue the file of --out. Give the same pictures in the same order; those with an answer are skipped."""
     json: bool = False
     """The same as --format json."""
     batch_size: int = 32
-    """Pictures at a time."""
+    """Pictures per batch."""
     checkpoint: Literal["newest", "best"] = "newest"
-    """Which checkpoint; `best`, by validation, is there where the run was trained with --keep-best."""
+    """Checkpoint to use. `best` has the highest validation accuracy; it exists if training used --keep-best."""
     faces: bool = False
-    """Find the faces in each picture and predict for each person: face and head for gender and glasses, upper body for
-    shirt. Needs the extra `faces`."""
+    """Find the faces in each picture and predict for each person: gender from the face, glasses from the head, shirt
+    from the upper body. Needs the extra `faces`."""
     face_model: Path | None = None
-    """A YuNet ONNX file to find faces with, in place of OpenCV's Haar cascade."""
+    """Find faces with this YuNet ONNX file instead of OpenCV's Haar cascade."""
     boxes: Path | None = None
-    """Predict for the faces in this CSV file: file,left,top,right,bottom, in pixels."""
+    """Predict for the faces in this CSV file. Its columns are file,left,top,right,bottom, in pixels or as fractions
+    from 0 to 1."""
     draw: Path | None = None
-    """Folder for the labelled pictures."""
+    """Write copies of the pictures with boxes and labels into this folder."""
     explain: Path | None = None
-    """A folder, for a picture of each that shows what speaks for each head's answer (Grad-CAM)."""
+    """For each picture, write an image into this folder that shows which parts support each answer (Grad-CAM)."""
 
 
 def _predict(argv: Sequence[str]) -> int:
@@ -380,14 +402,14 @@ def _predict(argv: Sequence[str]) -> int:
         raise UserError("name the pictures: facefeat predict RUN IMAGE...")
 
     if arguments.out is None and arguments.resume:
-        raise UserError("--resume goes on with a file: give it with --out FILE")
+        raise UserError("--resume continues a file; name it with --out FILE")
     if arguments.out is not None and (arguments.json or arguments.format != "text"):
-        raise UserError("--out takes its form from the file's suffix, .jsonl or .csv; leave --format and --json out")
+        raise UserError("--out chooses the format by the file's suffix, .jsonl or .csv; leave out --format and --json")
     if arguments.boxes and (arguments.faces or arguments.face_model):
-        raise UserError("--boxes says where the faces are and --faces looks for them; give one of them")
+        raise UserError("--boxes gives the faces and --faces finds them; give only one of them")
     people = bool(arguments.boxes or arguments.faces or arguments.face_model)
     if people and arguments.explain:
-        raise UserError("--explain is about whole pictures; give it without --faces and --boxes")
+        raise UserError("--explain works on whole pictures; give it without --faces and --boxes")
     if arguments.batch_size < 1:
         raise UserError(f"--batch-size must be 1 or more, got {arguments.batch_size}")
     for file in (arguments.boxes, arguments.face_model):
@@ -395,7 +417,7 @@ def _predict(argv: Sequence[str]) -> int:
             raise UserError(f"{file}: there is no such file; check the path")
     from facefeat_jax.runs.run_config import read_config
 
-    config = read_config(arguments.run)  # before all that takes seconds to import
+    config = read_config(arguments.run)  # before the slow imports
     if arguments.out is not None:
         from facefeat_jax.prediction.stream import check_out
 
@@ -410,9 +432,9 @@ def _predict(argv: Sequence[str]) -> int:
 
         boxes = read_boxes(arguments.boxes)
         if boxes.are_shares:
-            say(f"{boxes.path}: all boxes lie within 0 and 1: taken as shares of each picture's width and height")
+            say(f"{boxes.path}: all boxes lie between 0 and 1: read as fractions of each picture's width and height")
     listed = None if arguments.images == ("-",) else arguments.images
-    # A file of --out says which model made it, and so needs one.
+    # A file of --out records its model, and so needs one.
     refused = unreadable(listed) if listed and arguments.out is None else None
     about: dict[str, object] = {}
     answers: Answers
@@ -448,7 +470,7 @@ def _predict(argv: Sequence[str]) -> int:
             total=len(listed) if listed else None,
             people=people,
         )
-        earlier = f", {written.before:,} of them from before" if written.before else ""
+        earlier = f", {written.before:,} of them from an earlier call" if written.before else ""
         say(f"facefeat: {count(written.pictures, 'picture')} in {arguments.out}{earlier}")
         bad = written.bad
     else:
@@ -456,7 +478,7 @@ def _predict(argv: Sequence[str]) -> int:
         for line in lines(counted(answers(names)), tasks, form, people=people):
             print(one_line(line) if sys.stdout and sys.stdout.isatty() else line)
     if bad:
-        say(f"facefeat: {bad} of the pictures can't be used; each has its reason in the output")
+        say(f"facefeat: {bad} of the pictures can't be used; the output has the reason for each")
     line, is_none = boxes.unused() if boxes else ("", False)
     if line:
         say(f"facefeat: {line}")
@@ -465,7 +487,7 @@ def _predict(argv: Sequence[str]) -> int:
 
 def _answers(arguments: PredictArguments, boxes: Boxes | None) -> tuple[tuple[str, ...], dict[str, object], Answers]:
     """Loads the model: returns its heads, what the answers depend on, and what gives them for files."""
-    # Not start_up: memory that is freed goes back, or pictures that took much to decode would add up.
+    # Not start_up, which keeps freed memory: the memory of large pictures would add up.
     use_compilation_cache()
     from facefeat_jax.prediction.predictor import Predictor
 
@@ -498,22 +520,22 @@ def _answers(arguments: PredictArguments, boxes: Boxes | None) -> tuple[tuple[st
 
 @dataclass(frozen=True)
 class ConvertArguments:
-    """Makes a run folder of a torch file with the baseline's names (backbone.*, gender_head.*, ...)."""
+    """Makes a run folder from a PyTorch file with the notebook's names (backbone.*, gender_head.*, ...)."""
 
     file: tyro.conf.Positional[Path]
-    """A .pth or .safetensors file."""
+    """The .pth or .safetensors file to read."""
     to: Path
-    """Folder of the run to make."""
+    """Folder of the new run."""
     classes: tuple[str, ...] = ()
-    """Class names in the order of the outputs, as TASK=NAME,NAME,...; for files that carry none."""
+    """Class names in the order of the outputs, as TASK=NAME,NAME,..., for files without class names."""
     trunk: str | None = None
-    """Name of the trunk; the default is the one that the names and shapes of the weights belong to."""
+    """Name of the trunk. The default is the trunk that matches the names and shapes of the weights."""
     image_size: int | None = None
-    """Side of the pictures in pixels; the default is what the file says, else 224."""
+    """Height and width of the pictures in pixels. The default is the file's value, or 224."""
     decode: Literal["as_notebook", "upright"] | None = None
-    """How files become RGB; the default is what the file says, else as the notebook did it."""
+    """How picture files become RGB. The default is the file's value, or `as_notebook`."""
     key: str | None = None
-    """Which weights, where the file holds several sets, such as state_dict_ema."""
+    """Key of the weights in a file with several sets, for example state_dict_ema."""
     json: bool = False
     """Print JSON."""
 
@@ -529,7 +551,7 @@ def _convert(argv: Sequence[str]) -> int:
         task, separator, text = item.partition("=")
         names = tuple(name.strip() for name in text.split(","))
         if not separator or not all(names) or len(set(names)) < len(names) or task.strip() in classes:
-            raise UserError(f"--classes takes TASK=NAME,NAME,... with different names, once a task; got {item!r}")
+            raise UserError(f"--classes takes TASK=NAME,NAME,... with different names, once per task; got {item!r}")
         classes[task.strip()] = names
     made = convert(
         arguments.file,
@@ -541,8 +563,8 @@ def _convert(argv: Sequence[str]) -> int:
         key=arguments.key,
     )
     if arguments.json:
-        told = {"run": str(made.run), "classes": made.spec.classes, "note": made.note, "notes": made.notes}
-        print(json.dumps(told, indent=2))
+        answer = {"run": str(made.run), "classes": made.spec.classes, "note": made.note, "notes": made.notes}
+        print(json.dumps(answer, indent=2))
         return 0
     for note in made.notes:
         say(f"facefeat: {note}")
@@ -554,16 +576,16 @@ def _convert(argv: Sequence[str]) -> int:
 
 @dataclass(frozen=True)
 class ExportArguments:
-    """Writes a run's checkpoint under the baseline's names, for PyTorch."""
+    """Writes a checkpoint of a run for PyTorch, with the notebook's names."""
 
     run: tyro.conf.Positional[Path]
     """Folder of the run."""
     file: tyro.conf.Positional[Path]
     """The file to write: .pth, .pt or .safetensors."""
     to: Literal["torch"] = "torch"
-    """The form."""
+    """Format of the file."""
     checkpoint: Literal["newest", "best"] = "newest"
-    """Which checkpoint; `best`, by validation, is there where the run was trained with --keep-best."""
+    """Checkpoint to use. `best` has the highest validation accuracy; it exists if training used --keep-best."""
     json: bool = False
     """Print JSON."""
 
@@ -572,7 +594,7 @@ def _export(argv: Sequence[str]) -> int:
     arguments = _parse(ExportArguments, "export", argv)
     from facefeat_jax.runs.run_config import read_config
 
-    read_config(arguments.run)  # before all that takes seconds to import
+    read_config(arguments.run)  # before the slow imports
     from facefeat_jax.exporting.conversion import export
 
     spec = export(arguments.run, arguments.file, arguments.checkpoint)
@@ -589,16 +611,18 @@ def _export(argv: Sequence[str]) -> int:
 
 @dataclass(frozen=True)
 class ModelsArguments:
-    """Lists the trunks; with names, says all about those and the weights that are published for them."""
+    """Lists the trunks. With names, describes these trunks and their published weights."""
 
     names: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Names of trunks."""
+    """Names of trunks to describe."""
     json: bool = False
     """Print everything as JSON."""
 
 
 @dataclass(frozen=True)
 class JsonArguments:
+    """Prints versions, devices, memory, disk and caches, for a bug report."""
+
     json: bool = False
     """Print JSON."""
 

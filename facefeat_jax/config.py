@@ -1,4 +1,4 @@
-"""What a training run is told: one frozen dataclass, and how a recipe becomes one."""
+"""The configuration of a training run: one frozen dataclass, which recipes and the command line fill."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from facefeat_jax.tasks import BASELINE_TASKS, TASKS
 
 __all__ = ["TrainConfig", "apply_smoke", "list_recipes", "load_recipe"]
 
-# The least that each number may be.
+# Lower bounds, inclusive.
 _LEAST = {
     "image_size": 1,
     "batch_size": 1,
@@ -35,7 +35,7 @@ _LEAST = {
     "heartbeat_s": 1,
 }
 
-# The most that it may be: more is a slip of the pen, or a file that was damaged.
+# Upper bounds, inclusive: more is a typing error or a damaged file.
 _MOST = {
     "image_size": MAX_IMAGE_SIZE,
     "batch_size": 2**20,
@@ -44,7 +44,7 @@ _MOST = {
     "seed": 2**31 - 1,
 }
 
-# Fractions, and what they must be below (of two of them, 1 is the most).
+# Fractions: 0 or more, and below this bound (for the last two, 1 is allowed).
 _UP_TO_ONE = math.nextafter(1.0, 2.0)
 _BELOW = {
     "crop": 1.0,
@@ -58,141 +58,144 @@ _BELOW = {
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that decides what a training run does. Recipes in `configs/` set it; `--field value` overrides it."""
+    """The settings of a training run. Recipes in `configs/` set them; `--field value` overrides the recipe."""
 
     # --- Where
     run: Path = Path("runs/run")
     """Folder of the run: configuration, logs, checkpoints, results and report."""
     data_dir: Path | None = None
-    """Folder of the prepared data sets; the default is $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    """Folder of the prepared data sets. The default is $TFDS_DATA_DIR, or ~/tensorflow_datasets."""
 
     # --- Data
     sources: tuple[str, ...] = ("fairface", "glasses", "apparel")
-    """Prepared data sets to train on."""
+    """Names of the prepared data sets to train on."""
     tasks: tuple[str, ...] = BASELINE_TASKS
-    """Heads, in the order in which `sequential` trains them."""
+    """Tasks to train, one head each. With --schedule sequential, they are trained in this order."""
     image_size: int = 224
-    """Side in pixels to which pictures are resized; the aspect ratio is not kept."""
+    """Height and width in pixels to which pictures are resized. The aspect ratio is not kept."""
     decode: DecodePolicy = "upright"
-    """How files become RGB. With `upright` EXIF rotation is applied, 16 bit scaled and transparency composited, with
-    `as_notebook` none of these."""
+    """How picture files become RGB. `upright` applies EXIF rotation, scales 16-bit pictures to 8 bits and composites
+    transparency. `as_notebook` does none of these."""
     disjoint: tuple[str, ...] = ()
-    """Groups, such as `identity`, of which nothing may be both trained on and validated: training pictures that share
-    one with a validation picture are left out. Validation stays the same."""
+    """Groups, such as `identity`, to keep apart: training pictures that share a group value with a validation picture
+    are left out. Validation pictures are not affected."""
     limit: int | None = None
-    """Use only this many pictures of each split (spread evenly); for smoke runs."""
+    """Use only this many pictures of each split, spread evenly. For smoke tests."""
 
     # --- Model
     trunk: str = "resnet18"
-    """Name of the trunk (`facefeat models` lists them)."""
+    """Name of the trunk, the network before the heads (`facefeat models` lists the trunks)."""
     weights: str = "imagenet"
-    """`imagenet` (downloaded once), the name of other published weights (`facefeat models` lists them), `random`, or
-    the path of a .pth or .safetensors file."""
+    """Initial weights of the trunk: `imagenet` (downloaded once), the name of other published weights (`facefeat
+    models` lists them), the path of a .pth or .safetensors file, or `random`."""
     weights_key: Annotated[str | None, tyro.conf.arg(aliases=["--key"])] = None
-    """Which weights, where the file of --weights holds several sets, such as state_dict_ema."""
+    """Key of the weights in a file of --weights with several sets, for example state_dict_ema."""
     dtype: Literal["auto", "float32", "bfloat16", "float64"] = "float32"
-    """Of the computation. `auto` is bfloat16 on GPU and TPU (parameters, statistics and losses stay float32), and
-    float32 on CPU."""
+    """Number format of the activations. `auto` means bfloat16 on GPU and TPU (parameters, statistics and
+    losses stay float32), and float32 on CPU."""
     param_dtype: DType = "float32"
-    """Of parameters, statistics and optimizer moments. bfloat16 loses the small increments of Adam's second moment."""
+    """Number format of parameters, statistics and optimizer moments. bfloat16 is too coarse for Adam's second
+    moment, which then stops changing."""
     matmul_precision: MatmulPrecision = "default"
-    """Of float32 products; JAX's default on recent GPUs is TF32."""
+    """Precision of float32 products. On recent GPUs, JAX's default is TF32."""
     deterministic: bool = False
-    """On GPU, take only operations that give the same bits each time, and measure no alternatives: slower. On CPU they
-    always do. Without it, a run that is resumed on GPU may end with other last digits."""
+    """On GPU, use only operations that always give the same bits, and don't choose algorithms by timing. This is
+    slower. Without it, a resumed run on GPU may differ in the last digits. CPUs are always deterministic."""
 
     # --- Training
     schedule: Literal["sequential", "mixed"] = "mixed"
-    """In each epoch one task after the other, each validated after its own pass (`sequential`), or the pictures of all
-    sources in one stream, each loss taken over the pictures that carry its label (`mixed`)."""
+    """`sequential` trains one task after the other in each epoch and validates each after its own pass. `mixed` draws
+    the pictures of all sources in one stream. Each loss covers the pictures with a label for its task."""
     trainable: tuple[str, ...] = ("all",)
-    """Stages of the trunk that are trained, by name (`facefeat models` lists them), or `last` (the trunk's last block:
-    `layer4` of a ResNet), `all` or `none`; heads always are."""
+    """Stages of the trunk to train, by name (`facefeat models` lists them), or `last` (the trunk's last block, for
+    example `layer4` of a ResNet), `all` or `none`. The heads are always trained."""
     batch_norm: Literal["batch", "frozen"] = "batch"
-    """`batch`: all layers normalise with batch statistics and move their running ones, also in stages that are not
-    trained (the notebook's rule). `frozen`: stages that are not trained use their running statistics."""
+    """`batch`: all layers normalise with the statistics of the batch and update their running statistics, even in
+    frozen stages (as in the notebook). `frozen`: frozen stages use their running statistics and don't change them."""
     batch_size: int = 32
-    """Pictures per step. The last batch of a pass may be smaller."""
+    """Pictures per step, on all devices together. The last batch of an epoch may be smaller."""
     epochs: int = 5
     """Passes over the training data."""
     learning_rate: float = 1e-4
-    """Of Adam; the peak where there is a schedule."""
+    """Learning rate of Adam; with a schedule, its peak."""
     learning_rate_schedule: Literal["constant", "cosine"] = "constant"
-    """`cosine` rises linearly for `warmup_steps` and decays to zero at the last step."""
+    """`cosine` rises linearly for --warmup-steps, then decays to zero at the last step."""
     warmup_steps: int = 0
-    """Steps of linear warm-up of the `cosine` schedule; at most half of the run's steps are taken for it."""
+    """Steps of linear warm-up of the `cosine` schedule. At most half of the run's steps are used."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
-    """Where a loss is infinite or not a number: `stop` there, naming the pictures; or `skip` the step (and those whose
-    gradients are not finite), which leaves the weights as they are, and say so."""
+    """What to do if a loss is infinite or NaN. `stop` ends training and names the pictures. `skip` leaves the weights
+    as they are and prints a line; it also skips steps with gradients that are not finite."""
     balance: float = 1.0
-    """How much the size of a set counts in a `mixed` batch: the pictures that carry the labels of one set of heads get
-    a share of every batch in proportion to their number to this power. 1 shows all pictures equally often, 0 all sets;
-    between, pictures of small sets come more often. A pass has as many pictures whatever the shares."""
+    """From 0 to 1: how much the size of a data set counts in a `mixed` batch. Pictures with labels for the same tasks
+    form a set, and each set's share of a batch is proportional to its size to this power. 1 shows all pictures equally
+    often, 0 gives all sets equal shares. The number of pictures per epoch does not change."""
     weight_decay: float = 0.0
-    """In each step kernels lose this share of themselves times the learning rate (AdamW); norms and biases don't."""
+    """Weight decay of AdamW: per step, kernels shrink by this fraction times the learning rate. Norms and biases don't
+    decay."""
     ema: float = 0.0
-    """Decay of a moving average of weights and statistics, which takes their place wherever the model is evaluated,
-    saved or exported; 0.99 averages over some hundred steps. 0: none."""
+    """Decay, below 1, of a moving average of weights and statistics. The average is then evaluated, saved and exported.
+    0.99 averages over a few hundred steps; 0 means no average."""
     label_smoothing: float = 0.0
-    """Share of each label that is spread over all classes."""
+    """Fraction of each label, below 1, that is spread over all classes."""
     flip: bool = False
-    """Mirror each training picture left to right with probability one half."""
+    """Mirror each training picture left to right with probability 0.5."""
     crop: float = 0.0
-    """The most of either side of a training picture that is cut away at random; the rest is enlarged."""
+    """Largest fraction of each side, below 1, to cut off a training picture at random. The rest is enlarged."""
     colour_jitter: float = 0.0
-    """How far brightness, contrast and saturation of a training picture may be multiplied from 1. A picture with a
-    label that is a colour (shirt) keeps its colours."""
+    """Largest relative change, below 1, of brightness, contrast and saturation of a training picture. Pictures with a
+    colour label (shirt) keep their colours."""
     erase: float = 0.0
-    """Probability that a random rectangle of a training picture is painted over."""
+    """Probability, from 0 to 1, of painting over a random rectangle of a training picture."""
     seed: int = 0
-    """Of initial weights, shuffling and augmentation."""
+    """Seed of the initial weights, shuffling and augmentation."""
 
     # --- Feed
     packed: Literal["auto", "on", "off"] = "auto"
-    """`on`: decode and resize every picture once, into the cache folder, from where later runs take it too. `off`:
-    decode in every pass. `auto`: once, if there is room."""
+    """`on`: decode and resize every picture once, into the cache folder, where later runs find it too. `off`: decode
+    in every epoch. `auto`: decode once if there is room."""
     feed: Literal["auto", "stream", "device"] = "auto"
-    """`device`: all pictures lie on the device, and steps take them by number. `stream`: batches are put together on
-    the host and sent ahead. The batches are the same. `auto` goes by the memory that is free, and says so."""
+    """`device`: keep all pictures on the device and select them by index. `stream`: assemble batches on the host and
+    send them ahead. Both give the same batches. `auto` chooses by the free memory and prints its choice."""
     cache_prefix: bool = False
-    """Compute the output of the frozen stages once for each picture, and train from there. Needs frozen BatchNorm and
-    pictures that are not changed at random."""
+    """Compute the output of the frozen stages once for each picture, and train on the cached outputs. This needs
+    --batch-norm frozen and no random changes to the pictures."""
     steps_per_call: int = 0
-    """Steps that one call of the compiled program takes. 0 chooses: 32 on GPU and TPU; on CPU 1, or 32 where the heads
-    alone are trained from a cached prefix."""
+    """Steps in one call of the compiled program. 0 means: 32 on GPU and TPU; on CPU 1, or 32 if only the heads are
+    trained on cached outputs."""
     feed_threads: int = 4
-    """Threads that put batches together."""
+    """Threads that assemble batches."""
     feed_prefetch: int = 8
-    """Batches held ready."""
+    """Batches to prepare ahead."""
 
     # --- Several processes
     distributed: bool = False
-    """This process is one of several that train one model (`facefeat launch` sets it; docs/devices.md)."""
+    """This process is one of several that train one model (`facefeat launch` sets this; see docs/devices.md)."""
     heartbeat_s: int = 60
-    """Seconds that one of several processes may be silent until it is taken for dead, and the others are ended."""
+    """Seconds without a sign of life after which a process counts as dead and the others are ended."""
 
     # --- Logs and checkpoints
     log_every: int = 20
-    """Steps between transfers of losses from the device; every step is logged."""
+    """Steps between transfers of losses from the device. Every step is logged."""
     checkpoint_every: int = 1000
-    """Steps between checkpoints; one is also written at the end of each epoch, after Ctrl-C and after SIGTERM."""
+    """Steps between checkpoints. A checkpoint is also written after each epoch, after Ctrl-C and after SIGTERM."""
     keep_checkpoints: int = 2
-    """How many of the newest checkpoints to keep. Two or more: where the newest is damaged, the one before is used."""
+    """How many of the newest checkpoints to keep. With two or more, the previous one is used if the newest is
+    damaged."""
     keep_best: bool = False
-    """Keep the checkpoint of the epoch with the best validation too: the highest accuracy, averaged over the heads.
-    With `sequential` each head is measured after its own pass, before the trunk has moved on."""
+    """Also keep the checkpoint of the epoch with the highest validation accuracy, averaged over the heads. With
+    --schedule sequential each head is measured after its own pass, before the trunk changes again."""
     resume: bool = False
-    """Go on from the run folder's newest checkpoint."""
+    """Resume from the newest checkpoint in the run folder."""
     overwrite: bool = False
-    """Delete what an earlier run left in the run folder."""
+    """Delete an earlier run in the run folder."""
     smoke: bool = False
-    """Run the whole path in about a minute, on a few drawn pictures and random weights; the result means nothing."""
+    """Run the whole path in about a minute, on a few drawn pictures and random weights. The result means nothing."""
 
     # --- Set when a recipe is loaded, not on the command line
     recipe: Annotated[str, tyro.conf.Suppress] = ""
 
     def __post_init__(self) -> None:
-        # The command line gives one of the choices; Python callers and a config.json may give anything.
+        # The command line checks choices itself; Python callers and a config.json may give anything.
         for name, kind in get_type_hints(type(self)).items():
             value = getattr(self, name)
             if get_origin(kind) is Literal:
@@ -229,39 +232,39 @@ class TrainConfig:
         if self.cache_prefix and changes:
             off = " ".join("--no-flip" if name == "flip" else f"--{name.replace('_', '-')} 0" for name in changes)
             raise UserError(
-                "--cache-prefix computes the frozen stages once, so pictures can't be changed at random in each pass; "
+                "--cache-prefix computes the frozen stages once, so pictures can't be changed at random in each epoch; "
                 f"give {off}, or --no-cache-prefix"
             )
         if self.balance != 1 and self.schedule != "mixed":
             raise UserError("--balance sets the shares of a mixed batch; give --schedule mixed, or --balance 1")
         if self.resume and self.overwrite:
-            raise UserError("--resume goes on with a run and --overwrite deletes it; give one of them")
+            raise UserError("--resume continues a run and --overwrite deletes it; give only one of them")
 
     def require_effect(self, steps: int | None = None) -> None:
-        """Refuses options of a new run that would change nothing; what an earlier version began with them stays.
+        """Refuses options that would have no effect in a new run. Runs of earlier versions may keep them.
 
         Args:
-          steps: of the whole run, once they are known.
+          steps: number of steps in the whole run, once it is known.
 
         Raises:
-          UserError: there is such an option.
+          UserError: an option would have no effect.
         """
         if self.warmup_steps and self.learning_rate_schedule == "constant":
             raise UserError(
                 f"--warmup-steps {self.warmup_steps} needs a schedule that warms up; give --learning-rate-schedule "
                 "cosine, or --warmup-steps 0"
             )
-        # A recipe's own warm-up is cut to a short run, which the loop says; one that was asked for is not.
+        # In a short run the loop shortens the recipe's own warm-up, with a line. It keeps one that the user set.
         asked = self.asked("warmup_steps", "heartbeat_s", "matmul_precision")
         if steps is not None and self.warmup_steps >= steps and "warmup_steps" in asked and not self.smoke:
             raise UserError(
                 f"--warmup-steps {self.warmup_steps} is not less than the {steps} steps of the run; give fewer (at "
-                "most half of the steps are taken for the warm-up), or more --epochs"
+                "most half of the steps are used), or more --epochs"
             )
         if self.colour_jitter and all(task in TASKS and TASKS[task].about_colour for task in self.tasks):
             raise UserError(
-                f"--colour-jitter leaves pictures with a label that is a colour alone, and {', '.join(self.tasks)} is "
-                "all that is trained; give --colour-jitter 0"
+                f"--colour-jitter does not change pictures with a colour label, and the only tasks are "
+                f"{', '.join(self.tasks)}; give --colour-jitter 0"
             )
 
         if self.weights_key is not None and not self.weights_are_a_file:
@@ -297,7 +300,7 @@ class TrainConfig:
         """Reads what `to_json` wrote.
 
         Raises:
-          UserError: there is a field that this version doesn't know, or a value that can't be; `where` names the file.
+          UserError: a field is unknown to this version, or a value is invalid. The message names the file, `where`.
         """
         known = {f.name for f in dataclasses.fields(cls)}
         if surplus := sorted(set(values) - known):
@@ -314,50 +317,49 @@ class TrainConfig:
 
 
 def apply_smoke(config: TrainConfig) -> TrainConfig:
-    """Returns the config shrunk to about a minute on two CPU cores, where `smoke` is set.
+    """Returns the config; with `smoke`, reduced to about a minute on two CPU cores and without downloads.
 
-    It needs nothing that has to be downloaded: sources that are drawn stay, `avatars` stands in for the others, and
-    random weights for ImageNet's.
+    Drawn sources stay, `avatars` replaces the others, and random weights replace ImageNet's.
     """
     if not config.smoke:
         return config
-    from facefeat_jax.data.builders import is_drawn  # with TFDS, which reading a config does not need
+    from facefeat_jax.data.builders import is_drawn  # imports TFDS, which reading a config does not need
 
     recipe = load_recipe(config.recipe) if config.recipe else None
     default_run = recipe.run if recipe else None
     shrunk = dataclasses.replace(
         config,
-        # Not in the place of the real run, unless that was asked for.
+        # Don't overwrite the real run, unless the user named its folder.
         run=config.run if config.run != default_run else default_run.with_name(f"{default_run.name}-smoke"),
         sources=tuple(source for source in config.sources if is_drawn(source)) or ("avatars",),
         weights="random" if config.weights in ("imagenet", "DEFAULT") else config.weights,
         image_size=min(config.image_size, 32),
         batch_size=min(config.batch_size, 8),
         epochs=min(config.epochs, 2),
-        limit=min(config.limit or 44, 44),  # not a multiple of the batch: the short last batch is part of the path
+        limit=min(config.limit or 44, 44),  # not a multiple of the batch size, so that the last batch is short
         warmup_steps=min(config.warmup_steps, 2),
     )
     if recipe:
-        _say_what_smoke_changes(config, recipe, shrunk)
+        _report_smoke_changes(config, recipe, shrunk)
     return shrunk
 
 
-def _say_what_smoke_changes(asked: TrainConfig, recipe: TrainConfig, shrunk: TrainConfig) -> None:
-    """Says which values that were asked for are not taken; those of the recipe are what `smoke` is there to shrink."""
+def _report_smoke_changes(given: TrainConfig, recipe: TrainConfig, shrunk: TrainConfig) -> None:
+    """Prints the values that the user set and `smoke` replaces. It does not report the recipe's own values."""
     from facefeat_jax.system.progress import say
 
     for name in ("sources", "image_size", "batch_size", "epochs", "limit", "warmup_steps"):
-        wanted, taken = getattr(asked, name), getattr(shrunk, name)
+        wanted, taken = getattr(given, name), getattr(shrunk, name)
         if wanted not in (taken, getattr(recipe, name)):
-            say(f"--smoke takes --{name.replace('_', '-')} {_shown(taken)} in place of {_shown(wanted)}")
+            say(f"--smoke uses --{name.replace('_', '-')} {_as_text(taken)} instead of {_as_text(wanted)}")
 
 
-def _shown(value: Any) -> str:
+def _as_text(value: Any) -> str:
     return " ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _recipe_folder() -> Path:
-    # In a wheel the recipes are installed inside the package; in a checkout they lie beside it.
+    # A wheel has the recipes inside the package; a checkout has them beside it.
     package = Path(__file__).resolve().parent
     installed = package / "recipes"
     return installed if installed.is_dir() else package.parent / "configs"
@@ -369,10 +371,10 @@ def list_recipes() -> list[str]:
 
 
 def load_recipe(name: str) -> TrainConfig:
-    """Returns the config that the recipe of that name makes.
+    """Returns the config of a recipe.
 
     Raises:
-      UserError: there is no such recipe.
+      UserError: no recipe has this name.
     """
     if name not in list_recipes():
         raise unknown("recipe", name, list_recipes())

@@ -37,7 +37,7 @@ def create_model(
     It is in training mode, as every new Flax module is; call `model.eval()` before using it for predictions.
 
     Args:
-      name: of the trunk; one of `list_models()`.
+      name: name of the trunk; one of `list_models()`.
       tasks: names from `facefeat_jax.tasks.TASKS`, or tasks of your own. With none (`[]`) the model is there for its
         `trunk`, and can't be called itself.
       weights: `"imagenet"` (torchvision's newest file, downloaded once into the cache), the name of one of its other
@@ -46,8 +46,8 @@ def create_model(
         without heads leaves the heads as they started.
       weights_key: which set of weights, where a file of your own holds several (`weights_conversion.read`).
       rngs: source of the initial weights; the default is `nnx.Rngs(0)`.
-      dtype: of the computation; the default is that of inputs and parameters together.
-      param_dtype: of parameters and running statistics.
+      dtype: dtype of the computation; the default is that of inputs and parameters together.
+      param_dtype: dtype of parameters and running statistics.
       **options: for the trunk: `in_channels`, `remat`, and `image_size` of a trunk that is made for one size (its
         position embeddings are resized to it as torchvision does; at other sizes it also works, resizing as it runs).
 
@@ -105,7 +105,7 @@ def _resolved(tasks: object) -> list[Task]:
     found = [get_task(task) for task in tasks]
     names = [task.name for task in found]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise UserError(f"the task {twice[0]!r} is there twice; each has one head")
+        raise UserError(f"the task {twice[0]!r} appears twice; each task has one head")
     return found
 
 

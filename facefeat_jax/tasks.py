@@ -86,7 +86,7 @@ def add_task(task: Task) -> Task:
       UserError: there is another task of that name.
     """
     if TASKS.setdefault(task.name, task) != task:
-        raise UserError(f"there is a task {task.name!r} already, with other classes; give yours another name")
+        raise UserError(f"task {task.name!r} already exists, with other classes; choose another name")
     return task
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
 from facefeat_jax.cli import COMMANDS, main
 from facefeat_jax.config import TrainConfig, list_recipes, load_recipe
@@ -31,6 +32,7 @@ def test_wrong_calls_are_answered_with_one_line_that_says_what_to_do(capsys, tmp
     (tmp_path / "hollow" / "checkpoints" / "7").mkdir(parents=True)
     (tmp_path / "hollow" / "config.json").write_bytes((trained_run / "config.json").read_bytes())
     (tmp_path / "junk.pth").write_bytes(b"junk")
+    Image.new("RGB", (8, 8)).save(tmp_path / "picture.png")
     calls = {
         ("tarin",): "Did you mean 'train'",
         ("train",): "Recipes: avatars, baseline",
@@ -40,8 +42,8 @@ def test_wrong_calls_are_answered_with_one_line_that_says_what_to_do(capsys, tmp
         ("evaluate", tmp_path / "absent"): "there is no run folder",
         ("evaluate", tmp_path / "not_a_run"): "is not a run folder",
         ("evaluate", tmp_path / "half"): "can't be read",
-        ("evaluate", tmp_path / "list"): "is not the config of a run",
-        ("predict", tmp_path / "hollow", "x.jpg"): "can't be restored",
+        ("evaluate", tmp_path / "list"): "it is not a JSON object",
+        ("predict", tmp_path / "hollow", tmp_path / "picture.png"): "can't be restored",
         ("evaluate", trained_run, "--data", "apparrel"): "Did you mean 'apparel'",
         ("evaluate", trained_run, "--data", "apparel"): "facefeat prepare apparel",
         ("predict", trained_run.parent / "trainde", "x.jpg"): "runs beside it",
@@ -98,6 +100,16 @@ def test_every_command_has_help(capsys):
         except SystemExit as stopped:
             assert not stopped.code
         assert "usage" in capsys.readouterr().out.lower()
+
+
+def test_help_of_a_field_is_one_paragraph(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "2000")
+    for command, field in (("train avatars", "--balance"), ("prepare", "--from")):
+        with pytest.raises(SystemExit):
+            main([*command.split(), "--help"])
+        help_of_field = capsys.readouterr().out.partition(field)[2]
+        first_line = next(line for line in help_of_field.splitlines() if ". " in line)
+        assert "(default:" in first_line  # which is written last
 
 
 def test_every_recipe_is_a_config_with_a_short_version_and_says_how_to_run_it():

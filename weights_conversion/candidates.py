@@ -50,7 +50,7 @@ class Reading:
         known = [name for name in sets if is_known(name)] or list(sets)
         plain = [name for name in known if not _AVERAGE.search(name)]
         if len(plain or known) > 1:
-            raise UnreadableError(f"it holds several sets of weights ({listed})", "say which is meant: --key NAME")
+            raise UnreadableError(f"it holds several sets of weights ({listed})", "choose one with --key NAME")
         chosen = (plain or known)[0]
         if len(known) > 1:
             others = _listed(name for name in known if name != chosen)
@@ -70,11 +70,11 @@ def state_dict_of(value: Any, reading: Reading) -> dict[str, Tensor]:
     if not isinstance(value, dict):
         if isinstance(value, Opaque):
             raise UnreadableError(
-                f"it holds a whole module, not weights alone (an object of {value.name!r}; nothing of it was run)",
+                f"it holds a whole module, not weights alone (an object of {value.name!r}; none of it was run)",
                 "load it where it was made and save its state_dict()",
             )
         kind = "one tensor" if isinstance(value, Tensor | Parameter) else f"a {_kind(value)}"
-        raise UnreadableError(f"it holds {kind} where a mapping of names to tensors is wanted", SAVE_PLAIN)
+        raise UnreadableError(f"it holds {kind} where a mapping of names to tensors is expected", SAVE_PLAIN)
     sets = _sets_in(value)
     inside = ""
     if sets and not _is_known(name for name, entry in value.items() if _is_tensor(entry)):

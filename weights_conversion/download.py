@@ -118,7 +118,7 @@ def _address(entry: PublishedWeights, mirror: str | None) -> str:
         return entry.url
     if urllib.parse.urlsplit(base).scheme not in ("http", "https", "file"):
         raise DownloadError(
-            f"the mirror {base!r} is no address of a folder: begin it with https://, http:// or file://"
+            f"the mirror {base!r} is not the address of a folder: begin it with https://, http:// or file://"
         )
     return f"{base.rstrip('/')}/{entry.file}"
 
@@ -167,7 +167,7 @@ def _download(
             # Bytes of two files may have been joined, if the first came from elsewhere. One fresh start settles it.
             if start == 0:
                 raise DownloadError(
-                    f"{url} gave another file than the published one: expected SHA-256 "
+                    f"{url} sent a file that differs from the published one: expected SHA-256 "
                     f"{entry.sha256 or entry.digits + '...'}, got {found} "
                     f"(it was removed); try another mirror, or {by_hand}"
                 )
@@ -225,7 +225,7 @@ def _transfer(
         if error.code == 416 and start:
             raise _ChangedError from None
         if error.code not in _RETRY_STATUS:
-            raise _PermanentError(f"the server answers {error.code} {error.reason}") from None
+            raise _PermanentError(f"the server answered {error.code} {error.reason}") from None
         raise
     with response:
         # file:// has no status, and gives the whole file.
@@ -236,7 +236,7 @@ def _transfer(
             length = response.headers.get("Content-Length")
             size = int(length) if length is not None and length.isdecimal() else None
             if size is not None and not entry.may_have_size(size):
-                raise _PermanentError(f"it is {size:,} bytes long and should be {_about(entry):,}")
+                raise _PermanentError(f"it is {size:,} bytes long instead of {_about(entry):,}")
         size = size or entry.size
         most = size or _about(entry) + 1024
         with part.open("r+b" if start else "wb") as file:
@@ -246,7 +246,7 @@ def _transfer(
             while chunk := _chunk(response):
                 at += len(chunk)
                 if at > most:
-                    raise _PermanentError(f"it gives more than the {_about(entry):,} bytes it should")
+                    raise _PermanentError(f"it sent more than the expected {_about(entry):,} bytes")
                 file.write(chunk)
                 report(at)
             file.flush()
@@ -274,7 +274,7 @@ def _check_range(stated: str, start: int, entry: PublishedWeights) -> int | None
 
 def _reason(error: Exception) -> str:
     if isinstance(error, urllib.error.HTTPError):
-        return f"the server answers {error.code} {error.reason}"
+        return f"the server answered {error.code} {error.reason}"
     if isinstance(error, http.client.IncompleteRead):
         return f"the connection ended {error.expected or 0:,} bytes too early"
     inner = error.reason if isinstance(error, urllib.error.URLError) else error

@@ -79,7 +79,7 @@ def read(
                 tensors = _reader(data)(data, reading)
             named = unwrapped(tensors, reading)
             if reading.key is not None:
-                raise UnreadableError(f"it holds one set of weights, and none under {key!r}", "leave --key out")
+                raise UnreadableError(f"it holds one set of weights, and none under {key!r}", "leave out --key")
     except UnreadableError as error:
         raise WeightsFileError(f"can't read weights from {_shown(path)}: {error}") from None
     except OSError as error:
@@ -116,7 +116,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     except OSError as error:
         raise WeightsFileError(f"can't read weights from {_shown(path)}: {error.strerror or error}") from None
     except (ValueError, RecursionError):
-        raise WeightsFileError(f"can't read weights from {_shown(path)}: its header is no JSON; {DAMAGED}") from None
+        raise WeightsFileError(f"can't read weights from {_shown(path)}: its header is not JSON; {DAMAGED}") from None
     is_text = isinstance(raw, dict) and all(isinstance(part, str) for item in raw.items() for part in item)
     return raw if is_text else {}
 
@@ -288,7 +288,7 @@ def _read_safetensors(data: memoryview, reading: Reading) -> dict[str, np.ndarra
         dtype = _SAFETENSORS_TYPES.get(entry["dtype"])
         if dtype is None:
             raise UnreadableError(
-                f"its tensor {name[:200]!r} is of type {entry['dtype']}, which is not read here", "convert it"
+                f"its tensor {name[:200]!r} is of type {entry['dtype']}, which is not supported", "convert it"
             )
         # The format is little-endian; plain bytes are read first because ml_dtypes' types have no byte order.
         plain = np.dtype(f"<u{dtype.itemsize}") if dtype.itemsize < 8 else dtype.newbyteorder("<")

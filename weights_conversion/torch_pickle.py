@@ -253,7 +253,7 @@ class _Machine:
                 if opcode == ord("."):
                     return self.stack.pop(), self.at
                 self.step(opcode)
-            raise UnreadableError("its pickle goes on for longer than that of any model", DAMAGED)
+            raise UnreadableError("its pickle is longer than that of any model", DAMAGED)
         except (IndexError, KeyError, TypeError, ValueError, struct.error):
             # The stack ran empty, a memo was never set, a call had other arguments than torch gives it.
             raise UnreadableError("its pickle makes no sense") from None
@@ -438,7 +438,7 @@ def _refuse(name: str) -> NoReturn:
     shown = repr(name)[:120]
     if name.startswith("torch."):
         raise UnreadableError(
-            f"it asks for {shown}, a kind of tensor or object that is not read here (nothing was run)",
+            f"it asks for {shown}, a kind of tensor or object that is not supported (nothing was run)",
             "save plain, dense tensors: the state_dict() of the model",
         )
     raise UnreadableError(

@@ -89,7 +89,7 @@ def verify(
       batch_size: how many of them.
       training: whether gradients and training steps are compared too; they take several times the memory.
       dtypes: to compute in; float64 comes first.
-      seed: of weights and pictures.
+      seed: seed of weights and pictures.
 
     Returns:
       The rows of the table. Gradients and steps are not compared in bfloat16.
@@ -141,7 +141,7 @@ def jax_side(
       tensors: a state dict with torchvision's names.
       images: `[batch, height, width, 3]`.
       labels: `[batch]`, class numbers.
-      dtype: of everything.
+      dtype: dtype of weights, inputs and computation.
       training: whether gradients are taken and steps made.
     """
     with _precision(dtype):

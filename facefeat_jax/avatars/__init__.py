@@ -46,7 +46,7 @@ def draw(seed: int, index: int) -> Avatar:
     A function of its two arguments alone: the same picture comes whatever else was drawn, in whatever process.
 
     Args:
-      seed: of the data set; any integer.
+      seed: seed of the data set; any integer.
       index: number of the picture, from 0. Every 32 pictures from a multiple of 32 on hold each combination of
         labels once.
 

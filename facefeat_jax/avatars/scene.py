@@ -27,9 +27,9 @@ class View:
       unit: size of the head's unit (half a face is about 0.87 of it) as a part of the picture's width.
       x: head's centre, as a part of the width.
       y: head's centre, as a part of the height.
-      tilt: of the head, radians.
-      lean: of the body, radians.
-      turn: of the face to a side, -1 to 1.
+      tilt: tilt of the head, radians.
+      lean: lean of the body, radians.
+      turn: turn of the face to a side, -1 to 1.
       mirrored: whether the whole figure is drawn mirrored.
     """
 
@@ -48,7 +48,7 @@ class Light:
 
     Attributes:
       kind: even, side, warm, cool, dim or bright.
-      gains: of the red, green and blue channel.
+      gains: gains of the red, green and blue channel.
       exposure: brightness factor.
       contrast: factor round mid-grey.
       slope: how much darker the far side is, 0 to 1.
@@ -73,7 +73,7 @@ class Face:
 
     Attributes:
       skin: name of the tone.
-      color: of the skin.
+      color: colour of the skin.
       width: half the face's width, in units.
       height: half the face's height.
       jaw: how much the jaw narrows.
@@ -87,7 +87,7 @@ class Face:
       mouth: smile, open, calm or smirk.
       blush: strength, 0 for none.
       marks: none, freckles, war_paint, plaster, shadows (under the eyes), mask or patch.
-      marks_color: of paint, mask or patch.
+      marks_color: colour of paint, mask or patch.
       chin_shade: strength of a shadow on the lower face.
     """
 
@@ -115,12 +115,12 @@ class Lashes:
     """The cues that are drawn for the label female.
 
     Attributes:
-      length: of the lashes.
-      count: of lashes per eye.
+      length: length of the lashes.
+      count: number of lashes per eye.
       lips: colour.
-      fullness: of the lips.
+      fullness: fullness of the lips.
       brow: thickness.
-      arch: of the brows.
+      arch: arch of the brows.
     """
 
     length: float
@@ -137,10 +137,10 @@ class Whiskers:
 
     Attributes:
       kind: moustache, handlebar, goatee, beard or stubble.
-      color: of whiskers and brows.
+      color: colour of whiskers and brows.
       size: factor.
       brow: thickness.
-      slant: of the brows.
+      slant: slant of the brows.
     """
 
     kind: str
@@ -156,11 +156,11 @@ class Eyewear:
 
     Attributes:
       shape: round, square, wide, cat_eye, aviator or half_rim.
-      color: of the frame.
-      thickness: of the frame.
+      color: colour of the frame.
+      thickness: thickness of the frame.
       size: factor.
       lens: clear, tinted or dark.
-      lens_color: of tinted lenses.
+      lens_color: colour of tinted lenses.
       glare: whether the lenses shine.
     """
 
@@ -180,7 +180,7 @@ class Hair:
     Attributes:
       style: a name of `STYLES`.
       color_name: a name of `palette.HAIR_COLORS`.
-      color: of the hair.
+      color: colour of the hair.
       volume: factor.
       fringe: how low the hairline comes, 0 to 1.
       hat: none, beanie, cap, sunhat, headband, headscarf or spectacles (pushed up, which is no label).
@@ -208,7 +208,7 @@ class Clothes:
       along: which shade of the label's colour the shirt has (see `palette.shade`).
       neck: crew, vee, collar, turtleneck or hood.
       print: plain, stripes, bars, dots, badge or star.
-      print_color: of the print.
+      print_color: colour of the print.
       over: none, jacket, dungarees, waistcoat, braces, scarf, necklace or tie.
       over_color: its colour.
       shoulders: half their width.
@@ -252,7 +252,7 @@ class Backdrop:
 
     Attributes:
       kind: plain, stripes, tiles, bokeh, window, shelf or hills.
-      color: of the wall.
+      color: colour of the wall.
       accents: colours of the things before it.
       things: how many patches lie about.
     """
@@ -269,7 +269,7 @@ class Occlusion:
 
     Attributes:
       kind: none, hand, bar or blob.
-      color: of a bar or blob.
+      color: colour of a bar or blob.
       x: where, in units of the head.
       y: where.
       angle: radians.

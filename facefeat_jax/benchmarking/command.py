@@ -1,4 +1,4 @@
-"""What `facefeat benchmark` measures: its cases, each in a process of its own, and the table of what was found."""
+"""`facefeat benchmark`: its cases, each measured in a process of its own, and the table of results."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Size(NamedTuple):
     """How much a plan measures.
 
     Attributes:
-      image_size: side of the pictures, in pixels.
-      batch: pictures in a step.
-      rounds: of each case.
-      round_seconds: how long a round of steps takes.
-      matmul: side of the matrices.
-      pictures: how many a round decodes.
-      start_limit: pictures of each split in the runs that show the first and the second start.
-      job_limit: likewise in the whole job; None takes all.
+      image_size: height and width of the pictures, in pixels.
+      batch: pictures per step.
+      rounds: number of rounds per case.
+      round_seconds: duration of a round of steps.
+      matmul: height and width of the matrices.
+      pictures: number of pictures that a round decodes.
+      start_limit: pictures of each split in the runs that measure the first and second start.
+      job_limit: the same for the whole job; None means all.
     """
 
     image_size: int = 224
@@ -56,14 +56,14 @@ PLANS = {"full": Size(), "quick": Size(32, 8, 2, 0.1, 256, 60, 8, 60)}
 
 
 class Case(NamedTuple):
-    """One thing to measure: entries of it are measured one after the other, each in a new process.
+    """One measurement. Its entries are measured one after the other, each in a new process.
 
     Attributes:
-      name: of the case; unique.
+      name: unique name of the case.
       operation: a key of `stages.OPERATIONS`.
-      settings: with what.
-      entries: by name, further settings.
-      rounds: how often.
+      settings: settings of all entries.
+      entries: further settings of each entry, by name.
+      rounds: number of rounds.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Case(NamedTuple):
 
 
 def cases(size: Size, stages: Sequence[str], threads: int) -> Iterator[Case]:
-    """Yields the cases of these stages, in the order in which they are worth having if time runs out."""
+    """Yields the cases of these stages, the most valuable first, in case time runs out."""
     steps = {"image_size": size.image_size, "task": "gender", "precision": "auto", "round_seconds": size.round_seconds}
     ours: dict[str, dict[str, Any]] = {"ours": {}}
     pictures = {"image_size": size.image_size, "batch": size.batch}
@@ -116,26 +116,26 @@ def cases(size: Size, stages: Sequence[str], threads: int) -> Iterator[Case]:
 
 @dataclass(frozen=True)
 class BenchmarkArguments:
-    """Times each stage from encoded pictures to the table of results on this machine, each in a process of its own."""
+    """Measures the speed of each stage on this machine, from encoded pictures to the table of results."""
 
     out: Path = Path("runs/benchmark")
     """A new folder for results.json and report.md."""
     plan: Literal["full", "quick"] = "full"
-    """How much is measured; `quick` takes a minute or two and shows that all of it works."""
+    """How much to measure. `quick` takes a minute or two and only shows that everything works."""
     stages: tuple[str, ...] = ()
-    """Only these: matmul, step, forward, start, decode, feed, validation, job."""
+    """Stages to measure: matmul, step, forward, start, decode, feed, validation, job. The default is all."""
     data_dir: Path | None = None
-    """Folder of the prepared data sets; the default is $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    """Folder of the prepared data sets. The default is $TFDS_DATA_DIR, or ~/tensorflow_datasets."""
     sources: tuple[str, ...] = ()
-    """Which data sets; the default is fairface, glasses and apparel where they are prepared, else avatars. Without any,
-    the stages that take pictures are left out."""
+    """Data sets to use. The default is fairface, glasses and apparel if they are prepared, otherwise avatars. If none
+    is prepared, the stages that need pictures are left out."""
     budget: float | None = None
-    """Seconds after which no further case is begun."""
+    """Seconds after which no new case is started."""
     json: bool = False
-    """Print the results as JSON; the default is to print the table."""
+    """Print the results as JSON instead of a table."""
 
     def run(self) -> int:
-        """Measures, prints what was found and writes it after each case; returns the exit code.
+        """Measures, writes the results after each case and prints them; returns the exit code.
 
         Raises:
           UserError: bad input. Where one case fails, the others are measured, and the exit code is 1.
@@ -145,7 +145,7 @@ class BenchmarkArguments:
         from facefeat_jax.system.runtime import cores
 
         if unknown := sorted(set(self.stages) - set(STAGES)):
-            raise UserError(f"no stage {', '.join(unknown)}; there are {', '.join(STAGES)}")
+            raise UserError(f"no stage {', '.join(unknown)}; choose from {', '.join(STAGES)}")
         if (self.out / RESULTS).exists():
             raise UserError(f"{self.out} already holds results; give --out a new folder")
         data_dir = self.data_dir or default_data_dir()
@@ -240,8 +240,8 @@ def _measured(case: Case, work: Path, common: dict[str, Any]) -> dict[str, Any]:
             except ValueError:
                 answer = {"rounds": [], "error": f"its process ended with exit code {done.returncode}"}
             if case.operation == "job":
-                for one in answer["rounds"]:
-                    one["wall_seconds"] = seconds
+                for round_ in answer["rounds"]:
+                    round_["wall_seconds"] = seconds
             entries[name] = {"side": "ours", "settings": settings, **answer}
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -290,9 +290,9 @@ def _figure(entry: dict[str, Any]) -> str:
     if "wall_seconds" in rounds[0]:
         return f"{rounds[0]['wall_seconds']:.1f} s"
     if per_call := entry["about"].get("flops_per_call"):
-        values, unit = [per_call * one["calls"] / one["seconds"] / 1e12 for one in rounds], "TFLOP/s"
+        values, unit = [per_call * round_["calls"] / round_["seconds"] / 1e12 for round_ in rounds], "TFLOP/s"
     else:
-        values, unit = [one["images"] / one["seconds"] for one in rounds], "images/s"
+        values, unit = [round_["images"] / round_["seconds"] for round_ in rounds], "images/s"
     figures = (statistics.median(values), min(values), max(values))
     middle, low, high = (f"{number:,.0f}" if number >= 1000 else f"{number:.3g}" for number in figures)
     return f"{middle} {unit} ({low} to {high})"

@@ -152,7 +152,7 @@ class TrainingFeed:
         self.name = inputs.feed
         self._steps = data.stream
         self._feed, _ = inputs.open(None)
-        calls = (call for one in data.stream.passes for call in one.calls(config.steps_per_call))
+        calls = (call for pass_ in data.stream.passes for call in pass_.calls(config.steps_per_call))
         self._calls = list(itertools.islice(calls, max(1, batches // config.steps_per_call)))
         self._gather = jax.jit(take, static_argnums=2)
         wanted = [step for call in self._calls for step in range(call.first_step, call.end_step)]
@@ -367,7 +367,7 @@ def job(settings: Settings) -> Measurement:
         config = config_of(settings, run=Path(settings["work"]) / "run")
         results = train(config)
         passes = [line for line in read_lines(config.run / run_folder.METRICS) if line["event"] == "pass"]
-        trained = sum(one["images_per_s"] * one["seconds"] for one in passes)
+        trained = sum(pass_["images_per_s"] * pass_["seconds"] for pass_ in passes)
         return {
             "images": round(trained) + sum(entry["n"] for entry in results["history"]),
             "epochs": config.epochs,

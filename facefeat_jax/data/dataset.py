@@ -160,7 +160,9 @@ class _Pictures:
 
     def __init__(self, folder: Path, split: str, count: int):
         info = json.loads((folder / "dataset_info.json").read_text(encoding="utf-8"))
-        lengths = {one["name"]: [int(length) for length in one["shardLengths"]] for one in info["splits"]}[split]
+        lengths = {
+            split_info["name"]: [int(length) for length in split_info["shardLengths"]] for split_info in info["splits"]
+        }[split]
         if sum(lengths) != count:
             raise ValueError(f"{sum(lengths)} records instead of {count} in {split}")
         for number in range(len(lengths)):

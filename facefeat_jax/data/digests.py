@@ -39,8 +39,8 @@ def digests_of(split: Split) -> np.ndarray:
     )
 
     def read(ranges: list[range]) -> Iterator[tuple[range, np.ndarray]]:
-        for one in ranges:
-            yield one, np.array([digest_of(split.read(index)) for index in one], np.uint64)
+        for part in ranges:
+            yield part, np.array([digest_of(split.read(index)) for index in part], np.uint64)
 
     try:
         return row_store.open_or_fill(row_store.store_folder(), rows, read).take(np.arange(len(split)))

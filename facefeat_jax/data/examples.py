@@ -26,14 +26,14 @@ class Examples:
 
     Attributes:
       splits: what the list is made of, in order.
-      rows: of each split, the numbers of the records that are used.
+      rows: for each split, the record numbers in use.
       labels: per task `[n]`, int32, in the numbering of `classes`; `UNKNOWN` where a picture has no label for it.
 
     Args:
       splits: prepared splits.
       classes: the class names of each task, in the order of the model's outputs.
       limit: use only this many pictures of each split, spread evenly over it.
-      kept: of each split, the numbers of the records to choose from; the default is all.
+      kept: for each split, the record numbers to choose from; the default is all.
 
     Raises:
       UserError: a split names classes that the model does not have.
@@ -146,7 +146,7 @@ def open_examples(
     """
     sources, disjoint = kinds.names(sources, "sources"), kinds.names(disjoint, "disjoint")
     splits = [open_split(source, split, data_dir) for source in sources]
-    kept = [np.arange(len(one)) for one in splits]
+    kept = [np.arange(len(split)) for split in splits]
     if disjoint:
         other: SplitName = "val" if split == "train" else "train"
         kept = _disjoint(splits, [open_split(source, other, data_dir) for source in sources], disjoint)
@@ -155,7 +155,7 @@ def open_examples(
         if need_all and not len(examples.labelled(task)):
             opened = ", ".join(s.source for s in examples.splits)
             raise UserError(
-                f"no picture of {opened} ({split}) has a label for {task!r}; add a source that has, or drop the task"
+                f"no picture of {opened} ({split}) has a label for {task!r}; add a source with one, or remove the task"
             )
     return examples
 
@@ -214,7 +214,7 @@ def _disjoint(splits: Sequence[Split], others: Sequence[Split], groups: Sequence
         if left_out.any():
             say(
                 f"{split.source}: {left_out.sum()} of {len(left_out)} pictures of {split.split} are left out, "
-                f"whose {' or '.join(groups)} is in {other.split} too"
+                f"because their {' or '.join(groups)} is in {other.split} too"
             )
         kept.append(np.flatnonzero(~left_out))
     return kept

@@ -82,8 +82,8 @@ class Layout:
     Attributes:
       feed: `stream` or `device`.
       count: number of examples.
-      row_shape: of one row.
-      row_dtype: of its numbers.
+      row_shape: shape of one row.
+      row_dtype: dtype of its numbers.
       tasks: the tasks that have labels.
       placement: the devices.
     """
@@ -223,8 +223,8 @@ def fill_table(chunks: Iterator[tuple[range, Any]], examples: Examples, layout: 
 
     shape = (own.stop - own.start, *layout.row_shape)
     rows = jnp.zeros(shape, described.rows.dtype, device=placement.local.table)
-    for one, values in chunks:
-        rows = placement.in_turn(put(rows, values, np.int32(one.start - own.start)))
+    for span, values in chunks:
+        rows = placement.in_turn(put(rows, values, np.int32(span.start - own.start)))
     labels = {
         task: placement.join(
             np.pad(examples.labels[task], (0, n - len(examples)), constant_values=UNKNOWN)[own], placement.table
@@ -279,6 +279,6 @@ def choose(
         return "stream", "as asked"
     if asked == "device":
         if device.platform != "cpu" and needed > room:
-            raise UserError(f"--feed device has no room: {need}, {why}; give --feed stream")
+            raise UserError(f"--feed device does not fit: {need}, {why}; give --feed stream")
         return "device", "as asked"
     return ("device" if needed <= room else "stream"), f"{need}, {why}"

@@ -377,7 +377,7 @@ def _reasons(data: bytes) -> Iterator[None]:
     except Image.DecompressionBombError:
         raise too_large("a decompression bomb", MAX_PIXELS) from None
     except MemoryError:
-        raise BadImageError("too large for the memory at hand") from None
+        raise BadImageError("too large for the available memory") from None
     except UnidentifiedImageError:
         raise BadImageError(_foreign(data)) from None
     except Exception as error:

@@ -95,11 +95,11 @@ class IndexStream:
         `tasks`; `mixed` gives it one pass over all pictures that have any label.
       batch_size: pictures per step.
       epochs: how often every pass is repeated, shuffled anew.
-      seed: of the shuffling.
-      balance: of `mixed`; below 1, pictures that carry the same set of labels make a group, and each group gets a share
-        of every batch in proportion to its size to this power. A pass still has as many pictures as there are: those of
-        large groups are not all in it, those of small ones come more than once. Each group is gone through to its end,
-        over passes, before it is shuffled anew.
+      seed: seed of the shuffling.
+      balance: exponent for `mixed`. Below 1, pictures with the same set of labels form a group, and each group's share
+        of every batch is proportional to its size to this power. The number of pictures per pass does not change:
+        large groups are not shown completely, and pictures of small groups repeat. A group is reshuffled only after all
+        of its pictures were shown, which may take several passes.
       padded_size: what batches are padded to; the default is `batch_size`.
     """
 
@@ -156,7 +156,7 @@ class IndexStream:
                         last_of_epoch=number == len(groups) - 1,
                     )
                 )
-        self._first_steps = [one.first_step for one in self.passes]
+        self._first_steps = [pass_.first_step for pass_ in self.passes]
 
     def __len__(self) -> int:
         return self.passes[-1].end_step

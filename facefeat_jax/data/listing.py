@@ -29,7 +29,7 @@ class Picture:
       row: where it comes from and what it shows.
       num_bytes: size of the file.
       crc32: of the file's bytes.
-      digest: of the file's bytes (`data.digests`).
+      digest: digest of the file's bytes (`data.digests`).
       notes: what is odd about it but no reason to leave it out.
     """
 
@@ -93,7 +93,7 @@ def find(tree: Tree, wanted: str, path: Path) -> str | None:
     found.sort(key=lambda name: (name.count("/"), name))
     alike = [name for name in found if name.count("/") == found[0].count("/")]
     if len(alike) > 1 and len(set(map(content_of(tree), alike))) > 1:
-        raise UserError(f"{path} holds different files {' and '.join(alike)}; leave one of them")
+        raise UserError(f"{path} holds different files {' and '.join(alike)}; keep one of them")
     return found[0] if found else None
 
 

@@ -60,8 +60,8 @@ class ExampleRows(Protocol):
     """A row for each example, by its number in `Examples`; safe to read from several threads.
 
     Attributes:
-      shape: of one row.
-      dtype: of its numbers.
+      shape: shape of one row.
+      dtype: dtype of its numbers.
     """
 
     shape: tuple[int, ...]
@@ -177,7 +177,7 @@ def open_rows(
         except row_store.NoRoomError as error:
             if packed == "on":
                 raise
-            say(f"pictures are decoded anew in every pass: {error}")
+            say(f"pictures are decoded again in every epoch: {error}")
     return DecodedRows(examples, pixels)
 
 
@@ -204,14 +204,14 @@ def read_ahead(
       threads: how many ranges are read at a time; one per core if None.
     """
 
-    def take(one: range) -> np.ndarray:
-        return rows.take(first + np.arange(one.start, one.stop))
+    def take(span: range) -> np.ndarray:
+        return rows.take(first + np.arange(span.start, span.stop))
 
     workers = threads or os.cpu_count() or 1
     with worker_threads(workers) as pool:
         waiting = iter(ranges)
         running: deque[tuple[range, Future[np.ndarray]]] = deque(
-            (one, pool.submit(take, one)) for one in islice(waiting, workers + 2)
+            (span, pool.submit(take, span)) for span in islice(waiting, workers + 2)
         )
         while running:
             one, future = running.popleft()

@@ -61,7 +61,7 @@ class Placement:
         """Returns which rows of a batch or table lie on this process's devices.
 
         Args:
-          count: of all rows, a multiple of the number of devices.
+          count: number of rows, a multiple of the number of devices.
         """
         each = count // self.num_devices
         return slice(self._first * each, (self._first + self.local.num_devices) * each)

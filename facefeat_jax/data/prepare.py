@@ -47,7 +47,7 @@ class PrepareSummary:
 
     Attributes:
       source: name of the data set.
-      version: of the prepared form.
+      version: version of the prepared form.
       folder: where it is.
       kept: pictures per split.
       selected: pictures that the selection wanted, per split; more than `kept` where some are missing or don't decode.
@@ -131,13 +131,13 @@ def find_downloads(sources: Sequence[str], path: Path | None) -> dict[str, Path 
 def _download_in(folder: Path, name: str, names: Sequence[str]) -> Path:
     unpacked, archive = folder / name, folder / f"{name}.zip"
     if unpacked.exists() and archive.exists():
-        say(f"{unpacked} is read, and not {archive.name} beside it")
+        say(f"reading {unpacked}, not {archive.name} beside it")
     for path in (unpacked, archive):
         if path.exists():
             return path
     raise UserError(
-        f"{folder} holds neither {name}/ nor {name}.zip; of several data sets, --from names the folder that the "
-        f"downloads lie in, each by its data set's name: {', '.join(names)}"
+        f"{folder} holds neither {name}/ nor {name}.zip; for several data sets, --from names the folder with "
+        f"one folder or zip file for each: {', '.join(names)}"
     )
 
 
@@ -285,7 +285,7 @@ def _summary(
         classes[split] = {task: {name: counts[task][name] for name in TASKS[task].classes} for task in source.tasks}
         if absent := [name for of_task in classes[split].values() for name, count in of_task.items() if not count]:
             notes.append(f"no picture in {split} of: {', '.join(absent)}")
-    missing = Counter(one.split for one in chosen.left_out if one.split and one.reason in _SHORTENING)
+    missing = Counter(left.split for left in chosen.left_out if left.split and left.reason in _SHORTENING)
     return PrepareSummary(
         source=source.name,
         version=source.version,
@@ -293,7 +293,7 @@ def _summary(
         kept={split: len(of_split) for split, of_split in pictures.items()},
         selected={split: len(of_split) + missing[split] for split, of_split in pictures.items()},
         classes=classes,
-        left_out=dict(Counter(one.reason for one in chosen.left_out).most_common()),
+        left_out=dict(Counter(left.reason for left in chosen.left_out).most_common()),
         notes=notes,
         num_bytes=sum(picture.num_bytes for of_split in pictures.values() for picture in of_split),
         seconds=round(seconds, 2),
@@ -330,7 +330,7 @@ def _write_listing(path: Path, pictures: Sequence[Picture], source: Source) -> N
 
 
 def _write_left_out(path: Path, left_out: Sequence[LeftOut]) -> None:
-    listed = [[one.file, one.split, one.reason, one.detail] for one in left_out if one.reason not in UNLISTED]
+    listed = [[left.file, left.split, left.reason, left.detail] for left in left_out if left.reason not in UNLISTED]
     path.write_text(csv_table(["file", "split", "reason", "detail"], sorted(listed)), encoding="utf-8", newline="")
 
 

@@ -129,7 +129,7 @@ def fairface_root(
     if different:
         raise UserError(
             f"there are pictures for the label files in several places: {_listed([first, *different])}; "
-            "the baseline's has the margin 1.25: name its folder with --from, or take the others away"
+            "the baseline uses the margin 1.25: name that folder with --from, or remove the others"
         )
     others = [root for root in labelled if root != first]
     return first, f"the pictures are those of {_listed([first])}; {_listed(others)} is not taken"
@@ -149,8 +149,8 @@ def _choose(
     is_whole: Callable[[Collection[str]], bool],
 ) -> tuple[str, list[str]]:
     """Returns the set that is taken, with notes about the others."""
-    contents = {one: {key for root in roots for key in keys[root].values()} for one, roots in sets.items()}
-    order = sorted(sets, key=lambda one: _depth(sets[one][0]))
+    contents = {candidate: {key for root in roots for key in keys[root].values()} for candidate, roots in sets.items()}
+    order = sorted(sets, key=lambda candidate: _depth(sets[candidate][0]))
     notes = []
     left = list(order)
     for one in reversed(order):
@@ -158,16 +158,20 @@ def _choose(
         if of is not None:
             left.remove(one)
             notes.append(f"{_listed(sets[one])} holds the same files as {_listed(sets[of])}, and is not taken again")
-    folders = {one: {name.split("/")[-2] for root in sets[one] for name in keys[root]} for one in left}
-    whole = [one for one in left if is_whole(folders[one])] or left
+    folders = {
+        candidate: {name.split("/")[-2] for root in sets[candidate] for name in keys[root]} for candidate in left
+    }
+    whole = [candidate for candidate in left if is_whole(folders[candidate])] or left
     first = whole[0]
     nearest = _depth(sets[first][0])[0]
     for other in whole[1:]:
         if _depth(sets[other][0])[0] == nearest or len(contents[other]) > len(contents[first]):
-            found = [f"{_listed(sets[one])} ({number_of(len(contents[one]), 'picture')})" for one in whole]
+            found = [
+                f"{_listed(sets[candidate])} ({number_of(len(contents[candidate]), 'picture')})" for candidate in whole
+            ]
             raise UserError(
                 f"there are several sets in the download: {' and '.join(found)}; name the folder of one with --from, "
-                "or put what belongs together into one"
+                "or move what belongs together into one folder"
             )
     for other in left:
         if other != first:

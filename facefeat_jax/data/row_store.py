@@ -49,8 +49,8 @@ class Rows:
     Attributes:
       key: hexadecimal; of everything that the rows depend on.
       count: number of rows.
-      shape: of one row.
-      dtype: of its numbers.
+      shape: shape of one row.
+      dtype: dtype of its numbers.
       what: in words, for messages: "fairface train at 224 px".
       chunk: how many rows are made at a time.
     """
@@ -93,8 +93,8 @@ class Store:
     """The rows of a store; safe to read from several threads.
 
     Attributes:
-      shape: of one row.
-      dtype: of its numbers.
+      shape: shape of one row.
+      dtype: dtype of its numbers.
 
     Args:
       folder: where it lies.
@@ -136,7 +136,7 @@ class Store:
             if _checksums(there)[0] == self._sums[index]:
                 return there[0]  # by another thread
             if not self._reported:
-                say(f"{self._folder} ({self._rows.what}) is damaged (row {index:,}): damaged rows are made again")
+                say(f"{self._folder} ({self._rows.what}) is damaged (row {index:,}): damaged rows are computed again")
                 self._reported = True
             ((_, made),) = self._produce([chunk])
             made = np.asarray(made)

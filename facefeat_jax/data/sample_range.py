@@ -47,7 +47,7 @@ def require_full_range(image: Image.Image) -> None:
     tags = getattr(image, "tag_v2", None) or {}
     most = _first(tags.get(281))
     if has_deep_colour(image) and most is not None and 0 < most < 2**15:
-        raise BadImageError(f"16-bit colour whose samples go up to {most:,.0f}, which is not read here; {_ADVICE}")
+        raise BadImageError(f"16-bit colour whose samples go up to {most:,.0f}, which is not supported; {_ADVICE}")
 
 
 def lost_by_clipping(image: Image.Image) -> list[str]:
@@ -68,7 +68,7 @@ def in_bands(image: Image.Image, mode: str, change: Callable[[Image.Image], Imag
 
     Args:
       image: loaded.
-      mode: of the new one.
+      mode: mode of the new picture.
       change: makes a band of rows of the new picture from one of the old.
     """
     rows = max(1, _BAND_PIXELS // image.width)
@@ -96,7 +96,7 @@ def to_8_bits(picture: Image.Image, source: Image.Image, data: bytes) -> tuple[I
     """
     low, high = _stated_range(source, data)
     if not math.isfinite(high - low) or high <= low:
-        raise BadImageError(f"samples from {low:g} to {high:g}, as it says, are no range; {_ADVICE}")
+        raise BadImageError(f"the stated range of samples, {low:g} to {high:g}, is not valid; {_ADVICE}")
     highest = -math.inf
     negative = _counts_from_white(source)
     transparent = source.info.get("transparency")

@@ -308,7 +308,7 @@ def _respelled(chosen: Iterable[str]) -> list[str]:
 
 def _of_other_suffixes(left_out: Iterable[LeftOut]) -> str:
     """Returns, for a message, which suffixes were left out."""
-    suffixes = Counter(one.detail for one in left_out if one.reason == WRONG_SUFFIX)
+    suffixes = Counter(left.detail for left in left_out if left.reason == WRONG_SUFFIX)
     found = ", ".join(f"{count:,} {suffix or 'without suffix'}" for suffix, count in suffixes.most_common(5))
     return f"; suffixes are compared with their case, and others are there: {found}" if found else ""
 
@@ -357,11 +357,9 @@ def _match_pictures(
         found = [(row, present.find(row.source_file)) for row in rows]
         selection.rows[split] = [replace(row, source_file=listed[0]) for row, listed in found if listed]
         if rows and not selection.rows[split]:
-            raise LayoutError(
-                f"none of the {len(rows)} pictures wanted for {split} is there, such as {rows[0].source_file}"
-            )
+            raise LayoutError(f"none of the {len(rows)} pictures of {split} exists, for example {rows[0].source_file}")
     if not wanted:
-        raise LayoutError("its label files have no usable row (gender has to be Male or Female)")
+        raise LayoutError("its label files have no usable row (gender must be Male or Female)")
     for name in sorted(names):
         bare = name.removeprefix(selection.root)
         if identity(bare) not in named and bare.split("/")[0] in FAIRFACE_QUOTA:

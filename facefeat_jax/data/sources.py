@@ -18,7 +18,7 @@ class Source:
 
     Attributes:
       name: as it is called on the command line.
-      version: of the prepared form, `major.minor.patch`, raised when the selection or what a record holds changes.
+      version: `major.minor.patch` of the prepared data; raise it when the selection or the content of a record changes.
       tasks: the tasks that it labels.
       description: one paragraph for the prepared data set.
       terms: under which it may be used.
@@ -54,9 +54,9 @@ def open_source(source: Source, path: Path | None) -> Tree:
         terms, and which command comes then), or it can't be read.
     """
     if path is None:
-        raise UserError(f"{source.name} has to be downloaded first: {instructions(source, Path('DIR'))}")
+        raise UserError(f"{source.name} must be downloaded first: {instructions(source, Path('DIR'))}")
     if not path.exists():
-        raise UserError(f"{path}: nothing there. {instructions(source, path)}")
+        raise UserError(f"{path} does not exist. {instructions(source, path)}")
     return open_tree(path)
 
 

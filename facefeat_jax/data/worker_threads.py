@@ -15,7 +15,7 @@ def worker_threads(count: int) -> Iterator[ThreadPoolExecutor]:
     decoder can't be stopped, only left behind when the process ends (`main.end_process`).
 
     Args:
-      count: of threads.
+      count: number of threads.
     """
     pool = ThreadPoolExecutor(count)
     try:

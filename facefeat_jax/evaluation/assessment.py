@@ -29,7 +29,7 @@ from facefeat_jax.runs.checkpoints import Which
 from facefeat_jax.runs.run_folder import EVALUATION, write_file, write_json
 from facefeat_jax.system import kinds
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.system.figures import told_apart
+from facefeat_jax.system.figures import format_distinct
 from facefeat_jax.system.tables import csv_table
 
 ASSESSMENT = "evaluation.json"
@@ -44,11 +44,11 @@ class CalibrationCheck:
       fitted: temperature and threshold.
       before: figures of the head as trained.
       after: figures with the temperature.
-      bins_before: of the reliability diagram, as trained.
+      bins_before: bins of the reliability diagram, as trained.
       bins_after: the same with the temperature.
       curve: accuracy of the answers by the share of pictures that get one.
       coverage: the share that gets one at the threshold; None where there is none.
-      accuracy: of those answers; None where there are none.
+      accuracy: accuracy of those answers; None where there are none.
       interval: its 95% interval.
       loss_change: what the temperature adds to the mean loss; 0 where there is none.
       loss_change_interval: its 95% interval, of the same pictures before and after; None where there is no temperature.
@@ -72,9 +72,9 @@ class CalibrationCheck:
         if self.loss_change <= 0 or self.loss_change_interval is None:
             return self.fitted.notes
         low, high = self.loss_change_interval
-        before, after = told_apart(self.before.values["loss"] or 0.0, self.after.values["loss"] or 0.0)
+        before, after = format_distinct(self.before.values["loss"] or 0.0, self.after.values["loss"] or 0.0)
         worse = (
-            f"the temperature makes the loss of pictures that it was not fitted on worse: {before} to "
+            f"the temperature makes the loss worse on pictures that it was not fitted on: {before} to "
             f"{after}, by {self.loss_change:.2g} (95% interval of the difference {low:.2g} to {high:.2g})"
         )
         return (*self.fitted.notes, worse)
@@ -91,9 +91,9 @@ class CalibrationCheck:
             **dataclasses.asdict(self.fitted),
             "n_reported": self.before.n,
             **figures,
-            "bins_before": [dataclasses.asdict(one) for one in self.bins_before],
-            "bins_after": [dataclasses.asdict(one) for one in self.bins_after],
-            "curve": [dataclasses.asdict(one) for one in self.curve],
+            "bins_before": [dataclasses.asdict(bin_) for bin_ in self.bins_before],
+            "bins_after": [dataclasses.asdict(bin_) for bin_ in self.bins_after],
+            "curve": [dataclasses.asdict(point) for point in self.curve],
             "coverage": self.coverage,
             "accuracy_of_answers": self.accuracy,
             "interval_of_answers": list(self.interval) if self.interval else None,
@@ -110,7 +110,7 @@ class Assessment:
     Attributes:
       data: the data sets.
       pictures: how many.
-      results: of every head with labels, as `results.json` has them.
+      results: results of every head with labels, as `results.json` has them.
       scores: the same in full, with intervals.
       slicings: per head, by groups.
       left_out: per head, what could not be sliced, and why.
@@ -139,7 +139,7 @@ class Assessment:
                 task: {
                     **self.results[task].to_json(),
                     **self.scores[task].to_json(),
-                    "slices": [one.to_json() for one in self.slicings[task]],
+                    "slices": [slicing.to_json() for slicing in self.slicings[task]],
                     "not_sliced": self.left_out[task],
                     "calibration": self.calibration[task].to_json() if task in self.calibration else None,
                 }
@@ -165,11 +165,11 @@ class Assessment:
         rows = []
         for task, slicings in self.slicings.items():
             for slicing in slicings:
-                for one in slicing.slices:
-                    low, high = one.interval or (None, None)
-                    figures = (one.accuracy, low, high, one.balanced_accuracy, one.loss, one.confidence)
-                    flags = ("yes" if slicing.predicted else "no", "yes" if one.small else "no")
-                    rows.append([task, slicing.by, flags[0], one.value, one.n, *map(_cell, figures), flags[1]])
+                for group in slicing.slices:
+                    low, high = group.interval or (None, None)
+                    figures = (group.accuracy, low, high, group.balanced_accuracy, group.loss, group.confidence)
+                    flags = ("yes" if slicing.predicted else "no", "yes" if group.small else "no")
+                    rows.append([task, slicing.by, flags[0], group.value, group.n, *map(_cell, figures), flags[1]])
         return csv_table(header, rows)
 
 
@@ -185,8 +185,8 @@ def assess(
     """Evaluates answers.
 
     Args:
-      answers: of all heads, as the model gives them.
-      calibration: of the run, or None.
+      answers: answers of all heads, as the model gives them.
+      calibration: calibration of the run, or None.
       data: names of the data sets, to be told.
       batch_size: for `HeadResult.loss_of_batches`.
       on_part: whether the calibration was fitted on `fitting_part` of these pictures: it is then checked on the rest.
@@ -286,7 +286,7 @@ def assess_run(
       UserError: see `answers_of_run` and `calibrate`.
     """
     if not 0 < error_rate <= 1:
-        raise UserError(f"--error-rate is a share of answers, more than 0 and at most 1, got {error_rate}")
+        raise UserError(f"--error-rate must be more than 0 and at most 1, got {error_rate}")
     found = answers_of_run(folder, sources=sources, data_dir=data_dir, batch_size=batch_size, checkpoint=checkpoint)
     sources = None if sources is None else kinds.names(sources, "sources")
     own = sources is None or set(sources) == set(found.config.sources)
@@ -328,9 +328,9 @@ def largest_gaps(slicings: Mapping[str, Sequence[Slicing]]) -> list[Slicing]:
     """
     found = []
     for of_head in slicings.values():
-        telling = [one for one in of_head if one.exceeds_chance and "×" not in one.by]
+        telling = [slicing for slicing in of_head if slicing.exceeds_chance and "×" not in slicing.by]
         if telling:
-            found.append(max(telling, key=lambda one: one.beyond_chance))
+            found.append(max(telling, key=lambda slicing: slicing.beyond_chance))
     return found
 
 

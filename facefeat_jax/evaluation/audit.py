@@ -40,7 +40,7 @@ class Suspect:
       file: where it came from.
       label: its label.
       answer: what the model says.
-      probability: of that.
+      probability: probability of the answer.
       loss: cross-entropy of the label.
     """
 
@@ -62,7 +62,7 @@ class Double:
       kind: as in `duplicates.Pair`.
       first: where the first came from.
       second: where the second came from.
-      splits: of both.
+      splits: splits of both pictures.
       bits: in which their perceptual hashes differ.
       levels: mean difference of their thumbnails' colours, of 255.
       same_person: whether the data set says that it is the same person; None where it does not know.
@@ -106,7 +106,7 @@ class Audit:
     """All that an audit found.
 
     Attributes:
-      name: of what was looked at.
+      name: name of the data set or run.
       data: the data sets.
       balance: per split, pictures by class and by group, as in `results.json`.
       links: heads and groups that go together, the strongest first.
@@ -134,11 +134,11 @@ class Audit:
             "data": list(self.data),
             "notes": list(self.notes),
             "balance": self.balance,
-            "links": [asdict(one) for one in self.links],
-            "duplicates": {"counts": self.counts(), "pairs": [asdict(one) for one in self.doubles]},
+            "links": [asdict(link) for link in self.links],
+            "duplicates": {"counts": self.counts(), "pairs": [asdict(pair) for pair in self.doubles]},
             "persons_across": list(self.persons_across) if self.persons_across else None,
             "highest_loss": {
-                head: {split: [asdict(one) for one in found] for split, found in of_head.items()}
+                head: {split: [asdict(suspect) for suspect in found] for split, found in of_head.items()}
                 for head, of_head in self.suspects.items()
             },
         }
@@ -147,10 +147,10 @@ class Audit:
         """Returns how many pairs there are of each kind: in all, across the splits, and with labels that differ."""
         counts = {}
         for kind in ("file", "pixels", "near"):
-            of_kind = [one for one in self.doubles if one.kind == kind]
+            of_kind = [pair for pair in self.doubles if pair.kind == kind]
             counts[kind] = len(of_kind)
-            counts[f"{kind}_across"] = sum(one.across for one in of_kind)
-            counts[f"{kind}_conflicting"] = sum(bool(one.conflicts) for one in of_kind)
+            counts[f"{kind}_across"] = sum(pair.across for pair in of_kind)
+            counts[f"{kind}_conflicting"] = sum(bool(pair.conflicts) for pair in of_kind)
         return counts
 
 
@@ -173,17 +173,17 @@ def audit(target: str, *, data_dir: Path | None = None) -> Audit:
         examples = {"train": train, "val": val}
         for line in notes:
             say(line)
-        if nothing := [split for split, one in examples.items() if not len(one)]:
-            raise UserError(f"no picture is left in {nothing[0]} to audit {folder} on: its data were prepared anew")
+        if nothing := [split for split, part in examples.items() if not len(part)]:
+            raise UserError(f"no picture is left in {nothing[0]} to audit {folder} on: its data were prepared again")
         answers = {
-            split: answers_on(run, run.config, one, title=f"evaluating {split}") for split, one in examples.items()
+            split: answers_on(run, run.config, part, title=f"evaluating {split}") for split, part in examples.items()
         }
         name, sources, classes = folder.resolve().name, run.config.sources, run.spec.classes
     else:
         where = data_dir or default_data_dir()
         splits = {split: open_split(target, split, where) for split in _SPLITS}  # type: ignore[arg-type]
         name, sources, classes, answers, notes = target, (target,), splits["train"].classes, {}, []
-        examples = {split: Examples([one], classes) for split, one in splits.items()}
+        examples = {split: Examples([part], classes) for split, part in splits.items()}
     prints = take_prints([examples[split] for split in _SPLITS])
     return Audit(
         name=name,
@@ -217,11 +217,11 @@ def _links(examples: Mapping[str, Examples], classes: Mapping[str, Sequence[str]
     """Returns how far each head's labels go together with other labels and groups, over both splits."""
     known: dict[str, np.ndarray] = {}
     for task, names in classes.items():
-        labels = np.concatenate([one.labels[task] for one in examples.values()])
+        labels = np.concatenate([part.labels[task] for part in examples.values()])
         known[task] = np.where(labels == UNKNOWN, "", np.array(names)[np.maximum(labels, 0)])
-    for name in {name: None for one in examples.values() for name in one.groups()}:
+    for name in {name: None for part in examples.values() for name in part.groups()}:
         if name != IDENTITY:
-            values = np.concatenate([one.groups()[name] for one in examples.values()])
+            values = np.concatenate([part.groups()[name] for part in examples.values()])
             known[name] = np.where(known[name] == "", values, known[name]) if name in known else values
     found = []
     for task in classes:
@@ -240,11 +240,11 @@ def _links(examples: Mapping[str, Examples], classes: Mapping[str, Sequence[str]
             }
             table = np.array([list(line.values()) for line in counts.values()])
             found.append(Link(task, other, float(association(table, method="cramer")), counts))
-    return sorted(found, key=lambda one: -one.strength)
+    return sorted(found, key=lambda link: -link.strength)
 
 
 def _persons_across(examples: Mapping[str, Examples]) -> tuple[int, int] | None:
-    units = {split: one.units() for split, one in examples.items()}
+    units = {split: part.units() for split, part in examples.items()}
     persons = {split: {unit for unit in values.tolist() if ": person " in unit} for split, values in units.items()}
     if not any(persons.values()):
         return None
@@ -260,14 +260,14 @@ def _doubles(
     found = []
     for pair in pairs:
         (split_a, a), (split_b, b) = places[pair.first], places[pair.second]
-        one, other = examples[split_a], examples[split_b]
-        labels = [(task, one.labels[task][a], other.labels[task][b]) for task in classes]
+        part, other = examples[split_a], examples[split_b]
+        labels = [(task, part.labels[task][a], other.labels[task][b]) for task in classes]
         persons = [str(units[split_a][a]), str(units[split_b][b])]
         known = all(": person " in person for person in persons)
         found.append(
             Double(
                 pair.kind,
-                one.name(a),
+                part.name(a),
                 other.name(b),
                 (split_a, split_b),
                 pair.bits,
@@ -277,7 +277,7 @@ def _doubles(
             )
         )
     order = {"file": 0, "pixels": 1, "near": 2}
-    return sorted(found, key=lambda one: (order[one.kind], not one.across, one.levels))
+    return sorted(found, key=lambda pair: (order[pair.kind], not pair.across, pair.levels))
 
 
 def _suspects(answers: Answers, task: str, split: str) -> list[Suspect]:

@@ -26,7 +26,7 @@ class Resamples:
     Args:
       units: `[n]`, what each picture belongs to.
       count: number of resamples.
-      seed: of the draws; the stream of `RandomState`, which does not change between versions of numpy.
+      seed: seed of the draws; the stream of `RandomState`, which does not change between versions of numpy.
 
     Attributes:
       num_units: how many units there are.
@@ -73,7 +73,7 @@ def resampled_shares(hits: np.ndarray, units: np.ndarray, *, seed: int = 0) -> t
     Args:
       hits: `[n]`, bool.
       units: `[n]`, what is drawn together.
-      seed: of the draws; what is to be compared needs draws of its own.
+      seed: seed of the draws; what is to be compared needs draws of its own.
     """
     count = len(np.unique(units))
     if count == len(hits):
@@ -90,9 +90,9 @@ def share_interval(shares: np.ndarray, share: float, units: int) -> Interval:
     exact interval of a binomial share is given (Clopper and Pearson), with the persons as its number of trials.
 
     Args:
-      shares: `[resamples]`, of each resample.
-      share: of the pictures.
-      units: how many persons they show.
+      shares: `[resamples]`, the proportion in each resample.
+      share: the proportion in the data.
+      units: number of persons in the data.
     """
     if share in (0.0, 1.0):
         # Of n trials all hit, the chance is half of what is left out where share^n is that.

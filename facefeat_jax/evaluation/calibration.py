@@ -24,7 +24,7 @@ from facefeat_jax.evaluation.metrics import losses, predicted, probabilities
 from facefeat_jax.runs.run_folder import CALIBRATION, OLD_CALIBRATION, write_json
 from facefeat_jax.system import checked_json, kinds
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.system.figures import format_given, told_apart
+from facefeat_jax.system.figures import format_distinct, format_given
 
 NUM_BINS = 15
 """Of equal width, as in the paper above."""
@@ -74,7 +74,7 @@ class Calibration:
     """The calibration of a run's checkpoint: `calibration/STEP.json` in its folder.
 
     Attributes:
-      step: of the checkpoint that it belongs to.
+      step: step of the checkpoint that it belongs to.
       heads: by task.
     """
 
@@ -97,7 +97,7 @@ class Calibration:
 
         Args:
           run: the run folder.
-          step: of the checkpoint.
+          step: step of the checkpoint.
           tasks: the model's heads.
 
         Raises:
@@ -110,12 +110,12 @@ class Calibration:
         try:
             found = cls._of(checked_json.read_checked(path).content)
             if path.name != OLD_CALIBRATION and found.step != step:
-                raise ValueError(f"it is of step {found.step}")
+                raise ValueError(f"it belongs to step {found.step}")
             if tasks is not None and (others := found.heads.keys() - set(tasks)):
-                raise ValueError(f"it has a head {min(others)!r:.40}, which the model has not")
+                raise ValueError(f"it has a head {min(others)!r:.40}, which the model does not have")
         except (OSError, ValueError) as error:
             raise UserError(
-                f"{path} can't be read ({error}); delete it, or make it again with facefeat evaluate {run}"
+                f"{path} can't be read ({error}); delete it, or write it again with facefeat evaluate {run}"
             ) from error
         return found if found.step == step else None
 
@@ -138,7 +138,7 @@ def heads_from_json(values: Any) -> dict[str, HeadCalibration]:
       ValueError: a field is missing or unknown, or is none that a calibration can have.
     """
     if not isinstance(values, dict):
-        raise ValueError("the calibration is no object")
+        raise ValueError("the calibration is not an object")
     return {task: _head(task, head) for task, head in values.items()}
 
 
@@ -149,14 +149,14 @@ def _path(run: Path, step: int) -> Path:
 def _head(task: str, values: Any) -> HeadCalibration:
     fields = get_type_hints(HeadCalibration)
     if not isinstance(values, dict) or values.keys() != fields.keys():
-        raise ValueError(f"the {task} head's is not that of a head")
+        raise ValueError(f"the entry of the {task} head is not a calibration")
     for name, kind in fields.items():
         if wanted := kinds.fault(values[name], kind):
             raise ValueError(f"{name} of {task} should be {wanted}, is {values[name]!r:.40}")
     head = HeadCalibration(**{**values, "notes": tuple(values["notes"])})
     (low, high), threshold = _LIMITS, 0.0 if head.threshold is None else head.threshold
     if not (low <= head.temperature <= high and 0 <= threshold <= 1 and 0 < head.error_rate <= 1 and head.n >= 0):
-        raise ValueError(f"the {task} head's has a figure that can't be, among {values!r:.120}")
+        raise ValueError(f"the entry of the {task} head has an invalid value, among {values!r:.120}")
     return head
 
 
@@ -174,15 +174,15 @@ def calibrate(answers: Answers, *, step: int, error_rate: float = ERROR_RATE) ->
     """Fits temperature and threshold of every head on the fitting part of the answers.
 
     Args:
-      answers: of the validation pictures, as the model gives them.
-      step: of the checkpoint that gave them.
+      answers: uncalibrated answers on the validation pictures.
+      step: step of the checkpoint.
       error_rate: the share of wrong answers that is wanted at most.
 
     Raises:
       UserError: the error rate is not above 0 and at most 1.
     """
     if not 0 < error_rate <= 1:
-        raise UserError(f"--error-rate is a share of answers, more than 0 and at most 1, got {error_rate}")
+        raise UserError(f"--error-rate must be more than 0 and at most 1, got {error_rate}")
     fitted = answers.select(fitting_part(answers.units))
     heads = {}
     for task in answers.classes:
@@ -206,37 +206,37 @@ def calibrate_head(
         return HeadCalibration(
             error_rate=error_rate,
             n=len(labels),
-            notes=(f"not calibrated: {len(labels)} labelled pictures to fit on, it takes {LEAST}",),
+            notes=(f"not calibrated: {len(labels)} labelled pictures to fit on, but {LEAST} are needed",),
         )
     notes = []
     right = predicted(logits) == labels
     if right.all():
         temperature = 1.0
-        notes.append("no mistake on the pictures to fit on: nothing shows how far its probabilities can be believed")
+        notes.append("no mistake on the pictures to fit on, so it is not known how reliable its probabilities are")
     else:
         temperature = fit_temperature(logits, labels)
         before, after = float(losses(logits, labels).mean()), cross_fitted_loss(logits, labels, units)
         if after >= before:
             temperature = 1.0
-            texts = " to ".join(told_apart(before, after))
+            texts = " to ".join(format_distinct(before, after))
             notes.append(
                 f"no temperature: fitted on nine tenths of the pictures at a time, it changed the loss on the others "
                 f"from {texts}"
             )
         elif temperature in _LIMITS:
-            notes.append(f"the temperature stands at its limit, {temperature:g}")
+            notes.append(f"the temperature is at its limit, {temperature:g}")
     confidence = probabilities(logits / temperature).max(axis=1)
     threshold = choose_threshold(confidence, right, error_rate)
     needed = least_pictures(error_rate)
     if threshold is None and len(labels) < needed:
         notes.append(
-            f"no threshold: {len(labels)} pictures are too few to be sure of {format_given(error_rate)} wrong answers, "
-            f"it takes {needed}"
+            f"no threshold: {len(labels)} pictures are too few to guarantee {format_given(error_rate)} wrong answers; "
+            f"{needed} are needed"
         )
     elif threshold is None:
         notes.append(
-            f"always unsure: no threshold is sure to keep to {format_given(error_rate)} wrong answers; a larger "
-            "--error-rate gets answers"
+            f"always unsure: no threshold guarantees at most {format_given(error_rate)} wrong answers; try a larger "
+            "--error-rate"
         )
     never_sure = threshold is None and len(labels) >= needed
     return HeadCalibration(temperature, threshold, error_rate, len(labels), never_sure, tuple(notes))

@@ -107,7 +107,7 @@ def find_pairs(prints: Prints, *, bits: int = NEAR_BITS, most: float = NEAR_LEVE
     """Returns all pairs of pictures that are the same or nearly the same, by their numbers.
 
     Args:
-      prints: of the pictures.
+      prints: fingerprints of the pictures.
       bits: in which the hashes of nearly the same pictures may differ.
       most: mean difference that their thumbnails may have, in levels of 255.
     """

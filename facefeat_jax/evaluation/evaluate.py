@@ -42,12 +42,12 @@ class Evaluator:
     One program: the trunk is what costs, and a program for the heads of each set of pictures costs a compilation.
 
     Args:
-      graphdef: of the model in evaluation mode.
+      graphdef: graph definition of the model in evaluation mode.
       spec: what the model is.
       examples: the labels.
       placement: the devices.
       batch_size: how many pictures the loss of a batch is taken over (`HeadResult.loss_of_batches`).
-      dtype: of the computation.
+      dtype: dtype of the computation.
       after: the stage of the trunk that the rows of its feeds come from.
     """
 
@@ -102,7 +102,7 @@ class Evaluator:
           params: as in `TrainState`.
           batch_stats: as in `TrainState`.
           pictures: their numbers `[n]` in the examples.
-          title: of the progress bar.
+          title: title of the progress bar.
           on_batch: called after each batch; it may raise, to give up.
         """
         steps = in_order(pictures, (), self._padded_size)
@@ -201,7 +201,7 @@ def answers_on(run: Run, config: TrainConfig, examples: Examples, *, title: str)
       run: the run.
       config: the run's, or one with another batch size.
       examples: the pictures.
-      title: of the progress bar.
+      title: title of the progress bar.
 
     Raises:
       UserError: logits that are not finite, or pictures that can't be read.

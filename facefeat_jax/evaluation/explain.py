@@ -177,7 +177,7 @@ def strip(
       picture: as the model gets it, uint8 `[size, size, 3]`.
       maps: per head `[rows, columns]`.
       captions: per head.
-      side: of each part in pixels; larger pictures keep their size.
+      side: height and width of each part in pixels; larger pictures keep their size.
 
     Returns:
       uint8 `[height, width, 3]`.

@@ -136,8 +136,8 @@ def head_scores(
             low, high = percentile_interval(drawn[name])
             intervals[name] = (float(low), float(high)) if math.isfinite(low) else None
     if values["accuracy"] in (0.0, 1.0):
-        said = "right" if values["accuracy"] else "wrong"
-        notes.append(f"all pictures are {said}: the interval of the accuracy is the exact one of a share")
+        all_are = "right" if values["accuracy"] else "wrong"
+        notes.append(f"all answers are {all_are}: the interval of the accuracy is the exact one for a proportion")
     if len(present) == 1:
         # A resample draws the same class again, and what it says is that of the accuracy.
         intervals["balanced_accuracy"] = intervals["accuracy"]
@@ -174,8 +174,8 @@ def _notes(classes: Sequence[str], present: np.ndarray) -> list[str]:
     absent = [name for number, name in enumerate(classes) if number not in present]
     if not absent:
         return []
-    has = "has" if len(absent) == 1 else "have"
-    return [f"{', '.join(absent)} {has} no picture here and {has} no part in the means over classes"]
+    has, them = ("has", "it") if len(absent) == 1 else ("have", "them")
+    return [f"{', '.join(absent)} {has} no picture here, so the means over classes leave {them} out"]
 
 
 def _resampled(

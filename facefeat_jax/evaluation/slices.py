@@ -38,7 +38,7 @@ class Slice:
       value: the group, such as `White`, or `White, 20-29` of a crossing.
       n: number of pictures.
       accuracy: share that is right; None where there is no picture.
-      interval: of the accuracy, 95%.
+      interval: 95% interval of the accuracy.
       balanced_accuracy: mean over the classes that the group has; None without a picture.
       loss: mean; None without a picture.
       confidence: mean probability of the answers; above the accuracy, the head is overconfident there.
@@ -97,7 +97,9 @@ class Slicing:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the fields as JSON values."""
-        slices = [{**vars(one), "interval": list(one.interval) if one.interval else None} for one in self.slices]
+        slices = [
+            {**vars(group), "interval": list(group.interval) if group.interval else None} for group in self.slices
+        ]
         ends = list(self.gap_interval) if self.gap_interval else None
         return {**vars(self), "slices": slices, "gap_interval": ends, "notes": list(self.notes)}
 
@@ -116,14 +118,14 @@ def slice_head(answers: Answers, task: str, *, crossings: bool = True) -> tuple[
     """Returns how a head does on the groups of its labelled pictures, and what is left out of that.
 
     Args:
-      answers: of all heads.
+      answers: answers of all heads.
       task: the head.
       crossings: whether to look at each two kinds of groups together as well.
     """
     answers = answers.select(answers.labels[task] != UNKNOWN)
     groupings, notes = _groupings(answers, task)
     head = _Head(answers, task)
-    found = [_slicing(head, one) for one in groupings]
+    found = [_slicing(head, grouping) for grouping in groupings]
     if crossings and len(answers) >= 2 * LEAST:
         for first, second in itertools.combinations(groupings, 2):
             if first.predicted and second.predicted:
@@ -144,9 +146,9 @@ def _groupings(answers: Answers, task: str) -> tuple[list[_Grouping], list[str]]
             continue
         known[name] = share
         if len(grouping.values) > MAX_VALUES:
-            notes.append(f"{name}: {len(grouping.values)} different values, too many to be groups")
+            notes.append(f"{name}: {len(grouping.values)} different values are too many for groups")
         elif len(grouping.values) < 2:
-            notes.append(f"{name}: all pictures of which it is known are {grouping.values[0]}")
+            notes.append(f"{name}: all pictures with a value are {grouping.values[0]}")
         else:
             groupings.append(grouping)
     for other in answers.classes:
@@ -198,7 +200,7 @@ class _Head:
         accuracy = float(right.mean())
         shares, units = resampled_shares(right, self.units[rows], seed=seed)
         hits = np.bincount(labels, right) / np.maximum(np.bincount(labels), 1)
-        one = Slice(
+        group = Slice(
             value,
             len(rows),
             accuracy,
@@ -208,7 +210,7 @@ class _Head:
             float(self.confidence[rows].mean()),
             len(rows) < LEAST,
         )
-        return one, shares
+        return group, shares
 
 
 def _slicing(head: _Head, grouping: _Grouping) -> Slicing:
@@ -223,9 +225,9 @@ def _slicing(head: _Head, grouping: _Grouping) -> Slicing:
     unknown = int(np.sum(grouping.numbers == UNKNOWN))
     notes = []
     if unknown:
-        notes.append(f"{grouping.name} is not known of {unknown:,} of {len(head.labels):,} pictures")
+        notes.append(f"{unknown:,} of {len(head.labels):,} pictures have no value for {grouping.name}")
     accuracies = {
-        number: one.accuracy for number, one in enumerate(slices) if one.accuracy is not None and not one.small
+        number: group.accuracy for number, group in enumerate(slices) if group.accuracy is not None and not group.small
     }
     if len(accuracies) < 2:
         notes.append(f"fewer than two groups have {LEAST} pictures or more: nothing to compare")

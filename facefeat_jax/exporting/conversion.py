@@ -204,8 +204,8 @@ def _carried(
         if getattr(given, name) not in (None, getattr(spec, name))
     }
     if changes:
-        named = ", ".join(f"{name} {value} in place of {getattr(spec, name)}" for name, value in changes.items())
-        lost = ", so that its calibration holds no longer" if calibration else ""
+        named = ", ".join(f"{name} {value} instead of {getattr(spec, name)}" for name, value in changes.items())
+        lost = ", so its calibration is dropped" if calibration else ""
         notes.append(f"{source}: {named}, as given{lost}")
         spec, calibration = dataclasses.replace(spec, **changes), None
     if given.classes:

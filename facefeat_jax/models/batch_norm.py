@@ -29,9 +29,9 @@ class BatchNorm(nnx.Module):
       num_features: size of the last axis.
       momentum: share of the old running statistics that is kept (Flax's meaning; torch's momentum is 1 minus it).
       epsilon: added to the variance.
-      dtype: of the output; the default is the dtype of inputs and parameters together. The statistics of a batch are
-        computed in float32 where inputs are narrower than that.
-      param_dtype: of parameters and running statistics.
+      dtype: dtype of the output; the default is the dtype of inputs and parameters together. The statistics of a
+        batch are computed in float32 if the inputs are narrower.
+      param_dtype: dtype of parameters and running statistics.
       use_running_average: see above.
       rngs: taken for symmetry with other modules; nothing here is random.
     """

@@ -35,8 +35,8 @@ def conv(
       stride: along height and width.
       groups: input channels are split into so many groups; `in_features` of them make it depthwise.
       use_bias: whether a bias is added; batch normalisation makes one superfluous.
-      dtype: of the computation; the default is that of inputs and parameters together.
-      param_dtype: of the parameters.
+      dtype: dtype of the computation; the default is that of inputs and parameters together.
+      param_dtype: dtype of the parameters.
       rngs: source of the initial kernel.
     """
     # "SAME" would pad strided convolutions on one side only.

@@ -53,8 +53,8 @@ class Head(nnx.Module):
       in_features: width of the trunk's pooled features.
       num_outputs: number of logits (`Task.num_outputs`).
       hidden_features: width of the hidden layer; the baseline's is 256.
-      dtype: of the computation; the default is that of inputs and parameters together.
-      param_dtype: of the parameters.
+      dtype: dtype of the computation; the default is that of inputs and parameters together.
+      param_dtype: dtype of the parameters.
       rngs: source of the initial weights.
     """
 

@@ -55,15 +55,15 @@ def describe(architecture: Architecture) -> dict[str, Any]:
 def overview(described: list[dict[str, Any]]) -> str:
     """Returns a line for each architecture, with the weights that `--weights imagenet` means."""
     rows = [("name", "parameters", "multiply-adds", "features", "pixels", "top-1", "weights")]
-    for one in described:
-        default = one["weights"][0] if one["weights"] else None
+    for model in described:
+        default = model["weights"][0] if model["weights"] else None
         rows.append(
             (
-                one["name"],
-                f"{one['parameters'] / 1e6:.1f} M",
-                f"{one['multiply_adds'] / 1e9:.2f} G",
-                str(one["features"]),
-                str(one["image_size"]),
+                model["name"],
+                f"{model['parameters'] / 1e6:.1f} M",
+                f"{model['multiply_adds'] / 1e9:.2f} G",
+                str(model["features"]),
+                str(model["image_size"]),
                 f"{default['top1']:.2f} %" if default else "",
                 default["name"] if default else "none published",
             )
@@ -88,19 +88,19 @@ def overview(described: list[dict[str, Any]]) -> str:
     )
 
 
-def details(one: dict[str, Any]) -> str:
+def details(model: dict[str, Any]) -> str:
     """Returns all about one architecture as text."""
     lines = [
-        f"{one['name']} ({one['paper']})",
-        f"  {one['parameters']:,} parameters, {one['parameters_with_classifier']:,} with ImageNet's classifier",
-        f"  {one['multiply_adds']:,} multiply-adds for a picture of {one['image_size']} x {one['image_size']} pixels",
-        f"  {one['features']} pooled features",
-        f"  stages: {' '.join(one['stages'])}",
-        f"  last block (`--trainable last`): {' '.join(one['last'])}",
+        f"{model['name']} ({model['paper']})",
+        f"  {model['parameters']:,} parameters, {model['parameters_with_classifier']:,} with ImageNet's classifier",
+        f"  {model['multiply_adds']:,} multiply-adds for {model['image_size']} x {model['image_size']} pixels",
+        f"  {model['features']} pooled features",
+        f"  stages: {' '.join(model['stages'])}",
+        f"  last block (`--trainable last`): {' '.join(model['last'])}",
     ]
-    if not one["weights"]:
+    if not model["weights"]:
         lines.append("  no weights are published for it: --weights random, or a file")
-    for entry in one["weights"]:
+    for entry in model["weights"]:
         size = f"{entry['size']:,} bytes" if entry["size"] else f"{entry['mebibytes']} MiB"
         digest = entry["sha256"] or f"{entry['name'].rpartition('-')[2]}... (the digits that torchvision publishes)"
         lines += [

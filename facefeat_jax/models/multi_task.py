@@ -22,8 +22,8 @@ class MultiTaskModel(nnx.Module):
     Args:
       trunk: maps images to features `[batch, trunk.num_features]`.
       tasks: what the heads predict; each head takes its task's name.
-      dtype: of the heads' computation; the default is that of inputs and parameters together.
-      param_dtype: of the heads' parameters.
+      dtype: dtype of the heads' computation; the default is that of inputs and parameters together.
+      param_dtype: dtype of the heads' parameters.
       rngs: source of the heads' initial weights.
 
     Attributes:

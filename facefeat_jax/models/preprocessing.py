@@ -30,7 +30,7 @@ def normalize(
       images: `[..., channels]`, uint8.
       mean: per channel.
       std: per channel.
-      dtype: of the result. The arithmetic is done in float32 or, if that is wider, in `dtype`.
+      dtype: dtype of the result. The arithmetic is done in float32 or, if that is wider, in `dtype`.
 
     Returns:
       `[..., channels]` in `dtype`.

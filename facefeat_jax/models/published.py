@@ -26,7 +26,7 @@ class PublishedWeights:
       top1: accuracy on ImageNet-1k's validation pictures in percent, as torchvision publishes it.
       image_size: side in pixels of the square pictures that the published accuracy was measured on.
       resize: side in pixels to which the shorter side of a picture is resized before the middle is cut out.
-      interpolation: of that resizing.
+      interpolation: interpolation of that resizing.
       sha256: of the whole file, in hexadecimal; None where only the eight digits in its name are known.
       size: its length in bytes; None where only `mebibytes` is known.
       mebibytes: its length as torchvision publishes it, to three decimals.

@@ -124,7 +124,7 @@ def add_architecture(architecture: Architecture) -> Architecture:
       UserError: there is another one of that name.
     """
     if ARCHITECTURES.setdefault(architecture.name, architecture) != architecture:
-        raise UserError(f"there is a trunk {architecture.name!r} already; give yours another name")
+        raise UserError(f"trunk {architecture.name!r} already exists; choose another name")
     return architecture
 
 

@@ -115,8 +115,8 @@ class ResNet(Trunk):
       width: channels of the stem and of the first stage's 3x3 convolutions; each later stage doubles them.
       num_classes: width of the classifier `fc`; `None` leaves it out, and calling the network gives pooled features.
       in_channels: channels of the pictures.
-      dtype: of the computation; the default is that of inputs and parameters together.
-      param_dtype: of parameters and running statistics.
+      dtype: dtype of the computation; the default is that of inputs and parameters together.
+      param_dtype: dtype of parameters and running statistics.
       remat: compute the blocks' activations anew in the backward pass, which saves memory and costs time.
       rngs: source of the initial weights.
 

@@ -25,8 +25,8 @@ class TrunkOptions(TypedDict, total=False):
     Attributes:
       num_classes: width of the classifier `fc`; None, the default, leaves it out: calling gives pooled features.
       in_channels: channels of the pictures; the default is 3.
-      dtype: of the computation; the default is that of inputs and parameters together.
-      param_dtype: of parameters and running statistics; the default is float32.
+      dtype: dtype of the computation; the default is that of inputs and parameters together.
+      param_dtype: dtype of parameters and running statistics; the default is float32.
       remat: compute the blocks' activations anew in the backward pass, which saves memory and costs time.
       rngs: source of the initial weights.
     """
@@ -49,7 +49,7 @@ class Trunk(nnx.Module):
       LAST: the stages that are its last block: what is trained where the baseline's rule trains ResNet18's `layer4`.
       in_channels: channels of the images.
       num_features: width of the pooled features.
-      dtype: of the computation.
+      dtype: dtype of the computation.
       remat: whether the blocks' activations are computed anew in the backward pass instead of kept.
       fc: the classifier that the published weights come with, or None.
     """

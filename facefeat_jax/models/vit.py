@@ -182,8 +182,8 @@ class VisionTransformer(Trunk):
     Args:
       patch: side of a patch in pixels.
       depth: number of encoder blocks.
-      width: of the tokens.
-      heads: of the attention.
+      width: width of the tokens.
+      heads: number of attention heads.
       hidden: width of the perceptrons' hidden layers.
       image_size: side of the square pictures that it is made for.
       dropout: rate after the embedding, the attention, and both layers of the perceptrons; torchvision's is 0.

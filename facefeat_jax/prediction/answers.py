@@ -18,8 +18,8 @@ class HeadPrediction:
 
     Attributes:
       label: name of the most probable class.
-      probability: of that class, calibrated where the run is.
-      probabilities: of every class, by name; they add up to 1.
+      probability: probability of that class, calibrated where the run is.
+      probabilities: probabilities of every class, by name; they add up to 1.
       unsure: whether the probability is below what the run's calibration asks of an answer: then `label` is none.
     """
 

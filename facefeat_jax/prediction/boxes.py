@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import operator
 import os
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -42,9 +43,11 @@ class Boxes:
     def __init__(self, path: Path, sha256: str, listed: list[_Listed]):
         self.path = path
         self.sha256 = sha256
-        self.are_shares = all(_is_share(one.box) for one in listed)
-        if not self.are_shares and (small := [one for one in listed if min(one.box.width, one.box.height) < 1]):
-            mixed = "; shares of 0 to 1 and pixels can't be mixed" if any(_is_share(one.box) for one in small) else ""
+        self.are_shares = all(_is_share(row.box) for row in listed)
+        if not self.are_shares and (small := [row for row in listed if min(row.box.width, row.box.height) < 1]):
+            mixed = (
+                "; fractions from 0 to 1 and pixels can't be mixed" if any(_is_share(row.box) for row in small) else ""
+            )
             raise UserError(f"{path}, line {small[0].line}: the box is less than a pixel wide or high{mixed}")
         self._listed: ByName[_Listed] = ByName()
         self._count = len(listed)
@@ -59,14 +62,14 @@ class Boxes:
           size: its width and height in pixels.
         """
         width, height = size if self.are_shares else (1, 1)
-        found = [one.box for one in self._listed.find(os.path.abspath(source))]
-        return [Box(one.left * width, one.top * height, one.right * width, one.bottom * height) for one in found]
+        found = [row.box for row in self._listed.find(os.path.abspath(source))]
+        return [Box(box.left * width, box.top * height, box.right * width, box.bottom * height) for box in found]
 
     def watched(self, names: Iterable[str]) -> Iterator[str]:
         """Yields the names of the pictures; those that pass here have been given (see `unused`)."""
         for name in names:
-            for one in self._listed.find(os.path.abspath(name)):
-                one.is_used = True
+            for row in self._listed.find(os.path.abspath(name)):
+                row.is_used = True
             yield name
 
     def unused(self) -> tuple[str, bool]:
@@ -74,10 +77,12 @@ class Boxes:
 
         To be called when all names have been `watched`.
         """
-        unused = [one for one in self._listed if not one.is_used]
+        unused = [row for row in self._listed if not row.is_used]
         if not unused:
             return "", False
-        first = dict.fromkeys(f"{one.file} (line {one.line})" for one in sorted(unused, key=lambda one: one.line))
+        first = dict.fromkeys(
+            f"{row.file} (line {row.line})" for row in sorted(unused, key=operator.attrgetter("line"))
+        )
         names = ", ".join(list(first)[:_NAMED]) + (", ..." if len(first) > _NAMED else "")
         none = len(unused) == self._count
         count = "none of its lines is" if none else f"{len(unused):,} of its {self._count:,} lines are not"
@@ -112,16 +117,16 @@ def read_boxes(path: Path) -> Boxes:
 def _listed(path: Path, row: TableRow) -> _Listed:
     where = f"{path}, line {row.line}"
     if row.problem:
-        raise UserError(f"{where}: {row.problem}; a name with a comma stands in quotes")
+        raise UserError(f"{where}: {row.problem}; put a name with a comma in quotes")
     texts = [row.values[name] for name in COLUMNS[1:]]
     try:
         box = Box(*map(float, texts))
     except ValueError:
-        raise UserError(f"{where}: {','.join(texts)} is no box; write numbers with a decimal point") from None
+        raise UserError(f"{where}: {','.join(texts)} is not a box; write numbers with a decimal point") from None
     if not row.values["file"]:
         raise UserError(f"{where}: no file name")
     if not (math.isfinite(box.width) and math.isfinite(box.height) and box.width > 0 and box.height > 0):
-        raise UserError(f"{where}: {','.join(texts)} is no box; left must be less than right, and top less than bottom")
+        raise UserError(f"{where}: {','.join(texts)} is not a box; left must be below right, and top below bottom")
     return _Listed(row.values["file"], row.line, box)
 
 

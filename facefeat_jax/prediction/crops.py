@@ -104,7 +104,7 @@ def place(size: tuple[int, int], face: Box, frame: str) -> tuple[int, int, int, 
     """Returns where a crop lies in a picture of that width and height: left, top, right, bottom; it may reach outside.
 
     Args:
-      size: of the picture.
+      size: width and height of the picture.
       face: its box.
       frame: a name in `FRAMES`.
 

@@ -94,7 +94,7 @@ class YuNetFinder:
         if not hasattr(self._local, "detector"):
             if not self._model.is_file():
                 raise UserError(
-                    f"there is no face model {self._model}; give a YuNet ONNX file, or none for OpenCV's own"
+                    f"face model {self._model} does not exist; give a YuNet ONNX file, or leave --face-model out"
                 )
             try:
                 made = cv2.FaceDetectorYN.create(str(self._model), "", (320, 320), score_threshold=self._score)

@@ -70,8 +70,8 @@ def _text(prediction: Prediction) -> str:
 
 
 def _answer(head: HeadPrediction) -> str:
-    told = f"{head.label} {head.probability:.3f}"
-    return f"unsure ({told})" if head.unsure else told
+    text = f"{head.label} {head.probability:.3f}"
+    return f"unsure ({text})" if head.unsure else text
 
 
 def name_in_json(name: str) -> dict[str, str]:

@@ -40,7 +40,7 @@ Locate = Callable[[str, Image.Image], list[Box]]
 
 
 @dataclass(frozen=True)
-class Found:
+class PicturePredictions:
     """A picture and the predictions for its people.
 
     Attributes:
@@ -93,7 +93,7 @@ class PeoplePredictor:
       locate: where the people are; None to take the picture as a whole for all heads.
       nobody: what is said of a picture in which there is none.
       frames: by head, what it looks at; the default is what its training pictures show.
-      keep_pictures: whether `Found.picture` is given.
+      keep_pictures: whether `PicturePredictions.picture` is given.
       threads: how many pictures are decoded and searched at a time.
     """
 
@@ -116,7 +116,7 @@ class PeoplePredictor:
         self._keep = keep_pictures
         self._threads = threads
 
-    def stream(self, sources: str | Path | Iterable[str | Path]) -> Iterator[Found]:
+    def stream(self, sources: str | Path | Iterable[str | Path]) -> Iterator[PicturePredictions]:
         """Yields each picture with its predictions, in order.
 
         Two windows of pictures are held, without their pixels but for a few small crops of each; memory does not grow
@@ -147,7 +147,7 @@ class PeoplePredictor:
                 if self._locate is not None:
                     boxes = self._locate(source, picture)
                     found = [self._person(picture.size, number, box) for number, box in enumerate(boxes, 1)]
-                    people, frames = [one[0] for one in found], [one[1] for one in found]
+                    people, frames = [item[0] for item in found], [item[1] for item in found]
                 rows = self._cut(picture, people, frames, 0, self._rows_in(_AHEAD_BYTES))
         except BadImageError as error:
             return _Picture(source, [], [], [], str(error))
@@ -173,7 +173,7 @@ class PeoplePredictor:
                     until = done + self._rows_in(_CHUNK_BYTES)
                     rows = self._cut(image, picture.people, picture.frames, done, until)
             except BadImageError as error:
-                raise UserError(f"{picture.source} has changed while it was looked at ({error}); try again") from error
+                raise UserError(f"{picture.source} changed while it was read ({error}); try again") from error
             yield from rows
             done += len(rows)
 
@@ -210,14 +210,14 @@ class PeoplePredictor:
             notes.append(f"too little in the picture for {', '.join(lacking)}")
         return Person(number, box, "; ".join(notes)), frames
 
-    def _done(self, picture: _Picture, answers: Iterator[Prediction]) -> Found:
+    def _done(self, picture: _Picture, answers: Iterator[Prediction]) -> PicturePredictions:
         if picture.error is not None:
-            return Found(picture.source, None, [Prediction(picture.source, {}, picture.error)])
+            return PicturePredictions(picture.source, None, [Prediction(picture.source, {}, picture.error)])
         predictions = []
         for person, frames in zip(picture.people, picture.frames, strict=True):
             said = {frame: next(answers) for frame in frames}
             some = next(iter(said.values()), Prediction(picture.source, {}))
-            if failed := next((one for one in said.values() if one.error), None):
+            if failed := next((item for item in said.values() if item.error), None):
                 some, said = failed, {}
             heads = {task: said[frame].heads[task] for task, frame in self._frames.items() if frame in said}
             note = "; ".join([*([person.note] if person and person.note else []), *picture.notes])
@@ -225,7 +225,7 @@ class PeoplePredictor:
         if not picture.people:
             note = "; ".join([self._nobody, *picture.notes])
             predictions.append(Prediction(picture.source, {}, note=note))
-        return Found(picture.source, self._picture(picture.source) if self._keep else None, predictions)
+        return PicturePredictions(picture.source, self._picture(picture.source) if self._keep else None, predictions)
 
     def _picture(self, source: str) -> Image.Image:
         with self._decoded(source) as picture:
@@ -239,7 +239,7 @@ def people_of(
 
     Args:
       predictor: the model.
-      boxes: of a file (`prediction.boxes.read_boxes`).
+      boxes: boxes of a file (`prediction.boxes.read_boxes`).
       face_model: a YuNet ONNX file; None for OpenCV's own cascade. Without `boxes` faces are looked for.
       draw: folder for the labelled pictures.
 

@@ -109,7 +109,7 @@ class Predictor:
 
     def fingerprint(self) -> str:
         """Returns a hash of the weights, the preprocessing and the calibration: the same answers come from the same."""
-        about = [self.spec.to_json(), {task: asdict(one) for task, one in self._calibration.items()}]
+        about = [self.spec.to_json(), {task: asdict(fitted) for task, fitted in self._calibration.items()}]
         digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
         for leaf in jax.tree.leaves((self._params, self._batch_stats)):
             digest.update(np.asarray(leaf).tobytes())
@@ -152,7 +152,7 @@ class Predictor:
         return _Loaded(source, pixels, note="; ".join(notes) or None)
 
     def _predict_batch(self, loaded: list[_Loaded]) -> Iterator[Prediction]:
-        pixels = [one.pixels for one in loaded if one.pixels is not None]
+        pixels = [picture.pixels for picture in loaded if picture.pixels is not None]
         classes = {}
         if pixels:
             # Few shapes, so few compilations: the next power of two, up to the batch size; a row for each device.
@@ -166,7 +166,7 @@ class Predictor:
                 for task, value in logits.items()
             }
             if self._explanations:
-                sources = [one.source for one in loaded if one.pixels is not None]
+                sources = [picture.source for picture in loaded if picture.pixels is not None]
                 self._explanations.write(sources, batch, classes)
         row = 0
         for one in loaded:

@@ -89,7 +89,7 @@ def write_answers(
         raise UserError(f"another process is writing {out}; wait for it, or give another file") from None
     except OSError as error:
         raise UserError(
-            f"{out} can't be written ({error.strerror or error}); mend that, then --resume goes on with it"
+            f"{out} can't be written ({error.strerror or error}); fix that, then continue with --resume"
         ) from error
 
 
@@ -101,9 +101,9 @@ def check_out(out: Path, *, resume: bool) -> Literal["jsonl", "csv"]:
     """
     form = _FORMS.get(out.suffix.lower())
     if form is None:
-        raise UserError(f"{out}: the suffix says the form; give a file {' or '.join(_FORMS)}")
+        raise UserError(f"{out}: the suffix sets the format; give a file {' or '.join(_FORMS)}")
     if not resume and not _is_new(out):
-        raise UserError(f"{out} is there already; --resume goes on with it, or give another file")
+        raise UserError(f"{out} already exists; continue it with --resume, or give another file")
     return form
 
 
@@ -124,7 +124,7 @@ def _settle_about(path: Path, about: Mapping[str, Any], is_new: bool, out: Path)
     except (OSError, ValueError):
         earlier = None
     if not isinstance(earlier, dict):
-        raise UserError(f"{path} is gone or damaged, so nobody knows which model gave {out}; give another file")
+        raise UserError(f"{path} is missing or damaged, so the model behind {out} is unknown; give another file")
     plain = json.loads(json.dumps(about))
     if differ := sorted(key for key in plain.keys() | earlier.keys() if plain.get(key) != earlier.get(key)):
         # A version whose models have more fields takes the same weights for another model.
@@ -174,8 +174,8 @@ def _skip_done(
             if name != row.source:
                 here = "the list ends" if name is None else f"the list has {name!r}"
                 raise UserError(
-                    f"{out}: answer {done:,} is for {row.source!r} where {here}; "
-                    "--resume takes the same pictures in the same order (more may follow), or give another file"
+                    f"{out}: answer {done:,} is for {row.source!r}, but {here}; "
+                    "--resume needs the same pictures in the same order (more may follow), or give another file"
                 )
             bad += row.is_bad
         whole = row.end
@@ -201,7 +201,7 @@ def _rows_jsonl(file: IO[bytes], out: Path) -> Iterator[_Row]:
             row = json.loads(line)
             yield _Row(name_from_json(row), row.get("person", 1) == 1, "error" in row, end)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            raise UserError(f"{out}, line {number:,}: not an answer of predict's; give another file") from None
+            raise UserError(f"{out}, line {number:,}: not an answer of `predict`; give another file") from None
 
 
 def _rows_csv(file: IO[bytes], out: Path, header: list[str], people: bool) -> Iterator[_Row]:
@@ -228,11 +228,11 @@ def _rows_csv(file: IO[bytes], out: Path, header: list[str], people: bool) -> It
             return
         if number == 1 and list(map(from_csv, row)) == [name for name in header if name != "note"]:
             raise UserError(
-                f"{out} was begun by an earlier version, whose answers have no column `note`; go on with that version, "
-                "or give another file"
+                f"{out} was started by an earlier version, whose answers have no column `note`; continue with that "
+                "version, or give another file"
             )
         if len(row) != len(header) or (number == 1 and list(map(from_csv, row)) != header):
-            raise UserError(f"{out}, row {number:,}: not an answer of predict's for these heads; give another file")
+            raise UserError(f"{out}, row {number:,}: not an answer of `predict` for these heads; give another file")
         if number == 1:
             yield _Row(None, False, False, read)
         else:
@@ -273,11 +273,11 @@ def _go_on(
                 bar.advance(done - start.pictures - bar.done)
                 if not bar.is_shown and time.monotonic() - said > _SAY_EVERY_S:
                     said = time.monotonic()
-                    say(f"facefeat: {done:,}{of} pictures, {bar.rate:.0f} a second")
+                    say(f"facefeat: {done:,}{of} pictures, {bar.rate:.0f} per second")
         file.flush()
         os.fsync(file.fileno())
     except KeyboardInterrupt:
         file.flush()
-        say(f"facefeat: {done:,}{of} pictures are done; the same command with --resume goes on")
+        say(f"facefeat: {done:,}{of} pictures are done; the same command with --resume continues")
         raise
     return Written(done, start.before, bad)

@@ -49,8 +49,8 @@ class HeadCurve:
     """What the log of a run says of one head.
 
     Attributes:
-      losses: of each of its training steps, in order.
-      accuracies: of the same steps, over the pictures of the batch.
+      losses: losses of each of its training steps, in order.
+      accuracies: accuracies of the same steps, over the pictures of the batch.
       epoch_starts: the numbers (from 0) of the steps with which a new epoch began, but for the first.
       epochs: the epochs (from 1) after which it was validated.
       validation_losses: after each of `epochs`.
@@ -98,7 +98,7 @@ def read_curves(run: Path) -> dict[str, HeadCurve]:
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} holds a line that is not of a training log ({error!r}); train again") from error
     if not any(curve.losses for curve in curves.values()):
-        raise UserError(f"{path} holds no training step yet; train it first (--resume goes on)")
+        raise UserError(f"{path} holds no training step yet; train it first (with --resume)")
     return curves
 
 
@@ -211,8 +211,8 @@ def draw_validation(
       curves: by head.
       name: `accuracy` or `loss`.
       final: figures of the final weights, by head; drawn hollow where they differ from the last validation's.
-      colors: of the heads, in order; taken anew from the first where they run out.
-      ink: of axes and letters.
+      colors: colours of the heads, in order; they repeat if there are too few.
+      ink: colour of axes and letters.
 
     Returns:
       Whether there are hollow marks.

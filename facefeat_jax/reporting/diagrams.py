@@ -16,7 +16,7 @@ def reliability_svg(check: CalibrationCheck, series: int) -> str:
     """Returns an SVG element: accuracy by the probability of the answer, before (hollow) and after the temperature.
 
     Args:
-      check: of a head.
+      check: calibration check of one head.
       series: the number of its colour.
     """
     from matplotlib.ticker import PercentFormatter
@@ -24,11 +24,11 @@ def reliability_svg(check: CalibrationCheck, series: int) -> str:
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         color, marker = series_color(series), SERIES_MARKERS[series % len(SERIES_MARKERS)]
-        least = min(one.low for one in (*check.bins_before, *check.bins_after))
+        least = min(bin_.low for bin_ in (*check.bins_before, *check.bins_after))
         axes.plot([least, 1], [least, 1], color=SVG_INK, alpha=0.5, linewidth=1, linestyle="--")
         axes.plot(
-            [one.confidence for one in check.bins_before],
-            [one.accuracy for one in check.bins_before],
+            [bin_.confidence for bin_ in check.bins_before],
+            [bin_.accuracy for bin_ in check.bins_before],
             color=color,
             marker=marker,
             markersize=6,
@@ -36,9 +36,9 @@ def reliability_svg(check: CalibrationCheck, series: int) -> str:
             linewidth=1,
             linestyle=":",
         )
-        x, y = [one.confidence for one in check.bins_after], [one.accuracy for one in check.bins_after]
-        below = [one.accuracy - one.interval[0] for one in check.bins_after]
-        above = [one.interval[1] - one.accuracy for one in check.bins_after]
+        x, y = [bin_.confidence for bin_ in check.bins_after], [bin_.accuracy for bin_ in check.bins_after]
+        below = [bin_.accuracy - bin_.interval[0] for bin_ in check.bins_after]
+        above = [bin_.interval[1] - bin_.accuracy for bin_ in check.bins_after]
         axes.errorbar(x, y, yerr=[below, above], color=color, marker=marker, markersize=5, linewidth=2, elinewidth=1)
         axes.set_xlim(least, 1.01)
         axes.set_ylim(0, 1.03)
@@ -58,14 +58,17 @@ def coverage_svg(check: CalibrationCheck, series: int) -> str:
         axes = figure.add_subplot()
         color = series_color(series)
         axes.plot(
-            [one.coverage for one in check.curve], [one.accuracy for one in check.curve], color=color, linewidth=2
+            [point.coverage for point in check.curve],
+            [point.accuracy for point in check.curve],
+            color=color,
+            linewidth=2,
         )
         wanted = 1 - check.fitted.error_rate
         axes.axhline(wanted, color=SVG_INK, alpha=0.5, linewidth=1, linestyle="--")
         if check.coverage and check.accuracy is not None:
             marker = SERIES_MARKERS[series % len(SERIES_MARKERS)]
             axes.plot([check.coverage], [check.accuracy], color=color, marker=marker, markersize=8, clip_on=False)
-        low = min([wanted, *(one.accuracy for one in check.curve if one.coverage > 0.05 or one.coverage == 1)])
+        low = min([wanted, *(point.accuracy for point in check.curve if point.coverage > 0.05 or point.coverage == 1)])
         axes.set_ylim(max(0.0, low - 0.05), 1.01)
         axes.set_xlim(0, 1.01)
         axes.set_xlabel("pictures that get an answer")

@@ -1,6 +1,6 @@
-"""`model-card.md` of a run: what it is for, what it is not for, whom it fails, and on whose terms it was made.
+"""`model-card.md` of a run: intended use, uses to avoid, results by group, and terms.
 
-The form is that of Mitchell and others, "Model Cards for Model Reporting", FAT* 2019.
+The sections follow Mitchell et al., "Model Cards for Model Reporting", FAT* 2019.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def write_model_card(run: Path, spec: ModelSpec, assessment: Assessment) -> Path
         "data": ", ".join(assessment.data),
         "data_notes": assessment.notes,
         "scores": [_scores(task, assessment) for task in assessment.scores],
-        "notes": [(task, note) for task, one in assessment.scores.items() for note in one.notes],
-        "gaps": [_gap(one) for one in largest_gaps(assessment.slicings)],
+        "notes": [(task, note) for task, score in assessment.scores.items() for note in score.notes],
+        "gaps": [_gap(slicing) for slicing in largest_gaps(assessment.slicings)],
         "weakest": _weakest(assessment),
         "calibration": [_calibration(task, assessment) for task in assessment.calibration],
         "unsliced": sorted(set(assessment.scores) - {t for t, found in assessment.slicings.items() if found}),
@@ -68,33 +68,32 @@ def _sources(config: TrainConfig) -> list[dict[str, str]]:
                 }
             )
         else:
-            found.append({"name": name, "what": "", "terms": "not known here", "homepage": ""})
+            found.append({"name": name, "what": "", "terms": "unknown", "homepage": ""})
     return found
 
 
 def _scores(task: str, assessment: Assessment) -> dict[str, Any]:
-    one = assessment.scores[task]
-    low, high = one.intervals["accuracy"] or (0.0, 1.0)
+    score = assessment.scores[task]
+    low, high = score.intervals["accuracy"] or (0.0, 1.0)
     return {
         "task": task,
-        "accuracy": f"{format_accuracy(one.values['accuracy'] or 0.0)} "
+        "accuracy": f"{format_accuracy(score.values['accuracy'] or 0.0)} "
         f"({format_accuracy(low)} to {format_accuracy(high)})",
-        "balanced": format_accuracy(one.values["balanced_accuracy"] or 0.0),
-        "auroc": format_area(one.values["auroc"]),
-        "loss": format_loss(one.values["loss"] or 0.0),
-        "ece": format_loss(one.values["ece"] or 0.0),
-        "n": f"{one.n:,}",
+        "balanced": format_accuracy(score.values["balanced_accuracy"] or 0.0),
+        "auroc": format_area(score.values["auroc"]),
+        "loss": format_loss(score.values["loss"] or 0.0),
+        "ece": format_loss(score.values["ece"] or 0.0),
+        "n": f"{score.n:,}",
     }
 
 
-def _gap(one: Slicing) -> Markdown:
-    gap, low, high, by_chance = gap_figures(one)
-    predicted = " (partly a prediction of another head, not known)" if one.predicted else ""
-    by = "its own label" if one.by == one.head else one.by
+def _gap(slicing: Slicing) -> Markdown:
+    gap, low, high, by_chance = gap_figures(slicing)
+    predicted = " (groups predicted by another head)" if slicing.predicted else ""
+    by = "its own label" if slicing.by == slicing.head else slicing.by
     return filled(
-        "**{}** by {}: right in {} points fewer of the pictures of {} than of {} ({} to {}); "
-        "chance alone makes up to {}.",
-        *(one.head, by + predicted, gap, one.lowest, one.highest, low, high, by_chance),
+        "**{}** by {}: accuracy is {} points lower on {} than on {} ({} to {}); chance alone explains up to {}.",
+        *(slicing.head, by + predicted, gap, slicing.lowest, slicing.highest, low, high, by_chance),
     )
 
 
@@ -102,28 +101,31 @@ def _weakest(assessment: Assessment) -> list[Markdown]:
     """Returns, of each head, the known group with the lowest accuracy, where it can be told from the rest."""
     found = []
     for task, slicings in assessment.slicings.items():
-        known = [one for one in slicings if not one.predicted and "×" not in one.by and one.exceeds_chance]
+        known = [
+            slicing
+            for slicing in slicings
+            if not slicing.predicted and "×" not in slicing.by and slicing.exceeds_chance
+        ]
         for slicing in known:
-            one = next(one for one in slicing.slices if one.value == slicing.lowest)
+            one = next(group for group in slicing.slices if group.value == slicing.lowest)
             low, high = one.interval or (0.0, 1.0)
             share = f"{format_accuracy(one.accuracy or 0.0)} ({format_accuracy(low)} to {format_accuracy(high)})"
             of = f"{share} of {count(one.n, 'picture')}"
-            found.append(filled("**{}**, {} {}: right in {}", task, slicing.by, one.value, of))
+            found.append(filled("**{}**, {} {}: accuracy {}", task, slicing.by, one.value, of))
     return found
 
 
 def _calibration(task: str, assessment: Assessment) -> Markdown:
     check = assessment.calibration[task]
     fitted = check.fitted
-    told = (
+    text = (
         f"temperature {fitted.temperature:.3f}; calibration error "
         f"{format_loss(check.before.values['ece'] or 0.0)} before and {format_loss(check.after.values['ece'] or 0.0)} "
         f"after, on {count(check.before.n, 'picture')}"
     )
     if not fitted.never_sure and check.coverage is not None and check.accuracy is not None:
-        told += (
-            f"; with its threshold for {format_given(fitted.error_rate)} wrong answers it answers "
-            f"{format_accuracy(check.coverage)} of them, "
-            f"{format_accuracy(check.accuracy)} rightly"
+        text += (
+            f"; with its threshold for at most {format_given(fitted.error_rate)} wrong answers it answers "
+            f"{format_accuracy(check.coverage)} of them, with an accuracy of {format_accuracy(check.accuracy)}"
         )
-    return filled("**{}**: {}", task, "; ".join([told, *check.notes]))
+    return filled("**{}**: {}", task, "; ".join([text, *check.notes]))

@@ -16,7 +16,7 @@ from facefeat_jax.evaluation.calibration import Calibration, calibrate
 from facefeat_jax.evaluation.explain import Explainer, overlay
 from facefeat_jax.reporting.model_card import write_model_card
 from facefeat_jax.reporting.report import Sample, training_samples, write_report
-from facefeat_jax.reporting.report_sections import Shown, choose_shown
+from facefeat_jax.reporting.report_sections import ExamplePicture, choose_examples
 from facefeat_jax.runs import run_folder
 from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.runs.unseen import halves
@@ -36,9 +36,9 @@ def publish(run: Path, found: RunAssessment) -> list[str]:
     assessment, opened = found.assessment, found.found.run
     folder = evaluation_folder(run, assessment.data, opened.config.sources)
     write_assessment(folder, assessment, found.found.answers)
-    told = [f"tables: {folder}"]
+    lines = [f"tables: {folder}"]
     if not assessment.calibrated_on_part or found.calibration is None:
-        return told
+        return lines
     training = halves(opened, found.found.data_dir).train
     write_pages(
         run,
@@ -50,7 +50,7 @@ def publish(run: Path, found: RunAssessment) -> list[str]:
         explainer=Explainer(opened.model, opened.spec),
         spec=opened.spec,
     )
-    return [*told, f"report: {run / run_folder.REPORT}", f"model card: {run / run_folder.MODEL_CARD}"]
+    return [*lines, f"report: {run / run_folder.REPORT}", f"model card: {run / run_folder.MODEL_CARD}"]
 
 
 def publish_training(
@@ -69,14 +69,14 @@ def publish_training(
 
     Args:
       run: the run folder; its `results.json` is there.
-      logits: of the final weights, of every head on every validation picture.
-      step: of the final weights.
+      logits: logits of the final weights, of every head on every validation picture.
+      step: step of the final weights.
       training: the pictures that were trained on.
       validation: those of the logits.
-      explainer: of the final weights.
+      explainer: Grad-CAM of the final weights.
       spec: what the model is.
       sources: the data sets.
-      batch_size: of the run.
+      batch_size: batch size of the run.
 
     Raises:
       UserError: a file can't be written, or a logit is not finite.
@@ -117,19 +117,21 @@ def write_pages(
 ) -> None:
     """Writes calibration, report and model card of a run; see `publish_training` for the arguments."""
     calibration.write(run)
-    shown = explained(choose_shown(answers), examples, explainer, spec)
+    shown = explained(choose_examples(answers), examples, explainer, spec)
     write_report(run, samples=samples, assessment=assessment, shown=shown)
     write_model_card(run, spec, assessment)
 
 
-def explained(shown: Sequence[Shown], examples: Examples, explainer: Explainer, spec: ModelSpec) -> list[Shown]:
+def explained(
+    shown: Sequence[ExamplePicture], examples: Examples, explainer: Explainer, spec: ModelSpec
+) -> list[ExamplePicture]:
     """Returns what is shown with its pictures, and what speaks for each answer laid over them."""
     if not shown:
         return []
     from PIL import Image
 
     pixels = PixelFormat(spec.image_size, spec.decode, spec.interpolation)
-    rows = np.stack([pixels.read(examples, one.index) for one in shown])
+    rows = np.stack([pixels.read(examples, example.index) for example in shown])
     maps = explainer.maps(rows, tuple(spec.classes))
     found = []
     for number, one in enumerate(shown):

@@ -1,6 +1,6 @@
-"""`report.html` of a run: one page that holds everything it shows, so that it can be sent, printed and kept.
+"""`report.html` of a run: one self-contained page.
 
-The page is `templates/report.html.j2`; this module gathers what stands in it, a function for each section.
+The template is `templates/report.html.j2`; this module computes its values, one function per section.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from facefeat_jax.data.examples import Examples
     from facefeat_jax.data.pixels import PixelFormat
     from facefeat_jax.evaluation.assessment import Assessment
-    from facefeat_jax.reporting.report_sections import Shown
+    from facefeat_jax.reporting.report_sections import ExamplePicture
 
 _LARGEST_PNG = 128  # side in pixels up to which PNG is small
 _LARGEST = 256  # side in pixels to which larger pictures are brought: they are shown no larger
@@ -61,7 +61,7 @@ def write_report(
     *,
     samples: Sequence[Sample] | None = None,
     assessment: Assessment | None = None,
-    shown: Sequence[Shown] = (),
+    shown: Sequence[ExamplePicture] = (),
 ) -> Path:
     """Makes the report of a finished run.
 
@@ -75,7 +75,7 @@ def write_report(
       The path of the page.
 
     Raises:
-      UserError: the folder is not a run, or its training has not come to its end.
+      UserError: the folder is not a run, or its training has not finished.
     """
     config = read_config(run)
     if assessment is not None and not (run / RESULTS).exists() and not (run / METRICS).exists():
@@ -108,7 +108,7 @@ def write_report(
         "samples": [
             {"source": inlined(sample.image, exact=True), "caption": sample.caption} for sample in samples or ()
         ],
-        "samples_are_smaller": any(max(one.image.shape) > _LARGEST for one in samples or ()),
+        "samples_are_smaller": any(max(sample.image.shape) > _LARGEST for sample in samples or ()),
         "data": _data(results.get("data")),
         "configuration": [(name, _shown(value)) for name, value in config.to_json().items()],
         "environment": [(name, _shown(value)) for name, value in results.get("environment", {}).items()],
@@ -184,9 +184,9 @@ def _read_results(run: Path) -> dict[str, Any]:
         results = checked_json.read_checked(path).content
         result_rows(results)
     except FileNotFoundError:
-        state = "its training has not come to its end" if (run / METRICS).exists() else "it was not trained here"
+        state = "its training has not finished" if (run / METRICS).exists() else "it was not trained here"
         raise UserError(
-            f"{run} has no {RESULTS} to report: {state}. Go on with it (facefeat train RECIPE --resume), or train anew"
+            f"{run} has no {RESULTS} to report: {state}. Continue it (facefeat train RECIPE --resume), or train again"
         ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = str(error) if isinstance(error, OSError | ValueError) else repr(error)
@@ -217,19 +217,19 @@ def _summary(run: Path, config: TrainConfig, results: Mapping[str, Any]) -> str:
     passes = [row for row in lines if {"seconds", "images_per_s"} <= row.keys()]  # a name may have been damaged
     if seconds := sum(row["seconds"] for row in passes):
         rate = sum(row["seconds"] * row["images_per_s"] for row in passes) / seconds
-        parts.append(f"{rate:,.0f} images/s in training, waiting for data included")
+        parts.append(f"{rate:,.0f} images/s in training, including waiting for data")
     return "; ".join(parts) + "."
 
 
 def cautions_of(config: TrainConfig) -> list[str]:
-    """Returns what a reader must know before believing the figures."""
+    """Returns warnings that a reader must know before trusting the results."""
     cautions = []
     if config.smoke:
-        cautions.append("This was a smoke run, which shows that everything works. Its figures mean nothing.")
+        cautions.append("This was a smoke run, which only shows that everything works. Its results mean nothing.")
     if drawn := [source for source in config.sources if is_drawn(source)]:
         cautions.append(
-            f"The pictures of {' and '.join(drawn)} are drawn. A good score on them says that the system works, and "
-            "nothing about people."
+            f"The pictures of {' and '.join(drawn)} are drawn. A good score on them shows that the system works, and "
+            "says nothing about people."
         )
     if "gender" in config.tasks:
         cautions.append(
@@ -240,7 +240,7 @@ def cautions_of(config: TrainConfig) -> list[str]:
 
 
 def _evaluation(
-    assessment: Assessment | None, shown: Sequence[Shown], series: Mapping[str, int]
+    assessment: Assessment | None, shown: Sequence[ExamplePicture], series: Mapping[str, int]
 ) -> dict[str, Any] | None:
     if assessment is None:
         return None
@@ -273,8 +273,8 @@ def _training_figures(curves: Mapping[str, curves_of.HeadCurve]) -> list[dict[st
             {
                 "title": f"{task}: training loss",
                 "alt": (
-                    f"Training loss of {task} over {count(len(line), 'iteration')}. Its moving average goes from "
-                    f"{format_loss(line[0])} to {format_loss(line[-1])}; the least is {format_loss(line.min())}."
+                    f"Training loss of {task} over {count(len(line), 'step')}. Its moving average goes from "
+                    f"{format_loss(line[0])} to {format_loss(line[-1])}; the minimum is {format_loss(line.min())}."
                 ),
                 "svg": curves_of.training_loss_svg(curve, number),
             }
@@ -289,20 +289,20 @@ def _validation_figures(
         return []
     figures = []
     for name, form in (("accuracy", format_accuracy), ("loss", format_loss)):
-        told = []
+        described = []
         for task, curve in curves.items():
             values = curve.validation_accuracies if name == "accuracy" else curve.validation_losses
             if values:
                 last = final.get(task, {}).get(name)
                 after = f", {form(last)} with the final weights" if last not in (None, values[-1]) else ""
-                told.append(
+                described.append(
                     f"{task} from {form(values[0])} after epoch {curve.epochs[0]} to {form(values[-1])} after epoch "
                     f"{curve.epochs[-1]}{after}"
                 )
         figures.append(
             {
                 "title": f"validation {name}",
-                "alt": f"Validation {name} by epoch: {'; '.join(told)}.",
+                "alt": f"Validation {name} by epoch: {'; '.join(described)}.",
                 "svg": curves_of.validation_svg(curves, name, final),
             }
         )

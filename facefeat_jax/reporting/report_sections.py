@@ -1,4 +1,4 @@
-"""What the report says of an evaluation: a function for each section, from an `Assessment` to what is shown."""
+"""The evaluation part of the report: one function per section, from an `Assessment` to template values."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from facefeat_jax.reporting.table import gap_figures
 from facefeat_jax.system.figures import count, format_accuracy, format_area, format_given, format_loss
 
 SHOWN_EACH = 6
-"""Pictures that are shown right, and wrong, of each head."""
+"""Number of right, and of wrong, pictures to show for each head."""
 
 _CROSSINGS = 2  # of each head; all of them are in slices.csv
 _FORMATS: dict[str, Callable[[float], str]] = {
@@ -32,18 +32,18 @@ _FORMATS: dict[str, Callable[[float], str]] = {
 
 
 @dataclass(frozen=True)
-class Shown:
+class ExamplePicture:
     """A picture on which a head was right or wrong.
 
     Attributes:
       head: the head.
-      right: whether it was right.
-      index: the picture's number among the answers.
-      label: its label.
-      answer: what the head says.
-      probability: of that.
-      image: as the model gets it, uint8 `[size, size, 3]`; None until it is read.
-      overlay: the same with what speaks for the answer, uint8 `[height, width, 3]`.
+      right: whether the head was right.
+      index: index of the picture in the answers.
+      label: label of the picture.
+      answer: class that the head predicts.
+      probability: probability of that class.
+      image: the picture as the model sees it, uint8 `[size, size, 3]`; None until it is read.
+      overlay: the same with the Grad-CAM map on it, uint8 `[height, width, 3]`.
     """
 
     head: str
@@ -56,10 +56,10 @@ class Shown:
     overlay: np.ndarray | None = None
 
 
-def choose_shown(answers: Answers, count: int = SHOWN_EACH) -> list[Shown]:
-    """Chooses pictures to show of each head: the mistakes with the highest loss, and right ones spread over all.
+def choose_examples(answers: Answers, count: int = SHOWN_EACH) -> list[ExamplePicture]:
+    """Chooses pictures to show for each head: the mistakes with the highest loss, and a sample of right answers.
 
-    They have no image yet.
+    Their images are not read yet.
     """
     chosen = []
     for task, names in answers.classes.items():
@@ -75,40 +75,42 @@ def choose_shown(answers: Answers, count: int = SHOWN_EACH) -> list[Shown]:
         right = right[np.linspace(0, len(right) - 1, min(count, len(right))).astype(int)] if len(right) else right
         for is_right, places in ((False, wrong), (True, right)):
             chosen += [
-                Shown(task, is_right, int(rows[at]), names[labels[at]], names[answer[at]], float(probability[at]))
+                ExamplePicture(
+                    task, is_right, int(rows[at]), names[labels[at]], names[answer[at]], float(probability[at])
+                )
                 for at in places.tolist()
             ]
     return chosen
 
 
 def evaluation_context(
-    assessment: Assessment, shown: Sequence[Shown], series: Mapping[str, int], inlined: Any
+    assessment: Assessment, shown: Sequence[ExamplePicture], series: Mapping[str, int], inlined: Any
 ) -> dict[str, Any]:
-    """Returns all that the template shows of an evaluation.
+    """Returns the values of the template for an evaluation.
 
     Args:
       assessment: the evaluation.
-      shown: pictures with images, or none.
-      series: number of the colour of each head.
-      inlined: makes a data URI of a picture.
+      shown: pictures with images; may be empty.
+      series: colour index of each head.
+      inlined: turns a picture into a data URI.
     """
-    slicings = [one for of_head in assessment.slicings.values() for one in of_head]
-    plain = [one for one in slicings if "×" not in one.by]
+    slicings = [slicing for of_head in assessment.slicings.values() for slicing in of_head]
+    plain = [slicing for slicing in slicings if "×" not in slicing.by]
     return {
         "data": ", ".join(assessment.data),
         "pictures": count(assessment.pictures, "validation picture"),
         "data_notes": assessment.notes,
         "on_part": assessment.calibrated_on_part,
         "figures": list(METRICS.values()),
-        "scores": [_scores(task, one, series) for task, one in assessment.scores.items()],
-        "by_person": any(one.units != one.n for one in assessment.scores.values()),
-        "notes": [(task, note) for task, one in assessment.scores.items() for note in one.notes],
-        "groups": [_slicing(one, series) for one in plain],
-        "crossings": [_slicing(one, series) for one in _telling_crossings(assessment)],
+        "scores": [_scores(task, score, series) for task, score in assessment.scores.items()],
+        "by_person": any(score.units != score.n for score in assessment.scores.values()),
+        "notes": [(task, note) for task, score in assessment.scores.items() for note in score.notes],
+        "groups": [_slicing(slicing, series) for slicing in plain],
+        "crossings": [_slicing(slicing, series) for slicing in _telling_crossings(assessment)],
         "all_slicings": len(slicings),
         "left_out": [(task, note) for task, notes in assessment.left_out.items() for note in notes],
-        "confusion": [_confusion(task, one, series) for task, one in assessment.scores.items()],
-        "calibration": [_calibration(task, one, series) for task, one in assessment.calibration.items()],
+        "confusion": [_confusion(task, score, series) for task, score in assessment.scores.items()],
+        "calibration": [_calibration(task, check, series) for task, check in assessment.calibration.items()],
         "shown": _shown(shown, assessment.scores, inlined),
     }
 
@@ -129,20 +131,20 @@ def _ends(ends: Interval | None, form: Any) -> str:
 def _telling_crossings(assessment: Assessment) -> list[Slicing]:
     found = []
     for of_head in assessment.slicings.values():
-        crossings = [one for one in of_head if "×" in one.by and one.gap is not None]
-        crossings.sort(key=lambda one: -one.beyond_chance)
-        found += [one for one in crossings[:_CROSSINGS] if one.exceeds_chance]
+        crossings = [slicing for slicing in of_head if "×" in slicing.by and slicing.gap is not None]
+        crossings.sort(key=lambda slicing: -slicing.beyond_chance)
+        found += [slicing for slicing in crossings[:_CROSSINGS] if slicing.exceeds_chance]
     return found
 
 
 def _slicing(slicing: Slicing, series: Mapping[str, int]) -> dict[str, Any]:
     # Crossings have many groups of a few pictures, and of none.
-    shown = [one for one in slicing.slices if not ("×" in slicing.by and one.small)]
-    hidden = len([one for one in slicing.slices if one.n]) - len([one for one in shown if one.n])
+    shown = [group for group in slicing.slices if not ("×" in slicing.by and group.small)]
+    hidden = len([group for group in slicing.slices if group.n]) - len([group for group in shown if group.n])
     notes = list(slicing.notes)
     if hidden:
-        notes.append(f"groups of fewer than {LEAST} pictures that are not shown: {hidden}")
-    low = min([one.interval[0] for one in shown if one.interval] or [0.0])
+        notes.append(f"not shown: {count(hidden, 'group')} of fewer than {LEAST} pictures")
+    low = min([group.interval[0] for group in shown if group.interval] or [0.0])
     floor = min(math.floor(low * 10) / 10, 0.9)
 
     def place(share: float) -> float:
@@ -158,13 +160,13 @@ def _slicing(slicing: Slicing, series: Mapping[str, int]) -> dict[str, Any]:
             line["confidence"] = format_accuracy(one.confidence)
             line["bar"] = {"at": place(one.accuracy), "low": place(one.interval[0]), "high": place(one.interval[1])}
         lines.append(line)
-    told = ""
+    text = ""
     if slicing.gap is not None and slicing.gap_interval is not None and slicing.gap_by_chance is not None:
         gap, low_end, high_end, by_chance = gap_figures(slicing)
         verdict = "more than chance" if slicing.exceeds_chance else "no more than chance"
-        told = (
-            f"{gap} points between {slicing.lowest} and {slicing.highest} ({low_end} to {high_end}); groups of these "
-            f"sizes, dealt out at random, differ by up to {by_chance}: {verdict}."
+        text = (
+            f"{gap} points between {slicing.lowest} and {slicing.highest} ({low_end} to {high_end}); random groups of "
+            f"these sizes differ by up to {by_chance}: {verdict}."
         ).replace("_", " ")
     return {
         "head": slicing.head,
@@ -173,7 +175,7 @@ def _slicing(slicing: Slicing, series: Mapping[str, int]) -> dict[str, Any]:
         "predicted": slicing.predicted,
         "floor": f"{floor:.0%}",
         "lines": lines,
-        "gap": told,
+        "gap": text,
         "exceeds": slicing.exceeds_chance,
         "notes": notes,
     }
@@ -204,20 +206,20 @@ def _calibration(task: str, check: CalibrationCheck, series: Mapping[str, int]) 
         rows.append({"name": METRICS[name], "before": format_loss(before), "after": format_loss(after), "ends": ends})
     if fitted.never_sure:
         wanted = format_given(fitted.error_rate)
-        answer = f"No threshold keeps to {wanted} wrong answers: predictions of this head say unsure."
+        answer = f"No threshold guarantees at most {wanted} wrong answers, so this head always answers unsure."
     elif fitted.threshold is None:
-        answer = "There is no threshold: predictions of this head never say unsure."
+        answer = "There is no threshold, so this head never answers unsure."
     elif check.accuracy is None or check.interval is None:
-        answer = f"Below a probability of {format_area(fitted.threshold)}, predictions say unsure: here all of them."
+        answer = f"The head answers unsure below a probability of {format_area(fitted.threshold)}: here always."
     else:
-        below = f"say unsure below a probability of {format_area(fitted.threshold)}"
+        below = f"answers unsure below a probability of {format_area(fitted.threshold)}"
         answer = (
-            f"For at most {format_given(fitted.error_rate)} wrong answers, predictions "
-            f"{below if fitted.threshold else 'need no threshold'}. On the pictures here, "
+            f"To give at most {format_given(fitted.error_rate)} wrong answers, the head "
+            f"{below if fitted.threshold else 'needs no threshold'}. On the pictures here, "
             f"{format_accuracy(check.coverage or 0.0)} get an answer, and "
             f"{format_accuracy(check.accuracy)} of those are right ({_ends(check.interval, format_accuracy)})."
         )
-    worst = max(check.bins_after, key=lambda one: abs(one.confidence - one.accuracy) * one.n)
+    worst = max(check.bins_after, key=lambda slicing: abs(slicing.confidence - slicing.accuracy) * slicing.n)
     return {
         "head": task,
         "series": number,
@@ -229,19 +231,19 @@ def _calibration(task: str, check: CalibrationCheck, series: Mapping[str, int]) 
         "notes": list(check.notes),
         "figures": [
             {
-                "title": f"{task}: how often it is right",
+                "title": f"{task}: accuracy by probability",
                 "alt": (
-                    f"Reliability diagram of {task}: accuracy by the probability of the answer, before and after the "
-                    f"temperature. Farthest from the diagonal after it: answers of "
+                    f"Reliability diagram of {task}: accuracy by the probability of the answer, before and after "
+                    f"calibration. Farthest from the diagonal after it: answers of "
                     f"{format_accuracy(worst.confidence, 0)} are right in {format_accuracy(worst.accuracy, 0)} of "
                     f"{count(worst.n, 'picture')}."
                 ),
                 "svg": reliability_svg(check, number),
             },
             {
-                "title": f"{task}: accuracy of the answers",
+                "title": f"{task}: accuracy by share answered",
                 "alt": (
-                    f"Accuracy of {task} by the share of pictures that get an answer, the surest first: from "
+                    f"Accuracy of {task} by the share of pictures that get an answer, most confident first: from "
                     f"{format_accuracy(check.curve[0].accuracy)} at {format_accuracy(check.curve[0].coverage)} to "
                     f"{format_accuracy(check.curve[-1].accuracy)} of all."
                 ),
@@ -251,21 +253,21 @@ def _calibration(task: str, check: CalibrationCheck, series: Mapping[str, int]) 
     }
 
 
-def _shown(shown: Sequence[Shown], scores: Mapping[str, HeadScores], inlined: Any) -> list[dict[str, Any]]:
+def _shown(shown: Sequence[ExamplePicture], scores: Mapping[str, HeadScores], inlined: Any) -> list[dict[str, Any]]:
     found = []
     for task in scores:
         of_head = {}
         for is_right in (False, True):
             of_head["right" if is_right else "wrong"] = [
                 {
-                    "image": inlined(one.image, exact=True),
-                    "overlay": inlined(one.overlay) if one.overlay is not None else None,
-                    "label": one.label.replace("_", " "),
-                    "answer": one.answer.replace("_", " "),
-                    "probability": format_area(one.probability, 2),
+                    "image": inlined(example.image, exact=True),
+                    "overlay": inlined(example.overlay) if example.overlay is not None else None,
+                    "label": example.label.replace("_", " "),
+                    "answer": example.answer.replace("_", " "),
+                    "probability": format_area(example.probability, 2),
                 }
-                for one in shown
-                if one.head == task and one.right == is_right and one.image is not None
+                for example in shown
+                if example.head == task and example.right == is_right and example.image is not None
             ]
         if of_head["right"] or of_head["wrong"]:
             found.append({"head": task, **of_head})

@@ -27,8 +27,8 @@ OWN_PASS = "right after own pass"
 """Title of the figures that a head had when its own last pass had just ended."""
 
 WHY_THEY_DIFFER = (
-    "The final weights are those that are saved. After a head's own last pass the trunk went on to train for the heads "
-    "that follow, and its BatchNorm statistics moved to their pictures, which changes what this head sees."
+    "The final weights are the saved ones. After a head's own last pass, the trunk continued to train for the other "
+    "heads, and its BatchNorm statistics changed on their pictures. This changes the features that the head gets."
 )
 
 
@@ -95,66 +95,68 @@ def scores_table(scores: Mapping[str, HeadScores]) -> str:
     """Returns the figures of heads in full as a table, the accuracy with its 95% interval; `-`: not defined."""
     header = ["head", "accuracy", "95% interval", "balanced", "AUROC", "AP", "loss", "Brier", "ECE", "pictures"]
     rows = []
-    for head, one in scores.items():
-        values = one.values
-        low, high = one.intervals["accuracy"] or (0.0, 1.0)
+    for head, score in scores.items():
+        values = score.values
+        low, high = score.intervals["accuracy"] or (0.0, 1.0)
         shares = [format_accuracy(values["accuracy"] or 0.0), f"{format_accuracy(low)} to {format_accuracy(high)}"]
         shares.append(format_accuracy(values["balanced_accuracy"] or 0.0))
         areas = [format_area(values[name]) for name in ("auroc", "average_precision")]
         errors = [format_loss(values[name] or 0.0) for name in ("loss", "brier", "ece")]
-        rows.append([head, *shares, *areas, *errors, f"{one.n:,}"])
+        rows.append([head, *shares, *areas, *errors, f"{score.n:,}"])
     return _aligned([header, *rows])
 
 
-def gaps_told(assessment: Assessment) -> list[str]:
+def gap_lines(assessment: Assessment) -> list[str]:
     """Returns a line for each head: its largest gap between groups, beyond what chance makes; and its notes."""
     from facefeat_jax.evaluation.assessment import largest_gaps
 
-    gaps = {one.head: one for one in largest_gaps(assessment.slicings)}
-    told = []
+    gaps = {gap_slicing.head: gap_slicing for gap_slicing in largest_gaps(assessment.slicings)}
+    lines = []
     for task, scores in assessment.scores.items():
         if one := gaps.get(task):
             gap, low, high, by_chance = gap_figures(one)
-            told.append(
+            lines.append(
                 f"{task}: largest gap by {one.by}: {gap} points ({low} to {high}) from {one.lowest} to {one.highest}; "
                 f"chance alone: up to {by_chance}"
             )
         elif assessment.slicings[task]:
-            told.append(f"{task}: no gap between groups is larger than chance makes it")
-        told += [f"{task}: {note}" for note in scores.notes]
+            lines.append(f"{task}: no gap between groups is larger than chance explains")
+        lines += [f"{task}: {note}" for note in scores.notes]
         if (check := assessment.calibration.get(task)) is not None:
-            told += [f"{task}: {note}" for note in check.notes]
-    return told
+            lines += [f"{task}: {note}" for note in check.notes]
+    return lines
 
 
-def gap_figures(one: Slicing) -> tuple[str, str, str, str]:
+def gap_figures(gap_slicing: Slicing) -> tuple[str, str, str, str]:
     """Returns a gap, the ends of its interval, and what chance makes, in points."""
-    gap, by_chance = one.gap or 0.0, one.gap_by_chance or 0.0
-    ends = one.gap_interval or (0.0, 0.0)
+    gap, by_chance = gap_slicing.gap or 0.0, gap_slicing.gap_by_chance or 0.0
+    ends = gap_slicing.gap_interval or (0.0, 0.0)
     decimals = decimals_apart(gap, by_chance)
     gap_text, low, high, chance = (format_points(value, decimals) for value in (gap, *ends, by_chance))
     return gap_text, low, high, chance
 
 
-def audit_told(made: Audit) -> list[str]:
+def audit_lines(made: Audit) -> list[str]:
     """Returns what an audit found, a line each."""
     counts = made.counts()
-    told = []
+    lines = []
     for kind, name in (("file", "the same file"), ("pixels", "the same pixels"), ("near", "nearly the same")):
-        told.append(
+        lines.append(
             f"pairs that are {name}: {counts[kind]:,} ({counts[f'{kind}_across']:,} across train and val, "
             f"{counts[f'{kind}_conflicting']:,} with different labels)"
         )
     if made.persons_across is not None:
         persons, pictures = made.persons_across
-        told.append(f"persons in both halves: {persons:,}; they are on {count(pictures, 'validation picture')}")
+        lines.append(
+            f"persons in both train and val: {persons:,}; they appear in {count(pictures, 'validation picture')}"
+        )
     for head, of_head in made.suspects.items():
         for split, found in of_head.items():
-            surest = f"; the surest: {found[0].file}" if found else ""
-            told.append(f"{head}, {split}: {count(len(found), 'label')} contradicted{surest}")
+            first = f"; most confident: {found[0].file}" if found else ""
+            lines.append(f"{head}, {split}: {count(len(found), 'label')} contradicted{first}")
     for link in made.links[:3]:
-        told.append(f"{link.first} goes with {link.second}: Cram\u00e9r's V {link.strength:.2f}")
-    return told
+        lines.append(f"{link.first} goes with {link.second}: Cram\u00e9r's V {link.strength:.2f}")
+    return lines
 
 
 def _figures(result: HeadResult | None) -> list[str]:
@@ -167,7 +169,7 @@ def _aligned(rows: Sequence[Sequence[str]], spans: Mapping[int, int] | None = No
     """Returns rows of cells as lines: the first column to the left, all others to the right, a rule under the heading.
 
     Args:
-      rows: of cells, the heading among them.
+      rows: rows of cells, including the heading.
       spans: in the first row, over how many columns the cell of that number goes.
     """
     gap = "   "

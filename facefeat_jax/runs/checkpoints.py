@@ -125,7 +125,7 @@ class Checkpoints:
                 damaged.append((step, error))
                 continue
             for bad, fault in damaged:
-                say(f"{fault}: using the one before, of step {step}")
+                say(f"{fault}: using the previous one, of step {step}")
                 if not self._read_only:
                     self._put_aside(bad)
             return result
@@ -171,7 +171,7 @@ class Checkpoints:
         if not finite:
             raise UserError(
                 f"the weights are not finite after step {step}, though the losses were; the newest checkpoint in "
-                f"{self.folder} is the last good one. Try a lower --learning-rate, or go on with --resume and "
+                f"{self.folder} is the last good one. Try a lower --learning-rate, or continue with --resume and "
                 "--on-nonfinite skip"
             )
         item = about_item.sealed(about, digests)
@@ -269,7 +269,7 @@ class Checkpoints:
                 raise
             reason = _reason(error)
             raise DamagedError(
-                f"checkpoint {self.folder / str(step)} can't be restored ({reason}); it is damaged or of another model"
+                f"checkpoint {self.folder / str(step)} can't be restored ({reason}); it is damaged or has another model"
             ) from error
 
     def _compare(self, step: int, parts: Mapping[str, Any], about: Mapping[str, Any]) -> None:
@@ -280,8 +280,7 @@ class Checkpoints:
         _, found = _examined(parts)
         if differing := [name for name, digest in found.items() if digest != written.get(name)]:
             raise DamagedError(
-                f"checkpoint {self.folder / str(step)} is damaged: what it holds ({', '.join(differing)}) is not what "
-                "was written"
+                f"checkpoint {self.folder / str(step)} is damaged: {', '.join(differing)} changed after it was written"
             )
 
     def wait(self) -> None:
@@ -416,5 +415,5 @@ def _written(folder: Path) -> Iterator[None]:
         raise
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"a checkpoint can't be written to {folder} ({_reason(error)}); make room, then go on with --resume"
+            f"a checkpoint can't be written to {folder} ({_reason(error)}); make room, then continue with --resume"
         ) from error

@@ -32,7 +32,7 @@ class Part:
     Attributes:
       source: name of the data set.
       split: `train` or `val`.
-      fingerprint: of the whole split (`data.dataset.Split`).
+      fingerprint: fingerprint of the whole split (`data.dataset.Split`).
       pictures: `[n]`, in order; the fields are `digest` (uint64) and `label_TASK` (int16) for each head of the run.
     """
 
@@ -110,8 +110,8 @@ class DataRecord:
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
             raise UserError(
-                f"{about}, which says what the run was trained on, can't be read ({reason}); restore it, or delete "
-                f"{run_folder.DATA} and {run_folder.PICTURES}: the run then opens unchecked, and that is reported"
+                f"{about}, the record of the run's data, can't be read ({reason}); restore it, or delete "
+                f"{run_folder.DATA} and {run_folder.PICTURES} to open the run without this check"
             ) from error
 
     def _json(self) -> dict[str, Any]:
@@ -185,10 +185,10 @@ def require_same(run: Path, now: DataRecord) -> str | None:
     if before is None:
         return without_record(run)
     pairs = zip(before.training + before.validation, now.training + now.validation, strict=False)
-    if found := [text for one, other in pairs if (text := difference(one, other))]:
+    if found := [text for earlier, other in pairs if (text := difference(earlier, other))]:
         raise UserError(
-            f"the data are not those that {run} was started with ({'; '.join(found)}); prepare them as they were, or "
-            "train anew with --overwrite or another --run"
+            f"the data are not those that {run} was started with ({'; '.join(found)}); prepare the original data, or "
+            "train again with --overwrite or another --run"
         )
     return None
 

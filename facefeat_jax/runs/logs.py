@@ -111,7 +111,7 @@ class Logs:
         except OSError as error:
             raise UserError(
                 f"the logs in {self._folder} can't be written ({error.strerror or error}); "
-                "make room, then go on with --resume"
+                "make room, then continue with --resume"
             ) from error
 
 
@@ -145,7 +145,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         else:
             damaged += text.endswith(b"\n")
     if damaged and not lines:
-        raise UserError(f"{path} can't be read: none of its lines is one of a training; restore it or train again")
+        raise UserError(f"{path} can't be read: it has no valid line of a training log; restore it or train again")
     if damaged:
         say(f"{path}: {damaged:,} of its lines can't be read and are left out")
     return lines

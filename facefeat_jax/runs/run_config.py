@@ -41,8 +41,8 @@ def read_config(folder: Path) -> TrainConfig:
         ) from None
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path} can't be read, or is not the config of a run as it was written ({error}); restore it or train "
-            f"again (by hand, only {' and '.join(EDITABLE)} may be changed)"
+            f"{path} can't be read ({error}); restore it or train again (only {' and '.join(EDITABLE)} may be edited "
+            "by hand)"
         ) from error
 
 
@@ -94,11 +94,11 @@ def check_folder(config: TrainConfig) -> None:
         ]
         if changed:
             raise UserError(
-                f"--resume goes on with what {folder} was started with, but these differ: {', '.join(changed)}"
+                f"--resume continues {folder} with its own settings, but these differ: {', '.join(changed)}"
             )
     elif has_run and not config.overwrite:
         raise UserError(
-            f"{folder} already holds a run; --resume goes on with it, --overwrite deletes it, --run takes another"
+            f"{folder} already holds a run; --resume continues it, --overwrite deletes it, or give another --run"
         )
     elif not has_run and folder.is_dir() and any(path.name != LOCK for path in folder.iterdir()):
         raise UserError(f"{folder} holds something that is not a run; give --run another folder")

@@ -95,11 +95,11 @@ def write_config(folder: Path, config: TrainConfig) -> Path:
     return write_json(folder / CONFIG, checked_json.with_digest(config.to_json(), editable=EDITABLE))
 
 
-def say_unchecked(folder: Path) -> None:
+def warn_unchecked(folder: Path) -> None:
     """Says that a run is of an earlier version, in whose files damage can't be found."""
     say(
-        f"{folder} was written by an earlier version: whether {CONFIG}, calibration and the model's description are as "
-        "they were written can't be checked"
+        f"{folder} was written by an earlier version: {CONFIG}, calibration and the model's description can't be "
+        "checked for damage"
     )
 
 
@@ -159,7 +159,7 @@ def open_run(folder: Path, checkpoint: checkpoints.Which = "newest") -> Run:
     store = folder / checkpoints.FOLDER
     if not store.is_dir():
         raise UserError(
-            f"{folder} has no checkpoint yet: {checkpoints.FOLDER}/ is missing. Train it first (--resume goes on)"
+            f"{folder} has no checkpoint yet: {checkpoints.FOLDER}/ is missing. Train it first (with --resume)"
         )
     reader = checkpoints.Checkpoints(folder, read_only=True)
 
@@ -178,9 +178,9 @@ def open_run(folder: Path, checkpoint: checkpoints.Which = "newest") -> Run:
     finally:
         reader.close()
     if run is None:
-        raise UserError(f"{store} holds no complete checkpoint. Train it first (--resume goes on)")
+        raise UserError(f"{store} holds no complete checkpoint. Train it first (with --resume)")
     if run.step in reader.unchecked:
-        say_unchecked(folder)
+        warn_unchecked(folder)
     return run
 
 
@@ -188,7 +188,7 @@ def _best(reader: checkpoints.Checkpoints, folder: Path) -> int:
     found = reader.newest(lambda step: (reader.about(step)["history"], len(reader.spec(step).classes)))
     step = checkpoints.best_step(*found) if found else None
     if step is None:
-        raise UserError(f"{folder} has validated no epoch yet, so that none of its checkpoints is the best")
+        raise UserError(f"{folder} has not validated an epoch yet, so it has no best checkpoint")
     if step not in reader.steps():
         raise UserError(
             f"{folder} no longer holds its best checkpoint, of step {step}; train with --keep-best to keep it"
@@ -231,6 +231,6 @@ def create_from_weights(
             folder.rmdir()
         partial.rename(folder)
     except OSError as error:
-        raise UserError(f"{folder} can't be made a run folder ({error.strerror}); give a new folder") from error
+        raise UserError(f"{folder} can't be used as a run folder ({error.strerror}); give a new folder") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

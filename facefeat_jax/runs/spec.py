@@ -38,9 +38,9 @@ class ModelSpec:
       mean: per channel, subtracted from pictures in [0, 1].
       std: per channel, divided by.
       interpolation: how pictures are resized, `bilinear` or `bicubic`.
-      dtype: of the computation.
-      param_dtype: of parameters and statistics.
-      matmul_precision: of float32 products.
+      dtype: dtype of the computation.
+      param_dtype: dtype of parameters and statistics.
+      matmul_precision: precision of float32 products.
       made_for: side in pixels of the pictures that a trunk is built for (a Vision Transformer's position embeddings);
         the default is what the weights say, None of trunks that take any size.
       frames: what of a person each head looks at; the default is the table of tasks'.

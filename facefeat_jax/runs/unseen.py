@@ -58,22 +58,22 @@ def open_unseen(run: Run, sources: Sequence[str], data_dir: Path, *, limit: int 
     if record is None:
         return Unseen(examples, [_unchecked(run)])
     parts, trained = parts_of(examples), record.trained
-    unchanged = np.concatenate([np.full(len(one.digests), is_unchanged(one, record.validation)) for one in parts])
+    unchanged = np.concatenate([np.full(len(part.digests), is_unchanged(part, record.validation)) for part in parts])
     copies = np.isin(examples.digests(), trained)
     left_out = copies & ~unchanged
     count, rest, names = int(left_out.sum()), int((~left_out).sum()), ", ".join(sources)
     if count and rest < FEWEST:
         raise UserError(
             f"{run.folder} was trained on {count:,} of the {len(examples):,} validation pictures of {names}, and the "
-            f"{rest} others are too few to evaluate it on; name other data with --data, or prepare {names} as it was"
+            f"{rest} others are too few to evaluate it on; name other data with --data, or restore the original {names}"
         )
     notes = _changes(run, record.validation, parts)
     if count:
         notes.append(f"{count:,} of {len(examples):,} validation pictures of {names} were trained on and are left out")
     if doubled := int((copies & unchanged).sum()):
         notes.append(
-            f"{doubled:,} of {len(examples):,} validation pictures are the same files as pictures that were trained "
-            "on; `facefeat audit` lists them"
+            f"{doubled:,} of {len(examples):,} validation pictures are copies of training pictures; "
+            "`facefeat audit` lists them"
         )
     return Unseen(examples.only(~left_out) if count else examples, notes)
 
@@ -101,7 +101,7 @@ def halves(run: Run, data_dir: Path) -> Halves:
     digests, trained = both.digests(), record.trained
     known = np.isin(digests, trained)
     there = int(np.isin(trained, digests).sum())
-    note = f"{there:,} of the {len(trained):,} pictures that were trained on are still there, in train or val"
+    note = f"{there:,} of the {len(trained):,} training pictures are still there, in train or val"
     return Halves(both.only(known), both.only(~known, limit=config.limit), [*_changes(run, before, now), note])
 
 

@@ -101,7 +101,7 @@ def checked(values: Any, *, editable: Collection[str] = ()) -> Checked:
     """Returns what `with_digest` was given, or the content of a file that an earlier version wrote without a digest.
 
     Args:
-      values: of the file.
+      values: content of the file.
       editable: as for `with_digest`.
 
     Raises:
@@ -114,9 +114,9 @@ def checked(values: Any, *, editable: Collection[str] = ()) -> Checked:
     if _DIGEST not in values and version == 1 and not isinstance(version, bool | float):
         return Checked(content, is_checked=False)
     if values.get(_DIGEST) != _digest({n: v for n, v in values.items() if n != _DIGEST}, editable):
-        raise ValueError("its digest is not that of its content: it was changed or damaged")
+        raise ValueError("its digest does not match its content: it was changed or damaged")
     if version != FORMAT:
-        raise ValueError(f"it is of format {version}, this version reads {FORMAT}")
+        raise ValueError(f"it has format {version}, this version reads {FORMAT}")
     return Checked(content, is_checked=True)
 
 
@@ -139,14 +139,14 @@ def _digest(values: Mapping[str, Any], editable: Collection[str]) -> str:
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) < len(pairs):
-        raise ValueError("a name is there twice in one object")
+        raise ValueError("a name appears twice in one object")
     return members
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text[:20]} is not a number that it may hold")
+        raise ValueError(f"{text[:20]} is not a valid number")
     return value
 
 

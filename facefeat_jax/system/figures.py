@@ -49,7 +49,7 @@ def decimals_apart(first: float, second: float) -> int:
     return next(enough, _MOST_DECIMALS)
 
 
-def told_apart(first: float, second: float, digits: int = 4) -> tuple[str, str]:
+def format_distinct(first: float, second: float, digits: int = 4) -> tuple[str, str]:
     """Returns two numbers with as many digits, `digits` or more, as show that they differ."""
     more = range(digits, 17)
     texts = ((f"{first:.{n}g}", f"{second:.{n}g}") for n in more)

@@ -78,9 +78,9 @@ def set_numerics(dtype: str, param_dtype: str, matmul_precision: str) -> None:
     """Sets what a run's types and precision ask of JAX, for the whole process.
 
     Args:
-      dtype: of the computation; `float64` switches 64-bit types on, without which JAX would take float32 for it.
-      param_dtype: of the parameters; likewise.
-      matmul_precision: of float32 products; `default` leaves JAX's setting as it is.
+      dtype: dtype of the computation; `float64` switches 64-bit types on, without which JAX would take float32 for it.
+      param_dtype: dtype of the parameters; likewise.
+      matmul_precision: precision of float32 products; `default` leaves JAX's setting as it is.
     """
     import jax
 

@@ -107,7 +107,7 @@ def stdin_names() -> Iterator[str]:
       UserError: it is closed.
     """
     if sys.stdin is None:
-        raise UserError("standard input is closed; name the pictures, or pipe in a list of them, one a line")
+        raise UserError("standard input is closed; name the pictures, or pipe in a list of them, one per line")
     return read_names(sys.stdin.buffer, "standard input")
 
 
@@ -117,7 +117,7 @@ def read_names(stream: IO[bytes], name: str) -> Iterator[str]:
     Args:
       stream: open for reading bytes. Names are bytes, decoded as the file system's are (`os.fsdecode`); blanks within
         a line belong to its name.
-      name: of the list, for messages.
+      name: name of the list, for messages.
 
     Raises:
       UserError: it can't be read, is in UTF-16, or a line holds a NUL byte or more than `MAX_NAME_BYTES`.
@@ -131,7 +131,9 @@ def read_names(stream: IO[bytes], name: str) -> Iterator[str]:
             advice = "names are taken one a line; of NUL-separated ones make lines: tr '\\0' '\\n'"
             raise UserError(f"{name}, line {number}: a NUL byte; {advice}")
         if len(line) > MAX_NAME_BYTES:
-            raise UserError(f"{name}, line {number}: longer than {MAX_NAME_BYTES:,} bytes; give file names, one a line")
+            raise UserError(
+                f"{name}, line {number}: longer than {MAX_NAME_BYTES:,} bytes; give file names, one per line"
+            )
         if line.strip():
             yield os.fsdecode(line)
 
@@ -141,7 +143,7 @@ def _lines(stream: IO[bytes], name: str) -> Iterator[bytes]:
         while line := stream.readline(MAX_NAME_BYTES + 2):
             yield line
     except OSError as error:
-        raise UserError(f"{name} can't be read ({error.strerror or error}); give file names, one a line") from error
+        raise UserError(f"{name} can't be read ({error.strerror or error}); give file names, one per line") from error
 
 
 def to_csv(cell: object) -> str:
@@ -171,7 +173,7 @@ def csv_table(header: Sequence[object], rows: Iterable[Iterable[object]]) -> str
 def _text(data: bytes, name: str) -> str:
     _refuse_utf16(data, name)
     if (at := data.find(b"\0")) >= 0:
-        raise UserError(f"{name}, line {_line(data, at)}: a NUL byte (byte {at}); this is no table in UTF-8")
+        raise UserError(f"{name}, line {_line(data, at)}: a NUL byte (byte {at}); this is not a table in UTF-8")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -213,5 +215,5 @@ def _header(fields: Sequence[str], name: str, required: Sequence[str]) -> list[s
         raise UserError(f"{name}: no column {', '.join(map(repr, missing))}; the first line has: {found}")
     counts = Counter(header)
     if twice := [column for column in required if counts[column] > 1]:
-        raise UserError(f"{name}: {counts[twice[0]]} columns are called {twice[0]!r}; leave one of them")
+        raise UserError(f"{name}: {counts[twice[0]]} columns are called {twice[0]!r}; keep one of them")
     return header

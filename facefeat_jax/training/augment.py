@@ -59,7 +59,7 @@ class Augmentation:
         Args:
           images: `[batch, height, width, 3]`, uint8.
           labels: by task `[batch]`, int32; negative: unknown. Says which pictures' colours are spared.
-          key: of everything that is drawn.
+          key: random key of everything that is drawn.
           fill: what is painted over becomes this colour, RGB in [0, 1].
 
         Returns:
@@ -103,7 +103,7 @@ def cropped(pixels: jax.Array, key: jax.Array, most: float) -> jax.Array:
 
     Args:
       pixels: `[batch, height, width, channels]`, float.
-      key: of the rectangles.
+      key: random key of the rectangles.
       most: how much of either side may go, each side for itself: the shape changes a little too.
     """
     batch, height, width, channels = pixels.shape
@@ -125,7 +125,7 @@ def recoloured(pixels: jax.Array, key: jax.Array, most: float) -> jax.Array:
 
     Args:
       pixels: `[batch, height, width, 3]`, float, in [0, 255].
-      key: of the factors.
+      key: random key of the factors.
       most: how far the factors may be from 1.
     """
     factors = jax.random.uniform(key, (3, len(pixels), 1, 1, 1), minval=1 - most, maxval=1 + most)
@@ -147,8 +147,8 @@ def erased(pixels: jax.Array, key: jax.Array, probability: float, fill: Sequence
 
     Args:
       pixels: `[batch, height, width, 3]`, float, in [0, 255].
-      key: of the rectangles.
-      probability: of a picture to lose one.
+      key: random key of the rectangles.
+      probability: probability that a picture loses a rectangle.
       fill: the colour, RGB in [0, 1].
     """
     batch, height, width, _ = pixels.shape

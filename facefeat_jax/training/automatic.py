@@ -11,7 +11,7 @@ from facefeat_jax.config import TrainConfig
 _SCAN_STEPS = 32
 
 
-def as_before(config: TrainConfig, earlier: TrainConfig) -> TrainConfig:
+def with_earlier_choices(config: TrainConfig, earlier: TrainConfig) -> TrainConfig:
     """Returns the config with the choices of an earlier run in place of those that are left open."""
     left_open = {"dtype": "auto", "feed": "auto", "steps_per_call": 0}
     before = {name: getattr(earlier, name) for name, value in left_open.items() if getattr(config, name) == value}

@@ -23,7 +23,7 @@ def update(average: Average, values: Any, decay: float, step: jax.Array) -> Aver
     values because then what stands still (a frozen stage) stays what it is, to the last bit.
 
     Args:
-      average: of the steps before.
+      average: average of the steps before.
       values: after this step; counters (integers) are taken over as they are.
       decay: in (0, 1).
       step: `[]`, int32, how many steps there were before this one.

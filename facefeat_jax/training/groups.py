@@ -70,9 +70,9 @@ def update(
 
     Args:
       groups: the parameters.
-      gradients: of some groups.
+      gradients: gradients of some groups.
       states: Adam's, of all groups.
-      learning_rate: of this step.
+      learning_rate: learning rate of this step.
       counts: by head, how many labels its loss was taken over. A head without any stands still, as torch's would.
       optimizer: what the states are of.
     """

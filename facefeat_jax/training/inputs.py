@@ -31,8 +31,8 @@ class Layouts(NamedTuple):
     """The form of both feeds.
 
     Attributes:
-      training: of the training pictures.
-      validation: of the validation pictures.
+      training: layout of the training pictures.
+      validation: layout of the validation pictures.
     """
 
     training: feeds.Layout
@@ -148,8 +148,8 @@ class Inputs:
         with Bar("to the device", len(layout.own())) as bar:
 
             def counted() -> Iterator[tuple[range, np.ndarray]]:
-                for one, values in read_ahead(rows, chunks):
-                    yield one, values
-                    bar.advance(len(one))
+                for span, values in read_ahead(rows, chunks):
+                    yield span, values
+                    bar.advance(len(span))
 
             return feeds.fill_table(counted(), examples, layout)

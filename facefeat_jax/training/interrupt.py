@@ -52,7 +52,7 @@ class SignalWatch:
         self._previous = {}
 
 
-class Told:
+class StopRequest:
     """Whether to stop, answered alike by all processes of a run, at the same step.
 
     A signal reaches one process, or all of them at different steps. With several processes each question is a small

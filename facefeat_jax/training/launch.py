@@ -50,7 +50,7 @@ class Hosts:
                 "run, which are counted from 0; see --first and --total"
             )
         if self.coordinator is None and self.processes < self.total:
-            raise UserError("with processes on other hosts, give --coordinator HOST:PORT of the host of process 0")
+            raise UserError("with processes on other hosts, give --coordinator HOST:PORT of process 0")
 
     def arguments(self) -> list[str]:
         """Returns them as arguments of `facefeat launch`."""
@@ -136,8 +136,8 @@ def _answer(ended: dict[int, int], died_at: float | None, arguments: Sequence[st
     resume = shlex.join(["facefeat", "launch", *hosts.arguments(), "--", *kept, *again])
     where = " (on each host with its own --first)" if hosts.total > hosts.processes else ""
     say(
-        f"facefeat launch: process {first} of {hosts.total} {_how(code)}{others}. The run goes on from its newest "
-        f"checkpoint with{where}: {resume}"
+        f"facefeat launch: process {first} of {hosts.total} {_how(code)}{others}. To continue from the newest "
+        f"checkpoint, run{where}: {resume}"
     )
     return 1
 

@@ -47,7 +47,7 @@ from facefeat_jax.tasks import get_task
 from facefeat_jax.training import automatic, groups, out_of_memory, saved_state, steps
 from facefeat_jax.training.augment import Augmentation
 from facefeat_jax.training.inputs import Inputs
-from facefeat_jax.training.interrupt import SignalWatch, Told
+from facefeat_jax.training.interrupt import SignalWatch, StopRequest
 from facefeat_jax.training.prefix import Prefix, last_frozen
 
 # How many calls may be under way before the figures of the first are waited for.
@@ -99,7 +99,7 @@ def train(config: TrainConfig) -> Trained:
     for task in config.tasks:
         get_task(task)  # a run that was trained elsewhere may have tasks that are not in this table; a new one may not
     if config.resume:
-        config = automatic.as_before(config, run_folder.read_config(config.run))
+        config = automatic.with_earlier_choices(config, run_folder.read_config(config.run))
     config = automatic.choose_dtype(config)
     if not config.resume:
         config.require_effect()
@@ -112,7 +112,7 @@ def train(config: TrainConfig) -> Trained:
     if not config.resume:
         config.require_effect(len(data.stream))
         if len(data.stream) // 2 < config.warmup_steps:
-            say(f"warm-up: {len(data.stream) // 2} steps in place of {config.warmup_steps}, half of the run's")
+            say(f"warm-up: {len(data.stream) // 2} steps instead of {config.warmup_steps}, half of the run's")
     # A run that goes on is what it began as, whatever the tables say by now.
     spec = (_earlier_spec(config) if config.resume else None) or ModelSpec.following(
         config.trunk,
@@ -342,15 +342,15 @@ class _Run:
         self.state = saved_state.from_trees(trees)
         step = int(self.state.step)
         if step in self.checkpoints.unchecked:
-            run_folder.say_unchecked(self.config.run)
+            run_folder.warn_unchecked(self.config.run)
         self.history, self.seconds_before = about["history"], about["seconds"]
         if self.prefix is not None:
             # The model was made with random weights; those of the frozen stages are in the checkpoint.
             self.prefix.use(*self._own_copies())
-        say(f"going on from step {step} of {len(self.stream)}")
+        say(f"resuming from step {step} of {len(self.stream)}")
         before, now = about.get("devices"), environment.device_names()
         if before not in (None, now):
-            say(f"the run was trained on {before} so far, now on {now}: the last digits of its results may differ")
+            say(f"the run was trained on {before} until now, and continues on {now}: its last digits may differ")
         return step
 
     def _own_copies(self) -> tuple[Any, Any]:
@@ -421,10 +421,14 @@ class _Run:
         calls = [call for one in passes for call in self._calls(one)]
         batches = training(self.stream, calls)
         with SignalWatch() as watch:
-            told = Told(watch, self.placement)
+            stop_request = StopRequest(watch, self.placement)
             for one in passes:
-                speed = f"{self._train_pass(one, training, batches, told):.0f} images/s; " if self._calls(one) else ""
-                results = self._validate(one, told)
+                speed = (
+                    f"{self._train_pass(one, training, batches, stop_request):.0f} images/s; "
+                    if self._calls(one)
+                    else ""
+                )
+                results = self._validate(one, stop_request)
                 figures = ", ".join(
                     f"{t} {format_accuracy(r.accuracy)} (loss {format_loss(r.loss)})" for t, r in results.items()
                 )
@@ -432,13 +436,13 @@ class _Run:
                 # A run that was stopped in this validation has written its checkpoint without the figures.
                 if one.last_of_epoch or one.end_step == self.start or self._is_due(self._last_call(one)):
                     self.save()
-                self._stop_if_told(told, one.end_step)
+                self._stop_if_requested(stop_request, one.end_step)
         return self._finish()
 
     def _title(self, one: Pass) -> str:
         return f"epoch {one.epoch + 1}/{self.config.epochs} {'+'.join(one.tasks)}"
 
-    def _train_pass(self, one: Pass, feed: Feed, batches: Iterator[Batches], told: Told) -> float:
+    def _train_pass(self, one: Pass, feed: Feed, batches: Iterator[Batches], stop_request: StopRequest) -> float:
         """Takes the steps of a pass that are left; returns the pictures per second."""
         calls = self._calls(one)
         done = (calls[0].first_step - one.first_step) * self.config.batch_size
@@ -454,7 +458,7 @@ class _Run:
                 if sum(pending.num_steps for pending, *_ in self._pending) >= self.config.log_every:
                     bar.note(self._flush(keep=_CALLS_AHEAD))
                 if call.end_step < one.end_step:
-                    self._stop_if_told(told, call.end_step)
+                    self._stop_if_requested(stop_request, call.end_step)
                     if self._is_due(call):
                         self._flush()
                         self.save()
@@ -462,7 +466,7 @@ class _Run:
             rate, seconds = bar.rate, bar.seconds
         self.train_seconds += seconds
         self.logs.write("pass", one.end_step, one.epoch + 1, tasks=one.tasks, seconds=seconds, images_per_s=rate)
-        self._stop_if_told(told, one.end_step)
+        self._stop_if_requested(stop_request, one.end_step)
         return rate
 
     def _last_call(self, one: Pass) -> Call:
@@ -473,14 +477,14 @@ class _Run:
         every = self.config.checkpoint_every
         return call.first_step // every < call.end_step // every
 
-    def _stop_if_told(self, told: Told, step: int) -> None:
+    def _stop_if_requested(self, stop_request: StopRequest, step: int) -> None:
         """Writes a checkpoint and raises `Interrupted` where a signal has come."""
-        if (number := told()) is None:
+        if (number := stop_request()) is None:
             return
         self._flush()
         self.save()
         self.checkpoints.wait()
-        raise Interrupted(number, f"stopped at step {step} of {len(self.stream)}; add --resume to go on")
+        raise Interrupted(number, f"stopped at step {step} of {len(self.stream)}; add --resume to continue")
 
     def _flush(self, keep: int = 0) -> str:
         """Writes out the figures of all calls but the newest `keep`; returns the newest as text: loss and accuracy."""
@@ -521,17 +525,17 @@ class _Run:
         last = "there is no checkpoint yet" if good is None else f"the last good checkpoint is that of step {good}"
         if self.config.on_nonfinite == "skip":
             raise UserError(
-                f"{what} {where}; {self._skipped} steps in a row are skipped by now, and none helps; {last}, in "
+                f"{what} {where}; {self._skipped} steps in a row were skipped, which did not help; {last}, in "
                 f"{self.checkpoints.folder}. Try a lower --learning-rate or look at the data"
             )
         raise UserError(
-            f"{what} {where}; {last}, in {self.checkpoints.folder}. Look at the pictures, go on with --resume "
+            f"{what} {where}; {last}, in {self.checkpoints.folder}. Look at the pictures, continue with --resume "
             "--on-nonfinite skip, or try a lower --learning-rate"
         )
 
-    def _validate(self, one: Pass, told: Told) -> dict[str, HeadResult]:
+    def _validate(self, one: Pass, stop_request: StopRequest) -> dict[str, HeadResult]:
         step = one.end_step
-        results = self._evaluate(one.tasks, "validation", on_batch=lambda: self._stop_if_told(told, step))
+        results = self._evaluate(one.tasks, "validation", on_batch=lambda: self._stop_if_requested(stop_request, step))
         figures = {task: result.to_json() for task, result in results.items()}
         self.history += [{"step": step, "epoch": one.epoch + 1, "task": task, **figures[task]} for task in figures]
         self.logs.write("validation", step, one.epoch + 1, tasks=figures)
@@ -642,7 +646,7 @@ def _recorded(config: TrainConfig, data: RunData, placement: Placement) -> DataR
         say(unchecked)
     if doubled := int(np.isin(data.validation.digests(), record.trained).sum()):
         say(
-            f"{doubled:,} of {len(data.validation):,} validation pictures are the same files as pictures that are "
-            "trained on; `facefeat audit` lists them"
+            f"{doubled:,} of {len(data.validation):,} validation pictures are copies of training pictures; "
+            "`facefeat audit` lists them"
         )
     return record

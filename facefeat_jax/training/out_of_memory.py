@@ -45,7 +45,7 @@ def advise(
     room = (1 - _SPARE) * limit
     table = f", {format_size(table_bytes)} of it pictures (--feed device)" if table_bytes else ""
     needed = _needed(lower(batch_size))
-    taken = f"a step of {batch_size} pictures takes {format_size(needed)}{table}" if needed else "a step has no room"
+    taken = f"a step of {batch_size} pictures takes {format_size(needed)}{table}" if needed else "a step does not fit"
     advice = []
     if table_bytes and needed and needed - table_bytes <= room:
         advice.append(
@@ -62,7 +62,7 @@ def advise(
     what = ", or ".join(advice) if advice else "no batch size does; give a smaller --image-size or --trunk"
     return UserError(
         f"out of memory on {device}, which has {format_size(limit)}: {taken}. What would fit: {what}. "
-        "A run with another batch size starts anew; one with another feed goes on with --resume"
+        "Another batch size needs a new run; another feed works with --resume"
     )
 
 

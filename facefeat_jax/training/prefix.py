@@ -45,8 +45,8 @@ def last_frozen(stages: Stages, trained: Iterable[str]) -> str:
         if chosen & set(modules):
             if before is None:
                 raise UserError(
-                    f"--cache-prefix keeps what the frozen stages make of each picture, but {name}, the first one, is "
-                    "trained; drop it from --trainable, or give --no-cache-prefix"
+                    f"--cache-prefix caches the outputs of the frozen stages, but {name}, the first stage, is trained; "
+                    "remove it from --trainable, or give --no-cache-prefix"
                 )
             return before
         before = name
@@ -58,15 +58,15 @@ class Prefix:
 
     Attributes:
       until: the last of the stages, or `POOLED`.
-      shape: of what becomes of a picture.
-      dtype: of its numbers.
+      shape: shape of the output for one picture.
+      dtype: dtype of the output.
 
     Args:
-      graphdef: of the model in evaluation mode.
+      graphdef: graph definition of the model in evaluation mode.
       params: as in `TrainState`.
       batch_stats: as in `TrainState`.
       spec: what the model is.
-      dtype: of the computation, and of what is kept.
+      dtype: dtype of the computation and of the stored outputs.
       until: see above.
       placement: the devices of this process.
     """
@@ -114,7 +114,7 @@ class Prefix:
 
         Args:
           examples: the pictures.
-          examples_key: of their pixels (`data.pixels.examples_key`).
+          examples_key: key of their pixels (`data.pixels.examples_key`).
         """
         digest = hashlib.sha256(f"prefix {self.until} {self.dtype} {examples_key}\n".encode())
         precision = jax.config.values["jax_default_matmul_precision"]
@@ -143,8 +143,8 @@ class Prefix:
           program: what `lower` compiles to.
         """
         running: deque[tuple[range, jax.Array]] = deque()
-        for one, images in read_ahead(source, ranges):
-            running.append((one, self._outputs_of_batch(images, program)))
+        for span, images in read_ahead(source, ranges):
+            running.append((span, self._outputs_of_batch(images, program)))
             if len(running) > 2:
                 yield running.popleft()
         yield from running
@@ -176,7 +176,7 @@ class Prefix:
 
         Args:
           examples: the pictures.
-          examples_key: of their pixels (`data.pixels.examples_key`).
+          examples_key: key of their pixels (`data.pixels.examples_key`).
           source: their pixels.
           root: folder of the stores.
           program: gives what `lower` compiles to, where it is needed.
@@ -188,7 +188,7 @@ class Prefix:
         row_store.require_room(root, [rows])
 
         def produce(ranges: list[range]) -> Iterator[tuple[range, np.ndarray]]:
-            return ((one, np.asarray(values)) for one, values in self.outputs(source, ranges, program()))
+            return ((span, np.asarray(values)) for span, values in self.outputs(source, ranges, program()))
 
         return StoredRows([row_store.open_or_fill(root, rows, produce)])
 
@@ -206,9 +206,9 @@ class Prefix:
         with Bar(f"{self.until} of {names}", len(layout.own())) as bar:
 
             def counted() -> Iterator[tuple[range, jax.Array]]:
-                for one, values in self.outputs(source, ranges, program):
-                    yield one, values
-                    bar.advance(len(one))
+                for span, values in self.outputs(source, ranges, program):
+                    yield span, values
+                    bar.advance(len(span))
 
             table = feeds.fill_table(counted(), examples, layout)
             return jax.block_until_ready(table)

@@ -128,7 +128,9 @@ def test_auto_takes_the_device_where_the_pictures_fit_and_says_why():
 
 
 def test_a_device_without_room_is_refused_with_what_is_needed():
-    with pytest.raises(UserError, match=r"no room: the pictures take 7\.52 GiB, 12\.00 GiB are free .* --feed stream"):
+    with pytest.raises(
+        UserError, match=r"does not fit: the pictures take 7\.52 GiB, 12\.00 GiB are free .* --feed stream"
+    ):
         feeds.choose("device", [53_671], 224 * 224 * 3, _Placed(12 * 2**30))
 
 

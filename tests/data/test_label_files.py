@@ -33,7 +33,7 @@ def test_rows_of_another_width_keep_their_number():
     [
         (b"", "no column 'file', 'race'; the first line has: nothing"),
         (b"file,age\n1,2\n", "no column 'race'; the first line has: file, age"),
-        (b"file,race,Race\n1,a,b\n", "2 columns are called 'race'; leave one"),
+        (b"file,race,Race\n1,a,b\n", "2 columns are called 'race'; keep one"),
         (b"file|race\n1|2\n", "no column 'file', 'race'; the first line has: file|race"),
         (b"file,race\n1,2\n3,\0\n", r"line 3: a NUL byte \(byte 16\)"),
         (b"file,race\n1,2\n\xe9,1\n", r"not UTF-8 \(line 3, byte 14\); save it as CSV in UTF-8"),

@@ -89,7 +89,7 @@ def test_without_room_auto_decodes_anew_and_says_so(examples, monkeypatch, capsy
     rows = open_rows(examples, PIXELS, "auto")
     assert isinstance(rows, DecodedRows)
     line = capsys.readouterr().err
-    assert "decoded anew in every pass" in line
+    assert "decoded again in every epoch" in line
     assert "16 MiB" in line
     assert len(line.splitlines()) == 1
     with pytest.raises(UserError, match="make room"):

@@ -186,4 +186,4 @@ def test_of_a_folder_and_a_zip_of_one_name_that_is_reported(lay_out, pack, glass
     pack(glasses_files, "downloads/glasses.zip")
     command = ["prepare", "glasses", "apparel", "--data-dir", str(downloads / "data"), "--from", str(downloads)]
     assert main(command) == 0
-    assert f"{downloads / 'glasses'} is read, and not glasses.zip beside it" in capsys.readouterr().err
+    assert f"reading {downloads / 'glasses'}, not glasses.zip beside it" in capsys.readouterr().err

@@ -188,7 +188,7 @@ def test_labels_without_picture_and_pictures_without_label_are_left_out():
         ("train/2.jpg", "train", selection.NO_PICTURE),
         ("margin125/train/9.jpg", "", selection.NO_LABEL),
     ]
-    with pytest.raises(LayoutError, match=r"none of the 2 pictures wanted for train is there, such as train/1.jpg"):
+    with pytest.raises(LayoutError, match=r"none of the 2 pictures of train exists, for example train/1.jpg"):
         selection.fairface(labels, ["val/1.jpg"])
 
 

@@ -18,7 +18,7 @@ from facefeat_jax.evaluation.answers import Answers
 from facefeat_jax.evaluation.assessment import assess, largest_gaps
 from facefeat_jax.evaluation.calibration import Calibration, HeadCalibration, calibrate, fitting_part
 from facefeat_jax.evaluation.scores import METRICS
-from facefeat_jax.reporting.table import gaps_told, scores_table
+from facefeat_jax.reporting.table import gap_lines, scores_table
 from facefeat_jax.runs import about as about_item
 from facefeat_jax.runs.run_folder import read_config, write_config
 from facefeat_jax.system.errors import UserError
@@ -63,12 +63,12 @@ def test_evaluate_leaves_json_csv_calibration_report_and_model_card(evaluated: P
     assert right == pytest.approx(found["heads"]["gender"]["accuracy"])
     assert Calibration.read(evaluated, step=12).heads["gender"].error_rate == 0.2
     page = (evaluated / "report.html").read_text()
-    for heading in ("In full", "By group", "What is taken for what", "How far to believe", "Right and wrong"):
+    for heading in ("All metrics", "By group", "Confusion", "How reliable", "Right and wrong"):
         assert heading in page
     card = (evaluated / "model-card.md").read_text()
     assert "predicts the label that a data set gives to an appearance" in " ".join(card.split())
-    assert "facefeat train" not in card.split("## What it is for")[1]
-    assert "Whom it fails" in card and "Apache-2.0" in card and "&#39;" not in card
+    assert "facefeat train" not in card.split("## Intended use")[1]
+    assert "Groups on which it fails" in card and "Apache-2.0" in card and "&#39;" not in card
 
 
 def test_other_data_are_kept_apart_and_the_runs_calibration_is_applied(evaluated: Path, avatars_dir, capsys) -> None:
@@ -126,7 +126,7 @@ def test_where_nothing_can_be_written_the_figures_are_printed_all_the_same(run: 
     (tmp_path / "run" / "evaluation").write_text("in the way")
     assert main(["evaluate", str(tmp_path / "run"), "--json"]) == 0
     said = capsys.readouterr()
-    assert json.loads(said.out)["heads"] and "not all of it is kept" in said.err
+    assert json.loads(said.out)["heads"] and "not everything was saved" in said.err
 
 
 def test_calibration_is_checked_on_the_other_part(made_answers) -> None:
@@ -140,7 +140,7 @@ def test_calibration_is_checked_on_the_other_part(made_answers) -> None:
     assert check.after.values["accuracy"] == check.before.values["accuracy"]
     gaps = largest_gaps(made.slicings)
     assert [(one.head, one.by) for one in gaps] == [("gender", "race")]
-    assert "from Blue to Green" in gaps_told(made)[0]
+    assert "from Blue to Green" in gap_lines(made)[0]
     lines = scores_table(made.scores).splitlines()
     assert lines[2].split()[0] == "gender" and lines[2].split()[-1] == "400"
     json.dumps(made.to_json(), allow_nan=False)
@@ -158,8 +158,8 @@ def test_a_temperature_that_makes_other_pictures_worse_is_reported_with_a_paired
     sign = 2.0 * answers.labels["gender"][other] - 1
     answers.logits["gender"][other] = (sign * np.abs(answers.logits["gender"][other, 0]))[:, None]
     made = assess(answers, calibration, data=("made",), batch_size=32, on_part=True)
-    told = " ".join(gaps_told(made))
-    assert "the temperature makes the loss of pictures that it was not fitted on worse" in told
+    told = " ".join(gap_lines(made))
+    assert "the temperature makes the loss worse" in told
     found = json.loads(json.dumps(made.to_json(), allow_nan=False))["heads"]["gender"]["calibration"]
     low, high = found["interval_of_loss_change"]
     assert 0 < low < found["loss_change"] < high
@@ -197,7 +197,7 @@ def test_one_class_only_is_said_and_no_nan_is_printed(made_answers, capsys) -> N
     answers = made_answers(60)
     answers.labels["gender"][:] = 1
     made = assess(answers, calibrate(answers, step=1), data=("made",), batch_size=32, on_part=True)
-    text = scores_table(made.scores) + "\n".join(gaps_told(made)) + json.dumps(made.to_json(), allow_nan=False)
+    text = scores_table(made.scores) + "\n".join(gap_lines(made)) + json.dumps(made.to_json(), allow_nan=False)
     assert "nan" not in text.lower()
     assert "need two classes" in text
     assert " - " in scores_table(made.scores)

@@ -190,9 +190,9 @@ def test_each_checkpoint_has_a_file_of_its_own(tmp_path) -> None:
     assert Calibration.read(tmp_path, step=8) == eighth
     assert Calibration.read(tmp_path, step=9) is None
     shutil.copy(path, path.with_name("9.json"))
-    with pytest.raises(UserError, match=r"9\.json can't be read \(it is of step 7\)"):
+    with pytest.raises(UserError, match=r"9\.json can't be read \(it belongs to step 7\)"):
         Calibration.read(tmp_path, step=9)
-    with pytest.raises(UserError, match="a head 'gender', which the model has not"):
+    with pytest.raises(UserError, match="a head 'gender', which the model does not have"):
         Calibration.read(tmp_path, step=7, tasks=("shirt",))
 
 

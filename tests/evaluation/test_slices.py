@@ -80,7 +80,7 @@ def test_a_group_that_is_half_empty_is_told_and_the_prediction_looked_at_too(mad
     found, _ = slice_head(answers, "gender", crossings=False)
     known = by(found, "glasses")
     assert known.unknown == 250
-    assert known.notes == ("glasses is not known of 250 of 400 pictures",)
+    assert known.notes == ("250 of 400 pictures have no value for glasses",)
     assert sum(one.n for one in known.slices) == 150
     assert by(found, "predicted glasses").predicted
 
@@ -113,8 +113,8 @@ def test_what_is_no_group_is_left_out_and_said(made_answers) -> None:
     found, notes = slice_head(answers, "gender", crossings=False)
     assert [one.by for one in found] == ["race", "gender", "predicted glasses", "predicted shirt"]
     assert notes == [
-        "file: 400 different values, too many to be groups",
-        "hair: all pictures of which it is known are red",
+        "file: 400 different values are too many for groups",
+        "hair: all pictures with a value are red",
     ]
 
 

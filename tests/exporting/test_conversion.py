@@ -90,7 +90,7 @@ def test_class_lists_that_do_not_fit_are_refused(notebook_file, tmp_path, classe
 def test_class_names_on_the_command_line_are_names(notebook_file, tmp_path, classes, capsys):
     command = ["convert", str(notebook_file), "--to", str(tmp_path / "run"), "--classes"]
     assert main([*command, *classes.split(" ")] if "gender=c" in classes else [*command, classes]) == 2
-    assert "once a task" in capsys.readouterr().err and not (tmp_path / "run").exists()
+    assert "once per task" in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
 def test_blanks_around_class_names_are_no_part_of_them(notebook_file, tmp_path):

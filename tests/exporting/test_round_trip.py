@@ -149,7 +149,7 @@ def test_options_go_before_what_the_file_says_and_that_is_said(make: Make, size,
     opened = open_run(run)
     assert opened.spec.image_size == size and opened.spec.classes["gender"] == ("f", "m")
     calibrated = Calibration.read(run, step=0) is not None
-    assert calibrated == (size == 40) == ("image_size 24 in place of 40" not in capsys.readouterr().err)
+    assert calibrated == (size == 40) == ("image_size 24 instead of 40" not in capsys.readouterr().err)
 
 
 def _lies() -> dict[str, Callable[[dict], object]]:

@@ -144,16 +144,16 @@ def test_composed_and_decomposed_letters_are_one_name_unless_both_are_there(tmp_
         ("", "no column 'file', 'left', 'top', 'right', 'bottom'; the first line has: nothing"),
         ("file,left,top,right\na,1,2,3\n", "no column 'bottom'; the first line has"),
         (HEADER, "no rows below the header"),
-        (HEADER + "a.png,1,2,3,4\na.png,5,2,3,4\n", "line 3: 5,2,3,4 is no box; left must be less than right"),
-        (HEADER + "a.png,1,2,x,4\n", "line 2: 1,2,x,4 is no box; write numbers"),
-        (HEADER + 'a.png,"1,5",2,3,4\n', "line 2: 1,5,2,3,4 is no box; write numbers with a decimal point"),
-        (HEADER + "a.png,1,2,nan,4\n", "line 2: 1,2,nan,4 is no box"),
-        (HEADER + "a.png,1,2,1,4\n", "line 2: 1,2,1,4 is no box"),
+        (HEADER + "a.png,1,2,3,4\na.png,5,2,3,4\n", "line 3: 5,2,3,4 is not a box; left must be below right"),
+        (HEADER + "a.png,1,2,x,4\n", "line 2: 1,2,x,4 is not a box; write numbers"),
+        (HEADER + 'a.png,"1,5",2,3,4\n', "line 2: 1,5,2,3,4 is not a box; write numbers with a decimal point"),
+        (HEADER + "a.png,1,2,nan,4\n", "line 2: 1,2,nan,4 is not a box"),
+        (HEADER + "a.png,1,2,1,4\n", "line 2: 1,2,1,4 is not a box"),
         (HEADER + '"a\n.png",1,2,3,4\na.png,1,2\n', "line 4: 3 fields instead of 5"),
-        (HEADER + "my,a.png,1,2,3,4\n", "line 2: 6 fields instead of 5; a name with a comma stands in quotes"),
+        (HEADER + "my,a.png,1,2,3,4\n", "line 2: 6 fields instead of 5; put a name with a comma in quotes"),
         (
             HEADER + "a.png,0.2,0.2,0.7,0.7\nb.png,5,5,9,9\n",
-            "line 2: .* less than a pixel .*; shares of 0 to 1 and pix",
+            "line 2: .* less than a pixel .*; fractions from 0 to 1 and pix",
         ),
         (HEADER + " ,1,2,3,4\n", "line 2: no file name"),
         (HEADER.encode() + b"\xe9.png,1,2,3,4\n", r"not UTF-8 \(line 2, byte 27\)"),
@@ -350,7 +350,7 @@ def test_the_command_answers_for_each_person(trained_run, tmp_path, capsys, monk
 
     code, out = call(capsys, *arguments, "--faces")
     assert code == 2
-    assert "give one of them" in out.err
+    assert "give only one of them" in out.err
 
 
 def test_shares_are_scaled_and_lines_for_other_pictures_are_reported(trained_run, tmp_path, capsys):
@@ -371,7 +371,7 @@ def test_shares_are_scaled_and_lines_for_other_pictures_are_reported(trained_run
             ("50", "40", "100", "80"),
         ]
     for text in told:
-        assert "all boxes lie within 0 and 1" in text
+        assert "all boxes lie between 0 and 1" in text
         assert "1 of its 3 lines are not for a picture that was given: typo.png (line 4)" in text
 
     code, said = call(
@@ -417,7 +417,7 @@ def test_the_portraits_have_a_face_each(realdata):
 
 
 def test_a_face_model_that_is_none_is_refused(tmp_path):
-    with pytest.raises(UserError, match="there is no face model"):
+    with pytest.raises(UserError, match="does not exist; give a YuNet"):
         open_finder(tmp_path / "absent.onnx")
     (tmp_path / "bad.onnx").write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"bad\.onnx is not a YuNet model that OpenCV reads"):

@@ -141,7 +141,7 @@ def test_with_several_answers_a_picture_it_goes_on_to_the_same_file(suffix, tmp_
         assert (done.pictures, done.bad) == (5, 1)
         before.add(done.before)
     assert before == {0, 2, 4}
-    with pytest.raises(UserError, match=r"answer 3 is for 'b.png' where the list has 'c.png'"):
+    with pytest.raises(UserError, match=r"answer 3 is for 'b.png', but the list has 'c.png'"):
         write_answers(found, ["a.png", "b.png", "c.png"], out, resume=True, **options)
 
 
@@ -164,23 +164,23 @@ def test_what_can_t_be_gone_on_with_is_refused_and_left_as_it_is(tmp_path):
             write(out, *args, **options)
         assert "\n" not in str(caught.value) and out.read_bytes() == whole
 
-    refused(r"is there already; --resume goes on with it")
-    refused(r"answer 2 is for 'quo\"te, comma.png' where the list has 'b.png'", ["a.png", "b.png"], resume=True)
-    refused("answer 3 is for 'line.*' where the list ends", NAMES[:2], resume=True)
+    refused(r"already exists; continue it with --resume")
+    refused(r"answer 2 is for 'quo\"te, comma.png', but the list has 'b.png'", ["a.png", "b.png"], resume=True)
+    refused("answer 3 is for 'line.*', but the list ends", NAMES[:2], resume=True)
     refused("made with another model", resume=True, about={"model": "n"})
     refused("made with another temperature", resume=True, about={"model": "m", "temperature": 2})
-    refused("not an answer of predict's for these heads", resume=True, tasks=("glasses",))
+    refused("not an answer of `predict` for these heads", resume=True, tasks=("glasses",))
     with out.open("rb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         refused("another process is writing", resume=True)
     (tmp_path / "answers.csv.about.json").write_text("{")
-    refused("nobody knows which model", resume=True)
+    refused("the model behind", resume=True)
     out = tmp_path / "other.jsonl"
     for content in (b"[]\n", b"not json\n", b'{"file": 1\n', b"[" * 10_000 + b"\n"):
         (tmp_path / "other.jsonl.about.json").write_text('{"form": "jsonl", "model": "m"}')
         out.write_bytes(content)
         whole = content
-        refused("line 1: not an answer of predict's", resume=True)
+        refused("line 1: not an answer of `predict`", resume=True)
 
 
 def test_a_table_that_an_earlier_version_began_is_left_as_it_is_and_named(tmp_path):
@@ -212,7 +212,7 @@ def test_a_disk_that_fills_up_keeps_what_is_done(tmp_path):
         raise OSError(28, "No space left on device")
 
     out = tmp_path / "answers.jsonl"
-    with pytest.raises(UserError, match=r"No space left on device.*--resume goes on"):
+    with pytest.raises(UserError, match=r"No space left on device.*--resume"):
         write_answers(full, NAMES, out, tasks=TASKS, about={"model": "m"})
     assert write(out, resume=True) == Written(8, 3, 1)
     with pytest.raises(UserError, match="can't be written"):
@@ -254,12 +254,12 @@ def test_the_command(trained_run, pictures, tmp_path, capsys):
     assert said.out == "" and f"4 pictures in {out}\n" in said.err and "1 of the pictures can't be used" in said.err
     whole = out.read_bytes()
     assert [json.loads(line)["file"] for line in whole.splitlines()] == list(map(str, pictures))
-    assert main([*command, "--out", str(out)]) == 2 and "is there already" in capsys.readouterr().err
+    assert main([*command, "--out", str(out)]) == 2 and "already exists" in capsys.readouterr().err
     for length, before in ((len(whole) * 3 // 4, 2), (len(whole), 4)):
         out.write_bytes(whole[:length])
         assert main([*command, "--out", str(out), "--resume"]) == 2
         said = capsys.readouterr().err
-        assert f"4 pictures in {out}, {before} of them from before" in said and "1 of the pictures can't" in said
+        assert f"4 pictures in {out}, {before} of them from an" in said and "1 of the pictures can't" in said
         assert out.read_bytes() == whole
 
     assert main([*command, "--format", "jsonl"]) == 2
@@ -327,7 +327,7 @@ def test_killed_it_goes_on_to_the_same_file(number, tmp_path):
         time.sleep(0.01)
     child.send_signal(number)
     said = child.communicate()[1].decode()
-    assert (number == signal.SIGKILL) != ("pictures are done; the same command with --resume goes on" in said)
+    assert (number == signal.SIGKILL) != ("pictures are done; the same command with --resume continues" in said)
     done = write(out, [f"{n}.png" for n in range(500)], resume=True)
     assert done.pictures == 500 > done.before > 30
     assert [json.loads(line)["file"] for line in out.read_bytes().splitlines()] == [f"{n}.png" for n in range(500)]

@@ -33,8 +33,8 @@ from facefeat_jax.evaluation.slices import Slicing
 from facefeat_jax.reporting import curves
 from facefeat_jax.reporting.model_card import write_model_card
 from facefeat_jax.reporting.report import Sample, _spread, command_line, training_samples, write_report
-from facefeat_jax.reporting.report_sections import choose_shown
-from facefeat_jax.reporting.table import gap_figures, gaps_told, heads_table, results_table, scores_table
+from facefeat_jax.reporting.report_sections import choose_examples
+from facefeat_jax.reporting.table import gap_figures, gap_lines, heads_table, results_table, scores_table
 from facefeat_jax.runs.run_folder import write_json
 from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.system.errors import UserError
@@ -188,7 +188,7 @@ def test_results_of_sequential_have_both_figures(sequential: Path) -> None:
         ["shirt", "94.0%", "0.1000", "94.0%", "0.1000", "984"],
     ]
     text = squeezed(page.text)
-    assert "the trunk went on to train" in text
+    assert "the trunk continued to train" in text
     assert "gender 0.1020, glasses 0.1020, shirt 0.1020." in text
     # The hollow marks are told to those who don't see them.
     alts = [str(attributes["aria-label"]) for attributes in page.all("div") if attributes.get("role") == "img"]
@@ -587,7 +587,7 @@ def evaluation(made_answers) -> dict[str, Any]:
     answers.groups["hair"][:50] = "black"
     assessment = assess(answers, calibrate(answers, step=300), data=("made",), batch_size=32, on_part=True)
     picture = np.full((16, 16, 3), 90, np.uint8)
-    shown = [dataclasses.replace(one, image=picture, overlay=picture + 30) for one in choose_shown(answers)]
+    shown = [dataclasses.replace(one, image=picture, overlay=picture + 30) for one in choose_examples(answers)]
     return {"assessment": assessment, "shown": shown}
 
 
@@ -597,10 +597,10 @@ def test_evaluation_is_shown_in_full(mixed: Path, evaluation: dict[str, Any]) ->
     headings = [squeezed(h) for h in re.findall(r"<h2[^>]*>(.*?)</h2>", page.source)]
     assert headings[:6] == [
         "Results",
-        "In full",
+        "All metrics",
         "By group",
-        "What is taken for what",
-        "How far to believe a probability",
+        "Confusion matrices",
+        "How reliable the probabilities are",
         "Right and wrong",
     ]
     assessment = evaluation["assessment"]
@@ -612,7 +612,7 @@ def test_evaluation_is_shown_in_full(mixed: Path, evaluation: dict[str, Any]) ->
     plain = [one for one in slicings if "×" not in one.by]
     assert page.source.count('class="tag"') >= sum(one.predicted for one in plain) > 0
     text = squeezed(page.text)
-    assert "Hair is not known of" in text and "more than chance" in text and "no more than chance" in text
+    assert "no value for hair" in text and "more than chance" in text and "no more than chance" in text
     assert "<i>red</i>" in text and "nan" not in text.split()
     assert len(page.all("img")) == 4 + 2 * len(evaluation["shown"])
     # The same care as for the rest of the page.
@@ -676,7 +676,7 @@ def test_hostile_names_reach_no_other_program(mixed: Path, made_answers, tmp_pat
     assessment = assess(answers, calibration, data=(evil[1],), batch_size=32, on_part=True)
     assessment = dataclasses.replace(assessment, notes=("12 of 98 validation pictures are left out",))
     picture = np.full((16, 16, 3), 90, np.uint8)
-    shown = [dataclasses.replace(one, image=picture) for one in choose_shown(answers)]
+    shown = [dataclasses.replace(one, image=picture) for one in choose_examples(answers)]
     page = write_report(mixed, assessment=assessment, shown=shown, samples=[Sample(picture, evil[1])])
     names = {task: tuple(map(one_line, classes)) for task, classes in answers.classes.items()}  # a spec takes no others
     card = write_model_card(mixed, ModelSpec("resnet18", names, 32, "upright", evil[1]), assessment)
@@ -693,7 +693,7 @@ def test_hostile_names_reach_no_other_program(mixed: Path, made_answers, tmp_pat
         rows = list(csv.reader(io.StringIO((tmp_path / "tables" / f"{name}.csv").read_text(), newline="")))
         assert not any(re.match(r"\s*[=+@]", cell) for row in rows for cell in row)
     assert [from_csv(row[0]) for row in rows[1:4]] == [f"{text}{number}" for number, text in enumerate(evil)]
-    for line in [*scores_table(assessment.scores).split("\n"), *map(one_line, gaps_told(assessment))]:
+    for line in [*scores_table(assessment.scores).split("\n"), *map(one_line, gap_lines(assessment))]:
         assert line.isprintable()
 
 

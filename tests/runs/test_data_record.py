@@ -232,7 +232,7 @@ def test_copies_of_training_pictures_among_the_validation_pictures_are_reported(
     assert main(command(tmp_path / "run", data)) == 0
     train, val = (list(contents(data, split).values()) for split in ("train", "val"))
     copies = sum(content in train for content in val)
-    line = f"{copies} of {len(val)} validation pictures are the same files as pictures that "
+    line = f"{copies} of {len(val)} validation pictures are copies of training pictures"
     assert copies and line in capsys.readouterr().err
     assert main(["evaluate", str(tmp_path / "run"), "--json"]) == 0
     out, err = capsys.readouterr()

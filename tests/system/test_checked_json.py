@@ -55,7 +55,7 @@ def test_what_earlier_versions_wrote_is_read_as_unchecked():
 
 def test_a_later_format_is_named():
     values = {"format": 3, **CONTENT}
-    with pytest.raises(ValueError, match="of format 3, this version reads 2"):
+    with pytest.raises(ValueError, match="format 3, this version reads 2"):
         checked_json.checked({**values, "sha256": checked_json._digest(values, ())})
 
 

@@ -94,8 +94,8 @@ def test_a_figure_contradicts_nothing():
     assert figures.format_given(0.05) == "5%" and figures.format_given(0.00012) == "0.012%"
     assert figures.decimals_apart(0.0532, 0.0528) == 2
     assert figures.decimals_apart(0.0532, 0.0532) == figures.decimals_apart(0.1, 0.2) == 1
-    assert figures.told_apart(0.119712, 0.119714) == ("0.119712", "0.119714")
-    assert figures.told_apart(0.5, 0.5) == ("0.5", "0.5") and figures.told_apart(0.1, 0.25) == ("0.1", "0.25")
+    assert figures.format_distinct(0.119712, 0.119714) == ("0.119712", "0.119714")
+    assert figures.format_distinct(0.5, 0.5) == ("0.5", "0.5") and figures.format_distinct(0.1, 0.25) == ("0.1", "0.25")
     assert figures.count(1, "picture") == "1 picture" and figures.count(0, "picture") == "0 pictures"
 
 

@@ -81,5 +81,5 @@ def test_a_config_that_was_changed_is_refused_but_for_where_things_lie(trained_r
     assert text != path.read_text()
     for bad in (text.replace('"seed": 0', '"seed": 1'), "[" * 200_000, text.replace("0.001", "1e999"), text[:-9]):
         path.write_text(bad)
-        with pytest.raises(UserError, match=r"config\.json can't be read.*only run and data_dir may be changed"):
+        with pytest.raises(UserError, match=r"config\.json can't be read.*only run and data_dir may be edited"):
             read_config(tmp_path)

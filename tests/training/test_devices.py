@@ -157,7 +157,7 @@ def test_the_launcher_says_which_process_died_and_the_run_goes_on(avatars_dir, t
     _, err = process.communicate(timeout=300)
     assert process.returncode == 1, err
     assert time.monotonic() - killed < 10 + 25
-    (said,) = [line for line in err.splitlines() if "The run goes on" in line]
+    (said,) = [line for line in err.splitlines() if "To continue" in line]
     assert "process 1 of 2 was killed by SIGKILL; the others ended within" in said and said.endswith("--resume")
     process = launch("--resume")
     _, err = process.communicate(timeout=300)

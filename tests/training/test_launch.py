@@ -43,7 +43,7 @@ def test_it_says_which_process_died_and_how_to_go_on(capsys, monkeypatch):
     said = capsys.readouterr().err.strip().splitlines()
     assert said[0] == "facefeat launch: process 1 of 3 was killed by SIGKILL; waiting for the others"
     assert said[1].startswith("facefeat launch: process 1 of 3 was killed by SIGKILL; the others ended within ")
-    assert said[1].endswith("with: facefeat launch 3 -- avatars --run 'runs/a run' --resume")
+    assert said[1].endswith("run: facefeat launch 3 -- avatars --run 'runs/a run' --resume")
 
 
 def test_how_to_go_on_names_all_that_the_launcher_was_told():
@@ -55,7 +55,7 @@ def test_how_to_go_on_names_all_that_the_launcher_was_told():
 
 def test_an_error_that_a_process_has_told_of_is_its_answer(capsys):
     assert launch([], Hosts(2, 2), heartbeat_s=1, command=program("sys.exit(2 if number == 0 else 134)")) == 2
-    assert "goes on" not in capsys.readouterr().err
+    assert "To continue" not in capsys.readouterr().err
 
 
 def test_a_signal_reaches_all_of_them_once(tmp_path):

@@ -241,7 +241,7 @@ def test_what_can_not_be_trained_is_refused_before_anything_is_written(tiny, tmp
         ({"seed": -1}, "--seed must be 0 or more"),
         ({"schedule": "mixd"}, "Did you mean 'mixed'"),
         ({"tasks": ()}, "--tasks must name"),
-        ({"resume": True, "overwrite": True}, "give one of them"),
+        ({"resume": True, "overwrite": True}, "give only one of them"),
     ],
 )
 def test_the_config_refuses_values_that_make_no_sense(tiny, tmp_path, fields, message):

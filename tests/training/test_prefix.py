@@ -77,7 +77,7 @@ def test_training_from_a_prefix_equals_training_from_pictures(small_model, train
 
 
 def test_the_first_stage_can_not_be_both_trained_and_cached():
-    with pytest.raises(UserError, match=r"stem, the first one, is trained.*--no-cache-prefix"):
+    with pytest.raises(UserError, match=r"stem, the first stage, is trained.*--no-cache-prefix"):
         last_frozen(ResNet.STAGES, groups.trained_modules(ResNet.STAGES, ("all",)))
 
 

@@ -160,7 +160,7 @@ def test_a_file_of_which_eight_digits_are_known_is_held_to_those(get: Get, serve
         server.content = CONTENT[:-1] + b"?"  # another file of the same length
         assert f"expected SHA-256 {digest[:8]}..." in refusal(get)
         server.content = CONTENT + bytes(2000)
-        assert "bytes long and should be" in refusal(get)
+        assert "bytes long instead of" in refusal(get)
 
 
 @pytest.mark.realdata
@@ -309,7 +309,7 @@ def test_errors_that_stay(get: Get, server: Server, tmp_path: Path) -> None:
     server.default = "503"
     message = refusal(get)
     assert len(server.ranges) == 4
-    for piece in (f"tried {server.address}/{FILE} 4 times", "answers 503", WEIGHTS[NAME].url, str(tmp_path / FILE)):
+    for piece in (f"tried {server.address}/{FILE} 4 times", "answered 503", WEIGHTS[NAME].url, str(tmp_path / FILE)):
         assert piece in message
     assert "FACEFEAT_WEIGHTS_MIRROR" in message and visible(tmp_path) == []
 
@@ -317,7 +317,7 @@ def test_errors_that_stay(get: Get, server: Server, tmp_path: Path) -> None:
 def test_a_missing_file_is_not_asked_for_again(get: Get, server: Server, tmp_path: Path) -> None:
     server.default = "404"
     message = refusal(get)
-    assert "answers 404" in message and WEIGHTS[NAME].url in message and str(tmp_path / FILE) in message
+    assert "answered 404" in message and WEIGHTS[NAME].url in message and str(tmp_path / FILE) in message
     assert len(server.ranges) == 1
 
 
@@ -330,7 +330,7 @@ def test_wrong_content_is_removed(get: Get, server: Server, tmp_path: Path) -> N
 
 def test_a_page_instead_of_the_file(get: Get, server: Server, tmp_path: Path) -> None:
     server.content = b"<html>log in first</html>"
-    assert "25 bytes long and should be 3,000,000" in refusal(get)
+    assert "25 bytes long instead of 3,000,000" in refusal(get)
     assert visible(tmp_path) == []
 
 
@@ -341,7 +341,7 @@ def test_no_length_stated(get: Get, server: Server) -> None:
 
 def test_more_than_was_promised_is_not_kept(get: Get, server: Server, tmp_path: Path) -> None:
     server.content, server.default = CONTENT * 2, "no length"
-    assert "gives more than the 3,000,000 bytes" in refusal(get)
+    assert "more than the expected 3,000,000 bytes" in refusal(get)
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= len(CONTENT)
     server.content, server.default = CONTENT, "good"
     assert get().read_bytes() == CONTENT

@@ -33,7 +33,7 @@ def add_builder(builder: type[PictureBuilder]) -> type[PictureBuilder]:
     """
     name = builder.SOURCE.name
     if name in list_sources() and name not in _added:
-        raise UserError(f"there is a data set {name!r} already; give yours another name")
+        raise UserError(f"data set {name!r} already exists; choose another name")
     _added[name] = builder
     return builder
 

@@ -79,11 +79,11 @@ class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # ty
             unread = f"; {zips[0]} in it is not read, as there are pictures beside it" if zips else ""
             raise not_as_expected(cls.SOURCE, path, f"{error}{unread}") from error
         skipped, named = dict(tree.skipped), set()
-        for number, one in enumerate(chosen.left_out):
+        for number, left in enumerate(chosen.left_out):
             # A row whose picture is there, but is a dangling link, say: named once, with both.
-            if one.reason == NO_PICTURE and (reason := skipped.get(chosen.root + one.file)):
-                chosen.left_out[number] = dataclasses.replace(one, detail=f"{one.detail}: {reason}")
-                named.add(chosen.root + one.file)
+            if left.reason == NO_PICTURE and (reason := skipped.get(chosen.root + left.file)):
+                chosen.left_out[number] = dataclasses.replace(left, detail=f"{left.detail}: {reason}")
+                named.add(chosen.root + left.file)
         chosen.left_out += [LeftOut(name, "", NOT_OFFERED, why) for name, why in tree.skipped if name not in named]
         return chosen
 

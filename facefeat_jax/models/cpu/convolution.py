@@ -56,7 +56,7 @@ def conv_as_patches(
       kernel: `[kernel_height, kernel_width, in_channels, out_channels]`, of the same dtype.
       strides: the strides along height and width.
       padding: zeros added (before, after) along height and width.
-      precision: of the matrix product.
+      precision: precision of the matrix product.
 
     Returns:
       `[batch, out_height, out_width, out_channels]`, equal to `lax.conv_general_dilated` up to rounding.

@@ -24,7 +24,7 @@ from faults.weights import follow
 from faults.workplace import WHOLE_TRUNK, Place
 
 _PICTURES = 4
-_FALLBACK = "using the one before"
+_FALLBACK = "using the previous one"
 
 
 def run(work: Path, *, count: int, seed: int) -> Tally:

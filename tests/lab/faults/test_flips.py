@@ -24,7 +24,7 @@ def test_other_answers_count_unless_a_line_says_whose_they_are(capsys):
         return "before"
 
     def told() -> str:
-        print("checkpoint 12 is damaged: using the one before, of step 6", file=sys.stderr)
+        print("checkpoint 12 is damaged: using the previous one, of step 6", file=sys.stderr)
         return "before"
 
     assert "other answers" in flips._tried(unsaid, "good", "before")
