@@ -16,7 +16,7 @@ from facefeat_jax.runs.spec import ModelSpec
 
 
 def prepared(rows: jax.Array, spec: ModelSpec, dtype: DTypeLike, after: str | None) -> jax.Array:
-    """Returns what the trunk takes: pictures normalised, or the outputs of the stage `after` in the dtype."""
+    """Returns the input of the trunk: normalised pictures or, with `after`, the outputs of that stage, in `dtype`."""
     if after is None:
         return normalize(rows, mean=spec.mean, std=spec.std, dtype=dtype)
     return rows.astype(dtype)
@@ -39,9 +39,9 @@ def make_predict_step(graphdef: nnx.GraphDef, spec: ModelSpec, dtype: DTypeLike,
 
 
 def make_predict_call(predict_step, placement: Placement):
-    """Returns the same for a feed: it takes `table` (or None) and the `batches` of one step in place of `rows`."""
+    """Returns the same step for a feed: instead of `rows` it takes `table` (or None) and the `batches` of one step."""
 
-    # Results are on every device: where processes share the devices, each of them reads all logits.
+    # Results are replicated, so that each of several processes can read all logits.
     @partial(jax.jit, static_argnames="tasks", out_shardings=placement.replicated)
     def predict_call(params, batch_stats, table: Table | None, batches: Batches, *, tasks: tuple[str, ...]):
         batch = jax.tree.map(lambda values: values[0], batches)

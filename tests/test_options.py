@@ -93,7 +93,7 @@ def test_of_several_sets_of_weights_training_begins_with_the_one_that_is_named(t
         found = to_torch(open_run(run).model)
         assert all(np.array_equal(found[name], expected[name]) for name in found if name.startswith("backbone"))
         said = capsys.readouterr().err
-        assert ("the weights under 'model' are taken, as trained, not their average under 'ema'" in said) == (not key)
+        assert ("using the weights under 'model', not their average under 'ema'" in said) == (not key)
         assert f"the names begin with {(key or 'model') + '.'!r}" in said
     # Going on does not read the file again.
     file.unlink()

@@ -55,8 +55,8 @@ class Reading:
         if len(known) > 1:
             others = _listed(name for name in known if name != chosen)
             self.notes.append(
-                f"the weights under {_quoted(chosen)} are taken, as trained, not their average under {others}; "
-                "--key NAME takes another"
+                f"using the weights under {_quoted(chosen)}, not their average under {others}; "
+                "choose others with --key NAME"
             )
         return chosen
 
@@ -152,7 +152,7 @@ def unwrapped(names: Iterable[str], reading: Reading) -> dict[str, str]:
     if not removed:
         return {name: name for name in names}
     average = " (an average of weights)" if _AVERAGED_COUNT in names else ""
-    reading.notes.append(f"the names begin with {removed!r}{average}, which is taken off")
+    reading.notes.append(f"the names begin with {removed!r}{average}, which is removed")
     return taken
 
 

@@ -35,11 +35,11 @@ from facefeat_jax.system.types import DecodePolicy, Interpolation
 _LARGE = 2**26  # bytes for one picture, before which what others have freed is given back: the budget counts it no more
 
 DECODING = 2
-"""To be raised where a picture comes out otherwise than before: what was decoded and kept is decoded anew."""
+"""Raise this number when decoding changes its result, so that cached pictures are decoded again."""
 
-SINGLE_COLOUR = "a single colour: there is nothing to be seen in it"
-REDUCED = "the file's first page says that it is a smaller copy of another (a thumbnail), and it is what is read"
-TRANSPARENT = "wholly transparent: nothing of it is meant to be seen"
+SINGLE_COLOUR = "a single colour: there is nothing to see in it"
+REDUCED = "the file's first page, which is read, is marked as a smaller copy of another page (a thumbnail)"
+TRANSPARENT = "fully transparent: there is nothing to see in it"
 # Leaves out what runs another program (EPS starts Ghostscript), what has no signature, so that junk would pass for it
 # (TGA, SPIDER, ...), and what Pillow only has stubs for.
 _FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "PPM", "DIB", "ICO", "QOI", "SGI", "PSD")
@@ -403,5 +403,5 @@ def _foreign(data: bytes) -> str:
     try:
         head.decode("utf-8")
     except UnicodeDecodeError:
-        return "not an image that is read here"
+        return "not an image of a supported format"
     return "not an image: looks like text"

@@ -94,11 +94,11 @@ class PrepareSummary:
         title = f"{self.source} {self.version}"
         if self.already_prepared:
             origin = f" from {self.prepared_from}" if self.prepared_from else ""  # drawn, or not recorded
-            title += f": already prepared{origin}, nothing done (--overwrite prepares it again)"
+            title += f": already prepared{origin}, nothing to do (--overwrite prepares it again)"
         lines = [title]
         for split, kept in self.kept.items():
             short = self.selected[split] - kept
-            lines.append(f"  {split:<6}{kept:>7,} pictures" + (f" ({short:,} short of the selection)" if short else ""))
+            lines.append(f"  {split:<6}{kept:>7,} pictures" + (f" ({short:,} fewer than selected)" if short else ""))
             for task, counts in self.classes[split].items():
                 lines.append(f"    {task}: " + ", ".join(f"{name} {count:,}" for name, count in counts.items()))
         lines.append(f"  left out{sum(self.left_out.values()):>8,}")

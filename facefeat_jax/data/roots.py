@@ -90,8 +90,8 @@ def find_place(
     if len(members) == 1:
         return Place(members[0], notes=notes)
     count = sum(len(roots[root]) for root in members) - len(copies)
-    again = f"; {number_of(len(copies), 'picture')} that are there twice are taken once" if copies else ""
-    notes.append(f"taken together, as the halves of one set: {_listed(members)} ({number_of(count, 'picture')}){again}")
+    again = f"; {number_of(len(copies), 'picture')} that appear twice are used once" if copies else ""
+    notes.append(f"read together, as parts of one set: {_listed(members)} ({number_of(count, 'picture')}){again}")
     return Place(taken, tuple(root.removeprefix(taken) for root in members), copies, notes)
 
 
@@ -132,7 +132,7 @@ def fairface_root(
             "the baseline uses the margin 1.25: name that folder with --from, or remove the others"
         )
     others = [root for root in labelled if root != first]
-    return first, f"the pictures are those of {_listed([first])}; {_listed(others)} is not taken"
+    return first, f"the pictures are read from {_listed([first])}, not from {_listed(others)}"
 
 
 def _same(ones: dict[str, str], others: dict[str, str], content: Callable[[str], Hashable] | None) -> bool:
@@ -157,7 +157,7 @@ def _choose(
         of = next((other for other in left if other != one and contents[one] <= contents[other]), None)
         if of is not None:
             left.remove(one)
-            notes.append(f"{_listed(sets[one])} holds the same files as {_listed(sets[of])}, and is not taken again")
+            notes.append(f"{_listed(sets[one])} holds the same files as {_listed(sets[of])} and is not read again")
     folders = {
         candidate: {name.split("/")[-2] for root in sets[candidate] for name in keys[root]} for candidate in left
     }
@@ -176,8 +176,8 @@ def _choose(
     for other in left:
         if other != first:
             notes.append(
-                f"{number_of(len(contents[other]), 'picture')} in {_listed(sets[other])} are not taken: the set is "
-                f"taken from {_listed(sets[first])}; --from names another folder"
+                f"{number_of(len(contents[other]), 'picture')} in {_listed(sets[other])} are not used: the set is "
+                f"read from {_listed(sets[first])}; --from names another folder"
             )
     return first, notes
 

@@ -11,11 +11,11 @@ from PIL import Image
 
 from facefeat_jax.data.decoder_limits import BadImageError
 
-DARK = "all samples lie below an eighth of the 16-bit range: perhaps they hold fewer bits, and the picture is too dark"
+DARK = "all samples lie below an eighth of the 16-bit range: they may have fewer bits, so the picture is too dark"
 CLIPPED = "16-bit samples above 255 are clipped to white, as the baseline does"
 WHOLE_NUMBERS = "32-bit samples are clipped to 0..255, as the baseline does"
 FLOATS = "floating-point samples are cut to whole numbers and clipped to 0..255, as the baseline does"
-NEGATIVE = "the file counts from white, and is read as its negative, as the baseline does"
+NEGATIVE = "0 means white in this file, so it is read as its negative, as the baseline does"
 
 _ADVICE = "save it with 8 bits a sample"
 _BAND_PIXELS = 2**20  # converted at a time
@@ -144,7 +144,7 @@ def _stated_range(image: Image.Image, data: bytes) -> tuple[float, float]:
     elif image.mode != "I" or image.format == "PPM":
         return 0, 0xFFFF  # Pillow has scaled PNM by its maxval and JPEG 2000 by its precision
     kind = "floating-point" if image.mode == "F" else "signed" if _bits(image) <= 16 else "32-bit"
-    raise BadImageError(f"{kind} samples, and the file does not say their range; {_ADVICE}")
+    raise BadImageError(f"{kind} samples without a stated range; {_ADVICE}")
 
 
 def _significant(image: Image.Image, data: bytes) -> int:

@@ -238,16 +238,19 @@ def _assumed(
     size, decode = given.image_size or made_for or 224, given.decode or "as_notebook"
     if given.image_size is None:
         why = "what its position embeddings are for" if made_for else "the notebook's"
-        notes.append(f"{source} doesn't say the size of its pictures: {size} pixels, {why}; --image-size gives another")
+        notes.append(
+            f"{source} does not state the size of its pictures: assuming {size} pixels, {why}; change it with "
+            "--image-size"
+        )
     if given.decode is None:
-        notes.append(f"{source} doesn't say how files were decoded: {decode}; --decode gives another")
+        notes.append(f"{source} does not state how files were decoded: assuming {decode}; change it with --decode")
     mean, std = ("/".join(map(str, values)) for values in (IMAGENET_MEAN, IMAGENET_STD))
     notes.append(
-        f"{source} doesn't say how pictures were resized and normalised: bilinearly, with ImageNet's mean {mean} and "
-        f"deviation {std}"
+        f"{source} does not state how pictures were resized and normalised: assuming bilinear, with ImageNet's mean "
+        f"{mean} and standard deviation {std}"
     )
     if any(array.dtype == np.float64 for array in tensors.values()):
-        notes.append(f"{source} has weights in float64: taken, and computed, in float32")
+        notes.append(f"{source} has float64 weights: converted to float32, and computed in float32")
     return ModelSpec(trunk, ordered, size, decode, str(source), made_for=made_for)
 
 
@@ -271,8 +274,8 @@ def _class_names(
             names[task] = notebook[task]
             order = "in the notebook's training order " if task == "shirt" else ""
             notes.append(
-                f"{source} carries no class names: those of {task} are taken {order}as ({', '.join(notebook[task])}); "
-                f"--classes {task}=... gives others"
+                f"{source} has no class names: assuming {order}{', '.join(notebook[task])} for {task}; "
+                f"change them with --classes {task}=..."
             )
         else:
             raise UserError(

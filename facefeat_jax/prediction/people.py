@@ -203,7 +203,7 @@ class PeoplePredictor:
             return Person(number, box, f"the box lies outside {of}"), []
         notes = []
         if (inside.width * inside.height) < 0.75 * box.width * box.height:
-            notes.append(f"the box reaches outside {of}")
+            notes.append(f"the box extends beyond {of}")
         wanted = dict.fromkeys(self._frames.values())
         frames = [frame for frame in wanted if frame == WHOLE or place(size, box, frame) is not None]
         if lacking := [task for task, frame in self._frames.items() if frame not in frames]:

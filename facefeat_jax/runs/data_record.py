@@ -161,9 +161,9 @@ def difference(before: Part, now: Part) -> str | None:
     gone = int(np.sum(~np.isin(before.digests, now.digests)))
     new = int(np.sum(~np.isin(now.digests, before.digests)))
     if gone or new:
-        return f"{name}: {gone:,} of {len(before.digests):,} pictures are not in it any more, {new:,} were not in it"
+        return f"{name}: {gone:,} of {len(before.digests):,} pictures are missing, {new:,} are new"
     if not np.array_equal(np.sort(before.digests), np.sort(now.digests)):
-        return f"{name}: the same pictures, but not as often: {len(before.digests):,} then, {len(now.digests):,} now"
+        return f"{name}: the same pictures, but not as often: {len(before.digests):,} before, {len(now.digests):,} now"
     if np.any(before.digests != now.digests):
         return f"{name}: the same pictures in another order"
     fields = set(before.pictures.dtype.names or ()) & set(now.pictures.dtype.names or ())

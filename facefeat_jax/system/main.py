@@ -77,8 +77,8 @@ def _jax_setting(error: Exception) -> str | None:
     # Where JAX reads its settings, and where it looks for devices.
     if not given or not frames or frames[-1] not in ("jax._src.config", "jax._src.xla_bridge"):
         return None
-    reason = " ".join(str(error).split()) or "a platform that it was told to use is not there"
-    return f"JAX can't be used as the environment says ({given}): {reason}; unset or correct it"
+    reason = " ".join(str(error).split()) or "a requested platform is not available"
+    return f"JAX can't use the settings in the environment ({given}): {reason}; unset or correct it"
 
 
 def end_process(code: int) -> NoReturn:

@@ -1,8 +1,7 @@
-"""Random changes to training pictures: a batch of pixels in, one out, inside jit.
+"""Random changes to training pictures, inside jit: from a batch of uint8 pictures to a batch of uint8 pictures.
 
-Everything random is a function of a key, so that a step draws the same whichever feed its pictures came from and
-wherever a run was resumed. The arithmetic is float32 whatever the run's dtype, and the result is pixels again, as it
-would be had the files been changed.
+Everything random depends only on a key, so a step draws the same numbers with either feed and after resuming. The
+arithmetic is float32 whatever the run's dtype. The result is rounded to pixels, as if the files had been changed.
 """
 
 from __future__ import annotations
@@ -18,24 +17,24 @@ from facefeat_jax.models.preprocessing import IMAGENET_MEAN
 from facefeat_jax.models.promotion import of_rank
 from facefeat_jax.tasks import TASKS
 
-# Of the picture's area, what an erased rectangle covers, and its width over its height: torchvision's RandomErasing,
-# but smaller: a third of a face may hold both glasses and all that tells the gender.
+# The share of the area that an erased rectangle covers, and its width over its height. As torchvision's RandomErasing,
+# but smaller: a third of a face may contain the glasses and everything that shows the gender.
 _ERASED_AREA = (0.02, 0.2)
 _ERASED_RATIO = (0.3, 3.3)
-# ITU-R 601, which PIL's and torchvision's grey is.
+# ITU-R 601, as in PIL and torchvision.
 _LUMA = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How training pictures are changed at random; the defaults leave them as they are.
+    """The random changes to training pictures. The defaults change nothing.
 
     Attributes:
-      flip: mirror left to right with probability one half.
-      crop: the most of either side that is cut away; what is left is enlarged to the size of the whole. In [0, 1).
-      colour: brightness, contrast and saturation are multiplied by up to this much more or less than 1. In [0, 1).
-        Pictures that carry a label of a task that is about colour are left alone.
-      erase: with this probability a rectangle is painted over. In [0, 1].
+      flip: whether to mirror left to right with probability 0.5.
+      crop: largest fraction of each side that is cut off; the rest is enlarged to the full size. In [0, 1).
+      colour: largest relative change of brightness, contrast and saturation. In [0, 1). Pictures with a label of a task
+        about colour keep their colours.
+      erase: probability of painting over a rectangle. In [0, 1].
     """
 
     flip: bool = False
@@ -54,13 +53,13 @@ class Augmentation:
         *,
         fill: Sequence[float] = IMAGENET_MEAN,
     ) -> jax.Array:
-        """Returns the pictures, changed.
+        """Returns the changed pictures.
 
         Args:
           images: `[batch, height, width, 3]`, uint8.
-          labels: by task `[batch]`, int32; negative: unknown. Says which pictures' colours are spared.
-          key: random key of everything that is drawn.
-          fill: what is painted over becomes this colour, RGB in [0, 1].
+          labels: by task `[batch]`, int32; negative: unknown. They decide which pictures keep their colours.
+          key: random key of all changes.
+          fill: colour of erased rectangles, RGB in [0, 1].
 
         Returns:
           As `images`.
@@ -84,7 +83,7 @@ class Augmentation:
 
 
 def about_colour(labels: Mapping[str, jax.Array], batch: int) -> jax.Array:
-    """Returns which pictures carry a label that another colour would make wrong: `[batch]`, bool."""
+    """Returns whether each picture has a label that a change of colour would make wrong: `[batch]`, bool."""
     spared = jnp.zeros(batch, bool)
     for task, values in labels.items():
         if task in TASKS and TASKS[task].about_colour:
@@ -93,7 +92,7 @@ def about_colour(labels: Mapping[str, jax.Array], batch: int) -> jax.Array:
 
 
 def mirrored(images: jax.Array, key: jax.Array) -> jax.Array:
-    """Mirrors each of `images` `[batch, height, width, channels]` left to right, or not, by the toss of a coin."""
+    """Mirrors each of `images` `[batch, height, width, channels]` left to right with probability 0.5."""
     heads = jax.random.bernoulli(key, shape=(images.shape[0], 1, 1, 1))
     return jnp.where(heads, images[:, :, ::-1], images)
 
@@ -104,7 +103,7 @@ def cropped(pixels: jax.Array, key: jax.Array, most: float) -> jax.Array:
     Args:
       pixels: `[batch, height, width, channels]`, float.
       key: random key of the rectangles.
-      most: how much of either side may go, each side for itself: the shape changes a little too.
+      most: largest fraction of each side to cut off, drawn for each side, so the aspect ratio may change a little.
     """
     batch, height, width, channels = pixels.shape
     size_key, place_key = jax.random.split(key)

@@ -1,4 +1,4 @@
-"""The moving average of the weights, which is what a run with `ema` ends with."""
+"""The moving average of the weights. A run with `ema` evaluates, saves and exports this average."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-Average = Any  # values like those that are averaged, at least float32
+Average = Any  # a tree like the averaged values, in float32 or wider
 
 
 def start(values: Any) -> Average:
-    """Returns an average that has seen nothing; it needs storage of its own, since states are given away."""
+    """Returns the initial average: a copy of the values, because the step donates its state."""
     return jax.tree.map(lambda value: jnp.array(value, _wide(value), copy=True), values)
 
 
 def update(average: Average, values: Any, decay: float, step: jax.Array) -> Average:
-    """Takes one more set of values into the average.
+    """Adds one more set of values to the average.
 
-    It is `optax.ema(decay, debias=True)`: a mean whose weights fall by `decay` with each step of age and add up to 1
-    from the first step on, so that the starting values have no part in it. It is written as a move towards the new
-    values because then what stands still (a frozen stage) stays what it is, to the last bit.
+    This is `optax.ema(decay, debias=True)`: a mean whose weights shrink by `decay` with each step of age and sum to 1
+    from the first step on, so the initial values have no influence. It is written as a move towards the new values, so
+    that values that don't change (a frozen stage) stay the same to the last bit.
 
     Args:
-      average: average of the steps before.
-      values: after this step; counters (integers) are taken over as they are.
+      average: average over the previous steps.
+      values: values after this step; counters (integers) are copied.
       decay: in (0, 1).
-      step: `[]`, int32, how many steps there were before this one.
+      step: `[]`, int32, number of steps before this one.
     """
 
     def moved(old: jax.Array, new: jax.Array) -> jax.Array:
@@ -39,8 +39,8 @@ def update(average: Average, values: Any, decay: float, step: jax.Array) -> Aver
 
 
 def as_values(average: Average, like: Any) -> Any:
-    """Returns the average in the dtypes of the values that it is of."""
-    return jax.tree.map(lambda value, one: value.astype(one.dtype), average, like)
+    """Returns the average in the dtypes of `like`, the values that were averaged."""
+    return jax.tree.map(lambda value, other: value.astype(other.dtype), average, like)
 
 
 def _wide(value: jax.Array) -> Any:

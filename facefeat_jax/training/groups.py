@@ -1,8 +1,8 @@
 """Parameter groups: the trained part of the trunk, and each head.
 
-Each group has its own Adam state, which stands still in a step whose losses do not reach the group. torch does the same
-because `zero_grad()` sets gradients to None and Adam skips those; one Adam over everything, fed zero gradients, would
-go on moving the other heads by their momentum and advance their step counts.
+Each group has its own Adam state, which does not change in a step whose losses do not reach the group. torch does the
+same, because `zero_grad()` sets gradients to None and Adam skips those. A single Adam over everything, with zero
+gradients, would keep moving the other heads by their momentum and increase their step counts.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ Groups = dict[str, Any]  # {"trunk": {trained module: ...}, task: ...}
 
 
 def adam(weight_decay: float = 0.0) -> optax.GradientTransformation:
-    """Returns torch's Adam, the learning rate apart: it is a function of the run's step, not of a group's own count.
+    """Returns torch's Adam without the learning rate, which depends on the run's step and not on the group's count.
 
     Args:
-      weight_decay: in proportion to the weights themselves (AdamW), of kernels only: norms, biases, class tokens and
-        positions don't decay.
+      weight_decay: decoupled weight decay (AdamW), for kernels only: norms, biases, class tokens and position
+        embeddings don't decay.
     """
     moments = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8)
     if not weight_decay:
@@ -35,7 +35,7 @@ def adam(weight_decay: float = 0.0) -> optax.GradientTransformation:
 
 
 def decays(values: Any) -> Any:
-    """Returns a tree like `values` that says which of them decay."""
+    """Returns a tree of booleans like `values`: whether each value decays."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", values)
 
 
@@ -48,13 +48,13 @@ def select(params: Params, modules: Iterable[str]) -> Groups:
 
 
 def replace(params: Params, groups: Groups) -> Params:
-    """Returns `params` with the groups' values in place."""
+    """Returns `params` with the values of the groups replaced."""
     heads = {name: groups.get(name, head) for name, head in params["heads"].items()}
     return {TRUNK: {**params[TRUNK], **groups.get(TRUNK, {})}, "heads": heads}
 
 
 def init(groups: Groups, optimizer: optax.GradientTransformation = ADAM) -> dict[str, optax.OptState]:
-    """Returns the optimizer's start for each group: zero moments, count 0."""
+    """Returns the initial optimizer state of each group: zero moments, count 0."""
     return {name: optimizer.init(group) for name, group in groups.items()}
 
 
@@ -66,15 +66,15 @@ def update(
     counts: Mapping[str, jax.Array],
     optimizer: optax.GradientTransformation = ADAM,
 ) -> tuple[Groups, dict[str, optax.OptState]]:
-    """Takes one Adam step in each group that has gradients; the others are returned as they are.
+    """Takes one Adam step in each group that has gradients. The other groups are returned unchanged.
 
     Args:
       groups: the parameters.
       gradients: gradients of some groups.
-      states: Adam's, of all groups.
+      states: Adam's state of all groups.
       learning_rate: learning rate of this step.
-      counts: by head, how many labels its loss was taken over. A head without any stands still, as torch's would.
-      optimizer: what the states are of.
+      counts: for each head, the number of labels in its loss. A head without labels does not change, as in torch.
+      optimizer: the optimizer that the states belong to.
     """
     groups, states = dict(groups), dict(states)
     for name, gradient in gradients.items():

@@ -15,15 +15,15 @@ def per_example_loss(
 ) -> Float[jax.Array, " batch"]:
     """Binary cross-entropy for one logit, softmax cross-entropy for several.
 
-    The baseline takes `BCELoss` of a sigmoid's output. In exact arithmetic this is the same; in float32 it parts from
-    it where the sigmoid rounds to 0 or 1 (logits beyond about 17): there torch clamps the logarithm at -100 and its
-    gradient is 0, while the form used here stays right.
+    The baseline computes `BCELoss` from a sigmoid's output. In exact arithmetic this is the same. In float32 it differs
+    if the sigmoid rounds to 0 or 1 (logits beyond about 17): torch then clamps the logarithm at -100 and its gradient
+    is 0, while the form used here stays accurate.
 
     Args:
-      logits: `[batch, outputs]`; narrower types than float32 are widened first.
-      labels: `[batch]`, int32 class numbers. The loss of a row whose label is negative (unknown) is finite and
+      logits: `[batch, outputs]`; types narrower than float32 are converted to float32.
+      labels: `[batch]`, int32 class numbers. The loss of a row with a negative (unknown) label is finite but
         meaningless; mask it.
-      smoothing: this share of a label is spread over all classes alike, two for one logit.
+      smoothing: fraction of a label that is spread evenly over all classes (two classes for one logit).
 
     Returns:
       `[batch]`.
@@ -42,12 +42,12 @@ def per_example_loss(
 
 
 def predicted_class(logits: Logits) -> Int32[jax.Array, " batch"]:
-    """Returns the class numbers `[batch]`, int32, that logits `[batch, outputs]` speak for."""
+    """Returns the class numbers `[batch]`, int32, with the highest logits `[batch, outputs]`."""
     if logits.shape[-1] == 1:
         return (logits[:, 0] > 0).astype(jnp.int32)
     return jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
 
 def masked_mean(values: Shaped[jax.Array, " batch"], mask: Mask) -> Float[jax.Array, ""]:
-    """Returns the mean of `values` where `mask` is true; 0 where it is true nowhere."""
+    """Returns the mean of `values` where `mask` is true; 0 if it is true nowhere."""
     return jnp.sum(jnp.where(mask, values, 0)) / jnp.maximum(jnp.sum(mask), 1)

@@ -1,4 +1,4 @@
-"""The jitted steps. Plain functions of arrays: the module graph is walked while tracing only."""
+"""The jitted training step: plain functions of arrays. The module graph is traversed only while tracing."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ NO_AUGMENTATION = Augmentation()
 )
 @dataclass(frozen=True)
 class TrainState:
-    """All that training changes; nested dicts of arrays.
+    """Everything that training changes, as nested dicts of arrays.
 
     Attributes:
       params: `{"trunk": ..., "heads": {task: ...}}`.
       batch_stats: the trunk's running statistics, as in the module tree.
       optimizer: Adam's state of each group (`training.groups`).
-      step: `[]`, int32, steps taken.
-      average: the moving average of what is trained (the optimizer's groups) and of the running statistics, or None.
+      step: `[]`, int32, number of steps taken.
+      average: moving average of the trained groups and of the running statistics, or None.
     """
 
     params: Values
@@ -57,18 +57,18 @@ def create_state(
     optimizer: optax.GradientTransformation = groups.ADAM,
     averaged: bool = False,
 ) -> TrainState:
-    """Returns the start of training: copies of the model's values, and an optimizer that has seen nothing.
+    """Returns the initial state: copies of the model's values, and a new optimizer state.
 
     Args:
       model: the initial weights.
       trained: the trunk's modules that are trained (`groups.trained_modules`).
       optimizer: as in `make_step`.
-      averaged: whether an average of the weights is kept; so it is where `make_step` has `ema`.
+      averaged: whether to keep an average of the weights. Needed if `make_step` gets `ema`.
     """
     trained = tuple(trained)
     _, params, batch_stats = split_values(model)
 
-    # As one program: done one by one, the copies would be one for each shape there is.
+    # One program: copied one by one, each shape would be a program of its own.
     @jax.jit
     def start(params: Values, batch_stats: Values) -> TrainState:
         params, batch_stats = jax.tree.map(jnp.copy, (params, batch_stats))
@@ -80,7 +80,7 @@ def create_state(
 
 
 def final_weights(state: TrainState) -> tuple[Values, Values]:
-    """Returns the parameters and statistics that a run would end with now: the average's, where one is kept."""
+    """Returns the parameters and statistics to evaluate and save: the average, if there is one."""
     if state.average is None:
         return state.params, state.batch_stats
     chosen, batch_stats = state.average
@@ -93,7 +93,7 @@ def final_weights(state: TrainState) -> tuple[Values, Values]:
 
 @jax.jit
 def copied(values: Any) -> Any:
-    """Returns copies that stay when the state's buffers are given away."""
+    """Returns copies that stay valid when the state is donated."""
     return jax.tree.map(jnp.copy, values)
 
 
@@ -108,11 +108,11 @@ def graphdefs(
     """Returns the model's graph definitions for training and for evaluation.
 
     Args:
-      model: its mode is left as evaluation.
+      model: it is left in evaluation mode.
       trained: the trunk's modules that are trained.
-      freeze_batch_norm: whether modules that are not trained are in evaluation mode: they normalise with their running
-        statistics and drop nothing at random. The baseline's are not: `model.train()` puts every BatchNorm in training
-        mode, also where no weight is trained.
+      freeze_batch_norm: whether frozen modules are in evaluation mode. They then normalise with their running
+        statistics and use no dropout. In the baseline they are not: `model.train()` puts every BatchNorm in training
+        mode.
     """
     model.train()
     if freeze_batch_norm:
@@ -140,18 +140,18 @@ def make_step(
     after: str | None = None,
     skip_nonfinite: bool = False,
 ):
-    """Returns the training step, a plain function to be traced.
+    """Returns the training step, a plain function to trace.
 
-    What is random (the augmentation, and the trunk's dropout) is a function of `seed` and of the state's step, so that
-    a run which was resumed draws the same. With `ema` the state's average (`create_state(averaged=True)`) moves along.
+    Random numbers (for augmentation and dropout) depend only on `seed` and the state's step, so a resumed run draws the
+    same. With `ema`, the step also updates the state's average (`create_state(averaged=True)`).
 
     The step takes the state, `rows` (uint8 pictures `[batch, size, size, 3]` or, with `after`, the outputs of that
     stage of the trunk), `labels` `{task: [batch]}` int32 (negative: unknown), `mask` `[batch]` bool (false: padding)
-    and, static, the `tasks` whose losses are summed. It returns the new state and, per task, the mean loss, the hits
-    and the count, on the device.
+    and, static, the `tasks` whose losses are summed. It returns the new state and, for each task, the mean loss, the
+    number of correct predictions and the number of labels, on the device.
 
-    With `skip_nonfinite`, a step whose loss or gradients are not finite leaves everything as it was but the step's
-    number; the metrics of each task then have `finite`, which says whether it was taken.
+    With `skip_nonfinite`, a step whose loss or gradients are not finite changes only the step number. The metrics of
+    each task then have `finite`: whether the step was taken.
     """
     trained = tuple(trained)
 
@@ -200,28 +200,28 @@ def make_step(
 
 
 def make_train_step(*args: Any, **options: Any):
-    """Returns `make_step`'s step, jitted; the state is donated: its buffers are reused."""
+    """Returns the step of `make_step`, jitted. It donates the state, so that its buffers are reused."""
     return partial(jax.jit, static_argnames="tasks", donate_argnames="state")(make_step(*args, **options))
 
 
 def make_train_call(step, placement: Placement):
-    """Returns a jitted function that takes one step or several, by the length of what it is given.
+    """Returns a jitted function that takes one step or several, by the length of the batches.
 
     It takes the state (donated), the `table` that indices stand for or None, `batches` (`data.feeds.Batches`) and,
     static, the `tasks`; it returns the new state and the metrics of each step, `[steps]`.
     """
 
-    # Results are on every device: where processes share the devices, each of them reads the figures.
+    # Results are replicated, so that each of several processes can read the metrics.
     @partial(jax.jit, static_argnames="tasks", donate_argnames="state", out_shardings=placement.replicated)
     def train_call(state: TrainState, table: Table | None, batches: Batches, *, tasks: tuple[str, ...]):
-        def one(state: TrainState, batch: Batches):
+        def one_step(state: TrainState, batch: Batches):
             rows, labels, mask = placement.split(take(table, batch, tasks))
             return step(state, rows, labels, mask, tasks=tasks)
 
         if batches.mask.shape[0] > 1:
-            return jax.lax.scan(one, state, batches)
-        # Not a loop of one round: XLA on CPU computes the gradients in a loop on one thread.
-        state, metrics = one(state, jax.tree.map(lambda values: values[0], batches))
+            return jax.lax.scan(one_step, state, batches)
+        # No scan over one step: XLA on CPU computes gradients inside a loop on one thread.
+        state, metrics = one_step(state, jax.tree.map(lambda values: values[0], batches))
         return state, jax.tree.map(lambda value: value[None], metrics)
 
     return train_call

@@ -131,7 +131,7 @@ def test_content_decides_the_format_and_cut_files_are_refused(picture, form):
         (b"\0\0\0\x18ftypisom\0\0\0\0", "looks like a video"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
         (b"just some words", "looks like text"),
-        (b"\x8a\x01\xff\xfe" * 30, "not an image that is read here"),
+        (b"\x8a\x01\xff\xfe" * 30, "not an image of a supported format"),
         (b"\xff\xd8\xff\xe0", "begins like a JPEG"),
     ],
 )

@@ -201,7 +201,7 @@ def test_every_bad_picture_is_named_once_with_its_reason(fairface_files, lay_out
     assert [line["source_file"] for line in kept] == [f"train/{n}.jpg" for n in range(5, 13)]
     assert [line["record"] for line in kept] == [str(n) for n in range(8)]
     assert kept[0]["note"] == "holds PNG" and kept[1]["note"] == ""
-    assert "4 short of the selection" in str(summary) and "hold another format" in str(summary)
+    assert "4 fewer than selected" in str(summary) and "hold another format" in str(summary)
 
 
 def test_bad_pictures_don_t_move_the_split(glasses_files, lay_out, data_dir):

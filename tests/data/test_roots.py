@@ -51,7 +51,7 @@ def test_halves_are_taken_together(halves, above, prepared, files, lay_out, pict
     summary = prepared("glasses", download)
     assert sum(summary.kept.values()) == 10 * len(halves) and not summary.left_out
     assert files("glasses") == {name.removeprefix(above) for part in parts for name in part}
-    (note,) = [note for note in summary.notes if "taken together" in note]
+    (note,) = [note for note in summary.notes if "read together" in note]
     assert all(f"{half}/" in note for half in halves)
 
 
@@ -68,7 +68,7 @@ def test_the_same_files_once_more_are_taken_once(copy, prepared, files, lay_out,
     summary = prepared("glasses", lay_out({**{f"Images/{n}": c for n, c in once.items()}, **again}))
     assert sum(summary.kept.values()) == 10
     assert len(files("glasses")) == 10
-    assert any("is not taken again" in note or "taken once" in note for note in summary.notes)
+    assert any("is not read again" in note or "used once" in note for note in summary.notes)
 
 
 def test_what_halves_have_in_common_is_taken_once(prepared, lay_out, picture, tmp_path):
@@ -90,7 +90,7 @@ def test_of_different_sets_none_is_chosen(prepared, lay_out, picture):
         prepared("glasses", deeper)
     fewer = lay_out(glasses(picture, "", 0) | glasses(picture, "more/samples/", 1000, 2), "fewer")
     notes = prepared("glasses", fewer).notes
-    assert "4 pictures in more/samples/ are not taken: the set is taken from the top folder" in notes[0]
+    assert "4 pictures in more/samples/ are not used: the set is read from the top folder" in notes[0]
 
 
 def test_stray_folders_hide_no_set(prepared, lay_out, picture, apparel_files):
@@ -129,7 +129,7 @@ def test_fairface_with_both_margins(margin, prepared, lay_out, pack, picture, fa
             prepared("fairface", tmp_path / "shipped")
         return
     summary = prepared("fairface", tmp_path / "shipped")
-    assert any(f"are those of {margin}/" in note for note in summary.notes)
+    assert any(f"are read from {margin}/" in note for note in summary.notes)
     split = open_split("fairface", "train", tmp_path / "data")
     assert split.read(0) == pictures["train/1.jpg"] and len(split) == 12
 
@@ -174,7 +174,7 @@ def test_a_download_is_not_ignored_where_another_is_prepared(lay_out, glasses_fi
     (line,) = capsys.readouterr().err.splitlines()
     assert f"already prepared in {listing.parent}, from {one}; --overwrite prepares it again from {other}" in line
     assert main([*command, str(one / ".." / "one")]) == 0
-    assert f"already prepared from {one}, nothing done (--overwrite" in capsys.readouterr().out
+    assert f"already prepared from {one}, nothing to do (--overwrite" in capsys.readouterr().out
     assert listing.stat().st_mtime_ns == before
     assert main([*command, str(other), "--overwrite", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["prepared_from"] == str(other)

@@ -79,14 +79,14 @@ STATED = {
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_an_unknown_range_is_refused_upright_and_noted_as_notebook(name):
     data = UNKNOWN[name]
-    with pytest.raises(BadImageError, match=r"does not say their range; save it with 8 bits") as caught:
+    with pytest.raises(BadImageError, match=r"without a stated range; save it with 8 bits") as caught:
         decode(data, "upright")
     assert "\n" not in str(caught.value)
     notes: list[str] = []
     kept = np.asarray(decode(data, "as_notebook", notes=notes))
     assert np.array_equal(kept, np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
     assert any("clipped to 0..255" in note for note in notes) == ("32-bit" not in name)
-    with pytest.raises(BadImageError, match="does not say their range"):
+    with pytest.raises(BadImageError, match="without a stated range"):
         check(data)
 
 
@@ -164,7 +164,7 @@ def test_pictures_in_memory_are_taken_or_refused_clearly():
         with pytest.raises(BadImageError, match=r"not uint8 \[height, width, 3\], but"):
             pixels_resized(array, 8, "upright")
     for image in (Image.fromarray(RAMP.astype(np.float32)), Image.fromarray((RAMP * 255).astype(np.int32))):
-        with pytest.raises(BadImageError, match="does not say their range"):
+        with pytest.raises(BadImageError, match="without a stated range"):
             pixels_resized(image, 8, "upright")
     notes: list[str] = []
     dark = pixels_resized(Image.fromarray((RAMP * 255).astype(np.uint16)), 8, "upright", notes=notes)

@@ -221,9 +221,9 @@ def test_of_a_file_without_a_description_all_that_is_assumed_is_said(resnet18_ru
         "224 pixels",
         "as_notebook",
         "ImageNet's mean",
-        "those of gender",
-        "those of glasses",
-        "those of shirt",
+        "for gender;",
+        "for glasses;",
+        "for shirt;",
     ):
         assert sum(word in line for line in said) == 1, word
     given = ["--image-size", "32", "--decode", "upright", "--json"]

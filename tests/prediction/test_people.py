@@ -220,7 +220,7 @@ def test_a_box_outside_is_said_and_does_not_stop_the_others(predictor, tmp_path)
     outside, partly, inside = found.predictions
     assert outside.heads == {}
     assert outside.note == "the box lies outside the picture of 100 by 80 pixels"
-    assert partly.note.startswith("the box reaches outside the picture of 100 by 80 pixels; too little")
+    assert partly.note.startswith("the box extends beyond the picture of 100 by 80 pixels; too little")
     assert set(partly.heads) == {"gender", "glasses"}
     assert inside.note is None
     assert set(inside.heads) == {"gender", "glasses", "shirt"}
@@ -276,7 +276,7 @@ def test_notes_of_a_picture_go_to_each_person(predictor, tmp_path):
         [tmp_path / "red.png"]
     )
     assert [one.note.count(SINGLE_COLOUR) for one in found.predictions] == [1, 1]
-    assert "reaches outside" in found.predictions[0].note
+    assert "extends beyond" in found.predictions[0].note
 
 
 def test_boxes_are_of_the_turned_picture_where_the_run_turns_it(predictor, tmp_path):

@@ -248,7 +248,7 @@ def test_pictures_none_of_which_is_there_need_no_model(trained_run, pictures, tm
         assert (
             found.err
             == expected.err
-            == "facefeat: 3 of the pictures can't be used; each has its reason in the output\n"
+            == "facefeat: 3 of the pictures can't be used; the output has the reason for each\n"
         )
     program = "import sys; from facefeat_jax.cli import main; main(sys.argv[1:]); print('jax' in sys.modules)"
     command = [sys.executable, "-c", program, "predict", str(trained_run), *absent]

@@ -193,7 +193,7 @@ def test_a_table_that_an_earlier_version_began_is_left_as_it_is_and_named(tmp_pa
         csv.writer(file, lineterminator="\n").writerows(rows)
     whole = out.read_bytes()
     with pytest.raises(
-        UserError, match=r"begun by an earlier version, whose answers have no column `note`.* another file"
+        UserError, match=r"started by an earlier version, whose answers have no column `note`.* another file"
     ):
         write(out, resume=True)
     assert out.read_bytes() == whole

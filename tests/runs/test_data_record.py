@@ -262,10 +262,10 @@ def test_evaluate_and_audit_keep_people_apart_as_the_run_did(command, tmp_path, 
     ("now", "expected"),
     [
         ([1, 2, 3, 3], None),
-        ([1, 2, 3], "apparel val: the same pictures, but not as often: 4 then, 3 now"),
-        ([1, 1, 2, 3], "apparel val: the same pictures, but not as often: 4 then, 4 now"),
+        ([1, 2, 3], "apparel val: the same pictures, but not as often: 4 before, 3 now"),
+        ([1, 1, 2, 3], "apparel val: the same pictures, but not as often: 4 before, 4 now"),
         ([3, 1, 3, 2], "apparel val: the same pictures in another order"),
-        ([1, 2, 3, 4], "apparel val: 0 of 4 pictures are not in it any more, 1 were not in it"),
+        ([1, 2, 3, 4], "apparel val: 0 of 4 pictures are missing, 1 are new"),
     ],
 )
 def test_a_difference_is_called_what_it_is(now, expected):
