@@ -100,7 +100,7 @@ def test_stray_folders_hide_no_set(prepared, lay_out, picture, apparel_files):
     stray = {f"glasses/{at}.jpg": picture(900 + at) for at in range(3)}
     summary = prepared("glasses", lay_out(stray | glasses(picture, "Images/", 0)))
     assert sum(summary.kept.values()) == 10
-    assert any("3 pictures in the top folder are not taken" in note for note in summary.notes)
+    assert any("3 pictures in the top folder are not used" in note for note in summary.notes)
 
 
 def test_folders_in_another_spelling(prepared, files, lay_out, picture, tmp_path):
