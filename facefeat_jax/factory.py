@@ -34,17 +34,17 @@ def create_model(
 ) -> MultiTaskModel:
     """Makes a model: a trunk and a head for each task.
 
-    It is in training mode, as every new Flax module is; call `model.eval()` before using it for predictions.
+    Like every new Flax module, it is in training mode. Call `model.eval()` before you predict.
 
     Args:
       name: name of the trunk; one of `list_models()`.
-      tasks: names from `facefeat_jax.tasks.TASKS`, or tasks of your own. With none (`[]`) the model is there for its
-        `trunk`, and can't be called itself.
+      tasks: names from `facefeat_jax.tasks.TASKS`, or tasks of your own. With none (`[]`) you can only use the
+        model's `trunk`.
       weights: `"imagenet"` (torchvision's newest file, downloaded once into the cache), the name of one of its other
         files (`facefeat_jax.models.published`) or what torchvision calls it (`"DEFAULT"`, `"IMAGENET1K_V1"`), the path
         of a `.pth` or `.safetensors` file with torchvision's or the baseline's names; or `"random"` or None. A file
         without heads leaves the heads as they started.
-      weights_key: which set of weights, where a file of your own holds several (`weights_conversion.read`).
+      weights_key: key of the weights in your own file with several sets (`weights_conversion.read`).
       rngs: source of the initial weights; the default is `nnx.Rngs(0)`.
       dtype: dtype of the computation; the default is that of inputs and parameters together.
       param_dtype: dtype of parameters and running statistics.

@@ -1,4 +1,4 @@
-"""The attributes that the system detects: one table, read by models, data, training, evaluation and prediction."""
+"""The table of attributes to detect. Models, data, training, evaluation and prediction read it."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class Task:
     """One attribute, predicted by one head.
 
     Attributes:
-      name: what the head is called in the model, in logs and in `results.json`.
+      name: name of the head in the model, in logs and in `results.json`.
       classes: class names in label order. Two classes make a binary task with a single logit, for which
         `classes[1]` is the positive class; more make a multiclass task with a logit per class.
-      source: the data set (a name in `facefeat_jax.data.sources`) that the baseline labels this task with; empty for
-        tasks of your own.
-      about_colour: whether a picture in other colours would deserve another label. Augmentation then leaves the colours
-        of pictures that have one alone.
-      frame: what of a person the head's training pictures show: `face`, `head` or `upper_body`
-        (`facefeat_jax.prediction.crops.FRAMES`), or `whole` where a picture is to be taken as it is.
+      source: the data set (a name in `facefeat_jax.data.sources`) with the baseline's labels for this task; empty for
+        your own tasks.
+      about_colour: whether a change of colour could change the label. Augmentation then keeps the colours of pictures
+        with such a label.
+      frame: the part of a person that the training pictures show: `face`, `head` or `upper_body`
+        (`facefeat_jax.prediction.crops.FRAMES`), or `whole` for the whole picture.
     """
 
     name: str
@@ -80,10 +80,10 @@ BASELINE_TASKS = ("gender", "glasses", "shirt")
 
 
 def add_task(task: Task) -> Task:
-    """Puts a task of your own into the table, for this process.
+    """Adds your own task to the table, for this process.
 
     Raises:
-      UserError: there is another task of that name.
+      UserError: another task has this name.
     """
     if TASKS.setdefault(task.name, task) != task:
         raise UserError(f"task {task.name!r} already exists, with other classes; choose another name")
@@ -91,12 +91,12 @@ def add_task(task: Task) -> Task:
 
 
 def frames_of(tasks: Iterable[str]) -> dict[str, FrameName]:
-    """Returns the name of each head's frame; a head that is not in the table takes the whole picture."""
+    """Returns the frame of each head. A head that is not in the table uses the whole picture."""
     return {task: TASKS[task].frame if task in TASKS else "whole" for task in tasks}
 
 
 def get_task(task: str | Task) -> Task:
-    """Returns the task of that name from `TASKS` (a `Task` is passed through).
+    """Returns the task with this name from `TASKS`; returns a `Task` as it is.
 
     Raises:
       UserError: the name is not in the table.

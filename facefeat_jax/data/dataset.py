@@ -1,4 +1,4 @@
-"""Prepared data sets: labels at once, pictures by number."""
+"""Prepared data sets: all labels in memory, pictures read by number."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Split:
 
 
 def require_prepared(sources: Iterable[str], data_dir: Path) -> None:
-    """Looks whether data sets are there, before what takes long to import; `open_split` looks at what is in them.
+    """Checks that data sets exist, before the slow imports. `open_split` checks their content.
 
     Raises:
       UserError: there is no such source, or it is not prepared.
@@ -110,7 +110,7 @@ def open_split(source: str, split: Literal["train", "val"], data_dir: Path) -> S
 
     Args:
       source: name of the data set.
-      split: which half.
+      split: `train` or `val`.
       data_dir: where data sets are prepared; see `default_data_dir`.
 
     Raises:

@@ -57,7 +57,7 @@ class PrepareSummary:
       num_bytes: size of the pictures.
       seconds: how long it took.
       prepared_from: the download, as an absolute path; empty where it was drawn, or an earlier version prepared it.
-      already_prepared: whether it was there already and nothing was done.
+      already_prepared: whether it was prepared before and nothing was done.
     """
 
     source: str

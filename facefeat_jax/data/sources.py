@@ -1,4 +1,4 @@
-"""What there is to say of a data set: what it labels, where it comes from, under which terms, how it lies on disk.
+"""The description of a data set: its labels, origin, terms and layout on disk.
 
 Each one says it in its builder (`facefeat_jax.data.builders`).
 """
@@ -17,14 +17,15 @@ class Source:
     """One data set.
 
     Attributes:
-      name: as it is called on the command line.
+      name: name on the command line.
       version: `major.minor.patch` of the prepared data; raise it when the selection or the content of a record changes.
       tasks: the tasks that it labels.
       description: one paragraph for the prepared data set.
-      terms: under which it may be used.
-      groups: what else is known of a picture, as text; blank where unknown. What is drawn names its groups itself.
+      terms: terms of use.
+      groups: names of further properties of a picture, as text; blank where unknown. Drawn sets name their groups
+        themselves.
       downloads: what to download, and from where; empty where the pictures are drawn.
-      homepage: where its makers describe it, or empty.
+      homepage: web page of its makers, or empty.
       layout: how the download must look, or empty.
       citation: BibTeX, or empty.
     """

@@ -38,19 +38,19 @@ HEADS_CSV, SLICES_CSV, PREDICTIONS_CSV = "heads.csv", "slices.csv", "predictions
 
 @dataclass(frozen=True)
 class CalibrationCheck:
-    """What a head's calibration is worth on pictures that it was not fitted on.
+    """The effect of a head's calibration on pictures that it was not fitted on.
 
     Attributes:
       fitted: temperature and threshold.
-      before: figures of the head as trained.
-      after: figures with the temperature.
-      bins_before: bins of the reliability diagram, as trained.
+      before: metrics before calibration.
+      after: metrics with the temperature.
+      bins_before: bins of the reliability diagram before calibration.
       bins_after: the same with the temperature.
       curve: accuracy of the answers by the share of pictures that get one.
       coverage: the share that gets one at the threshold; None where there is none.
       accuracy: accuracy of those answers; None where there are none.
       interval: its 95% interval.
-      loss_change: what the temperature adds to the mean loss; 0 where there is none.
+      loss_change: change of the mean loss by the temperature; 0 without one.
       loss_change_interval: its 95% interval, of the same pictures before and after; None where there is no temperature.
     """
 
@@ -105,7 +105,7 @@ class CalibrationCheck:
 
 @dataclass(frozen=True)
 class Assessment:
-    """All that an evaluation found.
+    """The result of an evaluation.
 
     Attributes:
       data: the data sets.
@@ -115,9 +115,9 @@ class Assessment:
       slicings: per head, by groups.
       left_out: per head, what could not be sliced, and why.
       calibration: per head, where there are pictures that it was not fitted on.
-      calibrated_on_part: whether the calibration was fitted on a part of these pictures, and checked on the rest; else
-        it was fitted elsewhere and checked on all of them.
-      notes: lines: how the data differ from those of the run, and what is left out.
+      calibrated_on_part: whether the calibration was fitted on a part of these pictures and checked on the rest.
+        Otherwise it was fitted elsewhere and checked on all of them.
+      notes: lines about differences from the run's data, and about pictures left out.
     """
 
     data: tuple[str, ...]
@@ -187,7 +187,7 @@ def assess(
     Args:
       answers: answers of all heads, as the model gives them.
       calibration: calibration of the run, or None.
-      data: names of the data sets, to be told.
+      data: names of the data sets, for the report.
       batch_size: for `HeadResult.loss_of_batches`.
       on_part: whether the calibration was fitted on `fitting_part` of these pictures: it is then checked on the rest.
       crossings: whether to slice by each two kinds of groups together as well.
@@ -272,7 +272,7 @@ def assess_run(
 ) -> RunAssessment:
     """Evaluates a run's checkpoint in full.
 
-    On the run's own data the calibration is fitted anew, on a part of the pictures; on other data the run's is applied.
+    On the run's own data this fits a new calibration on a part of the pictures. On other data it applies the run's.
 
     Args:
       folder: the run folder.
@@ -322,9 +322,9 @@ def write_assessment(folder: Path, assessment: Assessment, answers: Answers) -> 
 
 
 def largest_gaps(slicings: Mapping[str, Sequence[Slicing]]) -> list[Slicing]:
-    """Returns, of each head, the slicing by one kind of groups whose gap stands out most from what chance makes.
+    """Returns, of each head, the slicing by one kind of groups whose gap exceeds chance the most.
 
-    Of crossings there are too many: some stand out by chance. Heads without such a gap are not there.
+    It ignores crossings: there are so many that some exceed chance by accident. Heads without such a gap are left out.
     """
     found = []
     for of_head in slicings.values():

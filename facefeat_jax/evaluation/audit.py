@@ -1,4 +1,4 @@
-"""The audit of a data set, or of a run with its data: likely wrong labels, pictures that are there twice, balance."""
+"""The audit of a data set, or of a run with its data: likely wrong labels, duplicates, balance."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Suspect:
       index: the picture's number in its split.
       file: where it came from.
       label: its label.
-      answer: what the model says.
+      answer: class that the model predicts.
       probability: probability of the answer.
       loss: cross-entropy of the label.
     """
@@ -56,7 +56,7 @@ class Suspect:
 
 @dataclass(frozen=True)
 class Double:
-    """Two pictures that are the same, or nearly.
+    """A pair of duplicate pictures.
 
     Attributes:
       kind: as in `duplicates.Pair`.
@@ -86,7 +86,7 @@ class Double:
 
 @dataclass(frozen=True)
 class Link:
-    """How far two things that are known of pictures go together.
+    """The association between two labels or groups.
 
     Attributes:
       first: a head, or a group.
@@ -103,14 +103,14 @@ class Link:
 
 @dataclass(frozen=True, eq=False)
 class Audit:
-    """All that an audit found.
+    """The result of an audit.
 
     Attributes:
       name: name of the data set or run.
       data: the data sets.
       balance: per split, pictures by class and by group, as in `results.json`.
       links: heads and groups that go together, the strongest first.
-      doubles: pictures that are there twice.
+      doubles: duplicate pictures.
       persons_across: persons that are in both splits, and their validation pictures; None where none are numbered.
       suspects: pictures with the highest loss, per head and split; none without a model.
       examples: the pictures, per split.
@@ -155,7 +155,7 @@ class Audit:
 
 
 def audit(target: str, *, data_dir: Path | None = None) -> Audit:
-    """Looks at a prepared data set, or at a run and the data that it was trained on.
+    """Audits a prepared data set, or a run and the data that it was trained on.
 
     Args:
       target: name of a data set, or a run folder.

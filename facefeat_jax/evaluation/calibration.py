@@ -1,4 +1,4 @@
-"""Calibration: probabilities that are frequencies, and a threshold below which a head says that it is unsure.
+"""Calibration: probabilities that match frequencies, and a threshold below which a head answers `unsure`.
 
 One temperature per head divides its logits (Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural
 Networks", ICML 2017): it changes no answer. Temperature and threshold are fitted on one part of the validation
@@ -44,15 +44,15 @@ _LIMITS = (0.1, 10.0)  # of temperatures: beyond them the loss is flat, and the 
 
 @dataclass(frozen=True)
 class HeadCalibration:
-    """How the answers of one head are to be read.
+    """The calibration of one head.
 
     Attributes:
-      temperature: what its logits are divided by.
-      threshold: the least probability, after that, of an answer; below it the head is unsure. None: there is none.
-      error_rate: the share of wrong answers that the threshold was chosen for.
-      n: pictures that both were fitted on.
-      never_sure: whether no threshold keeps to the error rate: then the head is always unsure.
-      notes: what has to be known of them.
+      temperature: divisor of the head's logits.
+      threshold: smallest calibrated probability of an answer; below it the head is unsure. None: no threshold.
+      error_rate: fraction of wrong answers that the threshold was chosen for.
+      n: number of pictures that both were fitted on.
+      never_sure: whether no threshold guarantees the error rate, so that the head is always unsure.
+      notes: remarks for the reader.
     """
 
     temperature: float = 1.0
@@ -275,7 +275,7 @@ def cross_fitted_loss(logits: np.ndarray, labels: np.ndarray, units: np.ndarray 
 
 
 def choose_threshold(confidence: np.ndarray, right: np.ndarray, error_rate: float) -> float | None:
-    """Returns the threshold that lets most answers through while their error rate stays below what is wanted.
+    """Returns the threshold that gives the most answers with an error rate of at most `error_rate`.
 
     That is: the upper end of the share of wrong answers (Clopper and Pearson, one-sided, `CONFIDENCE`) is at most
     `error_rate`. It is the bound of one threshold; that several were looked at is not corrected for, so what it is
@@ -304,7 +304,7 @@ def choose_threshold(confidence: np.ndarray, right: np.ndarray, error_rate: floa
 
 
 def least_pictures(error_rate: float) -> int:
-    """Returns how many answers, all of them right, it takes to be sure of an error rate."""
+    """Returns the number of answers, all of them right, that are needed to guarantee an error rate."""
     return 1 if error_rate >= 1 else math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-error_rate))
 
 

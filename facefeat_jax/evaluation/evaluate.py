@@ -39,14 +39,14 @@ _ACCELERATOR_BATCH = 256
 class Evaluator:
     """Runs all heads of a model over validation pictures, in order.
 
-    One program: the trunk is what costs, and a program for the heads of each set of pictures costs a compilation.
+    All heads run in one program: the trunk dominates the cost, and each further program would have to be compiled.
 
     Args:
       graphdef: graph definition of the model in evaluation mode.
       spec: what the model is.
       examples: the labels.
       placement: the devices.
-      batch_size: how many pictures the loss of a batch is taken over (`HeadResult.loss_of_batches`).
+      batch_size: pictures per batch in `HeadResult.loss_of_batches`.
       dtype: dtype of the computation.
       after: the stage of the trunk that the rows of its feeds come from.
     """
@@ -131,15 +131,15 @@ class Evaluator:
 
 @dataclass(frozen=True)
 class RunAnswers:
-    """What a run says of prepared data, with what is needed to look further.
+    """The answers of a run on prepared data, with what further analysis needs.
 
     Attributes:
       run: the run, with its model.
-      config: the run's, with what the call changed.
-      data_dir: where the prepared data lie.
+      config: the run's config, with the changes of the call.
+      data_dir: folder of the prepared data.
       examples: the pictures.
-      answers: what every head says of each of them.
-      notes: lines: how the data differ from those of the run, and what is left out.
+      answers: the answers of every head.
+      notes: lines about differences from the run's data, and about pictures left out.
     """
 
     run: Run

@@ -15,7 +15,7 @@ from facefeat_jax.system.checked_json import finite
 
 @dataclass(frozen=True)
 class HeadResult:
-    """How one head does on labelled pictures.
+    """The results of one head on labelled pictures.
 
     Attributes:
       accuracy: share of pictures whose predicted class is the label.
@@ -48,7 +48,7 @@ def probabilities(logits: Float[np.ndarray, "n _"]) -> Float[np.ndarray, "n _"]:
 
 
 def predicted(logits: Float[np.ndarray, "n _"]) -> Int[np.ndarray, " n"]:
-    """Returns the class numbers `[n]` that logits `[n, outputs]` speak for."""
+    """Returns the class numbers `[n]` that logits `[n, outputs]` predict."""
     return (logits[:, 0] > 0).astype(np.int64) if logits.shape[-1] == 1 else np.argmax(logits, axis=-1)
 
 

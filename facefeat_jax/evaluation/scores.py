@@ -37,7 +37,7 @@ HIGHER_IS_BETTER = ("accuracy", "balanced_accuracy", "auroc", "average_precision
 
 @dataclass(frozen=True)
 class HeadScores:
-    """How one head does on labelled pictures.
+    """The metrics of one head on labelled pictures.
 
     Attributes:
       classes: its class names.
@@ -47,7 +47,7 @@ class HeadScores:
       intervals: the 95% interval of each; None where there is none.
       confusion: `[classes, classes]`, pictures by label (row) and answer (column).
       confusion_intervals: `[classes, classes, 2]`, of the shares of each row; NaN in rows without a picture.
-      notes: what has to be known of the figures.
+      notes: remarks for the reader.
     """
 
     classes: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""How each head does on groups of pictures: what the data set knows of them, and what the other heads say of them.
+"""The results of each head on groups of pictures: by groups in the data set, and by predictions of the other heads.
 
 Groups come from the data set (race, age), from its labels (gender is a group for the glasses head where both are
 labelled, and for its own head), and, where a data set knows nothing of an attribute, from the prediction of the head
@@ -32,7 +32,7 @@ _MOSTLY_UNKNOWN = 0.5  # beyond this share of blanks, the other head's predictio
 
 @dataclass(frozen=True)
 class Slice:
-    """How a head does on the pictures of one group.
+    """The results of a head on the pictures of one group.
 
     Attributes:
       value: the group, such as `White`, or `White, 20-29` of a crossing.
@@ -42,7 +42,7 @@ class Slice:
       balanced_accuracy: mean over the classes that the group has; None without a picture.
       loss: mean; None without a picture.
       confidence: mean probability of the answers; above the accuracy, the head is overconfident there.
-      small: whether it has fewer than `LEAST` pictures, and no part in the gap.
+      small: whether it has fewer than `LEAST` pictures and is not compared.
     """
 
     value: str
@@ -57,7 +57,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class Slicing:
-    """How a head does on each group of one kind.
+    """The results of a head on each group of one kind.
 
     Attributes:
       head: the head.
@@ -69,8 +69,8 @@ class Slicing:
       highest: the one with the highest.
       gap: difference of their accuracies.
       gap_interval: 95% interval of the difference of these two groups.
-      gap_by_chance: the gap that 95 of 100 random shufflings of the groups stay below. A gap below it says nothing.
-      notes: what has to be known.
+      gap_by_chance: 95 of 100 random assignments to groups give a smaller gap. A gap below it means nothing.
+      notes: remarks for the reader.
     """
 
     head: str
@@ -87,12 +87,12 @@ class Slicing:
 
     @property
     def beyond_chance(self) -> float:
-        """How many times as large the gap is as what chance makes; 0 where there is no gap."""
+        """The gap divided by the gap by chance; 0 without a gap."""
         return (self.gap or 0.0) / self.gap_by_chance if self.gap_by_chance else 0.0
 
     @property
     def exceeds_chance(self) -> bool:
-        """Whether the gap is larger than shuffling makes it."""
+        """Whether the gap is larger than the gap by chance."""
         return self.gap is not None and self.gap_by_chance is not None and self.gap > self.gap_by_chance + _ROUNDING
 
     def to_json(self) -> dict[str, Any]:

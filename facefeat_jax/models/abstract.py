@@ -1,4 +1,4 @@
-"""Models with shapes in place of weights: for loading into, counting and looking at."""
+"""Models with shapes instead of weights, for loading weights into them, counting and inspection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of a trunk, counted: nothing is computed and no weight is drawn."""
+"""Counts parameters and multiply-adds of a trunk without computing anything or creating weights."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def count_multiply_adds(trunk: Trunk, image_size: int) -> int:
 
 
 def plain_convolutions(module: nnx.Module) -> None:
-    """Has a module convolve as the textbook does, in place of the forms with fewer products that some machines get."""
+    """Has a module convolve as the textbook does, instead of the forms with fewer products for some machines."""
     for _, inner in nnx.iter_modules(module):
         if isinstance(inner, nnx.Conv):
             inner.conv_general_dilated = lax.conv_general_dilated

@@ -1,4 +1,4 @@
-"""Which parameters are trained, told by the stages of the trunk."""
+"""Which parameters are trained, by the stages of the trunk."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def trained_parameters(
 ) -> Callable[[tuple[Any, ...], Any], bool]:
     """Returns a filter for the parameters that are trained when the rest of the trunk is frozen.
 
-    It goes wherever NNX takes a filter: `nnx.Optimizer(model, optax.adam(1e-4), wrt=f)`,
+    Use it wherever NNX takes a filter: `nnx.Optimizer(model, optax.adam(1e-4), wrt=f)`,
     `nnx.grad(loss, argnums=nnx.DiffState(0, f))`, `nnx.split(model, f, ...)`. BatchNorms of frozen stages still
     normalise with the batch and move their statistics in training mode, as PyTorch's do when only `requires_grad` is
     taken away; `trunk.layer1.eval()` and the like stop that.

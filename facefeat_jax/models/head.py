@@ -28,7 +28,7 @@ def torch_linear(
     param_dtype: DTypeLike = jnp.float32,
     rngs: nnx.Rngs,
 ) -> nnx.Linear:
-    """A linear layer that starts as torch's does: weight and bias uniform within 1 / sqrt(in_features)."""
+    """A linear layer with torch's initial values: weight and bias uniform within 1 / sqrt(in_features)."""
     bound = 1 / math.sqrt(in_features)
 
     def uniform(key, shape, dtype, out_sharding=None):

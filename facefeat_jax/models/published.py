@@ -1,4 +1,4 @@
-"""The weights that torchvision publishes for our trunks: where they are, what they are, and what they were fed.
+"""The weights that torchvision publishes for our trunks: address, digest, accuracy, preprocessing and terms.
 
 The table is the only place that knows an address or a hash. `weights_conversion.fetch` downloads and checks a file.
 """
@@ -16,7 +16,7 @@ from facefeat_jax.system.types import Interpolation
 
 @dataclass(frozen=True)
 class PublishedWeights:
-    """A file of weights that someone publishes.
+    """A published file of weights.
 
     Attributes:
       name: what `fetch` and `create_model` call it: the file's name without its suffix. It ends in the first eight
@@ -25,7 +25,7 @@ class PublishedWeights:
       enum: what torchvision calls it.
       top1: accuracy on ImageNet-1k's validation pictures in percent, as torchvision publishes it.
       image_size: side in pixels of the square pictures that the published accuracy was measured on.
-      resize: side in pixels to which the shorter side of a picture is resized before the middle is cut out.
+      resize: pixels to which the shorter side of a picture is resized before the centre crop.
       interpolation: interpolation of that resizing.
       sha256: of the whole file, in hexadecimal; None where only the eight digits in its name are known.
       size: its length in bytes; None where only `mebibytes` is known.

@@ -20,16 +20,16 @@ _USUAL_SIZE = 224
 
 @dataclass(frozen=True)
 class Architecture:
-    """A trunk that can be asked for by name.
+    """A trunk with a name.
 
     Attributes:
       name: as in `create_model`.
       build: makes the trunk; it takes `TrunkOptions`.
       num_features: width of its pooled features.
       stages: the modules of each stage, by the stage's name, in order.
-      last: the stages that are its last block: what is trained where the baseline trains `layer4`.
-      paper: where it is described.
-      fixed_size: whether it is made for one image size, which `build` then also takes as `image_size`.
+      last: the stages of its last block (`layer4` of a ResNet).
+      paper: the paper that describes it.
+      fixed_size: whether it is made for one image size, which `build` then takes as `image_size`.
     """
 
     name: str
@@ -118,10 +118,10 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 
 def add_architecture(architecture: Architecture) -> Architecture:
-    """Puts a trunk of your own into the table, for this process: `--trunk`, `create_model` and runs know it by name.
+    """Adds your own trunk to the table, for this process. `--trunk`, `create_model` and runs then know its name.
 
     Raises:
-      UserError: there is another one of that name.
+      UserError: another trunk has this name.
     """
     if ARCHITECTURES.setdefault(architecture.name, architecture) != architecture:
         raise UserError(f"trunk {architecture.name!r} already exists; choose another name")
@@ -134,10 +134,10 @@ def list_models() -> list[str]:
 
 
 def get_architecture(name: str) -> Architecture:
-    """Returns the architecture of that name.
+    """Returns the architecture with this name.
 
     Raises:
-      UserError: there is none.
+      UserError: no architecture has this name.
     """
     if name not in ARCHITECTURES:
         raise unknown("model", name, ARCHITECTURES)

@@ -1,4 +1,4 @@
-"""What every trunk offers to the rest of the system."""
+"""The base class of every trunk (backbone)."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Stages = Mapping[str, tuple[str, ...]]
 
 
 class TrunkOptions(TypedDict, total=False):
-    """What every trunk can be made with.
+    """Options of every trunk.
 
     Attributes:
-      num_classes: width of the classifier `fc`; None, the default, leaves it out: calling gives pooled features.
+      num_classes: width of the classifier `fc`. None, the default, means no classifier: calling gives pooled features.
       in_channels: channels of the pictures; the default is 3.
       dtype: dtype of the computation; the default is that of inputs and parameters together.
       param_dtype: dtype of parameters and running statistics; the default is float32.
-      remat: compute the blocks' activations anew in the backward pass, which saves memory and costs time.
+      remat: recompute the blocks' activations in the backward pass, which saves memory and costs time.
       rngs: source of the initial weights.
     """
 
@@ -40,17 +40,17 @@ class TrunkOptions(TypedDict, total=False):
 
 
 class Trunk(nnx.Module):
-    """A network from images to pooled features, made of named stages that are run one after the other.
+    """A network from images to pooled features, made of named stages that run one after the other.
 
-    A subclass has `STAGES`, `LAST`, `stage` and `pooled`; running several stages is the same for all.
+    A subclass defines `STAGES`, `LAST`, `stage` and `pooled`. The base class runs the stages.
 
     Attributes:
-      STAGES: which modules make up each named stage, in order: what is trained or frozen together.
-      LAST: the stages that are its last block: what is trained where the baseline's rule trains ResNet18's `layer4`.
+      STAGES: the modules of each named stage, in order. A stage is trained or frozen as a whole.
+      LAST: the stages of the last block, which `--trainable last` trains (`layer4` of a ResNet).
       in_channels: channels of the images.
       num_features: width of the pooled features.
       dtype: dtype of the computation.
-      remat: whether the blocks' activations are computed anew in the backward pass instead of kept.
+      remat: whether the backward pass recomputes the blocks' activations instead of keeping them.
       fc: the classifier that the published weights come with, or None.
     """
 
@@ -70,7 +70,7 @@ class Trunk(nnx.Module):
         raise NotImplementedError
 
     def stage(self, name: str, inputs: Stage, *, mask: Mask | None = None, rngs: nnx.Rngs | None = None) -> Stage:
-        """Runs one stage on the output of the one before (the first: on images); arguments as in `stages`."""
+        """Runs one stage on the output of the previous stage (the first on images); arguments as in `stages`."""
         raise NotImplementedError
 
     def pooled(self, inputs: Stage) -> Features:
@@ -102,9 +102,9 @@ class Trunk(nnx.Module):
 
         Args:
           images: `[batch, height, width, in_channels]`, floating point, normalised (`models.preprocessing`).
-          mask: `[batch]`, true for real rows; in training mode batch statistics are taken over these alone.
-          rngs: source of what is random in training mode (stochastic depth, dropout), from its stream `dropout`;
-            evaluation and trunks without such layers need none.
+          mask: `[batch]`, true for real rows; in training mode only these count in batch statistics.
+          rngs: random numbers for stochastic depth and dropout in training mode, from the stream `dropout`; not needed
+            in evaluation mode or without such layers.
 
         Raises:
           ValueError: the array is not NHWC with `in_channels` channels, not floating point or too small; or `rngs` is

@@ -1,4 +1,4 @@
-"""What is said of a picture, and what can be said without a model. Imports no JAX."""
+"""Predictions for a picture, and the answers that need no model. Imports no JAX."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class HeadPrediction:
-    """What one head says of a picture.
+    """The prediction of one head for a picture.
 
     Attributes:
       label: name of the most probable class.
-      probability: probability of that class, calibrated where the run is.
-      probabilities: probabilities of every class, by name; they add up to 1.
-      unsure: whether the probability is below what the run's calibration asks of an answer: then `label` is none.
+      probability: probability of that class, calibrated if the run is.
+      probabilities: probability of every class, by name; they sum to 1.
+      unsure: whether the probability is below the calibrated threshold; don't rely on `label` then.
     """
 
     label: str
@@ -31,14 +31,14 @@ class HeadPrediction:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says of a picture, or why it can't.
+    """The predictions of the model for a picture, or why there are none.
 
     Attributes:
-      source: the file's name, or `#n` for the n-th picture (from 0) of those that have no name.
-      heads: by task; empty where the picture can't be used.
+      source: name of the file, or `#n` for the n-th picture (from 0) without a name.
+      heads: predictions by task; empty if the picture can't be used.
       error: what is wrong with the picture, or None.
-      person: whom it is about, where people were looked for; None where the picture as a whole is meant.
-      note: what else is to be said, such as that no face was found or that the picture is of a single colour, or None.
+      person: the person it is about, with `--faces` or `--boxes`; None for the whole picture.
+      note: a remark, for example that no face was found or that the picture has a single colour; or None.
     """
 
     source: str
@@ -49,7 +49,7 @@ class Prediction:
 
 
 def unreadable(files: Iterable[str]) -> dict[str, Prediction] | None:
-    """Returns the answer for each file where none of them can be opened; None where one can, and a model is needed."""
+    """Returns the answer for each file if none can be opened; None if one can, because that needs a model."""
     answers = {}
     for name in files:
         try:
@@ -61,5 +61,5 @@ def unreadable(files: Iterable[str]) -> dict[str, Prediction] | None:
 
 
 def not_read(error: OSError | ValueError) -> str:
-    """Returns what is said of a file that can't be read."""
+    """Returns the error text for a file that can't be read."""
     return f"can't be read: {(error.strerror if isinstance(error, OSError) else None) or error}"

@@ -55,11 +55,11 @@ class Predictor:
 
     Args:
       model: the model; it is put in evaluation mode.
-      spec: what it is.
-      batch_size: pictures at a time; they are split over this process's devices.
-      threads: how many pictures are decoded at a time.
-      calibration: how the heads' numbers are to be read; None takes them as they are.
-      explain: a folder, for a picture of each that shows what speaks for each head's answer (`evaluation.explain`).
+      spec: trunk, class names and preprocessing of the model.
+      batch_size: pictures per batch; they are split over this process's devices.
+      threads: number of pictures to decode at the same time.
+      calibration: calibration of the heads; None uses the raw probabilities.
+      explain: folder for one image per picture that shows which parts support each answer (`evaluation.explain`).
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Predictor:
         )
 
     def fingerprint(self) -> str:
-        """Returns a hash of the weights, the preprocessing and the calibration: the same answers come from the same."""
+        """Returns a hash of weights, preprocessing and calibration. The same hash means the same answers."""
         about = [self.spec.to_json(), {task: asdict(fitted) for task, fitted in self._calibration.items()}]
         digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
         for leaf in jax.tree.leaves((self._params, self._batch_stats)):
@@ -116,9 +116,9 @@ class Predictor:
         return digest.hexdigest()
 
     def predict(self, images: Images) -> list[Prediction]:
-        """Returns a prediction for each picture, in their order; a bad picture's has an `error` and no heads.
+        """Returns a prediction for each picture, in the same order. For a bad picture it has an `error` and no heads.
 
-        One picture gets a list of one.
+        A single picture gives a list with one prediction.
 
         Raises:
           UserError: that is neither a picture nor a row of them.
@@ -126,7 +126,7 @@ class Predictor:
         return list(self.stream(images))
 
     def stream(self, images: Images) -> Iterator[Prediction]:
-        """Yields a prediction for each picture, in their order, holding two batches of them at most; see `predict`."""
+        """Yields a prediction for each picture, in the same order. Holds at most two batches; see `predict`."""
         numbered = iter(enumerate(each(images)))
         with worker_threads(self._threads) as pool:
             current = list(islice(numbered, self._batch_size))

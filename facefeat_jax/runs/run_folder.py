@@ -1,4 +1,4 @@
-"""The run folder: what lies in it, and reading a model back from it."""
+"""The run folder: its files, and loading a model from it."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ TENSORBOARD = "tensorboard"
 
 @dataclass(frozen=True)
 class Run:
-    """A run read back.
+    """A run loaded from its folder.
 
     Attributes:
-      folder: where it lies.
-      config: what it was told.
-      spec: what its model is.
-      model: the weights of a checkpoint, in evaluation mode.
-      step: the step of that checkpoint.
+      folder: the run folder.
+      config: the config of the run.
+      spec: trunk, class names and preprocessing of the model.
+      model: the model with the weights of a checkpoint, in evaluation mode.
+      step: step of the checkpoint.
     """
 
     folder: Path
@@ -96,7 +96,7 @@ def write_config(folder: Path, config: TrainConfig) -> Path:
 
 
 def warn_unchecked(folder: Path) -> None:
-    """Says that a run is of an earlier version, in whose files damage can't be found."""
+    """Prints that an earlier version wrote the run, so damage in its files can't be detected."""
     say(
         f"{folder} was written by an earlier version: {CONFIG}, calibration and the model's description can't be "
         "checked for damage"
@@ -149,8 +149,8 @@ def open_run(folder: Path, checkpoint: checkpoints.Which = "newest") -> Run:
 
     Args:
       folder: the run folder.
-      checkpoint: the newest one (where it is damaged, the one before, with a message), or the one with the best
-        validation, which a run trained with `keep_best` holds.
+      checkpoint: `newest` (if it is damaged, the previous one, with a message), or `best`, by validation, in a run
+        trained with `keep_best`.
 
     Raises:
       UserError: the folder is not a run, or holds no checkpoint that can be read.

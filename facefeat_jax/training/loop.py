@@ -60,7 +60,7 @@ _NAMED = 8
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trained:
-    """A run that has come to its end.
+    """A finished training.
 
     Attributes:
       results: what `results.json` holds: `heads` (figures of the final weights), `history` (every validation), `steps`,
@@ -68,8 +68,8 @@ class Trained:
       logits: of the final weights, of every head on every validation picture, `{task: [n, outputs]}`.
       config: what was done.
       spec: what the model is.
-      model: the final weights, in evaluation mode.
-      frozen: the stages that were computed once, compiled; None where there are none.
+      model: the model with the final weights, in evaluation mode.
+      frozen: the compiled program of the stages that were computed once; None without any.
       training: the pictures that were trained on.
       validation: those of the logits.
     """
@@ -153,7 +153,7 @@ def train(config: TrainConfig) -> Trained:
 
 
 class RunData(NamedTuple):
-    """What a config trains and validates on.
+    """The data that a config trains and validates on.
 
     Attributes:
       classes: class names of each task.
@@ -169,10 +169,10 @@ class RunData(NamedTuple):
 
 
 def open_data(config: TrainConfig, *, padded_size: int | None = None) -> RunData:
-    """Opens the data sets of a config; whoever opens the same config gets the same batches.
+    """Opens the data sets of a config. The same config gives the same batches.
 
     Args:
-      config: what is wanted.
+      config: the config of the run.
       padded_size: what batches are padded to; the default is the config's batch size.
 
     Raises:
@@ -213,13 +213,13 @@ def _class_names(config: TrainConfig, data_dir: Path) -> dict[str, tuple[str, ..
 
 
 class Timings(NamedTuple):
-    """Where the seconds of a process went; what ran beside something else is not waited for.
+    """The time that a process spent, in seconds; work that ran beside other work does not count.
 
     Attributes:
       start: until the first picture was read: opening data, making the model.
       read: reading, decoding and resizing, the outputs of frozen stages, the way to the device.
       compile_wait: waiting for programs.
-      train: in the steps, waiting for pictures included.
+      train: in steps, including waiting for pictures.
       validate: validation.
       compile: tracing and compiling, mostly beside the above.
     """

@@ -156,14 +156,14 @@ class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # ty
 
 
 class DrawnBuilder(PictureBuilder):
-    """A builder whose pictures are drawn, so that nothing has to be downloaded; a subclass has `SOURCE` and `draw`.
+    """A builder that draws its pictures, so that no download is needed. A subclass has `SOURCE` and `draw`.
 
-    There are as many as in the avatars data set, unless `sizes` says otherwise.
+    It draws as many as the avatars data set has, unless `sizes` is overridden.
     """
 
     @classmethod
     def draw(cls, index: int) -> Avatar:
-        """Draws the picture of that number, from 0, with its labels and groups: a function of the number alone."""
+        """Draws the picture with this number, from 0, with its labels and groups. Only the number matters."""
         raise NotImplementedError
 
     @classmethod
