@@ -417,13 +417,14 @@ def _predict(argv: Sequence[str]) -> int:
             raise UserError(f"{file}: there is no such file; check the path")
     from facefeat_jax.runs.run_config import read_config
 
-    config = read_config(arguments.run)  # before the slow imports
+    read_config(arguments.run)  # before the slow imports
     if arguments.out is not None:
         from facefeat_jax.prediction.stream import check_out
 
         check_out(arguments.out, resume=arguments.resume)
     from facefeat_jax.prediction.answers import unreadable
     from facefeat_jax.prediction.output import lines
+    from facefeat_jax.runs.about import heads
     from facefeat_jax.system.tables import stdin_names
 
     boxes = None
@@ -434,12 +435,13 @@ def _predict(argv: Sequence[str]) -> int:
         if boxes.are_shares:
             say(f"{boxes.path}: all boxes lie between 0 and 1: read as fractions of each picture's width and height")
     listed = None if arguments.images == ("-",) else arguments.images
-    # A file of --out records its model, and so needs one.
-    refused = unreadable(listed) if listed and arguments.out is None else None
+    # A file of --out records its model, and so needs one; what --faces and `best` need may be missing too.
+    needs_all = arguments.out or arguments.faces or arguments.face_model or arguments.checkpoint != "newest"
+    refused = unreadable(listed) if listed and not needs_all else None
     about: dict[str, object] = {}
     answers: Answers
-    if refused is not None:
-        tasks, answers = config.tasks, partial(map, refused.__getitem__)
+    if refused is not None and (found := heads(arguments.run)):
+        tasks, answers = found, partial(map, refused.__getitem__)
     else:
         tasks, about, answers = _answers(arguments, boxes)
     bad = 0

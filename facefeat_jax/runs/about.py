@@ -14,6 +14,7 @@ from facefeat_jax.system import checked_json
 from facefeat_jax.system.checked_json import Checked
 from facefeat_jax.system.whole_file import write_whole
 
+FOLDER = "checkpoints"
 ITEM = "about"
 _FILE = "metadata"  # so Orbax's JsonSave calls it
 
@@ -42,6 +43,15 @@ def read(checkpoint: Path) -> Checked:
     if not found.is_checked:
         _require_kinds(found.content)
     return found
+
+
+def heads(run: Path) -> tuple[str, ...] | None:
+    """Returns the heads of a run's newest checkpoint; None where its item can't be read."""
+    steps = [path.name for path in (run / FOLDER).glob("*") if path.name.isdecimal()]
+    try:
+        return tuple(read(run / FOLDER / max(steps, key=int)).content["spec"]["classes"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def replace(checkpoint: Path, about: Mapping[str, Any], digests: Mapping[str, str]) -> None:

@@ -36,7 +36,7 @@ from facefeat_jax.system.distributed import is_first
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.progress import say
 
-FOLDER = "checkpoints"
+FOLDER = about_item.FOLDER
 Which = Literal["newest", "best"]
 
 Trees = Mapping[str, Any]

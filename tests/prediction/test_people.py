@@ -383,7 +383,6 @@ def test_shares_are_scaled_and_lines_for_other_pictures_are_reported(trained_run
 
 def test_without_opencv_the_advice_names_the_extra(trained_run, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "cv2", None)
-    noise(8, 8).save(tmp_path / "a.png")
     code, out = call(capsys, trained_run, tmp_path / "a.png", "--faces")
     assert code == 2
     assert out.err.strip() == (
