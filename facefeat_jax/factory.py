@@ -127,7 +127,7 @@ def _named(weights: object) -> str | Path:
 def _drawn(build: Callable[[nnx.Rngs], Module], rngs: nnx.Rngs) -> Module:
     """Makes a module as one program, which the compilation cache keeps; op by op, each shape would be compiled anew.
 
-    On CPU LLVM is told to do less: a program that runs once is not worth three times the wait for it.
+    On CPU, LLVM optimises less: a program that runs once is not worth three times the compile time.
     """
     if isinstance(jnp.zeros(()), jax.core.Tracer):  # inside somebody's jit or eval_shape, which will compile it
         return build(rngs)

@@ -75,7 +75,7 @@ TASKS: dict[str, Task] = {
     )
 }
 
-# What models and recipes have unless told otherwise: a task more in the table changes none of them.
+# The default tasks of models and recipes. Adding a task to the table does not change them.
 BASELINE_TASKS = ("gender", "glasses", "shirt")
 
 

@@ -40,7 +40,7 @@ class WeightsFileError(UserError):
 def read(
     path: str | os.PathLike[str], *, key: str | None = None, note: Callable[[str], object] = say
 ) -> dict[str, np.ndarray]:
-    """Reads a file of weights: torch's zip, pickle stream or tar, or safetensors, told apart by content.
+    """Reads a file of weights: torch's zip, pickle stream or tar, or safetensors, recognised by content.
 
     A checkpoint that keeps its weights under some key (`state_dict`, `model`, `net`, ...) gives those; of weights as
     trained and an average of them, those as trained. What training frameworks put in front of all names (`module.`,

@@ -124,5 +124,5 @@ def luma(color: Color) -> float:
 
 
 def apart(a: Color, b: Color) -> float:
-    """Returns how well two colours can be told apart: mostly by lightness, some by hue."""
+    """Returns the contrast of two colours: mostly by lightness, some by hue."""
     return abs(luma(a) - luma(b)) + 0.25 * sum(abs(x - y) for x, y in zip(a, b, strict=True)) / 3

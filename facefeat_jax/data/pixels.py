@@ -166,7 +166,7 @@ def open_rows(
 ) -> ExampleRows:
     """Returns the pictures: from the cache with `on`, decoded anew whenever they are asked for with `off`.
 
-    With `auto`, from the cache if there is room for them; else that is said, and they are decoded anew.
+    With `auto`, from the cache if there is room for them; otherwise a line is printed, and they are decoded again.
 
     Raises:
       UserError: see `pack`.

@@ -30,7 +30,7 @@ NUM_BINS = 15
 """Of equal width, as in the paper above."""
 
 ERROR_RATE = 0.05
-"""Share of wrong answers that a head may give, unless told otherwise; where it can't keep to it, it is unsure."""
+"""Default largest fraction of wrong answers; where a head can't guarantee it, it is unsure."""
 
 CONFIDENCE = 0.95
 """How sure a threshold's error rate has to be, by the upper end of a binomial share."""

@@ -1,6 +1,6 @@
 """Pictures that are there twice: the same file, the same pixels, or nearly the same picture.
 
-Nearly the same is told by a perceptual hash (imagehash's `phash`: the signs of the lowest frequencies of a picture of
+Near duplicates are found by a perceptual hash (imagehash's `phash`: the signs of the lowest frequencies of a picture of
 32 by 32, 64 bits), which survives another size and another quality. It sees no colour, and shop photographs of one
 model in one pose look alike to it whatever is worn, so two pictures that differ in few bits are compared again as
 coloured thumbnails.
@@ -35,7 +35,7 @@ _BATCH = 64
 
 @dataclass(frozen=True, eq=False)
 class Prints:
-    """What pictures are told by.
+    """The fingerprints of pictures.
 
     Attributes:
       files: `[n]`, SHA-256 of each file, str.

@@ -33,7 +33,7 @@ from facefeat_jax.system.escape import one_line
 LEAST_SIDE = 4
 """Places that a map should have on a side: fewer show no part of a picture."""
 
-# From nothing to the most: dark violet, red, yellow, white; told apart in print and by the colour-blind (after
+# From nothing to the most: dark violet, red, yellow, white; distinguishable in print and by the colour-blind (after
 # matplotlib's inferno).
 _RAMP = np.array([(0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164)], np.float64)
 

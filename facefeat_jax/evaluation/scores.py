@@ -240,7 +240,7 @@ def ranking(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> tu
       Two arrays `[rows]`; NaN where a row holds no positive picture (or, for AUROC, no negative one).
     """
     order = np.argsort(-scores, kind="stable")
-    # Pictures of the same score are told apart by nothing: they enter together.
+    # Pictures with the same score enter together.
     starts = np.flatnonzero(np.diff(scores[order], prepend=np.inf))
     hits = np.add.reduceat(np.where(positive[order], weights[:, order], 0.0), starts, axis=1)
     misses = np.add.reduceat(np.where(positive[order], 0.0, weights[:, order]), starts, axis=1)

@@ -34,7 +34,7 @@ def open_finder(model: Path | None = None) -> FaceFinder:
     Raises:
       UserError: OpenCV is not installed, or the file is not a model that it reads.
     """
-    import cv2  # noqa: F401 - where it is not installed, that is said before a model is loaded
+    import cv2  # noqa: F401 - a missing installation is reported before a model is loaded
 
     return HaarFinder() if model is None else YuNetFinder(model)
 

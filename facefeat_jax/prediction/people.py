@@ -91,7 +91,7 @@ class PeoplePredictor:
     Args:
       predictor: the model.
       locate: where the people are; None to take the picture as a whole for all heads.
-      nobody: what is said of a picture in which there is none.
+      nobody: the note for a picture without people.
       frames: by head, what it looks at; the default is what its training pictures show.
       keep_pictures: whether `PicturePredictions.picture` is given.
       threads: how many pictures are decoded and searched at a time.
@@ -254,7 +254,7 @@ def people_of(
 
 
 def origin_of(*, boxes: Boxes | None = None, face_model: Path | None = None) -> dict[str, str]:
-    """Returns what says where the people are, as `people_of` is told: a name, and a file's SHA-256.
+    """Returns the source of the faces, with the arguments of `people_of`: a name, and a file's SHA-256.
 
     Raises:
       UserError: the file can't be read.

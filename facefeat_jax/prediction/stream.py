@@ -1,7 +1,7 @@
 """Answers for any number of pictures, into a file that an interrupted run can go on with.
 
 The file's lines stand in the order of the pictures, so what is done is always a beginning of the list: `--resume`
-walks along both, and goes on where the file ends. Memory does not grow with the number of pictures. Beside the file
+walks along both, and continues where the file ends. Memory does not grow with the number of pictures. Beside the file
 lies `FILE.about.json`: what made the answers. Another model's are never appended.
 """
 

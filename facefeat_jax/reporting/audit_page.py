@@ -30,22 +30,22 @@ def write_audit(made: Audit, out: Path) -> None:
     """
     write_json(out / "audit.json", made.to_json())
     header = ["kind", "bits", "levels", "same_person", "first", "second", "splits", "conflicts"]
-    told = {None: "", True: "yes", False: "no"}
+    yes_no = {None: "", True: "yes", False: "no"}
     rows: list[list[Any]] = []
-    for one in made.doubles:
-        what = [one.kind, one.bits, one.levels, told[one.same_person]]
-        rows.append([*what, one.first, one.second, " ".join(one.splits), " ".join(one.conflicts)])
+    for pair in made.doubles:
+        what = [pair.kind, pair.bits, pair.levels, yes_no[pair.same_person]]
+        rows.append([*what, pair.first, pair.second, " ".join(pair.splits), " ".join(pair.conflicts)])
     write_file(out / "duplicates.csv", csv_table(header, rows).encode())
-    listed = [one for of_head in made.suspects.values() for found in of_head.values() for one in found]
+    listed = [suspect for of_head in made.suspects.values() for found in of_head.values() for suspect in found]
     if made.suspects:
         names = ["head", "split", "file", "label", "answer", "probability", "loss"]
-        rows = [[getattr(one, name) for name in names] for one in listed]
+        rows = [[getattr(suspect, name) for name in names] for suspect in listed]
         write_file(out / "highest_loss.csv", csv_table(names, rows).encode())
     write_file(out / "audit.html", render("audit.html.j2", _context(made)).encode())
 
 
 def _context(made: Audit) -> dict[str, Any]:
-    names = {split: {one.name(index): index for index in range(len(one))} for split, one in made.examples.items()}
+    names = {split: {part.name(index): index for index in range(len(part))} for split, part in made.examples.items()}
 
     def picture(split: str, index: int) -> str:
         image = decode(made.examples[split].read(index), "upright")
@@ -56,23 +56,23 @@ def _context(made: Audit) -> dict[str, Any]:
         {
             "images": [
                 picture(split, names[split][name])
-                for split, name in zip(one.splits, (one.first, one.second), strict=True)
+                for split, name in zip(pair.splits, (pair.first, pair.second), strict=True)
             ],
-            "files": [one.first, one.second],
-            "what": {"file": "the same file", "pixels": "the same pixels", "near": "nearly the same"}[one.kind],
-            "across": one.across,
-            "conflicts": ", ".join(one.conflicts),
+            "files": [pair.first, pair.second],
+            "what": {"file": "the same file", "pixels": "the same pixels", "near": "nearly the same"}[pair.kind],
+            "across": pair.across,
+            "conflicts": ", ".join(pair.conflicts),
         }
-        for one in made.doubles[:SHOWN]
+        for pair in made.doubles[:SHOWN]
     ]
     sheets = [
         {
             "head": head,
             "split": split,
             "pictures": [
-                {**asdict(one), "image": picture(split, one.index), "label": one.label.replace("_", " ")}
-                | {"answer": one.answer.replace("_", " "), "probability": format_area(one.probability, 2)}
-                for one in found[:SHOWN]
+                {**asdict(suspect), "image": picture(split, suspect.index), "label": suspect.label.replace("_", " ")}
+                | {"answer": suspect.answer.replace("_", " "), "probability": format_area(suspect.probability, 2)}
+                for suspect in found[:SHOWN]
             ],
             "count": len(found),
         }
@@ -86,8 +86,8 @@ def _context(made: Audit) -> dict[str, Any]:
         "notes": made.notes,
         "balance": _balance_lines(made.balance),
         "links": [
-            {"first": one.first, "second": one.second, "strength": f"{one.strength:.2f}", "counts": one.counts}
-            for one in made.links[:8]
+            {"first": link.first, "second": link.second, "strength": f"{link.strength:.2f}", "counts": link.counts}
+            for link in made.links[:8]
         ],
         "counts": made.counts(),
         "doubles": doubles,

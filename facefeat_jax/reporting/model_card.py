@@ -98,7 +98,7 @@ def _gap(slicing: Slicing) -> Markdown:
 
 
 def _weakest(assessment: Assessment) -> list[Markdown]:
-    """Returns, of each head, the known group with the lowest accuracy, where it can be told from the rest."""
+    """Returns for each head the known group with the lowest accuracy, if the gap exceeds chance."""
     found = []
     for task, slicings in assessment.slicings.items():
         known = [

@@ -41,9 +41,10 @@ class Logs:
     Args:
       metrics: path of the JSON lines file.
       tensorboard: folder of the TensorBoard files.
-      start: the step that the run starts or goes on from. What an interrupted run logged after it is taken out, since
+      start: the step that the run starts or resumes from. What an interrupted run logged after it is taken out, since
         those steps will be taken again.
-      validated: whether the validation at that step is among what the run goes on from; else it will be done again.
+      validated: whether the history that the run resumes with has the validation at that step; otherwise it will be
+        repeated.
     """
 
     def __init__(self, metrics: Path, tensorboard: Path, *, start: int = 0, validated: bool = True):

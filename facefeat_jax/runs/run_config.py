@@ -16,8 +16,8 @@ LOCK = ".lock"
 # What of config.json may be changed by hand (a run or its data were moved): nothing else depends on them.
 EDITABLE = ("run", "data_dir")
 
-# What a run that goes on may be told anew: where it lies and how it is driven. Its numbers depend on none of these, but
-# for the last digits where another feed makes another program of the same step.
+# Fields that may change when a run is resumed: its place and how it is executed. They don't change its numbers, except
+# for the last digits if another feed makes another program of the same step.
 _MAY_CHANGE = {"feed", "run", "data_dir", "resume", "overwrite", "packed", "feed_threads", "feed_prefetch"}
 _MAY_CHANGE |= {"log_every", "checkpoint_every", "keep_checkpoints", "keep_best", "on_nonfinite"}
 _MAY_CHANGE |= {"distributed", "heartbeat_s"}
@@ -73,7 +73,7 @@ def is_run(folder: Path) -> bool:
 
 
 def check_folder(config: TrainConfig) -> None:
-    """Refuses a folder that holds something else, or an earlier run unless told what to do with it.
+    """Refuses a folder that holds something else, or an earlier run without --resume or --overwrite.
 
     Raises:
       UserError: the folder can't be the run's.

@@ -24,7 +24,7 @@ FORMAT = 2
 """The version of the scheme; 1 was without digests."""
 
 MAX_BYTES = 64 * 2**20
-"""The largest file that is read, unless told otherwise."""
+"""The default size of the largest file that is read."""
 
 _MAX_DEPTH = 32
 _FORMAT, _DIGEST = "format", "sha256"

@@ -14,7 +14,7 @@ class UserError(Exception):
 
 
 class Interrupted(Exception):
-    """A signal stopped the work, and it can be gone on with.
+    """A signal stopped the work. It can be resumed.
 
     Attributes:
       exit_code: 130 after Ctrl-C, 143 after SIGTERM.

@@ -1,4 +1,4 @@
-"""Figures as text, so that no rounded one contradicts what is said of it.
+"""Numbers as text, rounded so that they don't contradict the text around them.
 
 What is not all is never 100%, what is not none never 0%; there is no minus zero; figures that are compared have as many
 decimals as tell them apart.

@@ -22,7 +22,7 @@ def spelled(name: str) -> str:
 
 
 def identity(name: str) -> str:
-    """Returns what is equal for names that may be the same file's, `\\` and `/`, NFC and NFD not told apart."""
+    """Returns a key that is equal for names of the same file: it treats `\\` as `/`, and NFC like NFD."""
     return unicodedata.normalize("NFC", spelled(name.replace("\\", "/")))
 
 

@@ -113,7 +113,7 @@ def train(config: TrainConfig) -> Trained:
         config.require_effect(len(data.stream))
         if len(data.stream) // 2 < config.warmup_steps:
             say(f"warm-up: {len(data.stream) // 2} steps instead of {config.warmup_steps}, half of the run's")
-    # A run that goes on is what it began as, whatever the tables say by now.
+    # A resumed run keeps its own spec, even if the tables have changed.
     spec = (_earlier_spec(config) if config.resume else None) or ModelSpec.following(
         config.trunk,
         data.classes,
@@ -368,7 +368,7 @@ class _Run:
             "devices": environment.device_names(),
         }
         best = checkpoints.best_step(self.history, len(self.config.tasks)) if self.config.keep_best else None
-        self.logs.sync()  # before: a run that goes on from the checkpoint has no other source of the lines up to it
+        self.logs.sync()  # first: a run that resumes from the checkpoint has no other source of these lines
         self.checkpoints.save(int(self.state.step), saved_state.to_trees(self.state), about, best=best)
 
     def _calls(self, one: Pass) -> list[Call]:
@@ -579,7 +579,7 @@ class _Run:
             run_folder.write_json(self.config.run / run_folder.RESULTS, checked_json.with_digest(results))
         # By all processes: it is a computation on all devices.
         logits = self._all_logits
-        if logits is None:  # gone on with after the last validation, or there are pictures without any label
+        if logits is None:  # resumed after the last validation, or some pictures have no label
             logits = self._logits(np.arange(len(self.validation)), "report:")
         # With copies of its own: what is made of them is done by one process.
         final = self.placement.own_copies(steps.final_weights(self.state))
@@ -629,7 +629,7 @@ def _earlier_spec(config: TrainConfig) -> ModelSpec | None:
     store = checkpoints.Checkpoints(config.run, read_only=True)
     try:
         for step in store.steps():
-            with contextlib.suppress(checkpoints.DamagedError):  # which is said where it is restored
+            with contextlib.suppress(checkpoints.DamagedError):  # which is reported where it is restored
                 return store.spec(step, before={name: getattr(config, name) for name in NUMERICS})
         return None
     finally:
