@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 
 from facefeat_jax.models.abstract import abstract
 from facefeat_jax.models.multi_task import MultiTaskModel
+from facefeat_jax.models.promotion import set_up
 from facefeat_jax.models.published import WEIGHTS, is_torchvisions_name, named_weights
 from facefeat_jax.models.registry import Architecture, get_architecture
 from facefeat_jax.system.errors import UserError
@@ -21,6 +22,7 @@ from facefeat_jax.tasks import BASELINE_TASKS, Task, get_task
 Module = TypeVar("Module", bound=nnx.Module)
 
 
+@set_up()
 def create_model(
     name: str = "resnet18",
     *,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
 from facefeat_jax.data.feeds import Batches, Table, take
 from facefeat_jax.data.placement import Placement
 from facefeat_jax.models.preprocessing import normalize
+from facefeat_jax.models.promotion import float32_or_wider
 from facefeat_jax.runs.spec import ModelSpec
 
 
@@ -33,7 +33,7 @@ def make_predict_step(graphdef: nnx.GraphDef, spec: ModelSpec, dtype: DTypeLike,
     def predict_step(params, batch_stats, rows, *, tasks: tuple[str, ...]):
         model = nnx.merge(graphdef, params, batch_stats, copy=True)
         logits = model(prepared(rows, spec, dtype, after), tasks=tasks, after=after)
-        return {name: value.astype(jnp.promote_types(value.dtype, jnp.float32)) for name, value in logits.items()}
+        return {name: value.astype(float32_or_wider(value.dtype)) for name, value in logits.items()}
 
     return predict_step
 

@@ -29,6 +29,8 @@ def set_up() -> str | None:
     What the caller set stays: `XLA_FLAGS= pytest` compiles as users' programs are.
     """
     os.environ.setdefault("XLA_FLAGS", _flags() if "XLA_FLAGS" not in os.environ else "")
+    # As a user's program may have it: what we write broadcasts nothing from one rank to another by itself.
+    os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
     # With it, commands leave the allocator alone: tests call many in one process, which would keep the most of each.
     os.environ.setdefault("MALLOC_ARENA_MAX", "8")
     if CACHE in os.environ:

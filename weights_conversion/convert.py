@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -14,6 +15,7 @@ from jax.typing import DTypeLike
 
 from facefeat_jax.models import MultiTaskModel
 from facefeat_jax.models.abstract import abstract
+from facefeat_jax.models.promotion import set_up
 from facefeat_jax.models.registry import ARCHITECTURES
 from facefeat_jax.models.trunk import Trunk
 from facefeat_jax.models.vit import bicubic
@@ -87,8 +89,9 @@ def to_flax(state_dict: Mapping[str, np.ndarray], model: Model, *, source: str =
         raise WeightsMismatchError(_mismatch(model, state_dict, source, missing, misshapen, sorted(unused)))
     if unfit:
         raise WeightsMismatchError(f"{source} can't be used: {_some(unfit)}. Save the weights as plain floats")
-    for variable, array in values:
-        variable.set_value(jnp.asarray(array, variable.dtype))
+    with set_up():
+        for variable, array in values:
+            variable.set_value(jnp.asarray(array, variable.dtype))
     return model
 
 
@@ -209,7 +212,7 @@ def to_torch(model: MultiTaskModel | Trunk) -> dict[str, np.ndarray]:
     """
     state_dict = {}
     for variable, torch_name, layout in _entries(model):
-        array = np.asarray(variable.get_value())
+        array = np.asarray(jax.device_get(variable.get_value()))
         if torch_name.endswith(COUNTER):
             array = array.astype(np.int64)
         # reshape: ascontiguousarray makes a scalar one-dimensional.

@@ -222,9 +222,10 @@ def fill_table(chunks: Iterator[tuple[range, Any]], examples: Examples, layout: 
         return jax.lax.dynamic_update_slice_in_dim(table, chunk, first, axis=0)
 
     shape = (own.stop - own.start, *layout.row_shape)
-    rows = jnp.zeros(shape, described.rows.dtype, device=placement.local.table)
+    zeros = partial(jnp.zeros, shape, described.rows.dtype)
+    rows = placement.in_turn(jax.jit(zeros, out_shardings=placement.local.table)())
     for span, values in chunks:
-        rows = placement.in_turn(put(rows, values, np.int32(span.start - own.start)))
+        rows = placement.in_turn(put(rows, *jax.device_put((values, np.int32(span.start - own.start)))))
     labels = {
         task: placement.join(
             np.pad(examples.labels[task], (0, n - len(examples)), constant_values=UNKNOWN)[own], placement.table

@@ -89,7 +89,7 @@ class Placement:
             return jax.device_put(values, self.replicated)
 
         def spread(value: Any) -> jax.Array:
-            value = np.asarray(value)
+            value = np.asarray(jax.device_get(value))
             return jax.make_array_from_process_local_data(self.replicated, value, value.shape)
 
         return jax.tree.map(spread, values)

@@ -25,6 +25,7 @@ from flax import nnx
 
 from facefeat_jax.forward import prepared
 from facefeat_jax.models.multi_task import MultiTaskModel
+from facefeat_jax.models.promotion import float32_or_wider
 from facefeat_jax.models.trunk import Trunk
 from facefeat_jax.models.values import split_values
 from facefeat_jax.runs.spec import ModelSpec
@@ -96,9 +97,8 @@ class Explainer:
           rows: pictures as the model gets them, uint8 `[n, size, size, 3]`.
           tasks: the heads.
         """
-        inputs = self._frozen.outputs(rows) if self._frozen else rows
-        maps = self._step(self._params, self._batch_stats, inputs, tasks=tuple(tasks))
-        return {task: np.asarray(value) for task, value in maps.items()}
+        inputs = self._frozen.outputs(rows) if self._frozen else jax.device_put(rows)
+        return jax.device_get(self._step(self._params, self._batch_stats, inputs, tasks=tuple(tasks)))
 
 
 def _make_step(graphdef: nnx.GraphDef, spec: ModelSpec, dtype, stage: str, after: str | None):
@@ -109,7 +109,7 @@ def _make_step(graphdef: nnx.GraphDef, spec: ModelSpec, dtype, stage: str, after
 
         def logits_of(activations: jax.Array) -> dict[str, jax.Array]:
             logits = model(activations, tasks=tasks, after=stage)
-            return {task: value.astype(jnp.promote_types(value.dtype, jnp.float32)) for task, value in logits.items()}
+            return {task: value.astype(float32_or_wider(value.dtype)) for task, value in logits.items()}
 
         logits, pullback = jax.vjp(logits_of, activations)
         found = {}

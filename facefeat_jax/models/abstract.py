@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 import jax
 from flax import nnx
 
+from facefeat_jax.models.promotion import set_up
+
 Module = TypeVar("Module", bound=nnx.Module)
 
 
@@ -34,5 +36,6 @@ def abstract(build: Callable[..., Module], *arguments: Any, **options: Any) -> M
       *arguments: passed on to it.
       **options: passed on to it.
     """
-    rngs = _OneKey(jax.random.key(0))
-    return nnx.eval_shape(lambda: build(*arguments, **options, rngs=rngs))
+    with set_up():
+        rngs = _OneKey(jax.random.key(0))
+        return nnx.eval_shape(lambda: build(*arguments, **options, rngs=rngs))

@@ -8,7 +8,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from facefeat_jax.models.arrays import Mask, Stage
-from facefeat_jax.models.promotion import of_rank
+from facefeat_jax.models.promotion import of_rank, widest
 
 
 class BatchNorm(nnx.Module):
@@ -74,7 +74,7 @@ class BatchNorm(nnx.Module):
         Raises:
           ValueError: in training mode with one value per channel, which has no unbiased variance.
         """
-        stats_dtype = jnp.promote_types(jnp.promote_types(inputs.dtype, self.param_dtype), jnp.float32)
+        stats_dtype = widest(inputs.dtype, self.param_dtype, jnp.float32)
         x = inputs.astype(stats_dtype)
         if self.use_running_average:
             mean, var = self.mean[...].astype(stats_dtype), self.var[...].astype(stats_dtype)
@@ -84,17 +84,19 @@ class BatchNorm(nnx.Module):
             self._move(self.mean, mean)
             self._move(self.var, unbiased)
             self.num_batches_tracked[...] += 1
-        multiplier = jax.lax.rsqrt(var + self.epsilon) * self.scale[...]
+        multiplier = jax.lax.rsqrt(var + self.epsilon) * self.scale[...].astype(stats_dtype)
         # The mean, in two parts: as a constant, and its difference from that (0, with the mean's derivatives). This way
         # the gradient needs two sums over the inputs, of d and of d * (x - mean), where the plain form needs four.
         constant = jax.lax.stop_gradient(mean)
         scaled = (x - of_rank(constant, x)) * of_rank(multiplier, x)
-        outputs = scaled + of_rank(self.bias[...] - (mean - constant) * multiplier, x)
-        return outputs.astype(self.dtype or jnp.promote_types(inputs.dtype, self.param_dtype))
+        moved = (mean - constant) * multiplier
+        outputs = scaled + of_rank(self.bias[...].astype(stats_dtype) - moved, x)
+        return outputs.astype(self.dtype or widest(inputs.dtype, self.param_dtype))
 
     def _move(self, running: nnx.BatchStat, observed: jax.Array) -> None:
         kept = self.momentum * running[...]
-        running[...] = jax.lax.stop_gradient(kept + (1 - self.momentum) * observed).astype(self.param_dtype)
+        added = (1 - self.momentum) * observed
+        running[...] = jax.lax.stop_gradient(kept.astype(added.dtype) + added).astype(self.param_dtype)
 
     def set_view(self, use_running_average: bool | None = None) -> None:
         """Sets the mode; called by `nnx.view`."""

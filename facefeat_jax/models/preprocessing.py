@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from facefeat_jax.models.arrays import Pictures
-from facefeat_jax.models.promotion import of_rank
+from facefeat_jax.models.promotion import float32_or_wider, of_rank
 
 # What torchvision's ImageNet weights were trained with, for RGB in [0, 1].
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -40,7 +40,7 @@ def normalize(
     """
     if images.dtype != jnp.uint8:
         raise ValueError(f"normalize takes uint8 pictures, got {images.dtype}")
-    wide = jnp.promote_types(dtype, jnp.float32)
+    wide = float32_or_wider(dtype)
     scaled = images.astype(wide) / 255
     centred = scaled - of_rank(jnp.asarray(mean, wide), scaled)
     return (centred / of_rank(jnp.asarray(std, wide), scaled)).astype(dtype)

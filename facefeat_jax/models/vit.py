@@ -18,6 +18,7 @@ from jaxtyping import Float
 from facefeat_jax.models.arrays import Features, Images, Mask, Stage, Tokens
 from facefeat_jax.models.dropout import Dropout
 from facefeat_jax.models.head import check_widths
+from facefeat_jax.models.promotion import float32_or_wider, promoting
 from facefeat_jax.models.sharding import logical_axes
 from facefeat_jax.models.trunk import Stages, Trunk, TrunkOptions
 
@@ -76,6 +77,18 @@ class Embedding(nnx.Module):
         return jnp.concatenate(tokens, axis=1) + positions
 
 
+class LayerNorm(nnx.LayerNorm):
+    """Layer normalisation in two passes, as torch's: the fast form loses digits."""
+
+    def __init__(self, width: int, *, dtype: DTypeLike | None, param_dtype: DTypeLike, rngs: nnx.Rngs):
+        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        super().__init__(width, epsilon=_EPSILON, use_fast_variance=False, **options)
+
+    def __call__(self, tokens: Tokens) -> Tokens:  # type: ignore[override]
+        """Normalises the last axis of `[batch, tokens, width]`."""
+        return promoting(super().__call__)(tokens)
+
+
 class SelfAttention(nnx.Module):
     """Multi-head self-attention; queries, keys and values come from one matrix, as in torch's `MultiheadAttention`."""
 
@@ -110,7 +123,7 @@ class SelfAttention(nnx.Module):
         query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
         scores = jnp.einsum("bqhd,bkhd->bhqk", query / math.sqrt(width // self.heads), key)
         # The sum of many exponentials: in float32 where the rest is narrower.
-        weights = jax.nn.softmax(scores.astype(jnp.promote_types(scores.dtype, jnp.float32)), axis=-1)
+        weights = jax.nn.softmax(scores.astype(float32_or_wider(scores.dtype)), axis=-1)
         mixed = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(value.dtype), value)
         return self.out(mixed.reshape(batch, length, width))
 
@@ -160,10 +173,10 @@ class EncoderBlock(nnx.Module):
         rngs: nnx.Rngs,
     ):
         options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
-        self.norm1 = _layer_norm(width, **options)
+        self.norm1 = LayerNorm(width, **options)
         self.attention = SelfAttention(width, heads, **options)
         self.dropout = Dropout(dropout)
-        self.norm2 = _layer_norm(width, **options)
+        self.norm2 = LayerNorm(width, **options)
         self.mlp = MLP(width, hidden, dropout, **options)
 
     def __call__(self, tokens: Tokens, *, mask: Mask | None = None, rngs: nnx.Rngs | None = None) -> Tokens:
@@ -225,7 +238,7 @@ class VisionTransformer(Trunk):
         self.dropout = Dropout(dropout)
         for number in range(depth):
             setattr(self, f"block{number}", EncoderBlock(width, heads, hidden, dropout, **options))
-        self.norm = _layer_norm(width, **options)
+        self.norm = LayerNorm(width, **options)
         zeros = nnx.initializers.zeros
         axes = logical_axes("features", "outputs")
         self.fc = (
@@ -272,11 +285,6 @@ class VisionTransformer(Trunk):
     def pooled(self, inputs: Tokens) -> Features:
         """Returns the class token of the last stage's output: pooled features `[batch, num_features]`."""
         return inputs[:, 0]
-
-
-def _layer_norm(width: int, **options: Any) -> nnx.LayerNorm:
-    # In two passes, as torch's: the fast form loses digits.
-    return nnx.LayerNorm(width, epsilon=_EPSILON, use_fast_variance=False, **options)
 
 
 def resized_positions(

@@ -112,7 +112,7 @@ class Predictor:
         about = [self.spec.to_json(), {task: asdict(fitted) for task, fitted in self._calibration.items()}]
         digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
         for leaf in jax.tree.leaves((self._params, self._batch_stats)):
-            digest.update(np.asarray(leaf).tobytes())
+            digest.update(jax.device_get(leaf).tobytes())
         return digest.hexdigest()
 
     def predict(self, images: Images) -> list[Prediction]:
@@ -162,8 +162,8 @@ class Predictor:
             tasks = tuple(self.spec.classes)
             logits = self._placement.in_turn(self._step(self._params, self._batch_stats, rows, tasks=tasks))
             classes = {
-                task: probabilities(np.asarray(value)[: len(pixels)] / self._calibration[task].temperature)
-                for task, value in logits.items()
+                task: probabilities(value[: len(pixels)] / self._calibration[task].temperature)
+                for task, value in jax.device_get(logits).items()
             }
             if self._explanations:
                 sources = [picture.source for picture in loaded if picture.pixels is not None]

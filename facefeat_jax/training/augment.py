@@ -76,7 +76,9 @@ class Augmentation:
             pixels = cropped(pixels, jax.random.fold_in(key, 2), self.crop)
         if self.colour:
             changed = recoloured(pixels, jax.random.fold_in(key, 3), self.colour)
-            pixels = jnp.where(about_colour(labels, len(images))[:, None, None, None], pixels, changed)
+            pixels = jnp.where(
+                about_colour(labels, len(images))[:, None, None, None], pixels.astype(changed.dtype), changed
+            )
         if self.erase:
             pixels = erased(pixels, jax.random.fold_in(key, 4), self.erase, fill)
         return jax.lax.optimization_barrier(jnp.round(pixels.clip(0, 255)).astype(jnp.uint8))
@@ -111,7 +113,7 @@ def cropped(pixels: jax.Array, key: jax.Array, most: float) -> jax.Array:
     first = jax.random.uniform(place_key, (batch, 2)) * (1 - kept)
 
     def one(picture: jax.Array, kept: jax.Array, first: jax.Array) -> jax.Array:
-        start = -first * jnp.asarray([height, width], jnp.float32) / kept
+        start = -first * jnp.asarray([height, width], first.dtype) / kept
         return jax.image.scale_and_translate(
             picture, (height, width, channels), (0, 1), 1 / kept, start, "linear", antialias=False
         )
@@ -136,6 +138,7 @@ def recoloured(pixels: jax.Array, key: jax.Array, most: float) -> jax.Array:
     def blended(pixels: jax.Array, other: jax.Array, factor: jax.Array) -> jax.Array:
         return (other + factor * (pixels - other)).clip(0, 255)
 
+    pixels = pixels.astype(factors.dtype)
     pixels = blended(pixels, jnp.zeros_like(pixels), brightness)
     pixels = blended(pixels, grey(pixels).mean(axis=(1, 2), keepdims=True), contrast)
     return blended(pixels, grey(pixels), saturation)
@@ -160,7 +163,7 @@ def erased(pixels: jax.Array, key: jax.Array, probability: float, fill: Sequence
     first = jax.random.uniform(place_key, (batch, 2)) * (1 - sides)
 
     def inside(count: int, axis: int) -> jax.Array:
-        centres = ((jnp.arange(count) + 0.5) / count)[None]
+        centres = ((jnp.arange(count).astype(first.dtype) + 0.5) / count)[None]
         begin, end = first[:, axis, None], (first + sides)[:, axis, None]
         return (centres >= begin) & (centres < end)
 

@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from facefeat_jax.models.promotion import float32_or_wider
+
 Average = Any  # a tree like the averaged values, in float32 or wider
 
 
@@ -32,7 +34,7 @@ def update(average: Average, values: Any, decay: float, step: jax.Array) -> Aver
     def moved(old: jax.Array, new: jax.Array) -> jax.Array:
         if not jnp.issubdtype(old.dtype, jnp.floating):
             return new
-        share = (1 - decay) / (1 - jnp.power(jnp.asarray(decay, old.dtype), step + 1))
+        share = (1 - decay) / (1 - jnp.power(jnp.asarray(decay, old.dtype), (step + 1).astype(old.dtype)))
         return old + share * (new.astype(old.dtype) - old)
 
     return jax.tree.map(moved, average, values)
@@ -46,4 +48,4 @@ def as_values(average: Average, like: Any) -> Any:
 def _wide(value: jax.Array) -> Any:
     if not jnp.issubdtype(value.dtype, jnp.floating):
         return value.dtype
-    return jnp.promote_types(value.dtype, jnp.float32)
+    return float32_or_wider(value.dtype)

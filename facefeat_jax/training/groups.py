@@ -8,6 +8,7 @@ gradients, would keep moving the other heads by their momentum and increase thei
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from facefeat_jax.models.freezing import trained_modules as trained_modules
+from facefeat_jax.models.promotion import promoting, together
 
 TRUNK = "trunk"
 Params = dict[str, Any]  # {"trunk": {module: ...}, "heads": {task: ...}}
@@ -29,6 +31,7 @@ def adam(weight_decay: float = 0.0) -> optax.GradientTransformation:
         embeddings don't decay.
     """
     moments = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8)
+    moments = optax.GradientTransformation(moments.init, promoting(moments.update))
     if not weight_decay:
         return moments
     return optax.chain(moments, optax.add_decayed_weights(weight_decay, mask=decays))
@@ -79,9 +82,7 @@ def update(
     groups, states = dict(groups), dict(states)
     for name, gradient in gradients.items():
         direction, state = optimizer.update(gradient, states[name], groups[name])
-        moved = jax.tree.map(
-            lambda value, step: (value - learning_rate * step).astype(value.dtype), groups[name], direction
-        )
+        moved = jax.tree.map(partial(_moved, learning_rate), groups[name], direction)
         if name in counts:
             moved, state = jax.tree.map(
                 lambda new, old, count=counts[name]: jnp.where(count > 0, new, old),
@@ -92,11 +93,17 @@ def update(
     return groups, states
 
 
+def _moved(learning_rate: jax.Array | float, value: jax.Array, direction: jax.Array) -> jax.Array:
+    rate, start, direction = together(learning_rate, value, direction)
+    return (start - rate * direction).astype(value.dtype)
+
+
 def learning_rate_schedule(kind: str, peak: float, total_steps: int, warmup_steps: int) -> optax.Schedule:
     """Returns the learning rate as a function of the step number (from 0)."""
     if kind == "constant":
         return optax.constant_schedule(peak)
     warmup = min(warmup_steps, total_steps // 2)
-    return optax.warmup_cosine_decay_schedule(
+    schedule = optax.warmup_cosine_decay_schedule(
         init_value=peak / max(warmup, 1), peak_value=peak, warmup_steps=warmup, decay_steps=total_steps
     )
+    return promoting(schedule)

@@ -76,4 +76,4 @@ class StopRequest:
         own = np.full(self._placement.local.num_devices, self._watch.received or 0, np.int32)
         greatest = self._greatest(self._placement.join(own, self._placement.table))
         self._asked.append(self._placement.in_turn(greatest))
-        return (int(self._asked.popleft()) or None) if len(self._asked) > _LATER else None
+        return (int(jax.device_get(self._asked.popleft())) or None) if len(self._asked) > _LATER else None

@@ -30,6 +30,7 @@ from facefeat_jax.evaluation.explain import Frozen
 from facefeat_jax.evaluation.metrics import HeadResult
 from facefeat_jax.factory import create_model
 from facefeat_jax.models.multi_task import MultiTaskModel
+from facefeat_jax.models.promotion import set_up
 from facefeat_jax.models.registry import get_architecture
 from facefeat_jax.models.trunk import POOLED
 from facefeat_jax.runs import checkpoints, run_config, run_folder
@@ -129,16 +130,17 @@ def train(config: TrainConfig) -> Trained:
         say("--batch-norm frozen: without effect, since all stages of the trunk are trained")
     config = automatic.choose_steps_per_call(config, heads_alone=until == POOLED)
     is_restored = config.resume and _has_checkpoint(config.run)
-    model = create_model(
-        config.trunk,
-        tasks=spec.tasks,
-        weights="random" if is_restored else config.weights,
-        weights_key=None if is_restored else config.weights_key,
-        rngs=nnx.Rngs(config.seed),
-        dtype=config.dtype,
-        param_dtype=config.param_dtype,
-        **spec.trunk_options,
-    )
+    with set_up():
+        model = create_model(
+            config.trunk,
+            tasks=spec.tasks,
+            weights="random" if is_restored else config.weights,
+            weights_key=None if is_restored else config.weights_key,
+            rngs=nnx.Rngs(config.seed),
+            dtype=config.dtype,
+            param_dtype=config.param_dtype,
+            **spec.trunk_options,
+        )
     record = _recorded(config, data, placement)
     with contextlib.ExitStack() as held:
         run = _Run(config, spec, model, trained, until, data, record, placement, began, held)
@@ -261,7 +263,8 @@ class _Run:
             config.learning_rate_schedule, config.learning_rate, len(self.stream), config.warmup_steps
         )
         # For the logs, all at once: asked for step by step, each would be a computation and a wait of its own.
-        self.learning_rates = jax.device_get(jax.vmap(learning_rate)(jax.numpy.arange(len(self.stream))))
+        with set_up():
+            self.learning_rates = jax.device_get(jax.vmap(learning_rate)(jax.numpy.arange(len(self.stream))))
         optimizer = groups.adam(config.weight_decay)
         self.state = placement.replicate(
             steps.create_state(model, trained, optimizer=optimizer, averaged=config.ema > 0)
@@ -340,7 +343,7 @@ class _Run:
             return 0
         trees, about = restored
         self.state = saved_state.from_trees(trees)
-        step = int(self.state.step)
+        step = int(jax.device_get(self.state.step))
         if step in self.checkpoints.unchecked:
             run_folder.warn_unchecked(self.config.run)
         self.history, self.seconds_before = about["history"], about["seconds"]
@@ -369,7 +372,7 @@ class _Run:
         }
         best = checkpoints.best_step(self.history, len(self.config.tasks)) if self.config.keep_best else None
         self.logs.sync()  # first: a run that resumes from the checkpoint has no other source of these lines
-        self.checkpoints.save(int(self.state.step), saved_state.to_trees(self.state), about, best=best)
+        self.checkpoints.save(int(jax.device_get(self.state.step)), saved_state.to_trees(self.state), about, best=best)
 
     def _calls(self, one: Pass) -> list[Call]:
         """Returns the calls of a pass that are still to be made."""
@@ -451,7 +454,8 @@ class _Run:
                 program = self.programs.get((call.tasks, call.num_steps))
                 self.state, metrics = self.placement.in_turn(program(self.state, feed.table, next(batches)))
                 # The figures come when they are there: nothing here waits for the step that was just begun.
-                jax.tree.map(lambda value: value.copy_to_host_async(), metrics)
+                with jax.transfer_guard_device_to_host("allow"):  # which takes this call for an unasked one
+                    jax.tree.map(lambda value: value.copy_to_host_async(), metrics)
                 self._pending.append((call, one, metrics))
                 before, done = done, min((call.end_step - one.first_step) * self.config.batch_size, one.num_pictures)
                 bar.advance(done - before)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Float, Int, Int32, Shaped
+from jaxtyping import Float, Int, Int32
 
 from facefeat_jax.models.arrays import Logits, Mask
+from facefeat_jax.models.promotion import float32_or_wider
 
 
 def per_example_loss(
@@ -28,7 +29,7 @@ def per_example_loss(
     Returns:
       `[batch]`.
     """
-    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    logits = logits.astype(float32_or_wider(logits.dtype))
     known = jnp.maximum(labels, 0)
     if logits.shape[-1] == 1:
         target = known.astype(logits.dtype)
@@ -48,6 +49,6 @@ def predicted_class(logits: Logits) -> Int32[jax.Array, " batch"]:
     return jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
 
-def masked_mean(values: Shaped[jax.Array, " batch"], mask: Mask) -> Float[jax.Array, ""]:
+def masked_mean(values: Float[jax.Array, " batch"], mask: Mask) -> Float[jax.Array, ""]:
     """Returns the mean of `values` where `mask` is true; 0 if it is true nowhere."""
-    return jnp.sum(jnp.where(mask, values, 0)) / jnp.maximum(jnp.sum(mask), 1)
+    return jnp.sum(jnp.where(mask, values, 0)) / jnp.maximum(jnp.sum(mask), 1).astype(values.dtype)

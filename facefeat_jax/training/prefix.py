@@ -167,7 +167,7 @@ class Prefix:
             images = np.concatenate([images, np.zeros((self._batch_size - n, *images.shape[1:]), np.uint8)])
         images = jax.device_put(images, self._placement.table)
         made = self._placement.in_turn(program(self._params, self._batch_stats, images))
-        return made if n == self._batch_size else self._placement.in_turn(made[:n])
+        return made if n == self._batch_size else self._placement.in_turn(jax.lax.slice_in_dim(made, 0, n))
 
     def stored(
         self, examples: Examples, examples_key: str, source: ExampleRows, root: Path, program: Callable[[], Any]
@@ -188,7 +188,7 @@ class Prefix:
         row_store.require_room(root, [rows])
 
         def produce(ranges: list[range]) -> Iterator[tuple[range, np.ndarray]]:
-            return ((span, np.asarray(values)) for span, values in self.outputs(source, ranges, program()))
+            return ((span, jax.device_get(values)) for span, values in self.outputs(source, ranges, program()))
 
         return StoredRows([row_store.open_or_fill(root, rows, produce)])
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from facefeat_jax.models.promotion import of_rank
+from facefeat_jax.models.promotion import float32_or_wider, of_rank
 
 
 def depthwise_as_shifts(
@@ -37,7 +37,7 @@ def depthwise_as_shifts(
         (padded.shape[axis + 1] - kernel.shape[axis]) // strides[axis] * strides[axis] + 1 for axis in (0, 1)
     )
     # Narrow types are added up in float32, as a convolution does.
-    wide = jnp.promote_types(inputs.dtype, jnp.float32)
+    wide = float32_or_wider(inputs.dtype)
     total = None
     for row in range(kernel.shape[0]):
         for column in range(kernel.shape[1]):
