@@ -64,7 +64,7 @@ def run(config, devices: int | None) -> None:
         placement = loop.Placement
         loop.Placement = lambda: placement(some)
 
-    def small(trunk, *, tasks, weights, rngs, dtype, param_dtype):
+    def small(trunk, *, tasks, rngs, dtype, param_dtype, **_):
         options = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         return MultiTaskModel(ResNet((1, 1, 1, 1), **options), tasks, **options)
 
