@@ -62,7 +62,7 @@ from facefeat_jax.reporting.report import training_samples
 from facefeat_jax.reporting.table import results_table
 from facefeat_jax.runs.run_folder import REPORT
 from facefeat_jax.system.runtime import start_up
-from facefeat_jax.training.loop import open_data
+from facefeat_jax.training.data import open_data
 
 start_up()
 FOLDER = Path("facefeat_notebook")  # all output goes here

@@ -47,7 +47,7 @@ def test_options_without_effect_are_refused_before_anything_is_trained(capsys, a
 def test_a_warm_up_of_more_than_half_of_the_run_and_what_smoke_shrinks_are_mentioned(
     capsys, avatars_dir, tmp_path, monkeypatch
 ):
-    import facefeat_jax.training.loop as loop
+    import facefeat_jax.training.setup as setup
 
     class Stop(Exception):
         pass
@@ -55,7 +55,7 @@ def test_a_warm_up_of_more_than_half_of_the_run_and_what_smoke_shrinks_are_menti
     def stop(*_, **__):
         raise Stop
 
-    monkeypatch.setattr(loop, "create_model", stop)
+    monkeypatch.setattr(setup, "create_model", stop)
     with pytest.raises(Stop):
         train(capsys, avatars_dir, tmp_path, *SMALL, "--warmup-steps", "5")
     assert "warm-up: 3 steps instead of 5," in capsys.readouterr().err

@@ -142,8 +142,8 @@ class TrainingFeed:
         from facefeat_jax.data.feeds import take
         from facefeat_jax.data.pixels import PixelFormat
         from facefeat_jax.data.placement import Placement
+        from facefeat_jax.training.data import open_data
         from facefeat_jax.training.inputs import Inputs
-        from facefeat_jax.training.loop import open_data
 
         config = _chosen(config)
         data = open_data(config)
@@ -306,7 +306,7 @@ def validation(settings: Settings) -> Measurement:
     from facefeat_jax.evaluation.evaluate import Evaluator
     from facefeat_jax.factory import create_model
     from facefeat_jax.models.values import split_values
-    from facefeat_jax.training.loop import open_data
+    from facefeat_jax.training.data import open_data
 
     dtype = _numerics(settings["precision"])
     config = config_of(settings, batch_size=settings["batch"], dtype=dtype, tasks=(settings["task"],))

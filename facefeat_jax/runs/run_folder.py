@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -194,6 +194,39 @@ def _best(reader: checkpoints.Checkpoints, folder: Path) -> int:
             f"{folder} no longer holds its best checkpoint, of step {step}; train with --keep-best to keep it"
         )
     return step
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Returns whether a run has a checkpoint to continue from; the weights that it began with are not needed then."""
+    if not (folder / checkpoints.FOLDER).is_dir():
+        return False
+    store = checkpoints.Checkpoints(folder, read_only=True)
+    try:
+        return bool(store.steps())
+    finally:
+        store.close()
+
+
+def newest_spec(folder: Path, *, before: Mapping[str, Any]) -> ModelSpec | None:
+    """Returns what the model of the newest checkpoint that can be read is; None where there is none.
+
+    Args:
+      folder: the run folder.
+      before: for `ModelSpec.from_json`.
+
+    Raises:
+      UserError: this version can't build such a model.
+    """
+    if not (folder / checkpoints.FOLDER).is_dir():
+        return None
+    store = checkpoints.Checkpoints(folder, read_only=True)
+    try:
+        for step in store.steps():
+            with contextlib.suppress(checkpoints.DamagedError):  # which is reported where it is restored
+                return store.spec(step, before=before)
+        return None
+    finally:
+        store.close()
 
 
 def create_from_weights(

@@ -8,14 +8,16 @@ from facefeat_jax.system import lazy
 
 if TYPE_CHECKING:
     from facefeat_jax.training.augment import Augmentation
+    from facefeat_jax.training.data import RunData, open_data
     from facefeat_jax.training.launch import Hosts
-    from facefeat_jax.training.loop import RunData, Trained, open_data, train
+    from facefeat_jax.training.loop import Trained, train
     from facefeat_jax.training.steps import TrainState, create_state, make_step, make_train_step
 
 _MODULES = {
     "facefeat_jax.training.augment": ["Augmentation"],
+    "facefeat_jax.training.data": ["RunData", "open_data"],
     "facefeat_jax.training.launch": ["Hosts"],
-    "facefeat_jax.training.loop": ["RunData", "Trained", "open_data", "train"],
+    "facefeat_jax.training.loop": ["Trained", "train"],
     "facefeat_jax.training.steps": ["TrainState", "create_state", "make_step", "make_train_step"],
 }
 

@@ -21,8 +21,10 @@ from facefeat_jax.models.resnet import ResNet
 from facefeat_jax.runs.run_folder import open_run
 from facefeat_jax.system import progress
 from facefeat_jax.system.errors import Interrupted
+from facefeat_jax.system.programs import Programs
 from facefeat_jax.training import groups, loop, steps
 from facefeat_jax.training.augment import Augmentation
+from facefeat_jax.training.step_figures import StepFigures
 
 BATCH, SIZE, STEPS = 4, 32, 3
 TASKS = ("gender", "shirt")
@@ -124,7 +126,7 @@ def test_nothing_in_the_loop_waits_for_the_step_that_was_just_begun(heads, tmp_p
                 early.append((call_of[id(self)], calls))
         return value.fget(self)
 
-    get = loop.Programs.get
+    get = Programs.get
 
     def watched(self, key):
         program = get(self, key)
@@ -141,7 +143,7 @@ def test_nothing_in_the_loop_waits_for_the_step_that_was_just_begun(heads, tmp_p
 
         return call
 
-    flush = loop._Run._flush
+    flush = StepFigures.flush
 
     def at_the_end(self, keep=0):
         nonlocal in_pass
@@ -152,8 +154,8 @@ def test_nothing_in_the_loop_waits_for_the_step_that_was_just_begun(heads, tmp_p
             in_pass = was and keep > 0
 
     monkeypatch.setattr(array, "_value", property(counted))
-    monkeypatch.setattr(loop.Programs, "get", watched)
-    monkeypatch.setattr(loop._Run, "_flush", at_the_end)
+    monkeypatch.setattr(Programs, "get", watched)
+    monkeypatch.setattr(StepFigures, "flush", at_the_end)
     train(heads(tmp_path / "run", feed="stream", steps_per_call=1, checkpoint_every=1000))
     assert calls == 22
     assert reads > 22  # the loop does read, or this test would see nothing

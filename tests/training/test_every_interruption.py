@@ -14,17 +14,18 @@ import pytest
 from facefeat_jax.runs import run_folder
 from facefeat_jax.runs.checkpoints import Checkpoints
 from facefeat_jax.runs.logs import Logs, read_lines
+from facefeat_jax.runs.recorder import RunRecorder
 from facefeat_jax.runs.run_folder import open_run
 from facefeat_jax.system import checked_json, signals
 from facefeat_jax.system.errors import Interrupted
 from facefeat_jax.system.progress import Bar
-from facefeat_jax.training import loop
 from facefeat_jax.training.loop import train
+from facefeat_jax.training.step_figures import StepFigures
 from weights_conversion import to_torch
 
 POINTS = (
-    (loop._Run, "_flush"),
-    (loop._Run, "save"),
+    (StepFigures, "flush"),
+    (RunRecorder, "save"),
     (Checkpoints, "save"),
     (Checkpoints, "wait"),
     (Logs, "write"),

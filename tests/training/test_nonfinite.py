@@ -19,7 +19,8 @@ from facefeat_jax.runs.logs import read_lines
 from facefeat_jax.runs.run_folder import open_run
 from facefeat_jax.system import checked_json
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.training import groups, loop, prefix, steps
+from facefeat_jax.training import groups, prefix, step_figures, steps
+from facefeat_jax.training.data import open_data
 
 BAD = 17  # the number of a picture whose features are infinite
 
@@ -89,13 +90,13 @@ def heads(tiny):
 
 def test_a_loss_that_is_not_finite_stops_the_run_or_skips_the_step(heads, tmp_path, one_bad_picture, capsys):
     config = heads(tmp_path / "run", seed=5)
-    stream = loop.open_data(config).stream
+    stream = open_data(config).stream
     bad = [step + 1 for step in range(len(stream)) if BAD in stream[step].indices]
     assert len(bad) == 2 and bad[0] > 4  # once an epoch, and after the first checkpoint
     good = 4 * ((bad[0] - 1) // 4)
     with pytest.raises(UserError, match=f"loss of gender is (nan|inf).* at step {bad[0]} of 22") as stopped:
         train(config)
-    examples = loop.open_data(config).training
+    examples = open_data(config).training
     names = [examples.name(int(index)) for index in stream[bad[0] - 1].indices]
     assert all(name in str(stopped.value) for name in names)
     assert f"the last good checkpoint is that of step {good}" in str(stopped.value)
@@ -113,7 +114,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_or_skips_the_step(heads, tmp_pa
 
 
 def test_where_nothing_is_finite_any_more_skipping_ends(heads, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "_MOST_SKIPPED", 3)
+    monkeypatch.setattr(step_figures, "_MOST_SKIPPED", 3)
     with pytest.raises(UserError, match=r"at step 4 of 22.*3 steps in a row.*there is no checkpoint yet"):
         train(heads(tmp_path / "run", learning_rate=1e38, on_nonfinite="skip", checkpoint_every=100))
 

@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
     from facefeat_jax.training import loop
 
     _announced(row_store, "_write_at", "packing")
-    _announced(loop._Run, "_train_pass", "train")
+    _announced(loop, "Bar", "train")  # one for each pass
     _announced(Evaluator, "logits", "validation")
     _announced(Checkpoints, "save", "checkpoint")
     if argv[0] != "train-and-export":

@@ -122,7 +122,7 @@ def write_start(job: Job) -> None:
     import weights_conversion
     from facefeat_jax.factory import create_model
     from facefeat_jax.runs.spec import ModelSpec
-    from facefeat_jax.training.loop import open_data
+    from facefeat_jax.training.data import open_data
 
     config = job.config()
     spec = ModelSpec(config.trunk, open_data(config).classes, config.image_size, config.decode, job.weights)
@@ -161,7 +161,7 @@ def train_torch(job: Job) -> dict[str, Any]:
     import torch
 
     import weights_conversion
-    from facefeat_jax.training.loop import open_data
+    from facefeat_jax.training.data import open_data
     from pytorch_baseline import model as baseline_model
     from pytorch_baseline import pictures, training
 

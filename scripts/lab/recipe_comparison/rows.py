@@ -16,7 +16,7 @@ from facefeat_jax.runs import checkpoints
 from facefeat_jax.runs.run_folder import CONFIG, write_json
 from facefeat_jax.system.environment import describe
 from facefeat_jax.system.progress import say
-from facefeat_jax.training.loop import open_data
+from facefeat_jax.training.data import open_data
 from recipe_comparison.plan import Row, Size
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "pillow")

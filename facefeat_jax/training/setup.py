@@ -1,0 +1,254 @@
+"""Sets a training up: data, model, step, programs and feeds. Nothing of it is on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from typing import Any
+
+import jax
+import numpy as np
+import psutil
+from flax import nnx
+
+from facefeat_jax.config import TrainConfig, apply_smoke
+from facefeat_jax.data.index_stream import Call, Pass
+from facefeat_jax.data.pixels import PixelFormat
+from facefeat_jax.data.placement import Placement
+from facefeat_jax.evaluation.evaluate import Evaluator
+from facefeat_jax.factory import create_model
+from facefeat_jax.models.multi_task import MultiTaskModel
+from facefeat_jax.models.promotion import set_up
+from facefeat_jax.models.registry import get_architecture
+from facefeat_jax.models.trunk import POOLED
+from facefeat_jax.runs import run_config, run_folder
+from facefeat_jax.runs.data_record import DataRecord, require_same
+from facefeat_jax.runs.spec import NUMERICS, ModelSpec
+from facefeat_jax.system.distributed import is_first
+from facefeat_jax.system.errors import UserError
+from facefeat_jax.system.programs import Programs
+from facefeat_jax.system.progress import say
+from facefeat_jax.system.runtime import set_numerics
+from facefeat_jax.tasks import get_task
+from facefeat_jax.training import automatic, groups, out_of_memory, steps
+from facefeat_jax.training.augment import Augmentation
+from facefeat_jax.training.data import RunData, open_data
+from facefeat_jax.training.inputs import Inputs
+from facefeat_jax.training.prefix import Prefix, last_frozen
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """What a training needs, ready to run.
+
+    Attributes:
+      config: what to do, every choice made.
+      spec: what the model is.
+      data: the pictures, and which of them each step takes.
+      record: the identity of the data.
+      placement: the devices.
+      eval_graph: graph definition of the model in evaluation mode.
+      state: the state before the first step. The first call of the step takes its buffers.
+      train_call: the jitted call of the step (`steps.make_train_call`).
+      learning_rates: `[num_steps]`, float32, for the logs.
+      evaluator: runs the heads over the validation pictures.
+      prefix: the stages that are computed once a picture; None where there are none.
+      inputs: the feeds, planned.
+      programs: the compiled programs.
+    """
+
+    config: TrainConfig
+    spec: ModelSpec
+    data: RunData
+    record: DataRecord
+    placement: Placement
+    eval_graph: nnx.GraphDef
+    state: steps.TrainState
+    train_call: Callable[..., Any]
+    learning_rates: np.ndarray
+    evaluator: Evaluator
+    prefix: Prefix | None
+    inputs: Inputs
+    programs: Programs
+
+    def calls(self, one: Pass, start: int = 0) -> list[Call]:
+        """Returns the calls of a pass from the step `start` on."""
+        return [call for call in one.calls(self.config.steps_per_call) if call.first_step >= start]
+
+    def compile_ahead(self) -> None:
+        """Begins to compile all programs of the run, those that are needed first in front."""
+        if self.prefix is not None:
+            self.programs.add("prefix", self.prefix.lower)
+        state, layout = _abstract(self.state), self.inputs.layouts.validation
+        for one in self.data.stream.passes:
+            # A pass has thousands of calls of one kind, and may end with one of another.
+            for kind, call in {(call.tasks, call.num_steps): call for call in self.calls(one)}.items():
+                self.programs.add(kind, partial(self._lower, state, call, self.config.batch_size))
+            self.programs.add("predict", partial(self.evaluator.lower, state.params, state.batch_stats, layout))
+
+    def _lower(self, state: steps.TrainState, call: Call, batch_size: int) -> jax.stages.Lowered:
+        layout = self.inputs.layouts.training
+        batches = layout.batches(call, self.placement.round_up(batch_size))
+        return self.train_call.lower(state, layout.table(), batches, tasks=call.tasks)  # type: ignore[attr-defined]
+
+    def out_of_memory(self) -> UserError:
+        """Returns the error that says what would fit, after memory has run out."""
+        device = self.placement.device
+        return out_of_memory.advise(
+            partial(self._lower, _abstract(self.state), self.calls(self.data.stream.passes[0])[0]),
+            self.config.batch_size,
+            table_bytes=self.inputs.table_bytes,
+            limit=(device.memory_stats() or {}).get("bytes_limit") or psutil.virtual_memory().total,
+            device=device.device_kind,
+        )
+
+
+def open_session(config: TrainConfig) -> Session:
+    """Looks at everything that can be refused, then makes what the training needs.
+
+    Args:
+      config: what to do; `smoke` is applied here.
+
+    Raises:
+      UserError: something in the config, the data or the weights can't be used, or the run folder holds something else.
+    """
+    config = _settled(config)
+    placement = Placement()
+    data = open_data(config, padded_size=placement.round_up(config.batch_size))
+    if not config.resume:
+        config.require_effect(len(data.stream))
+        if len(data.stream) // 2 < config.warmup_steps:
+            say(f"warm-up: {len(data.stream) // 2} steps instead of {config.warmup_steps}, half of the run's")
+    spec = _spec(config, data)
+    architecture = get_architecture(config.trunk)
+    trained = groups.trained_modules(architecture.stages, config.trainable, architecture.last)
+    until = last_frozen(architecture.stages, trained) if config.cache_prefix else None
+    if config.batch_norm == "frozen" and {*chain.from_iterable(architecture.stages.values())} <= {*trained}:
+        say("--batch-norm frozen: without effect, since all stages of the trunk are trained")
+    config = automatic.choose_steps_per_call(config, heads_alone=until == POOLED)
+    model = _model(config, spec)
+    record = _recorded(config, data, placement)
+    programs = Programs(deterministic=config.deterministic)
+    train_graph, eval_graph = steps.graphdefs(model, trained, freeze_batch_norm=config.batch_norm == "frozen")
+    learning_rate = groups.learning_rate_schedule(
+        config.learning_rate_schedule, config.learning_rate, len(data.stream), config.warmup_steps
+    )
+    with set_up():
+        # All at once: asked for step by step, each would be a computation and a wait of its own.
+        learning_rates = jax.device_get(jax.vmap(learning_rate)(jax.numpy.arange(len(data.stream))))
+    optimizer = groups.adam(config.weight_decay)
+    state = placement.replicate(steps.create_state(model, trained, optimizer=optimizer, averaged=config.ema > 0))
+    step = steps.make_step(
+        train_graph,
+        spec,
+        trained,
+        learning_rate,
+        config.dtype,
+        augmentation=Augmentation(config.flip, config.crop, config.colour_jitter, config.erase),
+        optimizer=optimizer,
+        label_smoothing=config.label_smoothing,
+        ema=config.ema,
+        seed=config.seed,
+        after=until,
+        skip_nonfinite=config.on_nonfinite == "skip",
+    )
+    prefix = None
+    if until is not None:
+        weights = own_copies(state, placement)
+        prefix = Prefix(eval_graph, *weights, spec, config.dtype, until, placement.local)
+    pixels = PixelFormat(spec.image_size, spec.decode, spec.interpolation)
+    inputs = Inputs(config, pixels, data.training, data.validation, prefix, placement)
+    return Session(
+        config=dataclasses.replace(config, feed=inputs.feed),
+        spec=spec,
+        data=data,
+        record=record,
+        placement=placement,
+        eval_graph=eval_graph,
+        state=state,
+        train_call=steps.make_train_call(step, placement),
+        learning_rates=learning_rates,
+        evaluator=Evaluator(
+            eval_graph,
+            spec,
+            data.validation,
+            placement,
+            batch_size=config.batch_size,
+            dtype=config.dtype,
+            after=until,
+        ),
+        prefix=prefix,
+        inputs=inputs,
+        programs=programs,
+    )
+
+
+def own_copies(state: steps.TrainState, placement: Placement) -> tuple[Any, Any]:
+    """Returns parameters and statistics that stay, on this process's devices, when the state's buffers are taken."""
+    return placement.own_copies(steps.copied((state.params, state.batch_stats)))
+
+
+def _settled(config: TrainConfig) -> TrainConfig:
+    """Returns the config with the choices that depend on the machine or on an earlier run made; sets the numerics."""
+    config = apply_smoke(config)
+    for task in config.tasks:
+        get_task(task)  # a run that was trained elsewhere may have tasks that are not in this table; a new one may not
+    if config.resume:
+        config = automatic.with_earlier_choices(config, run_folder.read_config(config.run))
+    config = automatic.choose_dtype(config)
+    if not config.resume:
+        config.require_effect()
+    set_numerics(config.dtype, config.param_dtype, config.matmul_precision)
+    # Everything that can be refused is looked at before the run folder is touched.
+    if is_first():
+        run_config.check_folder(config)
+    return config
+
+
+def _spec(config: TrainConfig, data: RunData) -> ModelSpec:
+    """Returns what the model is; a resumed run keeps its own, even if the tables have changed."""
+    numerics = {name: getattr(config, name) for name in NUMERICS}
+    earlier = run_folder.newest_spec(config.run, before=numerics) if config.resume else None
+    return earlier or ModelSpec.following(
+        config.trunk, data.classes, config.image_size, config.decode, str(config.weights), **numerics
+    )
+
+
+def _model(config: TrainConfig, spec: ModelSpec) -> MultiTaskModel:
+    """Returns the model with the weights that the run begins with; a checkpoint brings its own."""
+    is_restored = config.resume and run_folder.has_checkpoint(config.run)
+    with set_up():
+        return create_model(
+            config.trunk,
+            tasks=spec.tasks,
+            weights="random" if is_restored else config.weights,
+            weights_key=None if is_restored else config.weights_key,
+            rngs=nnx.Rngs(config.seed),
+            dtype=config.dtype,
+            param_dtype=config.param_dtype,
+            **spec.trunk_options,
+        )
+
+
+def _abstract(state: steps.TrainState) -> steps.TrainState:
+    """Returns shapes in place of the state's arrays, which the first step takes."""
+    return jax.tree.map(lambda value: jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=value.sharding), state)
+
+
+def _recorded(config: TrainConfig, data: RunData, placement: Placement) -> DataRecord:
+    """Returns the record of the data; refuses data that are not those of the run that is resumed."""
+    record = DataRecord.of(data.training, data.validation)
+    checksum = record.checksum()
+    if placement.least(checksum) != -placement.least(-checksum):
+        raise UserError("the processes have different data; prepare the same on each host")
+    if config.resume and run_folder.has_checkpoint(config.run) and (unchecked := require_same(config.run, record)):
+        say(unchecked)
+    if doubled := int(np.isin(data.validation.digests(), record.trained).sum()):
+        say(
+            f"{doubled:,} of {len(data.validation):,} validation pictures are copies of training pictures; "
+            "`facefeat audit` lists them"
+        )
+    return record
