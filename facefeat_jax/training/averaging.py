@@ -34,7 +34,7 @@ def update(average: Average, values: Any, decay: float, step: jax.Array) -> Aver
     def moved(old: jax.Array, new: jax.Array) -> jax.Array:
         if not jnp.issubdtype(old.dtype, jnp.floating):
             return new
-        share = (1 - decay) / (1 - jnp.power(jnp.asarray(decay, old.dtype), (step + 1).astype(old.dtype)))
+        share = (1 - decay) / (1 - jnp.power(jnp.asarray(decay, old.dtype), jnp.asarray(step + 1, old.dtype)))
         return old + share * (new.astype(old.dtype) - old)
 
     return jax.tree.map(moved, average, values)
