@@ -223,7 +223,9 @@ def step(settings: Settings) -> Measurement:
     trained = groups.trained_modules(model.trunk.STAGES, (settings["trainable"],))
     frozen = settings.get("batch_norm", "batch") == "frozen"
     graphdef, _ = steps.graphdefs(model, trained, freeze_batch_norm=frozen)
-    step = steps.make_step(graphdef, spec, trained, optax.constant_schedule(1e-4), dtype, after=after)
+    step = steps.make_step(
+        graphdef, spec, steps.StepOptions(trained, optax.constant_schedule(1e-4), dtype, after=after)
+    )
     run = steps.make_train_call(step, placement)
     state = jax.device_put(steps.create_state(model, trained), placement.replicated)
     rows = _images(settings)

@@ -11,20 +11,21 @@ if TYPE_CHECKING:
     from facefeat_jax.training.data import RunData, open_data
     from facefeat_jax.training.launch import Hosts
     from facefeat_jax.training.loop import Trained, train
-    from facefeat_jax.training.steps import TrainState, create_state, make_step, make_train_step
+    from facefeat_jax.training.steps import StepOptions, TrainState, create_state, make_step, make_train_step
 
 _MODULES = {
     "facefeat_jax.training.augment": ["Augmentation"],
     "facefeat_jax.training.data": ["RunData", "open_data"],
     "facefeat_jax.training.launch": ["Hosts"],
     "facefeat_jax.training.loop": ["Trained", "train"],
-    "facefeat_jax.training.steps": ["TrainState", "create_state", "make_step", "make_train_step"],
+    "facefeat_jax.training.steps": ["StepOptions", "TrainState", "create_state", "make_step", "make_train_step"],
 }
 
 __all__ = [
     "Augmentation",
     "Hosts",
     "RunData",
+    "StepOptions",
     "TrainState",
     "Trained",
     "create_state",

@@ -144,16 +144,18 @@ def open_session(config: TrainConfig) -> Session:
     step = steps.make_step(
         train_graph,
         spec,
-        trained,
-        learning_rate,
-        config.dtype,
-        augmentation=Augmentation(config.flip, config.crop, config.colour_jitter, config.erase),
-        optimizer=optimizer,
-        label_smoothing=config.label_smoothing,
-        ema=config.ema,
-        seed=config.seed,
-        after=until,
-        skip_nonfinite=config.on_nonfinite == "skip",
+        steps.StepOptions(
+            trained,
+            learning_rate,
+            config.dtype,
+            augmentation=Augmentation(config.flip, config.crop, config.colour_jitter, config.erase),
+            optimizer=optimizer,
+            label_smoothing=config.label_smoothing,
+            ema=config.ema,
+            seed=config.seed,
+            after=until,
+            skip_nonfinite=config.on_nonfinite == "skip",
+        ),
     )
     prefix = None
     if until is not None:

@@ -125,25 +125,40 @@ def graphdefs(
     return training, nnx.graphdef(model)
 
 
-def make_step(
-    graphdef: nnx.GraphDef,
-    spec: ModelSpec,
-    trained: Iterable[str],
-    learning_rate: optax.Schedule,
-    dtype: DTypeLike,
-    *,
-    augmentation: Augmentation = NO_AUGMENTATION,
-    optimizer: optax.GradientTransformation = groups.ADAM,
-    label_smoothing: float = 0.0,
-    ema: float = 0.0,
-    seed: int = 0,
-    after: str | None = None,
-    skip_nonfinite: bool = False,
-):
+@dataclass(frozen=True)
+class StepOptions:
+    """What the training step does; fixed while the step is traced.
+
+    Attributes:
+      trained: the trunk's modules that are trained (`groups.trained_modules`).
+      learning_rate: learning rate by step: `[]` int32 to `[]`.
+      dtype: dtype of the computation.
+      augmentation: random changes of the pictures of a batch.
+      optimizer: optimizer of each group.
+      label_smoothing: share of the target that is spread over all classes, in [0, 1).
+      ema: decay of the moving average of the weights, in [0, 1); 0 keeps no average.
+      seed: seed of the step's random numbers.
+      after: stage of the trunk whose outputs replace the pictures; None for pictures.
+      skip_nonfinite: whether a step whose loss or gradients are not finite changes only the step number.
+    """
+
+    trained: tuple[str, ...]
+    learning_rate: optax.Schedule
+    dtype: DTypeLike
+    augmentation: Augmentation = NO_AUGMENTATION
+    optimizer: optax.GradientTransformation = groups.ADAM
+    label_smoothing: float = 0.0
+    ema: float = 0.0
+    seed: int = 0
+    after: str | None = None
+    skip_nonfinite: bool = False
+
+
+def make_step(graphdef: nnx.GraphDef, spec: ModelSpec, options: StepOptions):
     """Returns the training step, a plain function to trace.
 
-    Random numbers (for augmentation and dropout) depend only on `seed` and the state's step, so a resumed run draws the
-    same. With `ema`, the step also updates the state's average (`create_state(averaged=True)`).
+    Random numbers (for augmentation and dropout) depend only on the seed and the state's step, so a resumed run draws
+    the same. With `ema`, the step also updates the state's average (`create_state(averaged=True)`).
 
     The step takes the state, `rows` (uint8 pictures `[batch, size, size, 3]` or, with `after`, the outputs of that
     stage of the trunk), `labels` `{task: [batch]}` int32 (negative: unknown), `mask` `[batch]` bool (false: padding)
@@ -153,13 +168,13 @@ def make_step(
     With `skip_nonfinite`, a step whose loss or gradients are not finite changes only the step number. The metrics of
     each task then have `finite`: whether the step was taken.
     """
-    trained = tuple(trained)
+    trained, after = options.trained, options.after
 
     def step(state: TrainState, rows, labels, mask, *, tasks: tuple[str, ...]):
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
-        if augmentation:
-            rows = augmentation(rows, labels, key, fill=spec.mean)
-        inputs = prepared(rows, spec, dtype, after)
+        key = jax.random.fold_in(jax.random.key(options.seed), state.step)
+        if options.augmentation:
+            rows = options.augmentation(rows, labels, key, fill=spec.mean)
+        inputs = prepared(rows, spec, options.dtype, after)
         everything = groups.select(state.params, trained)
         reached = {name: everything[name] for name in (groups.TRUNK, *tasks) if everything[name]}
 
@@ -167,7 +182,8 @@ def make_step(
             model = nnx.merge(graphdef, groups.replace(state.params, reached), state.batch_stats, copy=True)
             rngs = nnx.Rngs(dropout=jax.random.fold_in(key, 1))
             logits = model(inputs, tasks=tasks, mask=mask, after=after, rngs=rngs)
-            per_task = {task: per_example_loss(logits[task], labels[task], smoothing=label_smoothing) for task in tasks}
+            smoothing = options.label_smoothing
+            per_task = {task: per_example_loss(logits[task], labels[task], smoothing=smoothing) for task in tasks}
             metrics = {}
             for task in tasks:
                 counted = mask & (labels[task] >= 0)
@@ -182,13 +198,13 @@ def make_step(
         gradients, (batch_stats, metrics) = jax.grad(loss_of, has_aux=True)(reached)
         counts = {task: metric["count"] for task, metric in metrics.items()}
         updated, moments = groups.update(
-            everything, gradients, state.optimizer, learning_rate(state.step), counts, optimizer
+            everything, gradients, state.optimizer, options.learning_rate(state.step), counts, options.optimizer
         )
         average = state.average
-        if ema:
-            average = averaging.update(average, (updated, batch_stats), ema, state.step)
+        if options.ema:
+            average = averaging.update(average, (updated, batch_stats), options.ema, state.step)
         after_step = TrainState(groups.replace(state.params, updated), batch_stats, moments, state.step + 1, average)
-        if skip_nonfinite:
+        if options.skip_nonfinite:
             finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((gradients, batch_stats))]).all()
             finite &= jnp.isfinite(sum(metric["loss"] for metric in metrics.values()))
             kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after_step, state)
@@ -199,9 +215,9 @@ def make_step(
     return step
 
 
-def make_train_step(*args: Any, **options: Any):
+def make_train_step(graphdef: nnx.GraphDef, spec: ModelSpec, options: StepOptions):
     """Returns the step of `make_step`, jitted. It donates the state, so that its buffers are reused."""
-    return partial(jax.jit, static_argnames="tasks", donate_argnames="state")(make_step(*args, **options))
+    return partial(jax.jit, static_argnames="tasks", donate_argnames="state")(make_step(graphdef, spec, options))
 
 
 def make_train_call(step, placement: Placement):

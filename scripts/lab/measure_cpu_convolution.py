@@ -184,7 +184,7 @@ def step_call(size: int, batch_size: int, trainable: str) -> Call:
     model, spec = model_and_spec(size)
     trained = groups.trained_modules(model.trunk.STAGES, [trainable])
     graphdef, _ = steps.graphdefs(model, trained, freeze_batch_norm=False)
-    step = steps.make_train_step(graphdef, spec, trained, optax.constant_schedule(1e-4), "float32")
+    step = steps.make_train_step(graphdef, spec, steps.StepOptions(trained, optax.constant_schedule(1e-4), "float32"))
     state = steps.create_state(model, trained)
     images = pictures(size, batch_size)
     labels = {name: np.zeros(batch_size, np.int32) for name in TASKS}

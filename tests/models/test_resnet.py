@@ -131,7 +131,9 @@ def test_one_dtype_down_to_the_last_layer(dtype: str) -> None:
         model = small_model(dtype, dtype)
         modules = groups.trained_modules(ResNet.STAGES, ("all",))
         graph, _ = steps.graphdefs(model, modules, freeze_batch_norm=False)
-        step = steps.make_train_step(graph, _spec(), modules, lambda step: jnp.asarray(1e-3, jnp.float32), dtype)
+        step = steps.make_train_step(
+            graph, _spec(), steps.StepOptions(modules, lambda step: jnp.asarray(1e-3, jnp.float32), dtype)
+        )
         seen = {}
 
         def run(state):
@@ -165,7 +167,9 @@ def test_runs_without_a_shared_graph() -> None:
         model = small_model()
         modules = groups.trained_modules(ResNet.STAGES, ("layer4",))
         graph, eval_graph = steps.graphdefs(model, modules, freeze_batch_norm=True)
-        step = steps.make_train_step(graph, _spec(), modules, lambda step: jnp.asarray(1e-3), jnp.float32)
+        step = steps.make_train_step(
+            graph, _spec(), steps.StepOptions(modules, lambda step: jnp.asarray(1e-3), jnp.float32)
+        )
         state, result = steps.create_state(model, modules), []
         for _ in range(2):
             state, metrics = step(state, *_batch(), tasks=("shirt",))

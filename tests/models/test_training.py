@@ -42,7 +42,7 @@ def _train_steps(name: str, count: int = 3) -> None:
     trained = groups.trained_modules(architecture.stages, RECIPE.trainable, architecture.last)
     assert trained and len(trained) < len(model.trunk.STAGES)
     graph, _ = steps.graphdefs(model, trained, freeze_batch_norm=RECIPE.batch_norm == "frozen")
-    step = steps.make_train_step(graph, spec, trained, lambda step: jnp.asarray(1e-4), RECIPE.dtype)
+    step = steps.make_train_step(graph, spec, steps.StepOptions(trained, lambda step: jnp.asarray(1e-4), RECIPE.dtype))
     state, losses = steps.create_state(model, trained), []
     before = jax.device_get((state.params["trunk"], state.batch_stats))
     images = stream.randint(0, 256, (BATCH, SIZE, SIZE, 3)).astype(np.uint8)

@@ -37,7 +37,9 @@ def test_steps_in_one_call_are_the_steps_one_after_the_other(small_model):
         trained = groups.trained_modules(ResNet.STAGES, ("layer4",))
         graph, _ = steps.graphdefs(model, trained, freeze_batch_norm=False)
         rate = groups.learning_rate_schedule("cosine", 1e-3, STEPS, 1)
-        step = steps.make_step(graph, spec, trained, rate, "float64", augmentation=Augmentation(flip=True), seed=3)
+        step = steps.make_step(
+            graph, spec, steps.StepOptions(trained, rate, "float64", augmentation=Augmentation(flip=True), seed=3)
+        )
         call = steps.make_train_call(step, Placement())
         stream = np.random.RandomState(0)
         batches = Batches(
@@ -167,7 +169,9 @@ def test_the_state_is_given_away_not_copied(small_model):
     trained = groups.trained_modules(ResNet.STAGES, ("none",))
     graph, _ = steps.graphdefs(model, trained, freeze_batch_norm=True)
     rate = groups.learning_rate_schedule("constant", 1e-3, 3, 0)
-    call = steps.make_train_call(steps.make_step(graph, spec, trained, rate, "float32", after="pooled"), Placement())
+    call = steps.make_train_call(
+        steps.make_step(graph, spec, steps.StepOptions(trained, rate, "float32", after="pooled")), Placement()
+    )
     batches = Batches(
         np.zeros((1, 4, 512), np.float32), None, {"gender": np.zeros((1, 4), np.int32)}, np.ones((1, 4), bool)
     )

@@ -111,7 +111,7 @@ def test_a_step_with_everything_off_is_the_step_as_it_was(small_model):
     args = (state, rows, labels, np.ones(2, bool))
 
     def program(**options):
-        step = steps.make_step(graph, spec, trained, rate, "float32", **options)
+        step = steps.make_step(graph, spec, steps.StepOptions(trained, rate, "float32", **options))
         return str(jax.make_jaxpr(lambda *args: step(*args, tasks=("gender",)))(*args))
 
     plain = program()

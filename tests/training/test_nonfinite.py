@@ -30,7 +30,9 @@ def test_a_skipped_step_leaves_all_but_its_number(small_model):
     trained = groups.trained_modules(ResNet.STAGES, ("none",))
     graph, _ = steps.graphdefs(model, trained, freeze_batch_norm=True)
     rate = groups.learning_rate_schedule("constant", 1e-3, 3, 0)
-    step = steps.make_step(graph, spec, trained, rate, "float32", after="pooled", skip_nonfinite=True)
+    step = steps.make_step(
+        graph, spec, steps.StepOptions(trained, rate, "float32", after="pooled", skip_nonfinite=True)
+    )
     call = steps.make_train_call(step, Placement())
     rows = np.random.RandomState(0).standard_normal((3, 4, 512)).astype(np.float32)
     rows[1, 2, 100] = np.inf

@@ -58,7 +58,7 @@ def test_training_from_a_prefix_equals_training_from_pictures(small_model, train
         assert kept.dtype == one.dtype == np.float64
 
         def run(rows, after):
-            step = steps.make_train_step(train_graph, spec, trained, rate, "float64", after=after)
+            step = steps.make_train_step(train_graph, spec, steps.StepOptions(trained, rate, "float64", after=after))
             state, losses = steps.create_state(model, trained), []
             for number in range(STEPS):
                 indices = np.minimum(np.arange(BATCH) + number * BATCH, len(pictures) - 1)

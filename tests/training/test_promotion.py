@@ -35,14 +35,16 @@ def test_programs_are_traced_without_rank_promotion(tiny_trunks, family: str, dt
         step = steps.make_step(
             graph,
             spec,
-            trained,
-            groups.learning_rate_schedule("cosine", 1e-3, 100, 10),
-            dtype,
-            augmentation=Augmentation(flip=True, crop=0.2, colour=0.2, erase=0.2),
-            optimizer=optimizer,
-            label_smoothing=0.1,
-            ema=0.9,
-            skip_nonfinite=True,
+            steps.StepOptions(
+                trained,
+                groups.learning_rate_schedule("cosine", 1e-3, 100, 10),
+                dtype,
+                augmentation=Augmentation(flip=True, crop=0.2, colour=0.2, erase=0.2),
+                optimizer=optimizer,
+                label_smoothing=0.1,
+                ema=0.9,
+                skip_nonfinite=True,
+            ),
         )
         state = steps.create_state(model, trained, optimizer=optimizer, averaged=True)
         jax.eval_shape(lambda *arguments: step(*arguments, tasks=TASK_NAMES), state, rows, labels, mask)

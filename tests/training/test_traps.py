@@ -40,7 +40,7 @@ class _Trainer:
             self.model, self.trained, freeze_batch_norm=recipe.batch_norm == "frozen"
         )
         rate = groups.learning_rate_schedule(recipe.learning_rate_schedule, recipe.learning_rate, 100, 0)
-        self.step = steps.make_train_step(graph, spec, self.trained, rate, dtype)
+        self.step = steps.make_train_step(graph, spec, steps.StepOptions(self.trained, rate, dtype))
 
     def start(self) -> steps.TrainState:
         return steps.create_state(self.model, self.trained)

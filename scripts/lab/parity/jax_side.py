@@ -82,7 +82,7 @@ def train(case: Case, *, dtype: str = "float64") -> Record:
         trained = groups.trained_modules(get_architecture(spec.trunk).stages, case.trainable)
         train_graph, eval_graph = steps.graphdefs(model, trained, freeze_batch_norm=False)
         learning_rate = groups.learning_rate_schedule("constant", LEARNING_RATE, case.num_steps, 0)
-        train_step = steps.make_train_step(train_graph, spec, trained, learning_rate, dtype)
+        train_step = steps.make_train_step(train_graph, spec, steps.StepOptions(trained, learning_rate, dtype))
         state = steps.create_state(model, trained)
         losses = []
         for batch in case.batches():
