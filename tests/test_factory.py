@@ -95,7 +95,7 @@ def test_what_there_is_not_is_said(arguments, message):
         ({"rngs": 0}, "rngs must be flax.nnx.Rngs"),
         ({"tasks": None}, "tasks must be names or tasks"),
         ({"tasks": [3]}, "unknown task '3'"),
-        ({"tasks": ["gender", "glasses", "gender"]}, "the task 'gender' is there twice"),
+        ({"tasks": ["gender", "glasses", "gender"]}, "the task 'gender' appears twice"),
     ],
 )
 def test_arguments_of_another_kind_are_refused_before_anything_is_made(arguments, message):
