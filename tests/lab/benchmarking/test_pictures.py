@@ -157,7 +157,7 @@ def test_a_subset_is_not_written_where_git_takes_it_in(downloads, tmp_path):
     write_subset(downloads, tmp_path / "pictures" / "here", fraction=0.1)
     with pytest.raises(UserError, match="not an empty folder"):
         write_subset(downloads, tmp_path / "pictures" / "here", fraction=0.1)
-    with pytest.raises(UserError, match="fairface: nothing there"):
+    with pytest.raises(UserError, match="fairface does not exist"):
         write_subset(downloads / "fairface", tmp_path / "pictures" / "there")
 
 
