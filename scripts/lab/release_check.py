@@ -151,6 +151,7 @@ def report(result: Mapping[str, Any]) -> str:
         f"{runs} runs, {len(bad)} failed. *Busy* means that one endless loop per core runs on the same cores. The "
         "first run that needs a program compiles and caches it.",
         "",
+        *([result["note"], ""] if "note" in result else []),  # added by hand
         *markdown.table(_HEADER, map(_cells, rows)),
         "",
         *(f"- {markdown.code(command)}" for command in dict.fromkeys(row["command"] for row in rows)),
