@@ -193,6 +193,16 @@ def require_same(run: Path, now: DataRecord) -> str | None:
     return None
 
 
+def copies_note(copies: int, count: int) -> str:
+    """Returns what to report of validation pictures that are copies of training pictures.
+
+    Args:
+      copies: number of the copies.
+      count: number of all validation pictures.
+    """
+    return f"{copies:,} of {count:,} validation pictures are copies of training pictures; `facefeat audit` lists them"
+
+
 def without_record(run: Path) -> str:
     """Returns what to report of a run that has no record of its data."""
     return (

@@ -208,17 +208,15 @@ def has_checkpoint(folder: Path) -> bool:
 
 
 def newest_spec(folder: Path, *, before: Mapping[str, Any]) -> ModelSpec | None:
-    """Returns what the model of the newest checkpoint that can be read is; None where there is none.
+    """Returns what the model of the newest checkpoint that can be read is; None where none can be read.
 
     Args:
-      folder: the run folder.
+      folder: a run folder with checkpoints (`has_checkpoint`).
       before: for `ModelSpec.from_json`.
 
     Raises:
       UserError: this version can't build such a model.
     """
-    if not (folder / checkpoints.FOLDER).is_dir():
-        return None
     store = checkpoints.Checkpoints(folder, read_only=True)
     try:
         for step in store.steps():

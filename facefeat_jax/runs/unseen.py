@@ -9,7 +9,15 @@ from typing import NamedTuple
 import numpy as np
 
 from facefeat_jax.data.examples import Examples, open_examples, open_halves
-from facefeat_jax.runs.data_record import DataRecord, Part, difference, is_unchanged, parts_of, without_record
+from facefeat_jax.runs.data_record import (
+    DataRecord,
+    Part,
+    copies_note,
+    difference,
+    is_unchanged,
+    parts_of,
+    without_record,
+)
 from facefeat_jax.runs.run_folder import Run
 from facefeat_jax.system.errors import UserError
 
@@ -71,10 +79,7 @@ def open_unseen(run: Run, sources: Sequence[str], data_dir: Path, *, limit: int 
     if count:
         notes.append(f"{count:,} of {len(examples):,} validation pictures of {names} were trained on and are left out")
     if doubled := int((copies & unchanged).sum()):
-        notes.append(
-            f"{doubled:,} of {len(examples):,} validation pictures are copies of training pictures; "
-            "`facefeat audit` lists them"
-        )
+        notes.append(copies_note(doubled, len(examples)))
     return Unseen(examples.only(~left_out) if count else examples, notes)
 
 

@@ -40,7 +40,7 @@ def require_usable_environment() -> None:
       UserError: a variable can't be used.
     """
     devices = os.environ.get("JAX_NUM_CPU_DEVICES", "")
-    # JAX takes all negative numbers for its default, -1, and makes as many as it is told; what is no number it refuses.
+    # JAX reads every negative number as its default, -1, has no upper bound, and itself refuses what is no number.
     if devices != "-1" and re.fullmatch(r"-?[0-9]{1,99}", devices) and not 1 <= int(devices) <= _MOST_CPU_DEVICES:
         raise UserError(f"JAX_NUM_CPU_DEVICES={devices!r} must be 1 to {_MOST_CPU_DEVICES}; unset or correct it")
     flags = os.environ.get("XLA_FLAGS", "")

@@ -122,8 +122,8 @@ def _train(session: Session, run: RunRecorder, began: float) -> Trained:
     passes = [one for one in stream.passes if one.end_step >= run.start and one.end_step not in validated]
     batches = training(stream, [call for one in passes for call in session.calls(one, run.start)])
 
-    def save() -> None:
-        run.save(int(jax.device_get(state.step)), saved_state.to_trees(state))
+    def save(step: int) -> None:
+        run.save(step, saved_state.to_trees(state))
 
     with SignalWatch() as watch:
         requested = StopRequest(watch, placement)
@@ -133,7 +133,7 @@ def _train(session: Session, run: RunRecorder, began: float) -> Trained:
             if (number := requested()) is None:
                 return
             figures.flush()
-            save()
+            save(step)
             run.checkpoints.wait()
             raise Interrupted(number, f"stopped at step {step} of {len(stream)}; add --resume to continue")
 
@@ -154,7 +154,7 @@ def _train(session: Session, run: RunRecorder, began: float) -> Trained:
                             stop_if_requested(call.end_step)
                             if _is_due(call, config.checkpoint_every):
                                 figures.flush()
-                                save()
+                                save(call.end_step)
                     figures.flush()
                     rate, seconds = bar.rate, bar.seconds
                 train_seconds += seconds
@@ -169,9 +169,9 @@ def _train(session: Session, run: RunRecorder, began: float) -> Trained:
             shown = [f"{t} {format_accuracy(r.accuracy)} (loss {format_loss(r.loss)})" for t, r in results.items()]
             say(f"{title}: {speed}validation: {', '.join(shown)}")
             # A run that was stopped in this validation has written its checkpoint without the figures.
-            last = one.calls(config.steps_per_call)[-1]
+            last = session.calls(one)[-1]
             if one.last_of_epoch or one.end_step == run.start or _is_due(last, config.checkpoint_every):
-                save()
+                save(one.end_step)
             stop_if_requested(one.end_step)
 
     # From here on a signal ends the process; what was trained is on disk by then.

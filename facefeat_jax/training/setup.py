@@ -25,7 +25,7 @@ from facefeat_jax.models.promotion import set_up
 from facefeat_jax.models.registry import get_architecture
 from facefeat_jax.models.trunk import POOLED
 from facefeat_jax.runs import run_config, run_folder
-from facefeat_jax.runs.data_record import DataRecord, require_same
+from facefeat_jax.runs.data_record import DataRecord, copies_note, require_same
 from facefeat_jax.runs.spec import NUMERICS, ModelSpec
 from facefeat_jax.system.distributed import is_first
 from facefeat_jax.system.errors import UserError
@@ -122,15 +122,16 @@ def open_session(config: TrainConfig) -> Session:
         config.require_effect(len(data.stream))
         if len(data.stream) // 2 < config.warmup_steps:
             say(f"warm-up: {len(data.stream) // 2} steps instead of {config.warmup_steps}, half of the run's")
-    spec = _spec(config, data)
+    is_restored = config.resume and run_folder.has_checkpoint(config.run)
+    spec = _spec(config, data, is_restored=is_restored)
     architecture = get_architecture(config.trunk)
     trained = groups.trained_modules(architecture.stages, config.trainable, architecture.last)
     until = last_frozen(architecture.stages, trained) if config.cache_prefix else None
     if config.batch_norm == "frozen" and {*chain.from_iterable(architecture.stages.values())} <= {*trained}:
         say("--batch-norm frozen: without effect, since all stages of the trunk are trained")
     config = automatic.choose_steps_per_call(config, heads_alone=until == POOLED)
-    model = _model(config, spec)
-    record = _recorded(config, data, placement)
+    model = _model(config, spec, is_restored=is_restored)
+    record = _recorded(config, data, placement, is_restored=is_restored)
     programs = Programs(deterministic=config.deterministic)
     train_graph, eval_graph = steps.graphdefs(model, trained, freeze_batch_norm=config.batch_norm == "frozen")
     learning_rate = groups.learning_rate_schedule(
@@ -210,18 +211,17 @@ def _settled(config: TrainConfig) -> TrainConfig:
     return config
 
 
-def _spec(config: TrainConfig, data: RunData) -> ModelSpec:
+def _spec(config: TrainConfig, data: RunData, *, is_restored: bool) -> ModelSpec:
     """Returns what the model is; a resumed run keeps its own, even if the tables have changed."""
     numerics = {name: getattr(config, name) for name in NUMERICS}
-    earlier = run_folder.newest_spec(config.run, before=numerics) if config.resume else None
+    earlier = run_folder.newest_spec(config.run, before=numerics) if is_restored else None
     return earlier or ModelSpec.following(
         config.trunk, data.classes, config.image_size, config.decode, str(config.weights), **numerics
     )
 
 
-def _model(config: TrainConfig, spec: ModelSpec) -> MultiTaskModel:
+def _model(config: TrainConfig, spec: ModelSpec, *, is_restored: bool) -> MultiTaskModel:
     """Returns the model with the weights that the run begins with; a checkpoint brings its own."""
-    is_restored = config.resume and run_folder.has_checkpoint(config.run)
     with set_up():
         return create_model(
             config.trunk,
@@ -240,17 +240,14 @@ def _abstract(state: steps.TrainState) -> steps.TrainState:
     return jax.tree.map(lambda value: jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=value.sharding), state)
 
 
-def _recorded(config: TrainConfig, data: RunData, placement: Placement) -> DataRecord:
+def _recorded(config: TrainConfig, data: RunData, placement: Placement, *, is_restored: bool) -> DataRecord:
     """Returns the record of the data; refuses data that are not those of the run that is resumed."""
     record = DataRecord.of(data.training, data.validation)
     checksum = record.checksum()
     if placement.least(checksum) != -placement.least(-checksum):
         raise UserError("the processes have different data; prepare the same on each host")
-    if config.resume and run_folder.has_checkpoint(config.run) and (unchecked := require_same(config.run, record)):
+    if is_restored and (unchecked := require_same(config.run, record)):
         say(unchecked)
     if doubled := int(np.isin(data.validation.digests(), record.trained).sum()):
-        say(
-            f"{doubled:,} of {len(data.validation):,} validation pictures are copies of training pictures; "
-            "`facefeat audit` lists them"
-        )
+        say(copies_note(doubled, len(data.validation)))
     return record

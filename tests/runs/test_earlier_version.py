@@ -82,7 +82,7 @@ def test_evaluate_and_audit_answer_and_evaluate_writes_what_this_version_reads(e
     assert json.loads(called("audit", earlier, "--json", record=1))
 
 
-def test_training_goes_on_to_the_same_weights(earlier, trained_run, tiny, called, tmp_path, capsys):
+def test_resumed_training_ends_with_the_same_weights(earlier, trained_run, tiny, called, tmp_path, capsys):
     newest = max((earlier / "checkpoints").iterdir(), key=lambda path: int(path.name))
     shutil.rmtree(newest)
     (earlier / "results.json").unlink()

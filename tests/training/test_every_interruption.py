@@ -69,7 +69,7 @@ def what_it_left(run: Path) -> tuple[dict, list, dict]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fields", [{}, {"schedule": "sequential", "checkpoint_every": 3}], ids=["mixed", "sequential"])
-def test_a_run_stopped_at_any_point_goes_on_to_what_it_would_have_been(tiny, tmp_path, monkeypatch, fields):
+def test_a_run_stopped_at_any_point_ends_as_if_it_had_not_been_stopped(tiny, tmp_path, monkeypatch, fields):
     """Within the loop it stops in order, with a checkpoint; before and after, the command is ended where it stands."""
     # No larger than it takes: two steps and two batches of validation in each of two passes.
     fields = {"limit": 8, "batch_size": 4, "tasks": ("glasses", "shirt"), "log_every": 1, "keep_best": True, **fields}

@@ -135,21 +135,21 @@ def _seeds(rows: Sequence[Found]) -> list[str]:
             body.append([f"{head} {title}", *map(_spread, sides), f"{ahead} of {len(both)}", floor])
     lines += table(["", "baseline", "best", "seeds on which `best` is better", "linear floor"], body)
     above = {head: sum(best[seed]["heads"][head]["accuracy"] > FLOORS[head] for seed in both) for head in HEADS}
-    seeds_told = f"{len(both)} seeds" if len(both) > 1 else "1 seed"
-    told = ", ".join(f"{head} on {count} of {seeds_told}" for head, count in above.items())
+    seed_count = f"{len(both)} seeds" if len(both) > 1 else "1 seed"
+    listed = ", ".join(f"{head} on {count} of {seed_count}" for head, count in above.items())
     lines += [
         "",
         "Above the linear floor (logistic regression on thumbnails of 8 to 24 px of the same pictures, notebook's "
-        f"split): {told}.",
+        f"split): {listed}.",
     ]
     if others := _of(rows, "best, other balance"):
-        told = "; ".join(
+        listed = "; ".join(
             f"--balance {row['fields'].get('balance', 1.0):g}: "
             + ", ".join(f"{head} {row['heads'][head]['accuracy']:.3f}" for head in HEADS)
             for seed in sorted(others.keys() & best.keys())
             for row in (best[seed], others[seed])
         )
-        lines += ["", f"Balance, seed 0, accuracy: {told}."]
+        lines += ["", f"Balance, seed 0, accuracy: {listed}."]
     return lines
 
 
@@ -214,13 +214,13 @@ def _settings(rows: Sequence[Found]) -> list[str]:
     """Returns what each row's name stands for."""
     known = {row["name"]: row["fields"] for row in rows}
     base = known.get("mixed, schedule", {})
-    told = []
+    listed = []
     for name, fields in known.items():
         if name.startswith("with ") and name != "with all":
             added = {field: value for field, value in fields.items() if base.get(field) != value}
-            told.append(", ".join(f"`{field}` {value}" for field, value in added.items()))
+            listed.append(", ".join(f"`{field}` {value}" for field, value in added.items()))
     best = ", ".join(f"`{field}` {value}" for field, value in known.get("best", {}).items())
-    return [f"Values: {'; '.join(told)}.", "", f"`best` in this table: {best}."]
+    return [f"Values: {'; '.join(listed)}.", "", f"`best` in this table: {best}."]
 
 
 def _missing(found: Sequence[Found]) -> list[str]:
