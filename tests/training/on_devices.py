@@ -57,18 +57,18 @@ def run(config, devices: int | None) -> None:
     from facefeat_jax.data.examples import Examples
     from facefeat_jax.models import MultiTaskModel, ResNet
     from facefeat_jax.runs import checkpoints
-    from facefeat_jax.training import loop
+    from facefeat_jax.training import loop, setup
 
     if devices is not None:
         some = jax.devices()[:devices]
-        placement = loop.Placement
-        loop.Placement = lambda: placement(some)
+        placement = setup.Placement
+        setup.Placement = lambda: placement(some)
 
     def small(trunk, *, tasks, rngs, dtype, param_dtype, **_):
         options = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         return MultiTaskModel(ResNet((1, 1, 1, 1), **options), tasks, **options)
 
-    loop.create_model = small
+    setup.create_model = small
     read: set[str] = set()
     original = Examples.read
 
