@@ -293,7 +293,7 @@ def _evaluate(argv: Sequence[str]) -> int:
 
     start_up()
     from facefeat_jax.evaluation.assessment import assess_run
-    from facefeat_jax.reporting.publish import publish
+    from facefeat_jax.reporting._publish import publish
     from facefeat_jax.reporting.table import gap_lines, scores_table
 
     found = assess_run(
@@ -422,9 +422,9 @@ def _predict(argv: Sequence[str]) -> int:
         from facefeat_jax.prediction.stream import check_out
 
         check_out(arguments.out, resume=arguments.resume)
+    from facefeat_jax.prediction._output import lines
     from facefeat_jax.prediction.answers import unreadable
-    from facefeat_jax.prediction.output import lines
-    from facefeat_jax.runs.about import heads
+    from facefeat_jax.runs._about import heads
     from facefeat_jax.system.tables import stdin_names
 
     boxes = None
@@ -631,7 +631,7 @@ class JsonArguments:
 
 def _models(argv: Sequence[str]) -> int:
     arguments = _parse(ModelsArguments, "models", argv)
-    from facefeat_jax.models.listing import describe, details, overview
+    from facefeat_jax.models._listing import describe, details, overview
     from facefeat_jax.models.registry import get_architecture, list_models
 
     names = arguments.names or tuple(list_models())
@@ -647,8 +647,8 @@ def _models(argv: Sequence[str]) -> int:
 
 def _doctor(argv: Sequence[str]) -> int:
     arguments = _parse(JsonArguments, "doctor", argv)
+    from facefeat_jax.data._row_store import store_folder
     from facefeat_jax.data.dataset import default_data_dir
-    from facefeat_jax.data.row_store import store_folder
     from facefeat_jax.system.doctor import examine
 
     found = examine({"data sets": default_data_dir(), "decoded pictures": store_folder()})

@@ -9,9 +9,9 @@ from facefeat_jax.config import TrainConfig
 from facefeat_jax.evaluation.audit import Audit
 from facefeat_jax.evaluation.audit import audit as look
 from facefeat_jax.evaluation.explain import Explainer
+from facefeat_jax.reporting._publish import publish_training
 from facefeat_jax.reporting.audit_page import write_audit
 from facefeat_jax.reporting.curves import write_curves
-from facefeat_jax.reporting.publish import publish_training
 from facefeat_jax.runs.run_folder import AUDIT, CONFIG
 from facefeat_jax.system.distributed import is_first
 from facefeat_jax.training import loop

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from facefeat_jax.models._promotion import set_up
 from facefeat_jax.models.abstract import abstract
 from facefeat_jax.models.multi_task import MultiTaskModel
-from facefeat_jax.models.promotion import set_up
 from facefeat_jax.models.published import WEIGHTS, is_torchvisions_name, named_weights
 from facefeat_jax.models.registry import Architecture, get_architecture
 from facefeat_jax.system.errors import UserError

@@ -10,8 +10,8 @@ from jax.typing import DTypeLike
 
 from facefeat_jax.data.feeds import Batches, Table, take
 from facefeat_jax.data.placement import Placement
+from facefeat_jax.models._promotion import float32_or_wider
 from facefeat_jax.models.preprocessing import normalize
-from facefeat_jax.models.promotion import float32_or_wider
 from facefeat_jax.runs.spec import ModelSpec
 
 

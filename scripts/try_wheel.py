@@ -23,7 +23,7 @@ print(facefeat_jax.list_models(), model.trunk.num_features)
 PREPARE = """
 import sys
 from facefeat_jax.cli import main
-from facefeat_jax.data import drawn
+from facefeat_jax.data import _drawn as drawn
 drawn.TRAIN_SIZE, drawn.VAL_SIZE = 64, 32
 sys.exit(main(["prepare", "avatars", "--data-dir", "data"]))
 """

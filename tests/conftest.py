@@ -88,7 +88,7 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[P
 @pytest.fixture(scope="session")
 def avatars_dir(once) -> Path:
     """A data folder with a small `avatars` data set: 44 pictures to train on, 20 to validate."""
-    from facefeat_jax.data import drawn
+    from facefeat_jax.data import _drawn as drawn
     from facefeat_jax.data.prepare import prepare
 
     def fill(folder: Path) -> None:

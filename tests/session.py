@@ -49,7 +49,7 @@ def heed_interrupts() -> None:
 
 
 # Modules whose signatures name shapes (facefeat_jax/models/arrays.py).
-_TYPED = ("facefeat_jax.models", "facefeat_jax.training.losses", "facefeat_jax.evaluation.metrics")
+_TYPED = ("facefeat_jax.models", "facefeat_jax.training._losses", "facefeat_jax.evaluation.metrics")
 
 
 def check_types() -> None:

@@ -22,7 +22,7 @@ PAGE = (ROOT / "docs" / "add_a_task.md").read_text()
 DRIVER = """
 import sys
 from facefeat_jax.cli import main
-from facefeat_jax.data import drawn
+from facefeat_jax.data import _drawn as drawn
 from facefeat_jax.avatars import draw
 drawn.TRAIN_SIZE, drawn.VAL_SIZE = 40, 16
 draw(9, 0).image.save("hat.png")

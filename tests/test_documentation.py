@@ -25,7 +25,8 @@ import tyro
 
 import weights_conversion
 from facefeat_jax import cli, config, tasks
-from facefeat_jax.data import builders, drawn
+from facefeat_jax.data import _drawn as drawn
+from facefeat_jax.data import builders
 from facefeat_jax.training import loop  # noqa: F401 - first met with `apply_smoke` patched, it would keep the patch
 
 from .conftest import ROOT

@@ -22,7 +22,7 @@ NOTEBOOK = ROOT / "docs" / "facefeat_jax.ipynb"
 # processes that draw start from the main program's file.
 DRIVER = """
 import sys
-from facefeat_jax.data import drawn
+from facefeat_jax.data import _drawn as drawn
 drawn.TRAIN_SIZE, drawn.VAL_SIZE = 64, 32
 exec(compile(open(sys.argv[1], encoding="utf-8").read(), sys.argv[1], "exec"), {"__name__": "__main__"})
 """

@@ -47,7 +47,7 @@ def test_options_without_effect_are_refused_before_anything_is_trained(capsys, a
 def test_a_warm_up_of_more_than_half_of_the_run_and_what_smoke_shrinks_are_mentioned(
     capsys, avatars_dir, tmp_path, monkeypatch
 ):
-    import facefeat_jax.training.setup as setup
+    import facefeat_jax.training._setup as setup
 
     class Stop(Exception):
         pass

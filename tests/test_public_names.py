@@ -43,3 +43,14 @@ def test_listing_names_loads_nothing():
     program = f"import importlib, sys\nfor one in {rooms}: dir(importlib.import_module(one))\nprint(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not set(done.stdout.split()) & {"jax", "flax", "numpy", "PIL", "tensorflow_datasets"}
+
+
+def test_modules_without_public_names_begin_with_an_underscore():
+    named = set()
+    for init in [*ROOT.glob("facefeat_jax/**/__init__.py"), ROOT / "weights_conversion" / "__init__.py"]:
+        named.update(re.findall(r"(?:facefeat_jax|weights_conversion)[\w.]+", init.read_text()))
+    for page in (ROOT / "docs" / "reference").glob("*.md"):
+        named.update(re.findall(r"(?:facefeat_jax|weights_conversion)[\w.]+", page.read_text()))
+    rooms = [ROOT / "weights_conversion", *(ROOT / name.replace(".", "/") for name in PACKAGES if name not in INTERNAL)]
+    modules = {path for room in rooms for path in room.glob("*.py") if path.stem[0] != "_"}
+    assert modules and not {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in modules} - named

@@ -14,13 +14,13 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from facefeat_jax.models import MultiTaskModel
+from facefeat_jax.models._promotion import set_up
 from facefeat_jax.models.abstract import abstract
-from facefeat_jax.models.promotion import set_up
 from facefeat_jax.models.registry import ARCHITECTURES
 from facefeat_jax.models.trunk import Trunk
 from facefeat_jax.models.vit import bicubic
 from facefeat_jax.system.errors import UserError
-from weights_conversion import names
+from weights_conversion import _names as names
 from weights_conversion.heads import cause_of
 
 Model = TypeVar("Model", MultiTaskModel, Trunk)

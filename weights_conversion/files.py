@@ -25,9 +25,9 @@ import safetensors.numpy
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.progress import say
 from facefeat_jax.system.whole_file import write_whole
-from weights_conversion import torch_files
-from weights_conversion.candidates import Reading, unwrapped
-from weights_conversion.torch_pickle import CUT_SHORT, DAMAGED, UnreadableError
+from weights_conversion import _torch_files as torch_files
+from weights_conversion._candidates import Reading, unwrapped
+from weights_conversion._torch_pickle import CUT_SHORT, DAMAGED, UnreadableError
 
 _SUFFIXES = (".pth", ".pt", ".safetensors")
 _WANTED = "give a .pth, .pt or .safetensors file"

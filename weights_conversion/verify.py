@@ -27,9 +27,10 @@ from facefeat_jax.models.published import named_weights
 from facefeat_jax.models.registry import Architecture, get_architecture
 from facefeat_jax.models.trunk import Trunk
 from facefeat_jax.system.errors import UserError
-from weights_conversion import download, files, names
+from weights_conversion import _names as names
+from weights_conversion import download, files
+from weights_conversion._with_torch import import_torchvision, require_torch
 from weights_conversion.convert import position_size, recognise, to_flax, to_torch
-from weights_conversion.with_torch import import_torchvision, require_torch
 
 Arrays = dict[str, np.ndarray]
 TOLERANCE = 1e-9

@@ -5,9 +5,13 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
-from facefeat_jax.avatars import backdrop, clothes, face, hair, props
-from facefeat_jax.avatars.finish import finish
-from facefeat_jax.avatars.pen import Pen
+from facefeat_jax.avatars import _backdrop as backdrop
+from facefeat_jax.avatars import _clothes as clothes
+from facefeat_jax.avatars import _face as face
+from facefeat_jax.avatars import _hair as hair
+from facefeat_jax.avatars import _props as props
+from facefeat_jax.avatars._finish import finish
+from facefeat_jax.avatars._pen import Pen
 from facefeat_jax.avatars.scene import Scene
 
 IMAGE_SIZE = 96

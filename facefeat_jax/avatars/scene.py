@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from facefeat_jax.avatars import palette
-from facefeat_jax.avatars.dice import Dice
-from facefeat_jax.avatars.palette import Color
+from facefeat_jax.avatars import _palette as palette
+from facefeat_jax.avatars._dice import Dice
+from facefeat_jax.avatars._palette import Color
 from facefeat_jax.tasks import TASKS
 
 _COMBINATIONS = [

@@ -128,7 +128,7 @@ def config_of(settings: Settings, **fields: Any) -> TrainConfig:
 
 def _chosen(config: TrainConfig) -> TrainConfig:
     """Returns the config with what it leaves open chosen as training does."""
-    from facefeat_jax.training import automatic
+    from facefeat_jax.training import _automatic as automatic
 
     return automatic.choose_steps_per_call(automatic.choose_dtype(config), heads_alone=False)
 
@@ -142,8 +142,8 @@ class TrainingFeed:
         from facefeat_jax.data.feeds import take
         from facefeat_jax.data.pixels import PixelFormat
         from facefeat_jax.data.placement import Placement
+        from facefeat_jax.training._inputs import Inputs
         from facefeat_jax.training.data import open_data
-        from facefeat_jax.training.inputs import Inputs
 
         config = _chosen(config)
         data = open_data(config)
@@ -214,7 +214,8 @@ def step(settings: Settings) -> Measurement:
     from facefeat_jax.data.feeds import Batches, Table
     from facefeat_jax.data.placement import Placement
     from facefeat_jax.factory import create_model
-    from facefeat_jax.training import groups, steps
+    from facefeat_jax.training import _groups as groups
+    from facefeat_jax.training import steps
 
     dtype = _numerics(settings["precision"])
     spec, task, batch, after = spec_of(settings), settings["task"], settings["batch"], settings.get("after")
@@ -269,7 +270,7 @@ def forward(settings: Settings) -> Measurement:
     from facefeat_jax.data.placement import Placement
     from facefeat_jax.factory import create_model
     from facefeat_jax.forward import make_predict_step
-    from facefeat_jax.models.values import split_values
+    from facefeat_jax.models._values import split_values
 
     dtype = _numerics(settings["precision"])
     spec, task = spec_of(settings), settings["task"]
@@ -307,7 +308,7 @@ def validation(settings: Settings) -> Measurement:
     from facefeat_jax.data.placement import Placement
     from facefeat_jax.evaluation.evaluate import Evaluator
     from facefeat_jax.factory import create_model
-    from facefeat_jax.models.values import split_values
+    from facefeat_jax.models._values import split_values
     from facefeat_jax.training.data import open_data
 
     dtype = _numerics(settings["precision"])

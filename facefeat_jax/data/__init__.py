@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from facefeat_jax.data.prepare import PrepareSummary
     from facefeat_jax.data.selection import LayoutError, LeftOut, Row, Selection
     from facefeat_jax.data.sources import Source
+    from facefeat_jax.data.trees import Tree
 
 _MODULES = {
     "facefeat_jax.data.builders": ["add_builder", "list_sources"],
@@ -33,6 +34,7 @@ _MODULES = {
     "facefeat_jax.data.prepare": ["PrepareSummary"],
     "facefeat_jax.data.selection": ["LayoutError", "LeftOut", "Row", "Selection"],
     "facefeat_jax.data.sources": ["Source"],
+    "facefeat_jax.data.trees": ["Tree"],
 }
 
 __all__ = [
@@ -50,6 +52,7 @@ __all__ = [
     "Selection",
     "Source",
     "Split",
+    "Tree",
     "add_builder",
     "decode",
     "decode_resized",

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from facefeat_jax.data._digests import digests_of
 from facefeat_jax.data.dataset import Split, open_split
-from facefeat_jax.data.digests import digests_of
 from facefeat_jax.data.selection import SplitName, shared
 from facefeat_jax.system import kinds
 from facefeat_jax.system.errors import UserError, unknown

@@ -15,8 +15,8 @@ from typing import get_args
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from facefeat_jax.data import sample_range
-from facefeat_jax.data.decoder_limits import (
+from facefeat_jax.data import _sample_range as sample_range
+from facefeat_jax.data._decoder_limits import (
     BUDGET,
     MAX_PIXELS,
     MAX_SIDE,
@@ -27,7 +27,7 @@ from facefeat_jax.data.decoder_limits import (
     require_sane_headers,
     too_large,
 )
-from facefeat_jax.data.sample_range import in_bands
+from facefeat_jax.data._sample_range import in_bands
 from facefeat_jax.system.allocator import give_back_freed_memory
 from facefeat_jax.system.errors import UserError, unknown
 from facefeat_jax.system.types import DecodePolicy, Interpolation

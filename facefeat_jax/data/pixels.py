@@ -14,11 +14,11 @@ from typing import Literal, Protocol
 import numpy as np
 import PIL
 
-from facefeat_jax.data import row_store
+from facefeat_jax.data import _row_store as row_store
+from facefeat_jax.data._worker_threads import worker_threads
 from facefeat_jax.data.dataset import Split
 from facefeat_jax.data.examples import Examples
 from facefeat_jax.data.images import DECODING, BadImageError, decode_resized
-from facefeat_jax.data.worker_threads import worker_threads
 from facefeat_jax.system.progress import say
 from facefeat_jax.system.types import DecodePolicy, Interpolation
 

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
+from facefeat_jax.data._drawn import draw_rows
+from facefeat_jax.data._listing import HOLDS, Picture, check_pictures
 from facefeat_jax.data.builders import builder_class
 from facefeat_jax.data.builders.base import DrawnBuilder, PictureBuilder
 from facefeat_jax.data.dataset import DIGEST, FILE, GROUP, LABEL, RECORDS, SUMMARY, dataset_dir
-from facefeat_jax.data.drawn import draw_rows
-from facefeat_jax.data.listing import HOLDS, Picture, check_pictures
 from facefeat_jax.data.selection import BAD_PICTURE, NO_PICTURE, UNLISTED, LeftOut, Row, Selection, SplitName
 from facefeat_jax.data.sources import Source, open_source, prepare_command
 from facefeat_jax.system.errors import UserError

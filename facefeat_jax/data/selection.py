@@ -15,8 +15,8 @@ from typing import Literal
 
 import numpy as np
 
-from facefeat_jax.data.label_files import mended_age
-from facefeat_jax.data.roots import PICTURE_SUFFIXES, Place, fairface_root, find_place
+from facefeat_jax.data._label_files import mended_age
+from facefeat_jax.data._roots import PICTURE_SUFFIXES, Place, fairface_root, find_place
 from facefeat_jax.system.file_names import ByName, identity, spelled
 from facefeat_jax.system.tables import TableRow
 from facefeat_jax.tasks import SHIRT_CLASSES

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from facefeat_jax.evaluation._bootstrap import Interval, mean_interval, resampled_shares, share_interval
 from facefeat_jax.evaluation.answers import Answers
-from facefeat_jax.evaluation.bootstrap import Interval, mean_interval, resampled_shares, share_interval
 from facefeat_jax.evaluation.calibration import (
     ERROR_RATE,
     Bin,

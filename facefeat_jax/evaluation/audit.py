@@ -12,8 +12,8 @@ from scipy.stats.contingency import association
 
 from facefeat_jax.data.dataset import default_data_dir, open_split
 from facefeat_jax.data.examples import IDENTITY, UNKNOWN, Examples, count_data
+from facefeat_jax.evaluation._duplicates import Pair, find_pairs, take_prints
 from facefeat_jax.evaluation.answers import Answers
-from facefeat_jax.evaluation.duplicates import Pair, find_pairs, take_prints
 from facefeat_jax.evaluation.evaluate import answers_on
 from facefeat_jax.evaluation.metrics import losses, predicted, probabilities
 from facefeat_jax.evaluation.slices import MAX_VALUES

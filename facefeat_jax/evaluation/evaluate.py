@@ -24,7 +24,7 @@ from facefeat_jax.data.placement import Placement
 from facefeat_jax.evaluation.answers import Answers
 from facefeat_jax.evaluation.metrics import HeadResult, head_result
 from facefeat_jax.forward import make_predict_call, make_predict_step
-from facefeat_jax.models.values import Values, split_values
+from facefeat_jax.models._values import Values, split_values
 from facefeat_jax.runs.checkpoints import Which
 from facefeat_jax.runs.run_folder import Run, open_run
 from facefeat_jax.runs.spec import ModelSpec

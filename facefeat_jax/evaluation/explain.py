@@ -24,10 +24,10 @@ import numpy as np
 from flax import nnx
 
 from facefeat_jax.forward import prepared
+from facefeat_jax.models._promotion import float32_or_wider
+from facefeat_jax.models._values import split_values
 from facefeat_jax.models.multi_task import MultiTaskModel
-from facefeat_jax.models.promotion import float32_or_wider
 from facefeat_jax.models.trunk import Trunk
-from facefeat_jax.models.values import split_values
 from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.system.escape import one_line
 

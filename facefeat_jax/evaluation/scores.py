@@ -17,7 +17,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from facefeat_jax.evaluation.bootstrap import Interval, Resamples, percentile_interval, share_interval
+from facefeat_jax.evaluation._bootstrap import Interval, Resamples, percentile_interval, share_interval
 from facefeat_jax.evaluation.calibration import calibration_error, confidence_bins
 from facefeat_jax.evaluation.metrics import losses, predicted, probabilities
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from facefeat_jax.data.examples import IDENTITY, UNKNOWN
+from facefeat_jax.evaluation._bootstrap import Interval, percentile_interval, resampled_shares, share_interval
 from facefeat_jax.evaluation.answers import Answers
-from facefeat_jax.evaluation.bootstrap import Interval, percentile_interval, resampled_shares, share_interval
 from facefeat_jax.evaluation.metrics import losses, predicted, probabilities
 
 LEAST = 20

@@ -28,6 +28,7 @@ from facefeat_jax.models.resnet import (
     resnet101,
     resnet152,
 )
+from facefeat_jax.models.sharding import axis_rules
 from facefeat_jax.models.trunk import Trunk, TrunkOptions
 from facefeat_jax.models.vit import VisionTransformer, vit_b_16, vit_b_32, vit_l_16, vit_l_32
 
@@ -47,6 +48,7 @@ __all__ = [
     "VisionTransformer",
     "abstract",
     "add_architecture",
+    "axis_rules",
     "efficientnet_b0",
     "efficientnet_b1",
     "efficientnet_b2",

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import jax
 from flax import nnx
 
-from facefeat_jax.models.promotion import set_up
+from facefeat_jax.models._promotion import set_up
 
 Module = TypeVar("Module", bound=nnx.Module)
 

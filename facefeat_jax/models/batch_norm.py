@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from facefeat_jax.models._promotion import of_rank, widest
 from facefeat_jax.models.arrays import Mask, Stage
-from facefeat_jax.models.promotion import of_rank, widest
 
 
 class BatchNorm(nnx.Module):

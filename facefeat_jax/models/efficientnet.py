@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from facefeat_jax.models._convolution import conv
+from facefeat_jax.models._dropout import Dropout, StochasticDepth
 from facefeat_jax.models.arrays import Features, Logits, Maps, Mask, NewMaps
 from facefeat_jax.models.batch_norm import BatchNorm
-from facefeat_jax.models.convolution import conv
-from facefeat_jax.models.dropout import Dropout, StochasticDepth
 from facefeat_jax.models.head import check_widths
 from facefeat_jax.models.sharding import logical_axes
 from facefeat_jax.models.trunk import Stages, Trunk, TrunkOptions

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
+from facefeat_jax.models._promotion import float32_or_wider, of_rank
 from facefeat_jax.models.arrays import Pictures
-from facefeat_jax.models.promotion import float32_or_wider, of_rank
 
 # What torchvision's ImageNet weights were trained with, for RGB in [0, 1].
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

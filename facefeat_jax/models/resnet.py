@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from facefeat_jax.models._convolution import conv
 from facefeat_jax.models.arrays import Features, Maps, Mask, NewMaps
 from facefeat_jax.models.batch_norm import BatchNorm
-from facefeat_jax.models.convolution import conv
 from facefeat_jax.models.cpu.pooling import max_pool
 from facefeat_jax.models.head import check_widths, torch_linear
 from facefeat_jax.models.trunk import Stages, Trunk, TrunkOptions

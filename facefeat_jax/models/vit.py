@@ -15,10 +15,10 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
+from facefeat_jax.models._dropout import Dropout
+from facefeat_jax.models._promotion import float32_or_wider, promoting
 from facefeat_jax.models.arrays import Features, Images, Mask, Stage, Tokens
-from facefeat_jax.models.dropout import Dropout
 from facefeat_jax.models.head import check_widths
-from facefeat_jax.models.promotion import float32_or_wider, promoting
 from facefeat_jax.models.sharding import logical_axes
 from facefeat_jax.models.trunk import Stages, Trunk, TrunkOptions
 

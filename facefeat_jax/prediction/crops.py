@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from facefeat_jax.data.decoder_limits import MAX_PIXELS, MAX_SIDE
+from facefeat_jax.data._decoder_limits import MAX_PIXELS, MAX_SIDE
 
 WHOLE = "whole"
 

@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from facefeat_jax.data.decoder_limits import MAX_PIXELS
+from facefeat_jax.data._decoder_limits import MAX_PIXELS
+from facefeat_jax.data._worker_threads import worker_threads
 from facefeat_jax.data.images import BadImageError, decoded, pixels_resized
-from facefeat_jax.data.worker_threads import worker_threads
+from facefeat_jax.prediction._drawing import Album
+from facefeat_jax.prediction._faces import FaceFinder, open_finder
 from facefeat_jax.prediction.answers import Prediction
 from facefeat_jax.prediction.boxes import Boxes
 from facefeat_jax.prediction.crops import WHOLE, Box, Person, crop, place
-from facefeat_jax.prediction.drawing import Album
-from facefeat_jax.prediction.faces import FaceFinder, open_finder
 from facefeat_jax.prediction.predictor import Predictor, content_of, each
 from facefeat_jax.system.errors import UserError
 

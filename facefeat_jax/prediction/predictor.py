@@ -15,17 +15,17 @@ import jax
 import numpy as np
 import PIL.Image
 
+from facefeat_jax.data._worker_threads import worker_threads
 from facefeat_jax.data.images import BadImageError, decode_resized, pixels_resized
 from facefeat_jax.data.placement import Placement
 from facefeat_jax.data.trees import MAX_FILE_BYTES
-from facefeat_jax.data.worker_threads import worker_threads
 from facefeat_jax.evaluation.calibration import Calibration, HeadCalibration
 from facefeat_jax.evaluation.metrics import probabilities
 from facefeat_jax.forward import make_predict_step
+from facefeat_jax.models._values import split_values
 from facefeat_jax.models.multi_task import MultiTaskModel
-from facefeat_jax.models.values import split_values
+from facefeat_jax.prediction._explanations import Explanations
 from facefeat_jax.prediction.answers import HeadPrediction, Prediction, not_read
-from facefeat_jax.prediction.explanations import Explanations
 from facefeat_jax.runs.checkpoints import Which
 from facefeat_jax.runs.run_folder import open_run
 from facefeat_jax.runs.spec import ModelSpec

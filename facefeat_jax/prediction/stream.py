@@ -17,8 +17,8 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from facefeat_jax.prediction._output import columns, lines, name_from_json
 from facefeat_jax.prediction.answers import Prediction
-from facefeat_jax.prediction.output import columns, lines, name_from_json
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.locks import only_one
 from facefeat_jax.system.progress import Bar, say

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from facefeat_jax.data.examples import Examples
     from facefeat_jax.data.pixels import PixelFormat
     from facefeat_jax.evaluation.assessment import Assessment
-    from facefeat_jax.reporting.report_sections import ExamplePicture
+    from facefeat_jax.reporting._report_sections import ExamplePicture
 
 _LARGEST_PNG = 128  # side in pixels up to which PNG is small
 _LARGEST = 256  # side in pixels to which larger pictures are brought: they are shown no larger
@@ -244,7 +244,7 @@ def _evaluation(
 ) -> dict[str, Any] | None:
     if assessment is None:
         return None
-    from facefeat_jax.reporting.report_sections import evaluation_context  # with scikit-learn
+    from facefeat_jax.reporting._report_sections import evaluation_context  # with scikit-learn
 
     return evaluation_context(assessment, shown, series, inlined)
 

@@ -30,7 +30,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import multihost
 
-from facefeat_jax.runs import about as about_item
+from facefeat_jax.runs import _about as about_item
 from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.system.distributed import is_first
 from facefeat_jax.system.errors import UserError

@@ -13,8 +13,8 @@ from typing import Any
 from flax import nnx
 
 from facefeat_jax.config import TrainConfig
+from facefeat_jax.models._values import split_values
 from facefeat_jax.models.multi_task import MultiTaskModel
-from facefeat_jax.models.values import split_values
 from facefeat_jax.runs import checkpoints
 from facefeat_jax.runs.run_config import CONFIG as CONFIG
 from facefeat_jax.runs.run_config import EDITABLE, read_config

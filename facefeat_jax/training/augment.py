@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from facefeat_jax.models._promotion import of_rank
 from facefeat_jax.models.preprocessing import IMAGENET_MEAN
-from facefeat_jax.models.promotion import of_rank
 from facefeat_jax.tasks import TASKS
 
 # The share of the area that an erased rectangle covers, and its width over its height. As torchvision's RandomErasing,

@@ -17,18 +17,19 @@ from facefeat_jax.data.examples import Examples, count_data
 from facefeat_jax.data.index_stream import Call
 from facefeat_jax.evaluation.explain import Frozen
 from facefeat_jax.models.multi_task import MultiTaskModel
-from facefeat_jax.runs.recorder import RunRecorder
+from facefeat_jax.runs._recorder import RunRecorder
 from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.system import environment
 from facefeat_jax.system.errors import Interrupted, UserError
 from facefeat_jax.system.figures import format_accuracy, format_loss
 from facefeat_jax.system.progress import Bar, say
-from facefeat_jax.training import out_of_memory, saved_state
-from facefeat_jax.training.interrupt import SignalWatch, StopRequest
-from facefeat_jax.training.setup import Session, open_session, own_copies
-from facefeat_jax.training.step_figures import StepFigures
+from facefeat_jax.training import _out_of_memory as out_of_memory
+from facefeat_jax.training import _saved_state as saved_state
+from facefeat_jax.training._interrupt import SignalWatch, StopRequest
+from facefeat_jax.training._setup import Session, open_session, own_copies
+from facefeat_jax.training._step_figures import StepFigures
+from facefeat_jax.training._validator import Validator
 from facefeat_jax.training.steps import TrainState, final_weights
-from facefeat_jax.training.validator import Validator
 
 # How many calls may be under way before the figures of the first are waited for.
 _CALLS_AHEAD = 2

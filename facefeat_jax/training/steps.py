@@ -16,12 +16,13 @@ from jax.typing import DTypeLike
 from facefeat_jax.data.feeds import Batches, Table, take
 from facefeat_jax.data.placement import Placement
 from facefeat_jax.forward import prepared
+from facefeat_jax.models._values import Values, split_values
 from facefeat_jax.models.multi_task import MultiTaskModel
-from facefeat_jax.models.values import Values, split_values
 from facefeat_jax.runs.spec import ModelSpec
-from facefeat_jax.training import averaging, groups
+from facefeat_jax.training import _averaging as averaging
+from facefeat_jax.training import _groups as groups
+from facefeat_jax.training._losses import masked_mean, per_example_loss, predicted_class
 from facefeat_jax.training.augment import Augmentation
-from facefeat_jax.training.losses import masked_mean, per_example_loss, predicted_class
 
 NO_AUGMENTATION = Augmentation()
 

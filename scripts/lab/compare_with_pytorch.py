@@ -45,7 +45,7 @@ class Exact:
 
     def run(self) -> int:
         """Prints the tables; returns the exit code."""
-        from weights_conversion.with_torch import require_torch
+        from weights_conversion._with_torch import require_torch
 
         require_torch()
         from parity.cases import Case

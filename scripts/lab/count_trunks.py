@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 
-from facefeat_jax.models.listing import COUNTS, count
+from facefeat_jax.models._listing import COUNTS, count
 from facefeat_jax.models.registry import ARCHITECTURES
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ import tyro
 from flax import nnx
 from jax import lax
 
-from facefeat_jax.models import convolution, resnet
+from facefeat_jax.models import _convolution as convolution
+from facefeat_jax.models import resnet
 from facefeat_jax.models.cpu import convolution as cpu_convolution
 from facefeat_jax.models.cpu import pooling as cpu_pooling
 from facefeat_jax.models.multi_task import MultiTaskModel
@@ -32,7 +33,8 @@ from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.system.allocator import keep_freed_memory
 from facefeat_jax.system.main import run_and_exit
 from facefeat_jax.tasks import TASKS
-from facefeat_jax.training import groups, steps
+from facefeat_jax.training import _groups as groups
+from facefeat_jax.training import steps
 
 # Name, how many there are, map side for pictures of 224 pixels, channels in and out, kernel, stride.
 LAYERS = [

@@ -21,8 +21,8 @@ from PIL import Image, ImageDraw
 
 from facefeat_jax.data.dataset import Split, default_data_dir, open_split
 from facefeat_jax.data.images import decode
+from facefeat_jax.prediction._faces import HaarFinder, open_finder
 from facefeat_jax.prediction.crops import FRAMES, WHOLE, Box, crop
-from facefeat_jax.prediction.faces import HaarFinder, open_finder
 from facefeat_jax.prediction.predictor import Predictor
 from facefeat_jax.runs.run_folder import read_config, write_file, write_json
 from facefeat_jax.system.environment import describe

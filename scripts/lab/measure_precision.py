@@ -17,7 +17,7 @@ from flax import nnx
 from facefeat_jax.evaluation.answers import Answers
 from facefeat_jax.evaluation.evaluate import answers_of_run
 from facefeat_jax.evaluation.metrics import head_result, predicted, probabilities
-from facefeat_jax.models.values import split_values
+from facefeat_jax.models._values import split_values
 from facefeat_jax.runs.run_folder import Run, open_run
 from facefeat_jax.system.main import run_and_exit
 from facefeat_jax.system.markdown import table

@@ -20,7 +20,7 @@ import jax
 import tyro
 
 from facefeat_jax.forward import make_predict_step
-from facefeat_jax.models.values import split_values
+from facefeat_jax.models._values import split_values
 from facefeat_jax.system.main import run_and_exit
 from measure_cpu_convolution import milliseconds, model_and_spec, on_one_core, pictures, step_call
 

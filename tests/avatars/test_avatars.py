@@ -18,8 +18,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from facefeat_jax import avatars
-from facefeat_jax.avatars import palette
-from facefeat_jax.avatars.dice import Dice
+from facefeat_jax.avatars import _palette as palette
+from facefeat_jax.avatars._dice import Dice
 from facefeat_jax.avatars.render import render
 from facefeat_jax.avatars.scene import Scene, sample_scene
 from facefeat_jax.tasks import BASELINE_TASKS, SHIRT_CLASSES, TASKS

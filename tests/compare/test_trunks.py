@@ -7,15 +7,15 @@ import pytest
 from flax import nnx
 
 from facefeat_jax.models import BatchNorm, abstract
+from facefeat_jax.models._dropout import Dropout, StochasticDepth
 from facefeat_jax.models.counting import count_multiply_adds, count_parameters
-from facefeat_jax.models.dropout import Dropout, StochasticDepth
 from facefeat_jax.models.registry import ARCHITECTURES
 from parity.records import differences
 from parity.trunks import SMALL_TRUNKS
 from weights_conversion import to_flax, to_torch
+from weights_conversion._with_torch import import_torchvision
 from weights_conversion.convert import recognise, torch_shapes
 from weights_conversion.verify import TOLERANCE, largest, table, verify
-from weights_conversion.with_torch import import_torchvision
 
 # Name, side of the pictures, whether gradients and steps are compared.
 SAMPLE = [("resnet50", 64, True)]

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from facefeat_jax.data import decoder_limits, images
-from facefeat_jax.data.decoder_limits import BadImageError, Budget
+from facefeat_jax.data import _decoder_limits as decoder_limits
+from facefeat_jax.data import images
+from facefeat_jax.data._decoder_limits import BadImageError, Budget
 from facefeat_jax.data.images import check, decode, decode_resized
 from faults.crafted import chunks, codestream, progressive, rle_bmp, scan_before_frame, segment, tiled
 

@@ -7,8 +7,8 @@ import hashlib
 
 import numpy as np
 
+from facefeat_jax.data._digests import digests_of
 from facefeat_jax.data.dataset import open_split
-from facefeat_jax.data.digests import digests_of
 
 
 def test_digests_are_those_of_the_files_also_where_none_are_stored(avatars_dir, tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from facefeat_jax.data import images
-from facefeat_jax.data.decoder_limits import MAX_PIXELS, Budget
+from facefeat_jax.data._decoder_limits import MAX_PIXELS, Budget
 from facefeat_jax.data.images import (
     BadImageError,
     check,

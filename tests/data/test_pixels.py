@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from facefeat_jax.data import _row_store as row_store
 from facefeat_jax.data import pixels as pixels_module
-from facefeat_jax.data import row_store
 from facefeat_jax.data.examples import open_examples
 from facefeat_jax.data.images import BadImageError
 from facefeat_jax.data.pixels import DecodedRows, PixelFormat, StoredRows, are_packed, open_rows, pack, stores

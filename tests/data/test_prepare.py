@@ -21,7 +21,8 @@ import pytest
 from PIL import Image
 
 from facefeat_jax.cli import main
-from facefeat_jax.data import drawn, sample_range
+from facefeat_jax.data import _drawn as drawn
+from facefeat_jax.data import _sample_range as sample_range
 from facefeat_jax.data import prepare as prepare_module
 from facefeat_jax.data.builders import get_source
 from facefeat_jax.data.dataset import default_data_dir, open_split
@@ -363,7 +364,7 @@ def test_killed_between_the_two_renames_of_an_overwrite(fairface_files, lay_out,
 
 
 def test_ctrl_c_while_checking_ends_soon_and_leaves_nothing(fairface_files, lay_out, data_dir, monkeypatch):
-    from facefeat_jax.data import listing
+    from facefeat_jax.data import _listing as listing
 
     def interrupted(data, **_):
         raise KeyboardInterrupt

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from facefeat_jax.data import row_store
-from facefeat_jax.data.row_store import NoRoomError, Rows, open_or_fill
+from facefeat_jax.data import _row_store as row_store
+from facefeat_jax.data._row_store import NoRoomError, Rows, open_or_fill
 from facefeat_jax.system import checked_json
 from facefeat_jax.system.errors import UserError
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from facefeat_jax.data import sample_range
+from facefeat_jax.data import _sample_range as sample_range
 from facefeat_jax.data.images import REDUCED, SINGLE_COLOUR, TRANSPARENT, BadImageError, check, decode, pixels_resized
 
 RAMP = np.linspace(0, 1, 64, dtype=np.float64)[None].repeat(8, 0)

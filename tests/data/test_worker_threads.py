@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from facefeat_jax.data.worker_threads import worker_threads
+from facefeat_jax.data._worker_threads import worker_threads
 
 SLOW = """
 import sys, time

@@ -19,7 +19,7 @@ from facefeat_jax.evaluation.assessment import assess, largest_gaps
 from facefeat_jax.evaluation.calibration import Calibration, HeadCalibration, calibrate, fitting_part
 from facefeat_jax.evaluation.scores import METRICS
 from facefeat_jax.reporting.table import gap_lines, scores_table
-from facefeat_jax.runs import about as about_item
+from facefeat_jax.runs import _about as about_item
 from facefeat_jax.runs.run_folder import read_config, write_config
 from facefeat_jax.system.errors import UserError
 

@@ -15,7 +15,7 @@ from facefeat_jax.cli import main
 from facefeat_jax.data.dataset import Split
 from facefeat_jax.data.examples import Examples
 from facefeat_jax.evaluation import audit as audits
-from facefeat_jax.evaluation.duplicates import find_pairs, take_prints
+from facefeat_jax.evaluation._duplicates import find_pairs, take_prints
 from facefeat_jax.evaluation.evaluate import answers_of_run
 
 
@@ -82,7 +82,7 @@ def test_finds_the_same_file_the_same_pixels_and_nearly_the_same(pictures):
 
 
 def test_pairs_are_found_across_blocks(monkeypatch, pictures):
-    from facefeat_jax.evaluation import duplicates
+    from facefeat_jax.evaluation import _duplicates as duplicates
 
     files = [encoded(pictures[number % 8]) for number in range(16)]
     prints = take_prints([examples(files, "train", [0] * 16)])

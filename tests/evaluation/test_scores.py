@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, brier_score_loss, roc_auc_score
 
-from facefeat_jax.evaluation.bootstrap import Resamples, resampled_shares, share_interval
+from facefeat_jax.evaluation._bootstrap import Resamples, resampled_shares, share_interval
 from facefeat_jax.evaluation.metrics import predicted, probabilities
 from facefeat_jax.evaluation.scores import METRICS, _resampled, head_scores, ranking
 

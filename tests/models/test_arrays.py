@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from facefeat_jax.models import BatchNorm, Head, normalize
-from facefeat_jax.training.losses import per_example_loss
+from facefeat_jax.training._losses import per_example_loss
 
 
 @pytest.mark.parametrize(

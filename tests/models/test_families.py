@@ -29,7 +29,7 @@ from facefeat_jax.models.sharding import NAMES, axis_rules
 from facefeat_jax.models.trunk import Trunk
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.tasks import TASKS
-from facefeat_jax.training import groups
+from facefeat_jax.training import _groups as groups
 
 SIZE, BATCH = 16, 4
 _TABLE = (Stage(1, 1, 1, 16, 1), Stage(2, 3, 2, 32, 1), *(Stage(1, 1, 1, 32, 1),) * 5)  # 1x1: compiles fast
@@ -220,7 +220,7 @@ def test_stochastic_layers_want_rngs_in_training_only() -> None:
 
 
 def test_stochastic_depth_drops_whole_pictures_as_often_as_told() -> None:
-    from facefeat_jax.models.dropout import Dropout, StochasticDepth
+    from facefeat_jax.models._dropout import Dropout, StochasticDepth
 
     inputs = jnp.ones((4000, 2, 3, 4))
     outputs = np.asarray(StochasticDepth(0.3)(inputs, rngs=nnx.Rngs(0))).reshape(4000, -1)

@@ -11,7 +11,7 @@ import pytest
 from facefeat_jax import UserError, create_model
 from facefeat_jax.cli import main
 from facefeat_jax.models import registry
-from facefeat_jax.models.listing import COUNTS, count, describe
+from facefeat_jax.models._listing import COUNTS, count, describe
 from facefeat_jax.models.registry import ARCHITECTURES, Architecture, add_architecture
 from facefeat_jax.models.resnet import ResNet
 

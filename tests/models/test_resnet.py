@@ -12,7 +12,8 @@ import facefeat_jax
 from facefeat_jax.models import MultiTaskModel, ResNet, list_models, normalize, resnet18
 from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.tasks import TASKS
-from facefeat_jax.training import groups, steps
+from facefeat_jax.training import _groups as groups
+from facefeat_jax.training import steps
 
 
 def small_model(dtype=None, param_dtype=jnp.float32) -> MultiTaskModel:

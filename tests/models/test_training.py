@@ -14,12 +14,13 @@ from flax import nnx
 from facefeat_jax.commands import train
 from facefeat_jax.config import load_recipe
 from facefeat_jax.models import abstract
-from facefeat_jax.models.dropout import Dropout
+from facefeat_jax.models._dropout import Dropout
 from facefeat_jax.models.registry import ARCHITECTURES, get_architecture
 from facefeat_jax.runs.run_folder import open_run
 from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.tasks import TASKS
-from facefeat_jax.training import groups, steps
+from facefeat_jax.training import _groups as groups
+from facefeat_jax.training import steps
 from weights_conversion.convert import torch_shapes
 
 RECIPE = load_recipe("baseline")

@@ -16,10 +16,10 @@ from facefeat_jax.cli import main
 from facefeat_jax.data.images import SINGLE_COLOUR
 from facefeat_jax.prediction import crops as crops_module
 from facefeat_jax.prediction import people as people_module
+from facefeat_jax.prediction._drawing import Album, drawn
+from facefeat_jax.prediction._faces import YuNetFinder, _about_eyes, open_finder
 from facefeat_jax.prediction.boxes import read_boxes
 from facefeat_jax.prediction.crops import FRAMES, WHOLE, Box, crop
-from facefeat_jax.prediction.drawing import Album, drawn
-from facefeat_jax.prediction.faces import YuNetFinder, _about_eyes, open_finder
 from facefeat_jax.prediction.people import NO_FACE, PeoplePredictor
 from facefeat_jax.prediction.predictor import Predictor
 from facefeat_jax.system.errors import UserError

@@ -22,10 +22,10 @@ from PIL import Image
 
 from facefeat_jax.avatars import draw
 from facefeat_jax.cli import main
+from facefeat_jax.data._sample_range import CLIPPED, DARK, FLOATS
 from facefeat_jax.data.images import SINGLE_COLOUR
-from facefeat_jax.data.sample_range import CLIPPED, DARK, FLOATS
+from facefeat_jax.prediction._output import name_from_json
 from facefeat_jax.prediction.crops import Box, Person
-from facefeat_jax.prediction.output import name_from_json
 from facefeat_jax.prediction.predictor import HeadPrediction, Prediction
 from facefeat_jax.prediction.stream import Written, write_answers
 from facefeat_jax.system.errors import UserError

@@ -31,9 +31,9 @@ from facefeat_jax.evaluation.metrics import HeadResult
 from facefeat_jax.evaluation.scores import METRICS
 from facefeat_jax.evaluation.slices import Slicing
 from facefeat_jax.reporting import curves
+from facefeat_jax.reporting._report_sections import choose_examples
 from facefeat_jax.reporting.model_card import write_model_card
 from facefeat_jax.reporting.report import Sample, _spread, command_line, training_samples, write_report
-from facefeat_jax.reporting.report_sections import choose_examples
 from facefeat_jax.reporting.table import gap_figures, gap_lines, heads_table, results_table, scores_table
 from facefeat_jax.runs.run_folder import write_json
 from facefeat_jax.runs.spec import ModelSpec

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from facefeat_jax.runs import about as about_item
+from facefeat_jax.runs import _about as about_item
 from facefeat_jax.runs import checkpoints
 from facefeat_jax.runs.checkpoints import Checkpoints, DamagedError, best_step
 from facefeat_jax.system.errors import UserError

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from facefeat_jax.config import load_recipe
-from facefeat_jax.models.values import split_values
+from facefeat_jax.models._values import split_values
 from facefeat_jax.runs import checkpoints
 from facefeat_jax.runs.run_folder import CONFIG, open_run, write_json
 from facefeat_jax.runs.spec import ModelSpec

@@ -57,7 +57,8 @@ def run(config, devices: int | None) -> None:
     from facefeat_jax.data.examples import Examples
     from facefeat_jax.models import MultiTaskModel, ResNet
     from facefeat_jax.runs import checkpoints
-    from facefeat_jax.training import loop, setup
+    from facefeat_jax.training import _setup as setup
+    from facefeat_jax.training import loop
 
     if devices is not None:
         some = jax.devices()[:devices]

@@ -22,9 +22,10 @@ from facefeat_jax.runs.run_folder import open_run
 from facefeat_jax.system import progress
 from facefeat_jax.system.errors import Interrupted
 from facefeat_jax.system.programs import Programs
-from facefeat_jax.training import groups, loop, steps
+from facefeat_jax.training import _groups as groups
+from facefeat_jax.training import loop, steps
+from facefeat_jax.training._step_figures import StepFigures
 from facefeat_jax.training.augment import Augmentation
-from facefeat_jax.training.step_figures import StepFigures
 
 BATCH, SIZE, STEPS = 4, 32, 3
 TASKS = ("gender", "shirt")
@@ -187,7 +188,7 @@ from facefeat_jax.data.feeds import Batches, Table
 from facefeat_jax.data.placement import Placement
 from facefeat_jax.models import MultiTaskModel, ResNet
 from facefeat_jax.runs.spec import ModelSpec
-from facefeat_jax.training import groups, steps
+from facefeat_jax.training import _groups as groups, steps
 from flax import nnx
 
 STEPS, BATCH, PICTURES = 3, 6, 18

@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 import pytest
 
-from facefeat_jax.runs import about
+from facefeat_jax.runs import _about as about
 from facefeat_jax.system.environment import device_names
 from facefeat_jax.training.loop import train
 

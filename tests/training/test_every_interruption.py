@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 from facefeat_jax.runs import run_folder
+from facefeat_jax.runs._recorder import RunRecorder
 from facefeat_jax.runs.checkpoints import Checkpoints
 from facefeat_jax.runs.logs import Logs, read_lines
-from facefeat_jax.runs.recorder import RunRecorder
 from facefeat_jax.runs.run_folder import open_run
 from facefeat_jax.system import checked_json, signals
 from facefeat_jax.system.errors import Interrupted
 from facefeat_jax.system.progress import Bar
+from facefeat_jax.training._step_figures import StepFigures
 from facefeat_jax.training.loop import train
-from facefeat_jax.training.step_figures import StepFigures
 from weights_conversion import to_torch
 
 POINTS = (

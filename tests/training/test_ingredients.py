@@ -12,12 +12,15 @@ import optax
 import pytest
 
 from facefeat_jax.data.index_stream import IndexStream
+from facefeat_jax.models._values import split_values
 from facefeat_jax.models.resnet import ResNet
-from facefeat_jax.models.values import split_values
 from facefeat_jax.runs import checkpoints
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.training import averaging, groups, saved_state, steps
-from facefeat_jax.training.losses import per_example_loss
+from facefeat_jax.training import _averaging as averaging
+from facefeat_jax.training import _groups as groups
+from facefeat_jax.training import _saved_state as saved_state
+from facefeat_jax.training import steps
+from facefeat_jax.training._losses import per_example_loss
 
 
 @pytest.fixture

@@ -19,7 +19,10 @@ from facefeat_jax.runs.logs import read_lines
 from facefeat_jax.runs.run_folder import open_run
 from facefeat_jax.system import checked_json
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.training import groups, prefix, step_figures, steps
+from facefeat_jax.training import _groups as groups
+from facefeat_jax.training import _prefix as prefix
+from facefeat_jax.training import _step_figures as step_figures
+from facefeat_jax.training import steps
 from facefeat_jax.training.data import open_data
 
 BAD = 17  # the number of a picture whose features are infinite

@@ -11,7 +11,7 @@ import pytest
 from facefeat_jax.commands import train
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.programs import Programs
-from facefeat_jax.training import out_of_memory
+from facefeat_jax.training import _out_of_memory as out_of_memory
 
 MIB = 2**20
 

@@ -19,8 +19,10 @@ from facefeat_jax.models.resnet import ResNet
 from facefeat_jax.models.trunk import POOLED
 from facefeat_jax.runs.run_folder import open_run
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.training import groups, prefix, steps
-from facefeat_jax.training.prefix import Prefix, last_frozen
+from facefeat_jax.training import _groups as groups
+from facefeat_jax.training import _prefix as prefix
+from facefeat_jax.training import steps
+from facefeat_jax.training._prefix import Prefix, last_frozen
 
 BATCH, SIZE, STEPS = 6, 32, 3
 TASKS = ("gender", "shirt")

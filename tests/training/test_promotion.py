@@ -11,10 +11,11 @@ from flax import nnx
 from facefeat_jax.evaluation.explain import Explainer
 from facefeat_jax.factory import create_model
 from facefeat_jax.forward import make_predict_step
-from facefeat_jax.models.values import split_values
+from facefeat_jax.models._values import split_values
 from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.tasks import TASKS
-from facefeat_jax.training import groups, steps
+from facefeat_jax.training import _groups as groups
+from facefeat_jax.training import steps
 from facefeat_jax.training.augment import Augmentation
 
 TASK_NAMES = ("gender", "shirt")

@@ -22,8 +22,9 @@ from facefeat_jax.models import BatchNorm, Head, ResNet
 from facefeat_jax.models.head import torch_linear
 from facefeat_jax.models.registry import get_architecture
 from facefeat_jax.tasks import NOTEBOOK_SHIRT_CLASSES, SHIRT_CLASSES, TASKS
-from facefeat_jax.training import groups, steps
-from facefeat_jax.training.losses import per_example_loss
+from facefeat_jax.training import _groups as groups
+from facefeat_jax.training import steps
+from facefeat_jax.training._losses import per_example_loss
 
 BATCH, SIZE = 6, 32
 LEARNING_RATE = 1e-4

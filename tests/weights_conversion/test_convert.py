@@ -15,7 +15,8 @@ from flax import nnx
 from facefeat_jax.models import MultiTaskModel, ResNet, abstract, resnet18
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.tasks import TASKS, Task
-from weights_conversion import WeightsMismatchError, check_finite, names, to_flax, to_torch
+from weights_conversion import WeightsMismatchError, check_finite, to_flax, to_torch
+from weights_conversion import _names as names
 
 ALL_TASKS = tuple(TASKS.values())
 

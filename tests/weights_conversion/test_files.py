@@ -25,9 +25,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from facefeat_jax.system.errors import UserError
-from weights_conversion import torch_pickle
+from weights_conversion import _torch_pickle as torch_pickle
+from weights_conversion._torch_pickle import load
 from weights_conversion.files import WeightsFileError, check_finite, read, read_metadata, write
-from weights_conversion.torch_pickle import load
 
 FIXTURES = Path(__file__).parent / "fixtures"
 _spec = importlib.util.spec_from_file_location("make_fixtures", Path(__file__).parent / "make_fixtures.py")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from facefeat_jax import avatars
+from facefeat_jax.data._drawn import SEED
 from facefeat_jax.data.builders.base import DrawnBuilder
-from facefeat_jax.data.drawn import SEED
 from facefeat_jax.data.sources import Source
 
 

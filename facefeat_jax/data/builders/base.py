@@ -12,8 +12,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from facefeat_jax.avatars import Avatar
-from facefeat_jax.data import drawn
-from facefeat_jax.data.listing import Picture, check_pictures
+from facefeat_jax.data import _drawn as drawn
+from facefeat_jax.data._listing import Picture, check_pictures
 from facefeat_jax.data.selection import NO_PICTURE, NOT_OFFERED, LayoutError, LeftOut, Row, Selection, SplitName
 from facefeat_jax.data.sources import Source, instructions, not_as_expected, open_source
 from facefeat_jax.data.trees import Tree, UnreadableError

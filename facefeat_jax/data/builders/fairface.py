@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from facefeat_jax.data import selection
+from facefeat_jax.data._listing import content_of, find, text_of
 from facefeat_jax.data.builders.base import PictureBuilder
-from facefeat_jax.data.listing import content_of, find, text_of
 from facefeat_jax.data.selection import LayoutError, Selection, SplitName
 from facefeat_jax.data.sources import Source
 from facefeat_jax.data.trees import Tree

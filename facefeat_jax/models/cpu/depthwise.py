@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from facefeat_jax.models.promotion import float32_or_wider, of_rank
+from facefeat_jax.models._promotion import float32_or_wider, of_rank
 
 
 def depthwise_as_shifts(

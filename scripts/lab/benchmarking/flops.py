@@ -16,11 +16,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.extend import core
 
+from facefeat_jax.models._values import split_values
 from facefeat_jax.models.counting import plain_convolutions
 from facefeat_jax.models.multi_task import MultiTaskModel
-from facefeat_jax.models.values import split_values
 from facefeat_jax.runs.spec import ModelSpec
-from facefeat_jax.training import groups
+from facefeat_jax.training import _groups as groups
 
 
 def forward_flops(spec: ModelSpec, tasks: Sequence[str]) -> float:

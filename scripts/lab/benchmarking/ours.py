@@ -12,7 +12,7 @@ from facefeat_jax.benchmarking import stages
 from facefeat_jax.benchmarking.measure import Measurement, Once, Settings, anonymous_bytes
 from facefeat_jax.models.resnet import ResNet
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.training import groups
+from facefeat_jax.training import _groups as groups
 
 
 def decode(settings: Settings) -> Measurement:

@@ -31,7 +31,8 @@ def _announced(owner: Any, name: str, place: str) -> None:
 def main(argv: list[str]) -> int:
     """Runs the command with its places announced."""
     from facefeat_jax import cli
-    from facefeat_jax.data import drawn, row_store
+    from facefeat_jax.data import _drawn as drawn
+    from facefeat_jax.data import _row_store as row_store
 
     drawn.TRAIN_SIZE, drawn.VAL_SIZE = TRAIN_SIZE, VAL_SIZE
     if argv[0] == "prepare":

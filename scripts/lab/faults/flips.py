@@ -45,7 +45,7 @@ def run(work: Path, *, count: int, seed: int) -> Tally:
 def main(work: Path, first: int, last: int, seed: int) -> None:
     """Tries the flips from `first` to `last` and prints a line of JSON for each."""
     from facefeat_jax import avatars
-    from facefeat_jax.data import drawn
+    from facefeat_jax.data import _drawn as drawn
     from faults.child import TRAIN_SIZE, VAL_SIZE
 
     drawn.TRAIN_SIZE, drawn.VAL_SIZE = TRAIN_SIZE, VAL_SIZE

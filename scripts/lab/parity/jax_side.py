@@ -20,7 +20,8 @@ from facefeat_jax.models.registry import get_architecture
 from facefeat_jax.models.resnet import BasicBlock, ResNet
 from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.tasks import TASKS
-from facefeat_jax.training import groups, steps
+from facefeat_jax.training import _groups as groups
+from facefeat_jax.training import steps
 from parity.cases import TASK_NAMES, Batch, Case
 from parity.records import Arrays, Record
 from weights_conversion import to_flax, to_torch

@@ -33,7 +33,7 @@ from facefeat_jax.system.errors import Interrupted, UserError
 from facefeat_jax.system.markdown import row
 from facefeat_jax.system.progress import Bar, say
 from facefeat_jax.system.runtime import cores
-from weights_conversion.with_torch import require_torch
+from weights_conversion._with_torch import require_torch
 
 Side = Literal["jax", "torch"]
 SIDES: tuple[Side, ...] = ("jax", "torch")

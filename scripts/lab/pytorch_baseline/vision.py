@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from weights_conversion.with_torch import import_torchvision
+from weights_conversion._with_torch import import_torchvision
 
 torchvision = import_torchvision()

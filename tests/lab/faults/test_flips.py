@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 
-from facefeat_jax.data import drawn
+from facefeat_jax.data import _drawn as drawn
 from faults import flips
 
 

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from facefeat_jax.avatars.dice import Dice
-from facefeat_jax.avatars.palette import Color, darker, lighter, mix
-from facefeat_jax.avatars.pen import Pen, ellipse, rounded, smooth
+from facefeat_jax.avatars._dice import Dice
+from facefeat_jax.avatars._palette import Color, darker, lighter, mix
+from facefeat_jax.avatars._pen import Pen, ellipse, rounded, smooth
 from facefeat_jax.avatars.scene import Backdrop, Face, Occlusion
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from facefeat_jax.data import row_store
+from facefeat_jax.data import _row_store as row_store
 from facefeat_jax.data.trees import digest_of
 from facefeat_jax.system.errors import UserError
 

@@ -11,10 +11,10 @@ import numpy as np
 
 from facefeat_jax.data.index_stream import Call, Pass
 from facefeat_jax.runs import run_folder
-from facefeat_jax.runs.recorder import RunRecorder
+from facefeat_jax.runs._recorder import RunRecorder
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.progress import say
-from facefeat_jax.training.setup import Session
+from facefeat_jax.training._setup import Session
 
 # With `--on-nonfinite skip`: after so many skipped steps in a row there is nothing to hope for.
 _MOST_SKIPPED = 20

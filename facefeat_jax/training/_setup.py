@@ -20,8 +20,8 @@ from facefeat_jax.data.pixels import PixelFormat
 from facefeat_jax.data.placement import Placement
 from facefeat_jax.evaluation.evaluate import Evaluator
 from facefeat_jax.factory import create_model
+from facefeat_jax.models._promotion import set_up
 from facefeat_jax.models.multi_task import MultiTaskModel
-from facefeat_jax.models.promotion import set_up
 from facefeat_jax.models.registry import get_architecture
 from facefeat_jax.models.trunk import POOLED
 from facefeat_jax.runs import run_config, run_folder
@@ -33,11 +33,14 @@ from facefeat_jax.system.programs import Programs
 from facefeat_jax.system.progress import say
 from facefeat_jax.system.runtime import set_numerics
 from facefeat_jax.tasks import get_task
-from facefeat_jax.training import automatic, groups, out_of_memory, steps
+from facefeat_jax.training import _automatic as automatic
+from facefeat_jax.training import _groups as groups
+from facefeat_jax.training import _out_of_memory as out_of_memory
+from facefeat_jax.training import steps
+from facefeat_jax.training._inputs import Inputs
+from facefeat_jax.training._prefix import Prefix, last_frozen
 from facefeat_jax.training.augment import Augmentation
 from facefeat_jax.training.data import RunData, open_data
-from facefeat_jax.training.inputs import Inputs
-from facefeat_jax.training.prefix import Prefix, last_frozen
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from facefeat_jax.avatars.dice import Dice
-from facefeat_jax.avatars.palette import Color, darker, lighter, luma, mix
-from facefeat_jax.avatars.pen import Pen, ellipse, rounded, smooth
+from facefeat_jax.avatars._dice import Dice
+from facefeat_jax.avatars._palette import Color, darker, lighter, luma, mix
+from facefeat_jax.avatars._pen import Pen, ellipse, rounded, smooth
 from facefeat_jax.avatars.scene import Eyewear, Face, Lashes, Whiskers
 
 EYE_Y = 0.06

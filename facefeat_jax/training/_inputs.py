@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from facefeat_jax.config import TrainConfig
-from facefeat_jax.data import feeds, row_store
+from facefeat_jax.data import _row_store as row_store
+from facefeat_jax.data import feeds
+from facefeat_jax.data._row_store import store_folder
 from facefeat_jax.data.examples import Examples
 from facefeat_jax.data.pixels import (
     DecodedRows,
@@ -22,9 +24,8 @@ from facefeat_jax.data.pixels import (
     read_ahead,
 )
 from facefeat_jax.data.placement import Placement
-from facefeat_jax.data.row_store import store_folder
 from facefeat_jax.system.progress import Bar, say
-from facefeat_jax.training.prefix import Prefix
+from facefeat_jax.training._prefix import Prefix
 
 
 class Layouts(NamedTuple):

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from PIL import Image, ImageFilter
 
-from facefeat_jax.avatars.dice import Dice
+from facefeat_jax.avatars._dice import Dice
 from facefeat_jax.avatars.scene import Light
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from facefeat_jax.data.feeds import Feed
 from facefeat_jax.evaluation.metrics import HeadResult
-from facefeat_jax.training.setup import Session
+from facefeat_jax.training._setup import Session
 from facefeat_jax.training.steps import TrainState, final_weights
 
 

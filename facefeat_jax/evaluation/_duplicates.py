@@ -15,9 +15,9 @@ from typing import Literal
 
 import numpy as np
 
+from facefeat_jax.data._worker_threads import worker_threads
 from facefeat_jax.data.examples import Examples
 from facefeat_jax.data.images import decode
-from facefeat_jax.data.worker_threads import worker_threads
 from facefeat_jax.system.progress import Bar
 
 NEAR_BITS = 8

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from facefeat_jax.models._promotion import promoting, together
 from facefeat_jax.models.freezing import trained_modules as trained_modules
-from facefeat_jax.models.promotion import promoting, together
 
 TRUNK = "trunk"
 Params = dict[str, Any]  # {"trunk": {module: ...}, "heads": {task: ...}}

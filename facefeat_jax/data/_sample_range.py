@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from facefeat_jax.data.decoder_limits import BadImageError
+from facefeat_jax.data._decoder_limits import BadImageError
 
 DARK = "all samples lie below an eighth of the 16-bit range: they may have fewer bits, so the picture is too dark"
 CLIPPED = "16-bit samples above 255 are clipped to white, as the baseline does"

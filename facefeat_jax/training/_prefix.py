@@ -17,14 +17,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from facefeat_jax.data import feeds, row_store
+from facefeat_jax.data import _row_store as row_store
+from facefeat_jax.data import feeds
 from facefeat_jax.data.examples import Examples
 from facefeat_jax.data.pixels import ExampleRows, StoredRows, read_ahead
 from facefeat_jax.data.placement import Placement
 from facefeat_jax.forward import prepared
+from facefeat_jax.models._values import Values
 from facefeat_jax.models.registry import get_architecture
 from facefeat_jax.models.trunk import POOLED, Stages
-from facefeat_jax.models.values import Values
 from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.progress import Bar

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from facefeat_jax.models.promotion import float32_or_wider
+from facefeat_jax.models._promotion import float32_or_wider
 
 Average = Any  # a tree like the averaged values, in float32 or wider
 

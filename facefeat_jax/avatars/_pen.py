@@ -7,7 +7,7 @@ import math
 import numpy as np
 from PIL import ImageDraw
 
-from facefeat_jax.avatars.palette import Color
+from facefeat_jax.avatars._palette import Color
 
 _TURN = np.linspace(0.0, 2.0 * np.pi, 28, endpoint=False)
 _CIRCLE = np.stack([np.cos(_TURN), np.sin(_TURN)], axis=1)

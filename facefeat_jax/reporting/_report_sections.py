@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from facefeat_jax.data.examples import UNKNOWN
+from facefeat_jax.evaluation._bootstrap import Interval
 from facefeat_jax.evaluation.answers import Answers
 from facefeat_jax.evaluation.assessment import Assessment, CalibrationCheck
-from facefeat_jax.evaluation.bootstrap import Interval
 from facefeat_jax.evaluation.metrics import losses, predicted, probabilities
 from facefeat_jax.evaluation.scores import METRICS, HeadScores
 from facefeat_jax.evaluation.slices import LEAST, Slicing
-from facefeat_jax.reporting.diagrams import coverage_svg, reliability_svg
+from facefeat_jax.reporting._diagrams import coverage_svg, reliability_svg
 from facefeat_jax.reporting.table import gap_figures
 from facefeat_jax.system.figures import count, format_accuracy, format_area, format_given, format_loss
 

@@ -20,8 +20,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from weights_conversion.candidates import SAVE_PLAIN, Reading, state_dict_of
-from weights_conversion.torch_pickle import (
+from weights_conversion._candidates import SAVE_PLAIN, Reading, state_dict_of
+from weights_conversion._torch_pickle import (
     CUT_SHORT,
     STORAGE_NAMES,
     Opaque,

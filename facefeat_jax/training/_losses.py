@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Float, Int, Int32
 
+from facefeat_jax.models._promotion import float32_or_wider
 from facefeat_jax.models.arrays import Logits, Mask
-from facefeat_jax.models.promotion import float32_or_wider
 
 
 def per_example_loss(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from facefeat_jax.avatars.palette import darker, lighter, luma
-from facefeat_jax.avatars.pen import Pen, ellipse, rounded, smooth
+from facefeat_jax.avatars._palette import darker, lighter, luma
+from facefeat_jax.avatars._pen import Pen, ellipse, rounded, smooth
 from facefeat_jax.avatars.scene import Face, Prop
 
 

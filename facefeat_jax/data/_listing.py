@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from facefeat_jax.data import selection
+from facefeat_jax.data._worker_threads import worker_threads
 from facefeat_jax.data.images import BadImageError, check, fits_suffix
 from facefeat_jax.data.selection import LeftOut, Row, SplitName
 from facefeat_jax.data.trees import Tree, UnreadableError, digest_of
-from facefeat_jax.data.worker_threads import worker_threads
 from facefeat_jax.system.errors import UserError
 
 HOLDS = "holds"

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from facefeat_jax.avatars.face import draw_glasses, outline
-from facefeat_jax.avatars.palette import Color, darker, lighter
-from facefeat_jax.avatars.pen import Pen, ellipse, rounded, smooth
+from facefeat_jax.avatars._face import draw_glasses, outline
+from facefeat_jax.avatars._palette import Color, darker, lighter
+from facefeat_jax.avatars._pen import Pen, ellipse, rounded, smooth
 from facefeat_jax.avatars.scene import Eyewear, Face, Hair
 
 _COVERING = ("beanie", "cap", "sunhat", "headscarf")

@@ -14,9 +14,9 @@ from facefeat_jax.evaluation.answers import Answers
 from facefeat_jax.evaluation.assessment import Assessment, RunAssessment, assess, evaluation_folder, write_assessment
 from facefeat_jax.evaluation.calibration import Calibration, calibrate
 from facefeat_jax.evaluation.explain import Explainer, overlay
+from facefeat_jax.reporting._report_sections import ExamplePicture, choose_examples
 from facefeat_jax.reporting.model_card import write_model_card
 from facefeat_jax.reporting.report import Sample, training_samples, write_report
-from facefeat_jax.reporting.report_sections import ExamplePicture, choose_examples
 from facefeat_jax.runs import run_folder
 from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.runs.unseen import halves
