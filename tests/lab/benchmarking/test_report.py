@@ -45,8 +45,21 @@ def test_the_job_is_compared_from_files_to_table(made_up):
 def test_a_figure_that_is_short_says_by_how_much(made_up):
     *_, measured, verdict, how = _verdict(made_up, "step, layer4 and heads trained, batch 32, float32")
     assert measured == "0.75× (0.75 to 0.75)"  # round by round, though the rounds differ by a tenth
-    assert verdict == "**not reached**, by a factor of 1.33"
+    assert verdict == "**not reached**, by a factor of 1.333"
     assert how == "30 against 40 images/s"
+
+
+def test_rounding_does_not_contradict_the_verdict(made_up):
+    (job,) = (case for case in made_up["cases"] if case["name"] == "job/layer4")
+    for entry in job["entries"]["ours"]["rounds"]:
+        entry["wall_seconds"] = 203 / 1.998 - 4
+    *_, measured, verdict, _ = _verdict(made_up, "baseline-sized job, files to table")
+    assert (measured, verdict) == ("1.9980×", "**not reached**, by a factor of 1.001")
+
+
+def test_several_cpu_devices_count_for_no_target(made_up):
+    made_up["environment"]["variables"] = {"JAX_NUM_CPU_DEVICES": "2"}
+    assert {line.split(" | ")[3] for line in targets.table([Figures(made_up)])[2:]} == {"not measured"}
 
 
 def test_the_faster_of_theirs_counts(made_up):
@@ -57,7 +70,7 @@ def test_most_is_the_other_way_round(made_up):
     assert _verdict(made_up, "host memory")[2:5] == ["at most 1.1×", "1.05×", "reached"]
     assert _verdict(made_up, "second start", "| CPU |")[3:5] == ["0.12×", "reached"]
     made_up["cases"][-1]["entries"]["100,000 pictures"]["rounds"][0]["feed_anonymous_bytes"] *= 2
-    assert _verdict(made_up, "host memory")[4] == "**not reached**, by a factor of 1.91"
+    assert _verdict(made_up, "host memory")[4] == "**not reached**, by a factor of 1.909"
 
 
 def test_another_device_and_a_rehearsal_don_t_count(made_up):
