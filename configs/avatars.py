@@ -9,20 +9,22 @@ says nothing about people.
 
 from pathlib import Path
 
-from facefeat_jax.config import TrainConfig
+from facefeat_jax.config import (
+    AugmentationConfig,
+    BatchConfig,
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
 
 
 def config() -> TrainConfig:
     return TrainConfig(
         run=Path("runs/avatars"),
-        sources=("avatars",),
-        image_size=64,
-        weights="random",
-        schedule="mixed",
-        batch_size=32,
-        epochs=3,
-        learning_rate=1e-3,
-        learning_rate_schedule="cosine",
-        warmup_steps=50,
-        flip=True,
+        data=DataConfig(sources=("avatars",), image_size=64),
+        model=ModelConfig(weights="random"),
+        batches=BatchConfig(schedule="mixed", epochs=3, batch_size=32),
+        optimizer=OptimizerConfig(learning_rate=1e-3, learning_rate_schedule="cosine", warmup_steps=50),
+        augmentation=AugmentationConfig(flip=True),
     )

@@ -13,22 +13,19 @@ never measured.
 
 from pathlib import Path
 
-from facefeat_jax.config import TrainConfig
+from facefeat_jax.config import BatchConfig, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 
 
 def config() -> TrainConfig:
     return TrainConfig(
         run=Path("runs/baseline"),
-        sources=("fairface", "glasses", "apparel"),
-        tasks=("gender", "glasses", "shirt"),
-        image_size=224,
-        decode="as_notebook",
-        weights="imagenet",
-        schedule="sequential",
-        trainable=("last",),
-        batch_norm="batch",
-        batch_size=32,
-        epochs=5,
-        learning_rate=1e-4,
-        learning_rate_schedule="constant",
+        data=DataConfig(
+            sources=("fairface", "glasses", "apparel"),
+            tasks=("gender", "glasses", "shirt"),
+            image_size=224,
+            decode="as_notebook",
+        ),
+        model=ModelConfig(weights="imagenet", trainable=("last",), batch_norm="batch"),
+        batches=BatchConfig(schedule="sequential", epochs=5, batch_size=32),
+        optimizer=OptimizerConfig(learning_rate=1e-4, learning_rate_schedule="constant"),
     )

@@ -11,27 +11,32 @@ it stands, from ImageNet weights at 224 px, was not measured: that needs a downl
 
 from pathlib import Path
 
-from facefeat_jax.config import TrainConfig
+from facefeat_jax.config import (
+    AugmentationConfig,
+    BatchConfig,
+    DataConfig,
+    ModelConfig,
+    NumericsConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
 
 
 def config() -> TrainConfig:
     return TrainConfig(
         run=Path("runs/best"),
-        sources=("fairface", "glasses", "apparel"),
-        tasks=("gender", "glasses", "shirt"),
-        image_size=224,
-        weights="imagenet",
-        dtype="auto",
-        schedule="mixed",
-        trainable=("all",),
-        batch_norm="batch",
-        batch_size=32,
-        epochs=5,
-        learning_rate=1e-3,
-        learning_rate_schedule="cosine",
-        warmup_steps=100,
-        balance=0.5,
-        weight_decay=0.05,
-        label_smoothing=0.05,
-        flip=True,
+        data=DataConfig(
+            sources=("fairface", "glasses", "apparel"), tasks=("gender", "glasses", "shirt"), image_size=224
+        ),
+        model=ModelConfig(weights="imagenet", trainable=("all",), batch_norm="batch"),
+        batches=BatchConfig(schedule="mixed", epochs=5, batch_size=32, balance=0.5),
+        optimizer=OptimizerConfig(
+            learning_rate=1e-3,
+            learning_rate_schedule="cosine",
+            warmup_steps=100,
+            weight_decay=0.05,
+            label_smoothing=0.05,
+        ),
+        augmentation=AugmentationConfig(flip=True),
+        numerics=NumericsConfig(dtype="auto"),
     )

@@ -10,22 +10,26 @@ docs/benchmarks/README.md.
 
 from pathlib import Path
 
-from facefeat_jax.config import TrainConfig
+from facefeat_jax.config import (
+    BatchConfig,
+    DataConfig,
+    ModelConfig,
+    NumericsConfig,
+    OptimizerConfig,
+    PipelineConfig,
+    TrainConfig,
+)
 
 
 def config() -> TrainConfig:
     return TrainConfig(
         run=Path("runs/fast"),
-        sources=("fairface", "glasses", "apparel"),
-        tasks=("gender", "glasses", "shirt"),
-        image_size=224,
-        weights="imagenet",
-        dtype="auto",
-        schedule="mixed",
-        trainable=("last",),
-        batch_norm="frozen",
-        cache_prefix=True,
-        batch_size=32,
-        epochs=5,
-        learning_rate=1e-4,
+        data=DataConfig(
+            sources=("fairface", "glasses", "apparel"), tasks=("gender", "glasses", "shirt"), image_size=224
+        ),
+        model=ModelConfig(weights="imagenet", trainable=("last",), batch_norm="frozen"),
+        batches=BatchConfig(schedule="mixed", epochs=5, batch_size=32),
+        optimizer=OptimizerConfig(learning_rate=1e-4),
+        numerics=NumericsConfig(dtype="auto"),
+        pipeline=PipelineConfig(cache_prefix=True),
     )

@@ -43,7 +43,6 @@ if importlib.util.find_spec("facefeat_jax") is None:
     importlib.invalidate_caches()
 
 # %%
-import dataclasses
 import os
 from pathlib import Path
 
@@ -85,12 +84,10 @@ print(prepare("avatars", None, FOLDER / "data"))
 # where they don't count.
 
 # %%
-config = dataclasses.replace(
-    load_recipe("avatars"), data_dir=FOLDER / "data", run=FOLDER / "run", smoke=SMOKE, overwrite=True
-)
-data = open_data(config)
+config = load_recipe("avatars").replace(data_dir=FOLDER / "data", run=FOLDER / "run", smoke=SMOKE, overwrite=True)
+data = open_data(config.data, config.batches, seed=config.seed)
 classes = data.classes
-samples = training_samples(data.training, classes, pixels=PixelFormat(config.image_size, config.decode))
+samples = training_samples(data.training, classes, pixels=PixelFormat(config.data.image_size, config.data.decode))
 
 figure, axes = plt.subplots(3, 8, figsize=(13, 6.2), layout="constrained")
 for ax, sample in zip(axes.flat, samples, strict=False):
@@ -103,12 +100,12 @@ plt.show()
 # %% [markdown]
 # ## Training
 #
-# A recipe is a frozen dataclass; change its fields with `dataclasses.replace`. `avatars` trains all heads together
-# (`schedule="mixed"`) from random weights.
+# A recipe is a frozen dataclass of groups such as `config.data`; change any field with `replace`. `avatars` trains all
+# heads together (`schedule="mixed"`) from random weights.
 
 # %%
 for name in ("trunk", "image_size", "batch_size", "epochs", "learning_rate", "schedule", "weights"):
-    print(f"{name:15} {getattr(config, name)}")
+    print(f"{name:15} {config.flat()[name]}")
 
 # %%
 results = train(config)
@@ -142,7 +139,7 @@ plt.show()
 # These results are for the saved weights, on pictures that were not trained on.
 
 # %%
-print(results_table(results, sequential=config.schedule == "sequential"))
+print(results_table(results, sequential=config.batches.schedule == "sequential"))
 print(f"\ntrained in {results['seconds']:.0f} s")
 
 # %% [markdown]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar, get_type_hints
 
 import tyro
 
@@ -97,9 +97,13 @@ def _set_help(kind: type) -> None:
         match pair:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
                 docs[name] = " ".join(text.split())
+    kinds = get_type_hints(kind)
     for field in dataclasses.fields(kind):
         if field.name in docs:
             field.metadata = MappingProxyType({**field.metadata, "help": docs[field.name]})
+        group = kinds[field.name]
+        if isinstance(group, type) and dataclasses.is_dataclass(group):
+            _set_help(group)
 
 
 # --- prepare
@@ -166,16 +170,16 @@ def _train(argv: Sequence[str]) -> int:
     from facefeat_jax.system.runtime import start_up
 
     start_up()
-    if config.distributed:
+    if config.processes.distributed:
         from facefeat_jax.system.distributed import is_first, member
 
-        with member(config.heartbeat_s):
+        with member(config.processes.heartbeat_s):
             results = train(config)
             if not is_first():
                 return 0
     else:
         results = train(config)
-    show(*results_table(results, sequential=config.schedule == "sequential").split("\n"))
+    show(*results_table(results, sequential=config.batches.schedule == "sequential").split("\n"))
     print(f"trained in {results['seconds']:.0f} s{_time_by_stage(results['timings'])}")
     show(f"run:    {config.run}", f"report: {config.run / REPORT}", f"curves: {config.run / CURVES}")
     return 0
@@ -183,23 +187,24 @@ def _train(argv: Sequence[str]) -> int:
 
 def _check_early(config: TrainConfig) -> None:
     """Checks whatever can be checked before the slow imports."""
+    from facefeat_jax.config._effect import require_effect
     from facefeat_jax.data.dataset import default_data_dir, require_prepared
     from facefeat_jax.runs.run_config import check_folder, read_config
     from facefeat_jax.tasks import get_task
 
     if config.resume:
         read_config(config.run)
-    elif not config.distributed:  # with several processes, the first may have made the folder already
-        config.require_effect()
+    elif not config.processes.distributed:  # with several processes, the first may have made the folder already
+        require_effect(config)
         check_folder(config)
-    for task in config.tasks:
+    for task in config.data.tasks:
         get_task(task)
-    require_prepared(config.sources, config.data_dir or default_data_dir())
+    require_prepared(config.data.sources, config.data.data_dir or default_data_dir())
     from facefeat_jax.models.registry import get_architecture
 
-    get_architecture(config.trunk)
-    if config.weights_are_a_file and not Path(config.weights).exists():
-        raise UserError(f"can't read weights from {config.weights}: there is no such file; check the path")
+    get_architecture(config.model.trunk)
+    if config.model.weights_are_a_file and not Path(config.model.weights).exists():
+        raise UserError(f"can't read weights from {config.model.weights}: there is no such file; check the path")
 
 
 def _time_by_stage(timings: dict[str, float]) -> str:

@@ -44,8 +44,8 @@ def train(config: TrainConfig) -> dict[str, Any]:
             validation=trained.validation,
             explainer=Explainer(trained.model, trained.spec, trained.frozen),
             spec=trained.spec,
-            sources=trained.config.sources,
-            batch_size=trained.config.batch_size,
+            sources=trained.config.data.sources,
+            batch_size=trained.config.batches.batch_size,
         )
         write_curves(run)
     return trained.results

@@ -157,7 +157,7 @@ def tiny(avatars_dir: Path, small_trunk: str):
             learning_rate=1e-3,
             log_every=4,
         )
-        return TrainConfig(**{**defaults, **fields})
+        return TrainConfig().replace(**{**defaults, **fields})
 
     return config
 

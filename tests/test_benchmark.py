@@ -148,5 +148,6 @@ def test_the_quick_plan_goes_through_every_stage(tmp_path, avatars_dir):
 def test_the_config_of_a_job_is_the_recipes_but_for_what_is_asked(avatar_settings):
     config = config_of(avatar_settings | {"recipe": "fast", "fields": {"epochs": 2, "trainable": ["none"]}})
     assert isinstance(config, TrainConfig)
-    assert (config.recipe, config.epochs, config.trainable, config.cache_prefix) == ("fast", 2, ("none",), True)
-    assert (config.weights, config.sources, config.image_size) == ("random", ("avatars",), 32)
+    assert (config.recipe, config.batches.epochs, config.model.trainable) == ("fast", 2, ("none",))
+    assert (config.model.weights, config.pipeline.cache_prefix) == ("random", True)
+    assert (config.data.sources, config.data.image_size) == (("avatars",), 32)

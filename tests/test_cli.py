@@ -104,7 +104,7 @@ def test_every_command_has_help(capsys):
 
 def test_help_of_a_field_is_one_paragraph(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "2000")
-    for command, field in (("train avatars", "--balance"), ("prepare", "--from")):
+    for command, field in (("train avatars", "--ema"), ("prepare", "--from")):
         with pytest.raises(SystemExit):
             main([*command.split(), "--help"])
         help_of_field = capsys.readouterr().out.partition(field)[2]
@@ -113,24 +113,25 @@ def test_help_of_a_field_is_one_paragraph(capsys, monkeypatch):
 
 
 def test_every_recipe_is_a_config_with_a_short_version_and_says_how_to_run_it():
-    from facefeat_jax.config import _recipe_folder
+    from facefeat_jax.config.recipes import recipe_folder
 
     for name in list_recipes():
         assert load_recipe(name).recipe == name
-        assert f"facefeat train {name}" in (_recipe_folder() / f"{name}.py").read_text()
+        assert f"facefeat train {name}" in (recipe_folder() / f"{name}.py").read_text()
 
 
 def test_the_baseline_recipe_is_the_notebooks():
     recipe = load_recipe("baseline")
-    assert (recipe.batch_size, recipe.epochs, recipe.learning_rate, recipe.image_size) == (32, 5, 1e-4, 224)
-    assert (recipe.tasks, recipe.sources) == (("gender", "glasses", "shirt"), ("fairface", "glasses", "apparel"))
-    assert (recipe.schedule, recipe.trainable, recipe.batch_norm) == ("sequential", ("last",), "batch")
-    assert (recipe.decode, recipe.weights, recipe.dtype) == ("as_notebook", "imagenet", "float32")
-    assert recipe.learning_rate_schedule == "constant"
+    data, model, batches, optimizer = recipe.data, recipe.model, recipe.batches, recipe.optimizer
+    assert (batches.batch_size, batches.epochs, optimizer.learning_rate, data.image_size) == (32, 5, 1e-4, 224)
+    assert (data.tasks, data.sources) == (("gender", "glasses", "shirt"), ("fairface", "glasses", "apparel"))
+    assert (batches.schedule, model.trainable, model.batch_norm) == ("sequential", ("last",), "batch")
+    assert (data.decode, model.weights, recipe.numerics.dtype) == ("as_notebook", "imagenet", "float32")
+    assert optimizer.learning_rate_schedule == "constant"
 
 
 def test_a_config_survives_json(tmp_path):
-    config = TrainConfig(run=tmp_path, tasks=("shirt",), limit=3)
+    config = TrainConfig().replace(run=tmp_path, tasks=("shirt",), limit=3)
     assert TrainConfig.from_json(json.loads(json.dumps(config.to_json())), where="x") == config
 
 

@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import glob
 import re
 import runpy
@@ -81,9 +80,9 @@ def place(page, tmp_path, monkeypatch, avatars_dir, small_trunk):
     apply_smoke = config.apply_smoke
 
     def small(one: config.TrainConfig) -> config.TrainConfig:
-        trunk = one.trunk if page in WITH_RESNET18 else small_trunk
-        shrunk = apply_smoke(dataclasses.replace(one, smoke=True, trunk=trunk))
-        return dataclasses.replace(shrunk, run=one.run, smoke=False, epochs=1)
+        trunk = one.model.trunk if page in WITH_RESNET18 else small_trunk
+        shrunk = apply_smoke(one.replace(smoke=True, trunk=trunk))
+        return shrunk.replace(run=one.run, smoke=False, epochs=1)
 
     monkeypatch.setattr(config, "apply_smoke", small)
     yield tmp_path

@@ -6,7 +6,6 @@ unasked. (On CPU, JAX stops only what is sent.)
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,7 +61,7 @@ def test_train_resume_evaluate_and_predict(tiny, strict, tmp_path: Path, capsys,
     PIL.Image.new("RGB", (40, 40), (90, 120, 150)).save(picture)
     config = tiny(run, epochs=1, **fields)
     train(config)
-    train(dataclasses.replace(config, resume=True))  # the checkpoint is restored
+    train(config.replace(resume=True))  # the checkpoint is restored
     assert (run / "report.html").exists()
     assert cli.main(["evaluate", str(run)]) == 0
     capsys.readouterr()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import os
@@ -24,7 +23,7 @@ from facefeat_jax.benchmarking.measure import (
     answers,
     host_memory,
 )
-from facefeat_jax.config import TrainConfig, load_recipe
+from facefeat_jax.config import PipelineConfig, TrainConfig, load_recipe
 from facefeat_jax.system.allocator import keep_freed_memory
 from facefeat_jax.system.environment import device_names
 from facefeat_jax.system.errors import UserError
@@ -119,18 +118,15 @@ def config_of(settings: Settings, **fields: Any) -> TrainConfig:
         **settings.get("fields", {}),
         **fields,
     }
-    known = {field.name for field in dataclasses.fields(TrainConfig)}
-    if unknown := sorted(set(given) - known):
-        raise UserError(f"this version has no setting {', '.join(unknown)}")
     values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-    return dataclasses.replace(recipe, **values)
+    return recipe.replace(**values)
 
 
-def _chosen(config: TrainConfig) -> TrainConfig:
-    """Returns the config with what it leaves open chosen as training does."""
+def _chosen(pipeline: PipelineConfig) -> PipelineConfig:
+    """Returns the pipeline with the steps per call that training would choose."""
     from facefeat_jax.training import _automatic as automatic
 
-    return automatic.choose_steps_per_call(automatic.choose_dtype(config), heads_alone=False)
+    return automatic.choose_steps_per_call(pipeline, heads_alone=False)
 
 
 class TrainingFeed:
@@ -145,15 +141,15 @@ class TrainingFeed:
         from facefeat_jax.training._inputs import Inputs
         from facefeat_jax.training.data import open_data
 
-        config = _chosen(config)
-        data = open_data(config)
-        pixels = PixelFormat(config.image_size, config.decode)
-        inputs = Inputs(config, pixels, data.training, data.validation, None, Placement())
+        pipeline, tasks = _chosen(config.pipeline), config.data.tasks
+        data = open_data(config.data, config.batches, seed=config.seed)
+        pixels = PixelFormat(config.data.image_size, config.data.decode)
+        inputs = Inputs(pipeline, tasks, pixels, data.training, data.validation, None, Placement())
         self.name = inputs.feed
         self._steps = data.stream
         self._feed, _ = inputs.open(None)
-        calls = (call for pass_ in data.stream.passes for call in pass_.calls(config.steps_per_call))
-        self._calls = list(itertools.islice(calls, max(1, batches // config.steps_per_call)))
+        calls = (call for pass_ in data.stream.passes for call in pass_.calls(pipeline.steps_per_call))
+        self._calls = list(itertools.islice(calls, max(1, batches // pipeline.steps_per_call)))
         self._gather = jax.jit(take, static_argnums=2)
         wanted = [step for call in self._calls for step in range(call.first_step, call.end_step)]
         self.images = sum(int(data.stream[step].mask.sum()) for step in wanted)
@@ -178,7 +174,8 @@ def feed(settings: Settings) -> Measurement:
             jax.block_until_ready(rows)
         return {"images": opened.images}
 
-    about = {"feed": opened.name, "threads": config.feed_threads, "open_seconds": time.perf_counter() - started}
+    threads = config.pipeline.feed_threads
+    about = {"feed": opened.name, "threads": threads, "open_seconds": time.perf_counter() - started}
     run()
     return Once(run, about=about, after=_device_memory)
 
@@ -233,7 +230,7 @@ def step(settings: Settings) -> Measurement:
     if after is not None:
         shape = jax.eval_shape(lambda x: model.trunk(x, until=after), jnp.zeros(rows.shape, dtype)).shape
         rows = np.random.RandomState(0).random_sample(shape).astype(jnp.dtype(dtype))
-    num_steps = settings.get("steps_per_call") or _chosen(TrainConfig(batch_size=batch)).steps_per_call
+    num_steps = settings.get("steps_per_call") or _chosen(PipelineConfig()).steps_per_call
     num_steps = max(1, min(num_steps, _PICTURES_PER_CALL // batch))
     labels = np.arange(batch, dtype=np.int32) % 2
     mask = np.ones((num_steps, batch), bool)
@@ -313,19 +310,21 @@ def validation(settings: Settings) -> Measurement:
 
     dtype = _numerics(settings["precision"])
     config = config_of(settings, batch_size=settings["batch"], dtype=dtype, tasks=(settings["task"],))
-    data, placement = open_data(config), Placement()
+    data, placement = open_data(config.data, config.batches, seed=config.seed), Placement()
     spec = spec_of(settings, data.classes)
     model = create_model(tasks=spec.tasks, rngs=nnx.Rngs(0), dtype=dtype)
     model.eval()
     graphdef, *values = split_values(model)
     params, batch_stats = jax.device_put(values, placement.replicated)
-    evaluator = Evaluator(graphdef, spec, data.validation, placement, batch_size=config.batch_size, dtype=dtype)
-    rows = open_rows(data.validation, PixelFormat(config.image_size, config.decode), config.packed)
-    opened = Feed(data.validation, placement, rows, None, config.feed_threads, config.feed_prefetch)
+    evaluator = Evaluator(graphdef, spec, data.validation, placement, batch_size=settings["batch"], dtype=dtype)
+    pixels, pipeline = PixelFormat(config.data.image_size, config.data.decode), config.pipeline
+    rows = open_rows(data.validation, pixels, pipeline.packed)
+    opened = Feed(data.validation, placement, rows, None, pipeline.feed_threads, pipeline.feed_prefetch)
 
     def run() -> dict[str, Any]:
-        pictures = evaluator.labelled(config.tasks)
-        results = evaluator.figures(evaluator.logits(opened, params, batch_stats, pictures), pictures, config.tasks)
+        tasks = config.data.tasks
+        pictures = evaluator.labelled(tasks)
+        results = evaluator.figures(evaluator.logits(opened, params, batch_stats, pictures), pictures, tasks)
         return {"images": sum(result.n for result in results.values())}
 
     started = time.perf_counter()
@@ -373,7 +372,7 @@ def job(settings: Settings) -> Measurement:
         trained = sum(pass_["images_per_s"] * pass_["seconds"] for pass_ in passes)
         return {
             "images": round(trained) + sum(entry["n"] for entry in results["history"]),
-            "epochs": config.epochs,
+            "epochs": config.batches.epochs,
             "train_call_seconds": time.perf_counter() - imported,
             "loop_seconds": results["seconds"],
             "timings": results["timings"],

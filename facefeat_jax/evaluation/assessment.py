@@ -289,13 +289,13 @@ def assess_run(
         raise UserError(f"--error-rate must be more than 0 and at most 1, got {error_rate}")
     found = answers_of_run(folder, sources=sources, data_dir=data_dir, batch_size=batch_size, checkpoint=checkpoint)
     sources = None if sources is None else kinds.names(sources, "sources")
-    own = sources is None or set(sources) == set(found.config.sources)
+    own = sources is None or set(sources) == set(found.run.config.data.sources)
     if own:
         calibration: Calibration | None = calibrate(found.answers, step=found.run.step, error_rate=error_rate)
     else:
         calibration = Calibration.read(folder, step=found.run.step, tasks=found.run.spec.classes)
-    names = tuple(sources or found.config.sources)
-    assessment = assess(found.answers, calibration, data=names, batch_size=found.config.batch_size, on_part=own)
+    names = tuple(sources or found.run.config.data.sources)
+    assessment = assess(found.answers, calibration, data=names, batch_size=found.batch_size, on_part=own)
     return RunAssessment(found, calibration, dataclasses.replace(assessment, notes=found.notes))
 
 

@@ -168,7 +168,7 @@ def audit(target: str, *, data_dir: Path | None = None) -> Audit:
     folder = Path(target)
     if (folder / CONFIG).is_file():
         run = open_run(folder)
-        where = data_dir or run.config.data_dir or default_data_dir()
+        where = data_dir or run.config.data.data_dir or default_data_dir()
         train, val, notes = halves(run, where)
         examples = {"train": train, "val": val}
         for line in notes:
@@ -176,9 +176,10 @@ def audit(target: str, *, data_dir: Path | None = None) -> Audit:
         if nothing := [split for split, part in examples.items() if not len(part)]:
             raise UserError(f"no picture is left in {nothing[0]} to audit {folder} on: its data were prepared again")
         answers = {
-            split: answers_on(run, run.config, part, title=f"evaluating {split}") for split, part in examples.items()
+            split: answers_on(run, part, batch_size=run.config.batches.batch_size, title=f"evaluating {split}")
+            for split, part in examples.items()
         }
-        name, sources, classes = folder.resolve().name, run.config.sources, run.spec.classes
+        name, sources, classes = folder.resolve().name, run.config.data.sources, run.spec.classes
     else:
         where = data_dir or default_data_dir()
         splits = {split: open_split(target, split, where) for split in _SPLITS}  # type: ignore[arg-type]

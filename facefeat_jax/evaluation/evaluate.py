@@ -14,7 +14,6 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from facefeat_jax.config import TrainConfig
 from facefeat_jax.data.dataset import default_data_dir
 from facefeat_jax.data.examples import UNKNOWN, Examples
 from facefeat_jax.data.feeds import Feed, Layout
@@ -135,7 +134,7 @@ class RunAnswers:
 
     Attributes:
       run: the run, with its model.
-      config: the run's config, with the changes of the call.
+      batch_size: pictures at a time.
       data_dir: folder of the prepared data.
       examples: the pictures.
       answers: the answers of every head.
@@ -143,7 +142,7 @@ class RunAnswers:
     """
 
     run: Run
-    config: TrainConfig
+    batch_size: int
     data_dir: Path
     examples: Examples
     answers: Answers
@@ -176,13 +175,15 @@ def answers_of_run(
         finite.
     """
     run = run or open_run(folder, checkpoint)
-    config = run.config if batch_size is None else dataclasses.replace(run.config, batch_size=batch_size)
-    where = data_dir or config.data_dir or default_data_dir()
-    names = kinds.names(sources or config.sources, "sources")
+    data, batches = run.config.data, run.config.batches
+    if batch_size is not None:
+        batches = dataclasses.replace(batches, batch_size=batch_size)
+    where = data_dir or data.data_dir or default_data_dir()
+    names = kinds.names(sources or data.sources, "sources")
     if not names:
         raise UserError(f"{folder} was not trained on a data set; name one with --data")
     # The run's limit belongs to the run's data.
-    limit = config.limit if sources is None else None
+    limit = data.limit if sources is None else None
     examples, notes = open_unseen(run, names, where, limit=limit)
     for line in notes:
         say(line)
@@ -190,28 +191,28 @@ def answers_of_run(
         raise UserError(
             f"no picture of {', '.join(names)} has a label for any head of {folder} ({', '.join(run.spec.classes)})"
         )
-    answers = answers_on(run, config, examples, title="evaluating val")
-    return RunAnswers(run, config, where, examples, answers, tuple(notes))
+    answers = answers_on(run, examples, batch_size=batches.batch_size, title="evaluating val")
+    return RunAnswers(run, batches.batch_size, where, examples, answers, tuple(notes))
 
 
-def answers_on(run: Run, config: TrainConfig, examples: Examples, *, title: str) -> Answers:
+def answers_on(run: Run, examples: Examples, *, batch_size: int, title: str) -> Answers:
     """Runs all heads of a run on pictures.
 
     Args:
       run: the run.
-      config: the run's, or one with another batch size.
       examples: the pictures.
+      batch_size: pictures at a time.
       title: title of the progress bar.
 
     Raises:
       UserError: logits that are not finite, or pictures that can't be read.
     """
     graphdef, params, batch_stats = split_values(run.model)
-    placement = Placement()
-    evaluator = Evaluator(graphdef, run.spec, examples, placement, batch_size=config.batch_size, dtype=run.spec.dtype)
+    placement, pipeline = Placement(), run.config.pipeline
+    evaluator = Evaluator(graphdef, run.spec, examples, placement, batch_size=batch_size, dtype=run.spec.dtype)
     pixels = PixelFormat(run.spec.image_size, run.spec.decode, run.spec.interpolation)
-    rows = open_rows(examples, pixels, config.packed)
-    feed = Feed(examples, placement, rows, None, config.feed_threads, config.feed_prefetch)
+    rows = open_rows(examples, pixels, pipeline.packed)
+    feed = Feed(examples, placement, rows, None, pipeline.feed_threads, pipeline.feed_prefetch)
     params, batch_stats = jax.device_put((params, batch_stats), placement.replicated)
     logits = evaluator.logits(feed, params, batch_stats, np.arange(len(examples)), title=title)
     return Answers.of(examples, run.spec.classes, logits)
@@ -233,7 +234,7 @@ def evaluate_run(
       The figures of every head for which there are labels.
     """
     found = answers_of_run(folder, sources=sources, data_dir=data_dir, batch_size=batch_size, checkpoint=checkpoint)
-    return head_results(found.answers, batch_size=found.config.batch_size)
+    return head_results(found.answers, batch_size=found.batch_size)
 
 
 def head_results(answers: Answers, *, batch_size: int) -> dict[str, HeadResult]:

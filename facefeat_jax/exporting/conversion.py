@@ -132,8 +132,7 @@ def convert(
         spec, calibration = _assumed(source, tensors, widths, metadata, given, notes), None
     set_numerics(spec.dtype, spec.param_dtype, spec.matmul_precision)
     model = weights_conversion.to_flax(tensors, spec.abstract(), source=str(source))
-    config = dataclasses.replace(
-        load_recipe("baseline"),
+    config = load_recipe("baseline").replace(
         run=run,
         tasks=tuple(spec.classes),
         weights=str(source),
@@ -232,7 +231,7 @@ def _assumed(
     ordered = {task: names[task] for task in (*(t for t in TASKS if t in names), *(t for t in names if t not in TASKS))}
     trunk = given.trunk or weights_conversion.recognise(tensors)
     if trunk is None:
-        trunk = weights_conversion.nearest(tensors) or load_recipe("baseline").trunk
+        trunk = weights_conversion.nearest(tensors) or load_recipe("baseline").model.trunk
     architecture = get_architecture(trunk)
     made_for = weights_conversion.position_size(tensors) if architecture.fixed_size else None
     size, decode = given.image_size or made_for or 224, given.decode or "as_notebook"

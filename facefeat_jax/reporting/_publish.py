@@ -34,7 +34,7 @@ def publish(run: Path, found: RunAssessment) -> list[str]:
       UserError: a file can't be written.
     """
     assessment, opened = found.assessment, found.found.run
-    folder = evaluation_folder(run, assessment.data, opened.config.sources)
+    folder = evaluation_folder(run, assessment.data, opened.config.data.sources)
     write_assessment(folder, assessment, found.found.answers)
     lines = [f"tables: {folder}"]
     if not assessment.calibrated_on_part or found.calibration is None:

@@ -5,10 +5,10 @@ The sections follow Mitchell et al., "Model Cards for Model Reporting", FAT* 201
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from facefeat_jax.config import TrainConfig
 from facefeat_jax.data.builders import get_source, list_sources
 from facefeat_jax.evaluation.assessment import Assessment, largest_gaps
 from facefeat_jax.evaluation.slices import Slicing
@@ -38,9 +38,8 @@ def write_model_card(run: Path, spec: ModelSpec, assessment: Assessment) -> Path
         "weights_terms": weights.licence if weights else "",
         "trained_here": (run / RESULTS).exists(),
         "command": Markdown(one_line(command_line(config))),
-        "config": config,
         "cautions": cautions_of(config),
-        "sources": _sources(config),
+        "sources": _sources(config.data.sources),
         "data": ", ".join(assessment.data),
         "data_notes": assessment.notes,
         "scores": [_scores(task, assessment) for task in assessment.scores],
@@ -54,9 +53,9 @@ def write_model_card(run: Path, spec: ModelSpec, assessment: Assessment) -> Path
     return write_file(run / MODEL_CARD, render("model-card.md.j2", context).encode())
 
 
-def _sources(config: TrainConfig) -> list[dict[str, str]]:
+def _sources(names: Sequence[str]) -> list[dict[str, str]]:
     found = []
-    for name in config.sources:
+    for name in names:
         if name in list_sources():
             source = get_source(name)
             found.append(

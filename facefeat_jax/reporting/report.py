@@ -6,7 +6,6 @@ The template is `templates/report.html.j2`; this module computes its values, one
 from __future__ import annotations
 
 import base64
-import dataclasses
 import io
 import shlex
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from facefeat_jax.config import TrainConfig, apply_smoke, list_recipes, load_recipe
+from facefeat_jax.config._checks import option
 from facefeat_jax.data.builders import is_drawn
 from facefeat_jax.reporting import curves as curves_of
 from facefeat_jax.reporting.table import (
@@ -94,10 +94,10 @@ def write_report(
         "title": config.recipe or run.resolve().name,
         "run_name": run.resolve().name,
         "finished": _finished(run, results) if trained_here else "",
-        "summary": _summary(run, config, results) if trained_here else f"Trained elsewhere: {config.weights}.",
+        "summary": _summary(run, config, results) if trained_here else f"Trained elsewhere: {config.model.weights}.",
         "cautions": cautions_of(config),
         "heads": [_head(row, series) for row in rows],
-        "sequential": trained_here and config.schedule == "sequential",
+        "sequential": trained_here and config.batches.schedule == "sequential",
         "evaluation": _evaluation(assessment, shown, series),
         "own_pass": OWN_PASS,
         "why_they_differ": WHY_THEY_DIFFER,
@@ -158,24 +158,23 @@ def command_line(config: TrainConfig) -> str:
     """Returns the command that trains with this config: its recipe, and what is set to something else than there."""
     if config.recipe not in list_recipes():
         values = ", ".join(f"{name}={value!r}" for name, value in _changed(config, TrainConfig()).items())
-        return f"facefeat_jax.commands.train(TrainConfig({values}))"
-    recipe = dataclasses.replace(load_recipe(config.recipe), smoke=config.smoke)
+        return f"facefeat_jax.commands.train(TrainConfig().replace({values}))"
+    recipe = load_recipe(config.recipe).replace(smoke=config.smoke)
     words = ["facefeat", "train", config.recipe]
     if config.smoke != load_recipe(config.recipe).smoke:
         words.append("--smoke" if config.smoke else "--no-smoke")
     for name, value in _changed(config, apply_smoke(recipe)).items():
-        option = name.replace("_", "-")
         if isinstance(value, bool):
-            words.append(f"--{option}" if value else f"--no-{option}")
+            words.append(option(name if value else f"no_{name}"))
         else:
-            words += [f"--{option}", *map(str, value if isinstance(value, tuple) else [value])]
+            words += [option(name), *map(str, value if isinstance(value, tuple) else [value])]
     return shlex.join(words)
 
 
 def _changed(config: TrainConfig, base: TrainConfig) -> dict[str, Any]:
     # `resume` and `overwrite` say how the folder was found, not what was trained.
-    names = [field.name for field in dataclasses.fields(config) if field.name not in ("recipe", "resume", "overwrite")]
-    return {name: getattr(config, name) for name in names if getattr(config, name) != getattr(base, name)}
+    left, before = ("recipe", "resume", "overwrite"), base.flat()
+    return {name: value for name, value in config.flat().items() if name not in left and value != before[name]}
 
 
 def _read_results(run: Path) -> dict[str, Any]:
@@ -206,10 +205,10 @@ def _finished(run: Path, results: Mapping[str, Any]) -> str:
 
 def _summary(run: Path, config: TrainConfig, results: Mapping[str, Any]) -> str:
     """Returns a line that says what was trained on what, and how long it took."""
-    schedule = "one head after the other" if config.schedule == "sequential" else "all heads together"
+    schedule = "one head after the other" if config.batches.schedule == "sequential" else "all heads together"
     parts = [
-        f"{config.trunk}, {config.image_size} px, on {', '.join(config.sources)}",
-        f"{schedule}, {count(config.epochs, 'epoch')} of batches of {config.batch_size}",
+        f"{config.model.trunk}, {config.data.image_size} px, on {', '.join(config.data.sources)}",
+        f"{schedule}, {count(config.batches.epochs, 'epoch')} of batches of {config.batches.batch_size}",
     ]
     if "seconds" in results and "steps" in results:
         parts.append(f"{count(results['steps'], 'step')} in {format_duration(results['seconds'])}")
@@ -226,12 +225,12 @@ def cautions_of(config: TrainConfig) -> list[str]:
     cautions = []
     if config.smoke:
         cautions.append("This was a smoke run, which only shows that everything works. Its results mean nothing.")
-    if drawn := [source for source in config.sources if is_drawn(source)]:
+    if drawn := [source for source in config.data.sources if is_drawn(source)]:
         cautions.append(
             f"The pictures of {' and '.join(drawn)} are drawn. A good score on them shows that the system works, and "
             "says nothing about people."
         )
-    if "gender" in config.tasks:
+    if "gender" in config.data.tasks:
         cautions.append(
             "The gender head predicts the label that a data set gives to an appearance. It does not know who a person "
             "is."

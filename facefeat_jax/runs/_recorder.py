@@ -63,7 +63,7 @@ class RunRecorder:
                 if not config.resume:
                     # First: a folder that holds something but no config is not taken for a run.
                     run_folder.write_config(config.run, config)
-            self.checkpoints = Checkpoints(config.run, keep=config.keep_checkpoints)
+            self.checkpoints = Checkpoints(config.run, keep=config.checkpoints.keep_checkpoints)
             held.callback(self.checkpoints.close)
             self._held = held.pop_all()
         return self
@@ -148,8 +148,8 @@ class RunRecorder:
             "seconds": self.seconds(),
             "devices": environment.device_names(),
         }
-        keep_best = self._config.keep_best
-        best = best_step(self.history, len(self._config.tasks)) if keep_best else None
+        keep_best = self._config.checkpoints.keep_best
+        best = best_step(self.history, len(self._config.data.tasks)) if keep_best else None
         self.logs.sync()  # first: a run that resumes from the checkpoint has no other source of these lines
         self.checkpoints.save(step, trees, about, best=best)
 

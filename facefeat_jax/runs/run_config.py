@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
-from facefeat_jax.config import TrainConfig
+from facefeat_jax.config import CheckpointConfig, ProcessConfig, TrainConfig
 from facefeat_jax.data.builders import list_sources
 from facefeat_jax.data.dataset import default_data_dir, require_prepared
 from facefeat_jax.system import checked_json
@@ -18,9 +19,9 @@ EDITABLE = ("run", "data_dir")
 
 # Fields that may change when a run is resumed: its place and how it is executed. They don't change its numbers, except
 # for the last digits if another feed makes another program of the same step.
-_MAY_CHANGE = {"feed", "run", "data_dir", "resume", "overwrite", "packed", "feed_threads", "feed_prefetch"}
-_MAY_CHANGE |= {"log_every", "checkpoint_every", "keep_checkpoints", "keep_best", "on_nonfinite"}
-_MAY_CHANGE |= {"distributed", "heartbeat_s"}
+_MAY_CHANGE = {"run", "data_dir", "resume", "overwrite", "on_nonfinite"}
+_MAY_CHANGE |= {"packed", "feed", "feed_threads", "feed_prefetch"}
+_MAY_CHANGE |= {field.name for group in (CheckpointConfig, ProcessConfig) for field in dataclasses.fields(group)}
 
 
 def read_config(folder: Path) -> TrainConfig:
@@ -86,12 +87,8 @@ def check_folder(config: TrainConfig) -> None:
         # Other programs call their files config.json too.
         raise UserError(f"{folder / CONFIG} is not the config of a run; give --run another folder")
     if config.resume:
-        earlier = read_config(folder)
-        changed = [
-            name
-            for name, value in earlier.to_json().items()
-            if value != config.to_json()[name] and name not in _MAY_CHANGE
-        ]
+        earlier, now = read_config(folder).to_json(), config.to_json()
+        changed = [name for name, value in earlier.items() if value != now[name] and name not in _MAY_CHANGE]
         if changed:
             raise UserError(
                 f"--resume continues {folder} with its own settings, but these differ: {', '.join(changed)}"

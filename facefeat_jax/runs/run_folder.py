@@ -163,7 +163,7 @@ def open_run(folder: Path, checkpoint: checkpoints.Which = "newest") -> Run:
         )
     reader = checkpoints.Checkpoints(folder, read_only=True)
 
-    before = {name: getattr(config, name) for name in NUMERICS}
+    before = {name: getattr(config.numerics, name) for name in NUMERICS}
 
     def read(step: int) -> Run:
         spec = reader.spec(step, before=before)

@@ -92,9 +92,9 @@ def halves(run: Run, data_dir: Path) -> Halves:
     Raises:
       UserError: a data set is not prepared or does not fit, or the run's record is damaged.
     """
-    config = run.config
+    data = run.config.data
     train, val = open_halves(
-        config.sources, data_dir, run.spec.classes, limit=config.limit, need_all=False, disjoint=config.disjoint
+        data.sources, data_dir, run.spec.classes, limit=data.limit, need_all=False, disjoint=data.disjoint
     )
     record = DataRecord.read(run.folder)
     if record is None:
@@ -107,7 +107,7 @@ def halves(run: Run, data_dir: Path) -> Halves:
     known = np.isin(digests, trained)
     there = int(np.isin(trained, digests).sum())
     note = f"{there:,} of the {len(trained):,} training pictures are still there, in train or val"
-    return Halves(both.only(known), both.only(~known, limit=config.limit), [*_changes(run, before, now), note])
+    return Halves(both.only(known), both.only(~known, limit=data.limit), [*_changes(run, before, now), note])
 
 
 def _changes(run: Run, before: Sequence[Part], now: Sequence[Part]) -> list[str]:
@@ -121,6 +121,6 @@ def _changes(run: Run, before: Sequence[Part], now: Sequence[Part]) -> list[str]
 
 
 def _unchecked(run: Run) -> str:
-    if run.config.sources:
+    if run.config.data.sources:
         return without_record(run.folder)
     return f"{run.folder} was not trained here: whether it was trained on any of these pictures can't be checked"

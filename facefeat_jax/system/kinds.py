@@ -1,4 +1,4 @@
-"""Whether a value from a file or a caller is of the kind that a field or an argument takes."""
+"""Whether a value from a file or a caller is of the kind that a field or an argument takes, and its plain form."""
 
 from __future__ import annotations
 
@@ -19,8 +19,19 @@ def fault(value: Any, kind: Any) -> str | None:
       kind: `bool`, `int`, `float` (a whole number will do), `str` (or a path), `Path` (or a text), `dict`,
         `tuple[str, ...]` (or a list) or a union of these and `None`.
     """
-    options = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    options = _options(kind)
     return None if any(_fits(value, option) for option in options) else _WANTED[options[0]]
+
+
+def plain(value: Any, kind: Any) -> Any:
+    """Returns a value that fits as Python's own: an `int` for NumPy's, a `Path` for a text, a `tuple` for a list.
+
+    Args:
+      value: without a `fault`.
+      kind: as in `fault`.
+    """
+    fitting = next(option for option in _options(kind) if _fits(value, option))
+    return value if fitting is NoneType else (get_origin(fitting) or fitting)(value)
 
 
 def names(value: Iterable[str], argument: str) -> tuple[str, ...]:
@@ -35,6 +46,10 @@ def names(value: Iterable[str], argument: str) -> tuple[str, ...]:
     if not all(isinstance(name, str) for name in found):
         raise UserError(f"{argument} takes a list of names, got {list(found)!r}")
     return found
+
+
+def _options(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
 
 
 def _fits(value: Any, kind: Any) -> bool:

@@ -6,7 +6,7 @@ import dataclasses
 
 import jax
 
-from facefeat_jax.config import TrainConfig
+from facefeat_jax.config import NumericsConfig, PipelineConfig, TrainConfig
 
 _SCAN_STEPS = 32
 
@@ -14,26 +14,26 @@ _SCAN_STEPS = 32
 def with_earlier_choices(config: TrainConfig, earlier: TrainConfig) -> TrainConfig:
     """Returns the config with the choices of an earlier run in place of those that are left open."""
     left_open = {"dtype": "auto", "feed": "auto", "steps_per_call": 0}
-    before = {name: getattr(earlier, name) for name, value in left_open.items() if getattr(config, name) == value}
-    return dataclasses.replace(config, **before)
+    now, before = config.flat(), earlier.flat()
+    return config.replace(**{name: before[name] for name, value in left_open.items() if now[name] == value})
 
 
-def choose_dtype(config: TrainConfig) -> TrainConfig:
-    """Returns the config with a dtype that suits the device."""
-    if config.dtype != "auto":
-        return config
-    return dataclasses.replace(config, dtype="float32" if jax.default_backend() == "cpu" else "bfloat16")
+def choose_dtype(numerics: NumericsConfig) -> NumericsConfig:
+    """Returns the number formats with a dtype that suits the device."""
+    if numerics.dtype != "auto":
+        return numerics
+    return dataclasses.replace(numerics, dtype="float32" if jax.default_backend() == "cpu" else "bfloat16")
 
 
-def choose_steps_per_call(config: TrainConfig, *, heads_alone: bool) -> TrainConfig:
-    """Returns the config with a number of steps per call.
+def choose_steps_per_call(pipeline: PipelineConfig, *, heads_alone: bool) -> PipelineConfig:
+    """Returns the pipeline with a number of steps per call.
 
     Args:
-      config: the config.
+      pipeline: the pipeline of the config.
       heads_alone: whether the steps hold nothing but heads.
     """
-    if config.steps_per_call:
-        return config
+    if pipeline.steps_per_call:
+        return pipeline
     # XLA on CPU computes a convolution's weight gradient in a loop on one thread; matrix products it does not.
     steps = 1 if jax.default_backend() == "cpu" and not heads_alone else _SCAN_STEPS
-    return dataclasses.replace(config, steps_per_call=steps)
+    return dataclasses.replace(pipeline, steps_per_call=steps)

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from facefeat_jax.config import OptimizerConfig
 from facefeat_jax.models._promotion import promoting, together
 from facefeat_jax.models.freezing import trained_modules as trained_modules
 
@@ -23,18 +24,17 @@ Params = dict[str, Any]  # {"trunk": {module: ...}, "heads": {task: ...}}
 Groups = dict[str, Any]  # {"trunk": {trained module: ...}, task: ...}
 
 
-def adam(weight_decay: float = 0.0) -> optax.GradientTransformation:
+def adam(config: OptimizerConfig) -> optax.GradientTransformation:
     """Returns torch's Adam without the learning rate, which depends on the run's step and not on the group's count.
 
-    Args:
-      weight_decay: decoupled weight decay (AdamW), for kernels only: norms, biases, class tokens and position
-        embeddings don't decay.
+    Weight decay is decoupled (AdamW), and for kernels only: norms, biases, class tokens and position embeddings don't
+    decay.
     """
     moments = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8)
     moments = optax.GradientTransformation(moments.init, promoting(moments.update))
-    if not weight_decay:
+    if not config.weight_decay:
         return moments
-    return optax.chain(moments, optax.add_decayed_weights(weight_decay, mask=decays))
+    return optax.chain(moments, optax.add_decayed_weights(config.weight_decay, mask=decays))
 
 
 def decays(values: Any) -> Any:
@@ -42,7 +42,7 @@ def decays(values: Any) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", values)
 
 
-ADAM = adam()
+ADAM = adam(OptimizerConfig())
 
 
 def select(params: Params, modules: Iterable[str]) -> Groups:
@@ -98,11 +98,12 @@ def _moved(learning_rate: jax.Array | float, value: jax.Array, direction: jax.Ar
     return (start - rate * direction).astype(value.dtype)
 
 
-def learning_rate_schedule(kind: str, peak: float, total_steps: int, warmup_steps: int) -> optax.Schedule:
+def learning_rate_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
     """Returns the learning rate as a function of the step number (from 0)."""
-    if kind == "constant":
+    peak = config.learning_rate
+    if config.learning_rate_schedule == "constant":
         return optax.constant_schedule(peak)
-    warmup = min(warmup_steps, total_steps // 2)
+    warmup = min(config.warmup_steps, total_steps // 2)
     schedule = optax.warmup_cosine_decay_schedule(
         init_value=peak / max(warmup, 1), peak_value=peak, warmup_steps=warmup, decay_steps=total_steps
     )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from facefeat_jax.config import TrainConfig
+from facefeat_jax.config import PipelineConfig
 from facefeat_jax.data import _row_store as row_store
 from facefeat_jax.data import feeds
 from facefeat_jax.data._row_store import store_folder
@@ -49,7 +49,8 @@ class Inputs:
       table_bytes: what pictures that lie on each device take; 0 where they are on the host.
 
     Args:
-      config: what to do.
+      pipeline: the `pipeline` of the run's config, every choice but the feed made.
+      tasks: the tasks that are trained.
       pixels: how picture files become rows.
       training: the pictures to train on.
       validation: the pictures to validate on.
@@ -62,14 +63,15 @@ class Inputs:
 
     def __init__(
         self,
-        config: TrainConfig,
+        pipeline: PipelineConfig,
+        tasks: Sequence[str],
         pixels: PixelFormat,
         training: Examples,
         validation: Examples,
         prefix: Prefix | None,
         placement: Placement,
     ):
-        self._config = config
+        self._pipeline = pipeline
         self._examples = (training, validation)
         self._prefix = prefix
         self._placement = placement
@@ -78,11 +80,11 @@ class Inputs:
         dtype = prefix.dtype if prefix else np.dtype(np.uint8)
         counts = [len(examples) for examples in self._examples]
         row_bytes = math.prod(shape) * dtype.itemsize
-        self.feed, self.why = feeds.choose(config.feed, counts, row_bytes, placement)
+        self.feed, self.why = feeds.choose(pipeline.feed, counts, row_bytes, placement)
         if not placement.least(self.feed == "device"):
             self.feed = "stream"  # on the devices of another process there is less room
         self.layouts = Layouts(
-            *(feeds.Layout(self.feed, count, shape, dtype, config.tasks, placement) for count in counts)
+            *(feeds.Layout(self.feed, count, shape, dtype, tuple(tasks), placement) for count in counts)
         )
         rows = sum(placement.round_up(count) for count in counts) // placement.num_devices
         self.table_bytes = rows * row_bytes if self.feed == "device" else 0
@@ -108,9 +110,6 @@ class Inputs:
           UserError: the cache has no room or can't be written to, where the config insists on it.
         """
         say(f"feed: {self.feed} ({self.why})")
-        if self.feed == "device" and (idle := self._config.asked("feed_threads", "feed_prefetch")):
-            given = " and ".join(f"--{name.replace('_', '-')}" for name in idle)
-            say(f"{given}: without effect, since the pictures lie on the device; --feed stream reads them on the host")
         training, validation = (
             self._open(examples, layout, prefix_program)
             for examples, layout in zip(self._examples, self.layouts, strict=True)
@@ -122,12 +121,12 @@ class Inputs:
             feeds.Feed,
             examples,
             self._placement,
-            threads=self._config.feed_threads,
+            threads=self._pipeline.feed_threads,
             # Counted in calls there: many steps a call would fill the host's memory.
-            prefetch=max(1, self._config.feed_prefetch // self._config.steps_per_call),
+            prefetch=max(1, self._pipeline.feed_prefetch // self._pipeline.steps_per_call),
         )
         if self._prefix is None:
-            rows = open_rows(examples, self._pixels, self._config.packed)
+            rows = open_rows(examples, self._pixels, self._pipeline.packed)
             return feed(None, self._filled(examples, rows, layout)) if self.feed == "device" else feed(rows, None)
         source = self._source(examples)
         if self.feed == "device":
@@ -140,8 +139,8 @@ class Inputs:
 
     def _source(self, examples: Examples) -> ExampleRows:
         """Returns the pictures for a prefix, which wants each of them once: no need to pack them for that."""
-        if self._config.packed == "on" or (self._config.packed == "auto" and are_packed(examples, self._pixels)):
-            return open_rows(examples, self._pixels, self._config.packed)
+        if self._pipeline.packed == "on" or (self._pipeline.packed == "auto" and are_packed(examples, self._pixels)):
+            return open_rows(examples, self._pixels, self._pipeline.packed)
         return DecodedRows(examples, self._pixels)
 
     def _filled(self, examples: Examples, rows: ExampleRows, layout: feeds.Layout) -> feeds.Table:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,6 +16,9 @@ import psutil
 from flax import nnx
 
 from facefeat_jax.config import TrainConfig, apply_smoke
+from facefeat_jax.config._checks import option
+from facefeat_jax.config._effect import require_effect
+from facefeat_jax.config.recipes import asked
 from facefeat_jax.data.index_stream import Call, Pass
 from facefeat_jax.data.pixels import PixelFormat
 from facefeat_jax.data.placement import Placement
@@ -39,7 +43,6 @@ from facefeat_jax.training import _out_of_memory as out_of_memory
 from facefeat_jax.training import steps
 from facefeat_jax.training._inputs import Inputs
 from facefeat_jax.training._prefix import Prefix, last_frozen
-from facefeat_jax.training.augment import Augmentation
 from facefeat_jax.training.data import RunData, open_data
 
 
@@ -79,7 +82,7 @@ class Session:
 
     def calls(self, one: Pass, start: int = 0) -> list[Call]:
         """Returns the calls of a pass from the step `start` on."""
-        return [call for call in one.calls(self.config.steps_per_call) if call.first_step >= start]
+        return [call for call in one.calls(self.config.pipeline.steps_per_call) if call.first_step >= start]
 
     def compile_ahead(self) -> None:
         """Begins to compile all programs of the run, those that are needed first in front."""
@@ -89,7 +92,7 @@ class Session:
         for one in self.data.stream.passes:
             # A pass has thousands of calls of one kind, and may end with one of another.
             for kind, call in {(call.tasks, call.num_steps): call for call in self.calls(one)}.items():
-                self.programs.add(kind, partial(self._lower, state, call, self.config.batch_size))
+                self.programs.add(kind, partial(self._lower, state, call, self.config.batches.batch_size))
             self.programs.add("predict", partial(self.evaluator.lower, state.params, state.batch_stats, layout))
 
     def _lower(self, state: steps.TrainState, call: Call, batch_size: int) -> jax.stages.Lowered:
@@ -102,7 +105,7 @@ class Session:
         device = self.placement.device
         return out_of_memory.advise(
             partial(self._lower, _abstract(self.state), self.calls(self.data.stream.passes[0])[0]),
-            self.config.batch_size,
+            self.config.batches.batch_size,
             table_bytes=self.inputs.table_bytes,
             limit=(device.memory_stats() or {}).get("bytes_limit") or psutil.virtual_memory().total,
             device=device.device_kind,
@@ -119,72 +122,62 @@ def open_session(config: TrainConfig) -> Session:
       UserError: something in the config, the data or the weights can't be used, or the run folder holds something else.
     """
     config = _settled(config)
-    placement = Placement()
-    data = open_data(config, padded_size=placement.round_up(config.batch_size))
+    placement, optimizer, batch_size = Placement(), config.optimizer, config.batches.batch_size
+    padded_size = placement.round_up(batch_size)
+    data = open_data(config.data, config.batches, seed=config.seed, padded_size=padded_size)
+    num_steps = len(data.stream)
     if not config.resume:
-        config.require_effect(len(data.stream))
-        if len(data.stream) // 2 < config.warmup_steps:
-            say(f"warm-up: {len(data.stream) // 2} steps instead of {config.warmup_steps}, half of the run's")
+        require_effect(config, num_steps)
+        if num_steps // 2 < optimizer.warmup_steps:
+            say(f"warm-up: {num_steps // 2} steps instead of {optimizer.warmup_steps}, half of the run's")
     is_restored = config.resume and run_folder.has_checkpoint(config.run)
     spec = _spec(config, data, is_restored=is_restored)
-    architecture = get_architecture(config.trunk)
-    trained = groups.trained_modules(architecture.stages, config.trainable, architecture.last)
-    until = last_frozen(architecture.stages, trained) if config.cache_prefix else None
-    if config.batch_norm == "frozen" and {*chain.from_iterable(architecture.stages.values())} <= {*trained}:
+    frozen, architecture = config.model.batch_norm == "frozen", get_architecture(config.model.trunk)
+    trained = groups.trained_modules(architecture.stages, config.model.trainable, architecture.last)
+    until = last_frozen(architecture.stages, trained) if config.pipeline.cache_prefix else None
+    if frozen and {*chain.from_iterable(architecture.stages.values())} <= {*trained}:
         say("--batch-norm frozen: without effect, since all stages of the trunk are trained")
-    config = automatic.choose_steps_per_call(config, heads_alone=until == POOLED)
+    pipeline = automatic.choose_steps_per_call(config.pipeline, heads_alone=until == POOLED)
     model = _model(config, spec, is_restored=is_restored)
-    record = _recorded(config, data, placement, is_restored=is_restored)
-    programs = Programs(deterministic=config.deterministic)
-    train_graph, eval_graph = steps.graphdefs(model, trained, freeze_batch_norm=config.batch_norm == "frozen")
-    learning_rate = groups.learning_rate_schedule(
-        config.learning_rate_schedule, config.learning_rate, len(data.stream), config.warmup_steps
-    )
+    record = _recorded(config.run, data, placement, is_restored=is_restored)
+    programs = Programs(deterministic=config.numerics.deterministic)
+    train_graph, eval_graph = steps.graphdefs(model, trained, freeze_batch_norm=frozen)
+    learning_rate = groups.learning_rate_schedule(optimizer, num_steps)
     with set_up():
         # All at once: asked for step by step, each would be a computation and a wait of its own.
-        learning_rates = jax.device_get(jax.vmap(learning_rate)(jax.numpy.arange(len(data.stream))))
-    optimizer = groups.adam(config.weight_decay)
-    state = placement.replicate(steps.create_state(model, trained, optimizer=optimizer, averaged=config.ema > 0))
-    step = steps.make_step(
-        train_graph,
-        spec,
-        steps.StepOptions(
-            trained,
-            learning_rate,
-            config.dtype,
-            augmentation=Augmentation(config.flip, config.crop, config.colour_jitter, config.erase),
-            optimizer=optimizer,
-            label_smoothing=config.label_smoothing,
-            ema=config.ema,
-            seed=config.seed,
-            after=until,
-            skip_nonfinite=config.on_nonfinite == "skip",
-        ),
+        learning_rates = jax.device_get(jax.vmap(learning_rate)(jax.numpy.arange(num_steps)))
+    state = placement.replicate(steps.create_state(model, trained, optimizer=optimizer))
+    dtype = config.numerics.dtype
+    options = steps.StepOptions(
+        trained,
+        learning_rate,
+        dtype,
+        optimizer=optimizer,
+        augmentation=config.augmentation,
+        seed=config.seed,
+        after=until,
     )
     prefix = None
     if until is not None:
         weights = own_copies(state, placement)
-        prefix = Prefix(eval_graph, *weights, spec, config.dtype, until, placement.local)
+        prefix = Prefix(eval_graph, *weights, spec, dtype, until, placement.local)
     pixels = PixelFormat(spec.image_size, spec.decode, spec.interpolation)
-    inputs = Inputs(config, pixels, data.training, data.validation, prefix, placement)
+    inputs = Inputs(pipeline, config.data.tasks, pixels, data.training, data.validation, prefix, placement)
+    if inputs.feed == "device" and (idle := asked(config, "feed_threads", "feed_prefetch")):
+        given = " and ".join(map(option, idle))
+        say(f"{given}: without effect, since the pictures lie on the device; --feed stream reads them on the host")
     return Session(
-        config=dataclasses.replace(config, feed=inputs.feed),
+        config=dataclasses.replace(config, pipeline=dataclasses.replace(pipeline, feed=inputs.feed)),
         spec=spec,
         data=data,
         record=record,
         placement=placement,
         eval_graph=eval_graph,
         state=state,
-        train_call=steps.make_train_call(step, placement),
+        train_call=steps.make_train_call(steps.make_step(train_graph, spec, options), placement),
         learning_rates=learning_rates,
         evaluator=Evaluator(
-            eval_graph,
-            spec,
-            data.validation,
-            placement,
-            batch_size=config.batch_size,
-            dtype=config.dtype,
-            after=until,
+            eval_graph, spec, data.validation, placement, batch_size=batch_size, dtype=dtype, after=until
         ),
         prefix=prefix,
         inputs=inputs,
@@ -200,14 +193,14 @@ def own_copies(state: steps.TrainState, placement: Placement) -> tuple[Any, Any]
 def _settled(config: TrainConfig) -> TrainConfig:
     """Returns the config with the choices that depend on the machine or on an earlier run made; sets the numerics."""
     config = apply_smoke(config)
-    for task in config.tasks:
+    for task in config.data.tasks:
         get_task(task)  # a run that was trained elsewhere may have tasks that are not in this table; a new one may not
     if config.resume:
         config = automatic.with_earlier_choices(config, run_folder.read_config(config.run))
-    config = automatic.choose_dtype(config)
+    config = dataclasses.replace(config, numerics=automatic.choose_dtype(config.numerics))
     if not config.resume:
-        config.require_effect()
-    set_numerics(config.dtype, config.param_dtype, config.matmul_precision)
+        require_effect(config)
+    set_numerics(config.numerics.dtype, config.numerics.param_dtype, config.numerics.matmul_precision)
     # Everything that can be refused is looked at before the run folder is touched.
     if is_first():
         run_config.check_folder(config)
@@ -216,10 +209,15 @@ def _settled(config: TrainConfig) -> TrainConfig:
 
 def _spec(config: TrainConfig, data: RunData, *, is_restored: bool) -> ModelSpec:
     """Returns what the model is; a resumed run keeps its own, even if the tables have changed."""
-    numerics = {name: getattr(config, name) for name in NUMERICS}
+    numerics = {name: getattr(config.numerics, name) for name in NUMERICS}
     earlier = run_folder.newest_spec(config.run, before=numerics) if is_restored else None
     return earlier or ModelSpec.following(
-        config.trunk, data.classes, config.image_size, config.decode, str(config.weights), **numerics
+        config.model.trunk,
+        data.classes,
+        config.data.image_size,
+        config.data.decode,
+        str(config.model.weights),
+        **numerics,
     )
 
 
@@ -227,13 +225,13 @@ def _model(config: TrainConfig, spec: ModelSpec, *, is_restored: bool) -> MultiT
     """Returns the model with the weights that the run begins with; a checkpoint brings its own."""
     with set_up():
         return create_model(
-            config.trunk,
+            config.model.trunk,
             tasks=spec.tasks,
-            weights="random" if is_restored else config.weights,
-            weights_key=None if is_restored else config.weights_key,
+            weights="random" if is_restored else config.model.weights,
+            weights_key=None if is_restored else config.model.weights_key,
             rngs=nnx.Rngs(config.seed),
-            dtype=config.dtype,
-            param_dtype=config.param_dtype,
+            dtype=config.numerics.dtype,
+            param_dtype=config.numerics.param_dtype,
             **spec.trunk_options,
         )
 
@@ -243,13 +241,13 @@ def _abstract(state: steps.TrainState) -> steps.TrainState:
     return jax.tree.map(lambda value: jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=value.sharding), state)
 
 
-def _recorded(config: TrainConfig, data: RunData, placement: Placement, *, is_restored: bool) -> DataRecord:
+def _recorded(run: Path, data: RunData, placement: Placement, *, is_restored: bool) -> DataRecord:
     """Returns the record of the data; refuses data that are not those of the run that is resumed."""
     record = DataRecord.of(data.training, data.validation)
     checksum = record.checksum()
     if placement.least(checksum) != -placement.least(-checksum):
         raise UserError("the processes have different data; prepare the same on each host")
-    if is_restored and (unchecked := require_same(config.run, record)):
+    if is_restored and (unchecked := require_same(run, record)):
         say(unchecked)
     if doubled := int(np.isin(data.validation.digests(), record.trained).sum()):
         say(copies_note(doubled, len(data.validation)))

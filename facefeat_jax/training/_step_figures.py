@@ -89,7 +89,7 @@ class StepFigures:
         more = f" and {len(pictures) - _NAMED} more (in {run_folder.METRICS})" if len(pictures) > _NAMED else ""
         where = f"at step {step} of {len(data.stream)}, with the pictures {', '.join(pictures[:_NAMED])}{more}"
         self._skipped += 1
-        skips = self._session.config.on_nonfinite == "skip"
+        skips = self._session.config.optimizer.on_nonfinite == "skip"
         if skips and self._skipped < _MOST_SKIPPED:
             say(f"{what} {where}: the step is skipped")
             return

@@ -64,9 +64,9 @@ class Validator:
             names = HeadResult.__dataclass_fields__
             found = {task: {name: entry[name] for name in names} for task, entry in last.items()}
         else:
-            results = self.results(state, self._session.config.tasks, "final weights:")
+            results = self.results(state, self._session.config.data.tasks, "final weights:")
             found = {task: result.to_json() for task, result in results.items()}
-        return {task: found[task] for task in self._session.config.tasks}
+        return {task: found[task] for task in self._session.config.data.tasks}
 
     def final_logits(self, state: TrainState) -> dict[str, np.ndarray]:
         """Returns each head's logits `[n, outputs]` on all validation pictures, with the state after the last step."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 
+from facefeat_jax.config import AugmentationConfig
 from facefeat_jax.models._promotion import of_rank
 from facefeat_jax.models.preprocessing import IMAGENET_MEAN
 from facefeat_jax.tasks import TASKS
@@ -25,63 +25,44 @@ _ERASED_RATIO = (0.3, 3.3)
 _LUMA = (0.299, 0.587, 0.114)
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    """The random changes to training pictures. The defaults change nothing.
+def augmented(
+    images: jax.Array,
+    labels: Mapping[str, jax.Array],
+    key: jax.Array,
+    config: AugmentationConfig,
+    *,
+    fill: Sequence[float] = IMAGENET_MEAN,
+) -> jax.Array:
+    """Returns the changed pictures.
 
-    Attributes:
-      flip: whether to mirror left to right with probability 0.5.
-      crop: largest fraction of each side that is cut off; the rest is enlarged to the full size. In [0, 1).
-      colour: largest relative change of brightness, contrast and saturation. In [0, 1). Pictures with a label of a task
-        about colour keep their colours.
-      erase: probability of painting over a rectangle. In [0, 1].
+    Args:
+      images: `[batch, height, width, 3]`, uint8.
+      labels: by task `[batch]`, int32; negative: unknown. They decide which pictures keep their colours.
+      key: random key of all changes.
+      config: what to change, and how much.
+      fill: colour of erased rectangles, RGB in [0, 1].
+
+    Returns:
+      As `images`; these themselves where nothing is to be changed.
     """
-
-    flip: bool = False
-    crop: float = 0.0
-    colour: float = 0.0
-    erase: float = 0.0
-
-    def __bool__(self) -> bool:
-        return self.flip or self.crop > 0 or self.colour > 0 or self.erase > 0
-
-    def __call__(
-        self,
-        images: jax.Array,
-        labels: Mapping[str, jax.Array],
-        key: jax.Array,
-        *,
-        fill: Sequence[float] = IMAGENET_MEAN,
-    ) -> jax.Array:
-        """Returns the changed pictures.
-
-        Args:
-          images: `[batch, height, width, 3]`, uint8.
-          labels: by task `[batch]`, int32; negative: unknown. They decide which pictures keep their colours.
-          key: random key of all changes.
-          fill: colour of erased rectangles, RGB in [0, 1].
-
-        Returns:
-          As `images`.
-        """
-        if self.flip:
-            images = mirrored(images, key)
-        if not (self.crop or self.colour or self.erase):
-            return images
-        # Compiled apart from what is before and after: fused with the gather of a `device` feed, the compiler may
-        # contract other products, and a value half-way between two pixels would be rounded the other way.
-        images, labels, key = jax.lax.optimization_barrier((images, dict(labels), key))
-        pixels = images.astype(jnp.float32)
-        if self.crop:
-            pixels = cropped(pixels, jax.random.fold_in(key, 2), self.crop)
-        if self.colour:
-            changed = recoloured(pixels, jax.random.fold_in(key, 3), self.colour)
-            pixels = jnp.where(
-                about_colour(labels, len(images))[:, None, None, None], pixels.astype(changed.dtype), changed
-            )
-        if self.erase:
-            pixels = erased(pixels, jax.random.fold_in(key, 4), self.erase, fill)
-        return jax.lax.optimization_barrier(jnp.round(pixels.clip(0, 255)).astype(jnp.uint8))
+    if config.flip:
+        images = mirrored(images, key)
+    if not {*config.changes} - {"flip"}:
+        return images
+    # Compiled apart from what is before and after: fused with the gather of a `device` feed, the compiler may
+    # contract other products, and a value half-way between two pixels would be rounded the other way.
+    images, labels, key = jax.lax.optimization_barrier((images, dict(labels), key))
+    pixels = images.astype(jnp.float32)
+    if config.crop:
+        pixels = cropped(pixels, jax.random.fold_in(key, 2), config.crop)
+    if config.colour_jitter:
+        changed = recoloured(pixels, jax.random.fold_in(key, 3), config.colour_jitter)
+        pixels = jnp.where(
+            about_colour(labels, len(images))[:, None, None, None], pixels.astype(changed.dtype), changed
+        )
+    if config.erase:
+        pixels = erased(pixels, jax.random.fold_in(key, 4), config.erase, fill)
+    return jax.lax.optimization_barrier(jnp.round(pixels.clip(0, 255)).astype(jnp.uint8))
 
 
 def about_colour(labels: Mapping[str, jax.Array], batch: int) -> jax.Array:

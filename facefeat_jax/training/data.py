@@ -1,11 +1,11 @@
-"""What a config trains and validates on, and in which order."""
+"""What a run trains and validates on, and in which order."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import NamedTuple
 
-from facefeat_jax.config import TrainConfig
+from facefeat_jax.config import BatchConfig, DataConfig
 from facefeat_jax.data.dataset import default_data_dir, open_split
 from facefeat_jax.data.examples import Examples, open_halves
 from facefeat_jax.data.index_stream import IndexStream
@@ -13,7 +13,7 @@ from facefeat_jax.system.errors import UserError
 
 
 class RunData(NamedTuple):
-    """The data that a config trains and validates on.
+    """The data that a run trains and validates on.
 
     Attributes:
       classes: class names of each task.
@@ -28,12 +28,14 @@ class RunData(NamedTuple):
     stream: IndexStream
 
 
-def open_data(config: TrainConfig, *, padded_size: int | None = None) -> RunData:
-    """Opens the data sets of a config. The same config gives the same batches.
+def open_data(config: DataConfig, batches: BatchConfig, *, seed: int, padded_size: int | None = None) -> RunData:
+    """Opens the data sets of a config. The same arguments give the same batches.
 
     Args:
-      config: the config of the run.
-      padded_size: what batches are padded to; the default is the config's batch size.
+      config: the `data` of the run's config.
+      batches: its `batches`.
+      seed: its `seed`.
+      padded_size: what batches are padded to; the default is the batch size.
 
     Raises:
       UserError: a source is not prepared, its classes don't fit, or no source labels some task.
@@ -44,17 +46,17 @@ def open_data(config: TrainConfig, *, padded_size: int | None = None) -> RunData
     stream = IndexStream(
         training,
         tasks=config.tasks,
-        schedule=config.schedule,
-        batch_size=config.batch_size,
-        epochs=config.epochs,
-        seed=config.seed,
-        balance=config.balance,
+        schedule=batches.schedule,
+        batch_size=batches.batch_size,
+        epochs=batches.epochs,
+        seed=seed,
+        balance=batches.balance,
         padded_size=padded_size,
     )
     return RunData(classes, training, validation, stream)
 
 
-def _class_names(config: TrainConfig, data_dir: Path) -> dict[str, tuple[str, ...]]:
+def _class_names(config: DataConfig, data_dir: Path) -> dict[str, tuple[str, ...]]:
     """Returns the class names of each task of the config, from the first of its sources that labels the task.
 
     Raises:

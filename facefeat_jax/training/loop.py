@@ -108,6 +108,7 @@ def train(config: TrainConfig) -> Trained:
 def _train(session: Session, run: RunRecorder, began: float) -> Trained:
     """Trains from the start, or from the newest checkpoint, to the end."""
     config, placement, programs, stream = session.config, session.placement, session.programs, session.data.stream
+    batch_size, every = config.batches.batch_size, config.checkpoints.checkpoint_every
     state = _first_state(session, run)
     start_seconds, train_seconds = time.perf_counter() - began, 0.0
 
@@ -139,21 +140,21 @@ def _train(session: Session, run: RunRecorder, began: float) -> Trained:
             raise Interrupted(number, f"stopped at step {step} of {len(stream)}; add --resume to continue")
 
         for one in passes:
-            title, speed = f"epoch {one.epoch + 1}/{config.epochs} {'+'.join(one.tasks)}", ""
+            title, speed = f"epoch {one.epoch + 1}/{config.batches.epochs} {'+'.join(one.tasks)}", ""
             if calls := session.calls(one, run.start):
-                done = (calls[0].first_step - one.first_step) * config.batch_size
+                done = (calls[0].first_step - one.first_step) * batch_size
                 with Bar(title, one.num_pictures, completed=done) as bar:
                     for call in calls:
                         program = programs.get((call.tasks, call.num_steps))
                         state, metrics = placement.in_turn(program(state, training.table, next(batches)))
                         figures.add(call, one, metrics)  # which does not wait for the step that was just begun
-                        before, done = done, min((call.end_step - one.first_step) * config.batch_size, one.num_pictures)
+                        before, done = done, min((call.end_step - one.first_step) * batch_size, one.num_pictures)
                         bar.advance(done - before)
-                        if figures.num_pending >= config.log_every:
+                        if figures.num_pending >= config.checkpoints.log_every:
                             bar.note(figures.flush(keep=_CALLS_AHEAD))
                         if call.end_step < one.end_step:  # after the last call the validation comes first
                             stop_if_requested(call.end_step)
-                            if _is_due(call, config.checkpoint_every):
+                            if _is_due(call, every):
                                 figures.flush()
                                 save(call.end_step)
                     figures.flush()
@@ -171,7 +172,7 @@ def _train(session: Session, run: RunRecorder, began: float) -> Trained:
             say(f"{title}: {speed}validation: {', '.join(shown)}")
             # A run that was stopped in this validation has written its checkpoint without the figures.
             last = session.calls(one)[-1]
-            if one.last_of_epoch or one.end_step == run.start or _is_due(last, config.checkpoint_every):
+            if one.last_of_epoch or one.end_step == run.start or _is_due(last, every):
                 save(one.end_step)
             stop_if_requested(one.end_step)
 

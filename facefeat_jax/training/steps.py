@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ import optax
 from flax import nnx
 from jax.typing import DTypeLike
 
+from facefeat_jax.config import AugmentationConfig, OptimizerConfig
 from facefeat_jax.data.feeds import Batches, Table, take
 from facefeat_jax.data.placement import Placement
 from facefeat_jax.forward import prepared
@@ -22,9 +23,9 @@ from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.training import _averaging as averaging
 from facefeat_jax.training import _groups as groups
 from facefeat_jax.training._losses import masked_mean, per_example_loss, predicted_class
-from facefeat_jax.training.augment import Augmentation
+from facefeat_jax.training.augment import augmented
 
-NO_AUGMENTATION = Augmentation()
+DEFAULTS = OptimizerConfig()
 
 
 @partial(
@@ -55,18 +56,16 @@ def create_state(
     model: MultiTaskModel,
     trained: Iterable[str],
     *,
-    optimizer: optax.GradientTransformation = groups.ADAM,
-    averaged: bool = False,
+    optimizer: OptimizerConfig = DEFAULTS,
 ) -> TrainState:
     """Returns the initial state: copies of the model's values, and a new optimizer state.
 
     Args:
       model: the initial weights.
       trained: the trunk's modules that are trained (`groups.trained_modules`).
-      optimizer: as in `make_step`.
-      averaged: whether to keep an average of the weights. Needed if `make_step` gets `ema`.
+      optimizer: as in `StepOptions`.
     """
-    trained = tuple(trained)
+    trained, transformation = tuple(trained), groups.adam(optimizer)
     _, params, batch_stats = split_values(model)
 
     # One program: copied one by one, each shape would be a program of its own.
@@ -74,8 +73,8 @@ def create_state(
     def start(params: Values, batch_stats: Values) -> TrainState:
         params, batch_stats = jax.tree.map(jnp.copy, (params, batch_stats))
         chosen = groups.select(params, trained)
-        average = averaging.start((chosen, batch_stats)) if averaged else None
-        return TrainState(params, batch_stats, groups.init(chosen, optimizer), jnp.zeros((), jnp.int32), average)
+        average = averaging.start((chosen, batch_stats)) if optimizer.ema else None
+        return TrainState(params, batch_stats, groups.init(chosen, transformation), jnp.zeros((), jnp.int32), average)
 
     return start(params, batch_stats)
 
@@ -134,47 +133,41 @@ class StepOptions:
       trained: the trunk's modules that are trained (`groups.trained_modules`).
       learning_rate: learning rate by step: `[]` int32 to `[]`.
       dtype: dtype of the computation.
-      augmentation: random changes of the pictures of a batch.
-      optimizer: optimizer of each group.
-      label_smoothing: share of the target that is spread over all classes, in [0, 1).
-      ema: decay of the moving average of the weights, in [0, 1); 0 keeps no average.
+      optimizer: the `optimizer` of the run's config. Its learning rate is not read: see `learning_rate`.
+      augmentation: the `augmentation` of the run's config.
       seed: seed of the step's random numbers.
       after: stage of the trunk whose outputs replace the pictures; None for pictures.
-      skip_nonfinite: whether a step whose loss or gradients are not finite changes only the step number.
     """
 
     trained: tuple[str, ...]
     learning_rate: optax.Schedule
     dtype: DTypeLike
-    augmentation: Augmentation = NO_AUGMENTATION
-    optimizer: optax.GradientTransformation = groups.ADAM
-    label_smoothing: float = 0.0
-    ema: float = 0.0
+    optimizer: OptimizerConfig = DEFAULTS
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     seed: int = 0
     after: str | None = None
-    skip_nonfinite: bool = False
 
 
 def make_step(graphdef: nnx.GraphDef, spec: ModelSpec, options: StepOptions):
     """Returns the training step, a plain function to trace.
 
     Random numbers (for augmentation and dropout) depend only on the seed and the state's step, so a resumed run draws
-    the same. With `ema`, the step also updates the state's average (`create_state(averaged=True)`).
+    the same. With `optimizer.ema`, the step also updates the state's average (`create_state` with the same optimizer).
 
     The step takes the state, `rows` (uint8 pictures `[batch, size, size, 3]` or, with `after`, the outputs of that
     stage of the trunk), `labels` `{task: [batch]}` int32 (negative: unknown), `mask` `[batch]` bool (false: padding)
     and, static, the `tasks` whose losses are summed. It returns the new state and, for each task, the mean loss, the
     number of correct predictions and the number of labels, on the device.
 
-    With `skip_nonfinite`, a step whose loss or gradients are not finite changes only the step number. The metrics of
-    each task then have `finite`: whether the step was taken.
+    With `on_nonfinite="skip"`, a step whose loss or gradients are not finite changes only the step number. The metrics
+    of each task then have `finite`: whether the step was taken.
     """
-    trained, after = options.trained, options.after
+    trained, after, optimizer = options.trained, options.after, options.optimizer
+    transformation = groups.adam(optimizer)
 
     def step(state: TrainState, rows, labels, mask, *, tasks: tuple[str, ...]):
         key = jax.random.fold_in(jax.random.key(options.seed), state.step)
-        if options.augmentation:
-            rows = options.augmentation(rows, labels, key, fill=spec.mean)
+        rows = augmented(rows, labels, key, options.augmentation, fill=spec.mean)
         inputs = prepared(rows, spec, options.dtype, after)
         everything = groups.select(state.params, trained)
         reached = {name: everything[name] for name in (groups.TRUNK, *tasks) if everything[name]}
@@ -183,7 +176,7 @@ def make_step(graphdef: nnx.GraphDef, spec: ModelSpec, options: StepOptions):
             model = nnx.merge(graphdef, groups.replace(state.params, reached), state.batch_stats, copy=True)
             rngs = nnx.Rngs(dropout=jax.random.fold_in(key, 1))
             logits = model(inputs, tasks=tasks, mask=mask, after=after, rngs=rngs)
-            smoothing = options.label_smoothing
+            smoothing = optimizer.label_smoothing
             per_task = {task: per_example_loss(logits[task], labels[task], smoothing=smoothing) for task in tasks}
             metrics = {}
             for task in tasks:
@@ -199,13 +192,13 @@ def make_step(graphdef: nnx.GraphDef, spec: ModelSpec, options: StepOptions):
         gradients, (batch_stats, metrics) = jax.grad(loss_of, has_aux=True)(reached)
         counts = {task: metric["count"] for task, metric in metrics.items()}
         updated, moments = groups.update(
-            everything, gradients, state.optimizer, options.learning_rate(state.step), counts, options.optimizer
+            everything, gradients, state.optimizer, options.learning_rate(state.step), counts, transformation
         )
         average = state.average
-        if options.ema:
-            average = averaging.update(average, (updated, batch_stats), options.ema, state.step)
+        if optimizer.ema:
+            average = averaging.update(average, (updated, batch_stats), optimizer.ema, state.step)
         after_step = TrainState(groups.replace(state.params, updated), batch_stats, moments, state.step + 1, average)
-        if options.skip_nonfinite:
+        if optimizer.on_nonfinite == "skip":
             finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((gradients, batch_stats))]).all()
             finite &= jnp.isfinite(sum(metric["loss"] for metric in metrics.values()))
             kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after_step, state)

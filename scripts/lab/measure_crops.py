@@ -242,9 +242,10 @@ def main() -> int:
     predictor = Predictor.from_run(arguments.run)
     data_dir = arguments.data_dir or default_data_dir()
     config = read_config(arguments.run)
+    size, epochs, weights = config.data.image_size, config.batches.epochs, config.model.weights
     results: dict[str, Any] = {
         "run": arguments.run.name,
-        "trained": f"all heads, {config.image_size} px, {config.epochs} epochs, from {config.weights} weights",
+        "trained": f"all heads, {size} px, {epochs} epochs, from {weights} weights",
         "finding": {},
         "frames": {},
         "crops": {},

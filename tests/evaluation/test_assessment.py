@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -75,7 +74,7 @@ def test_other_data_are_kept_apart_and_the_runs_calibration_is_applied(evaluated
     # The same pictures under another name would need another data set; a run of other sources takes these as foreign.
     config = read_config(evaluated)
     before = (evaluated / "calibration" / "12.json").read_bytes()
-    write_config(evaluated, dataclasses.replace(config, sources=("glasses",)))
+    write_config(evaluated, config.replace(sources=("glasses",)))
     try:
         argv = ["evaluate", str(evaluated), "--data", "avatars", "--data-dir", str(avatars_dir), "--json"]
         assert main(argv) == 0

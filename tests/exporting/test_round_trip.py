@@ -21,7 +21,7 @@ import weights_conversion
 from facefeat_jax import Predictor
 from facefeat_jax.avatars import draw
 from facefeat_jax.cli import main
-from facefeat_jax.config import TrainConfig, load_recipe
+from facefeat_jax.config import NumericsConfig, TrainConfig, load_recipe
 from facefeat_jax.evaluation.calibration import Calibration, HeadCalibration
 from facefeat_jax.exporting.conversion import MODEL_KEY, convert
 from facefeat_jax.runs.run_folder import create_from_weights, open_run
@@ -51,7 +51,7 @@ def make(tmp_path: Path, tiny_trunks):
             fields["made_for"] = 48
         spec = ModelSpec(tiny_trunks[family], CLASSES, weights="random", **fields)
         set_numerics(spec.dtype, spec.param_dtype, spec.matmul_precision)
-        config = dataclasses.replace(load_recipe("avatars"), run=tmp_path / "run")
+        config = load_recipe("avatars").replace(run=tmp_path / "run")
         model, stream = spec.abstract(), np.random.RandomState(3)
         # Filled, not drawn: each initialiser would be a program of its own.
         for _, node in nnx.iter_graph(model):
@@ -116,7 +116,8 @@ def test_all_that_is_read_at_prediction_is_in_the_file(make: Make, pictures, tmp
     run, file = make(), tmp_path / "model.pth"
     assert main(["export", str(run), str(file)]) == 0
     carried = json.loads(weights_conversion.read_metadata(file)[MODEL_KEY])
-    read: dict[type, set[str]] = {ModelSpec: set(), HeadCalibration: set(), Calibration: set(), TrainConfig: set()}
+    kinds = (ModelSpec, HeadCalibration, Calibration, TrainConfig, NumericsConfig)
+    read: dict[type, set[str]] = {kind: set() for kind in kinds}
     with monkeypatch.context() as patch:
         for kind, names in read.items():
             fields = {field.name for field in dataclasses.fields(kind)}
@@ -126,7 +127,7 @@ def test_all_that_is_read_at_prediction_is_in_the_file(make: Make, pictures, tmp
                     names.add(name)
                 return object.__getattribute__(self, name)
 
-            if kind is TrainConfig:
+            if kind in (TrainConfig, NumericsConfig):
                 # Its own checks read all of it.
                 patch.setattr(kind, "__post_init__", lambda self: None)
             patch.setattr(kind, "__getattribute__", watched)
@@ -137,7 +138,8 @@ def test_all_that_is_read_at_prediction_is_in_the_file(make: Make, pictures, tmp
     assert all(read[HeadCalibration] <= head.keys() for head in carried["calibration"].values())
     assert carried["calibration"].keys() == CLASSES.keys()
     # The config stands in for what checkpoints of versions before did not say, and decides nothing else.
-    assert read[TrainConfig] == set(NUMERICS)
+    assert read[TrainConfig] == {"numerics"}
+    assert read[NumericsConfig] == set(NUMERICS)
 
 
 @pytest.mark.parametrize("size", [24, 40])

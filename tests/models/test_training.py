@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 
 import jax
@@ -30,7 +29,7 @@ SIZE, BATCH = 32, 4
 def _train_steps(name: str, count: int = 3) -> None:
     """Takes steps on one batch; only the last block and the heads move, statistics everywhere, and the loss falls."""
     architecture = get_architecture(name)
-    spec = ModelSpec.following(name, {n: t.classes for n, t in TASKS.items()}, SIZE, RECIPE.decode, "random")
+    spec = ModelSpec.following(name, {n: t.classes for n, t in TASKS.items()}, SIZE, RECIPE.data.decode, "random")
     model, stream = spec.abstract(), np.random.RandomState(0)
     for _, node in nnx.iter_graph(model):
         if isinstance(node, Dropout):
@@ -40,10 +39,12 @@ def _train_steps(name: str, count: int = 3) -> None:
             spread = 1 / np.sqrt(np.prod(node.shape[:-1])) if len(node.shape) > 1 else 0.0
             some = stream.standard_normal(997) * spread if spread else np.ones(1)
             node.set_value(jnp.asarray(np.resize(some, node.shape), node.dtype))
-    trained = groups.trained_modules(architecture.stages, RECIPE.trainable, architecture.last)
+    trained = groups.trained_modules(architecture.stages, RECIPE.model.trainable, architecture.last)
     assert trained and len(trained) < len(model.trunk.STAGES)
-    graph, _ = steps.graphdefs(model, trained, freeze_batch_norm=RECIPE.batch_norm == "frozen")
-    step = steps.make_train_step(graph, spec, steps.StepOptions(trained, lambda step: jnp.asarray(1e-4), RECIPE.dtype))
+    graph, _ = steps.graphdefs(model, trained, freeze_batch_norm=RECIPE.model.batch_norm == "frozen")
+    step = steps.make_train_step(
+        graph, spec, steps.StepOptions(trained, lambda step: jnp.asarray(1e-4), RECIPE.numerics.dtype)
+    )
     state, losses = steps.create_state(model, trained), []
     before = jax.device_get((state.params["trunk"], state.batch_stats))
     images = stream.randint(0, 256, (BATCH, SIZE, SIZE, 3)).astype(np.uint8)
@@ -76,8 +77,7 @@ def test_the_recipe_with_another_trunk(avatars_dir, tmp_path) -> None:
 
     The tests of training go it with a trunk that is not the recipes' (`small_trunk`); here is a real one.
     """
-    config = dataclasses.replace(
-        RECIPE,
+    config = RECIPE.replace(
         trunk="efficientnet_b0",
         tasks=("glasses",),  # each is a program of its own
         run=tmp_path / "run",

@@ -51,8 +51,9 @@ def make_run(folder: Path, config: TrainConfig, *, steps: int = 60, n: int = 984
     lines: list[dict[str, Any]] = []
     history: list[dict[str, Any]] = []
     step = 0
-    passes = [(task,) for task in config.tasks] if config.schedule == "sequential" else [config.tasks]
-    for epoch in range(1, config.epochs + 1):
+    tasks_of_run, sequential = config.data.tasks, config.batches.schedule == "sequential"
+    passes = [(task,) for task in tasks_of_run] if sequential else [tasks_of_run]
+    for epoch in range(1, config.batches.epochs + 1):
         for tasks in passes:
             for number in range(steps):
                 step += 1
@@ -67,7 +68,7 @@ def make_run(folder: Path, config: TrainConfig, *, steps: int = 60, n: int = 984
                     for task in tasks
                 }
                 head = {"event": "train", "step": step, "epoch": epoch}
-                lines.append({**head, "learning_rate": config.learning_rate, "tasks": figures})
+                lines.append({**head, "learning_rate": config.optimizer.learning_rate, "tasks": figures})
             lines.append(
                 {"event": "pass", "step": step, "epoch": epoch, "seconds": 4.0, "images_per_s": 250.0}
                 | {"tasks": list(tasks)}
@@ -78,8 +79,8 @@ def make_run(folder: Path, config: TrainConfig, *, steps: int = 60, n: int = 984
             history += [{"step": step, "epoch": epoch, "task": task, **found[task]} for task in tasks]
             lines.append({"event": "validation", "step": step, "epoch": epoch, "tasks": found})
     last = {entry["task"]: {k: entry[k] for k in ("accuracy", "loss", "loss_of_batches", "n")} for entry in history}
-    if config.schedule == "sequential":
-        for task in config.tasks[:-1]:
+    if sequential:
+        for task in tasks_of_run[:-1]:
             last[task] = dataclasses.asdict(HeadResult(0.502, 1.25, 1.26, n))
     made = {
         "heads": last,
@@ -106,13 +107,13 @@ def make_samples(count: int = 24, size: int = 64) -> list[Sample]:
 
 @pytest.fixture
 def mixed(tmp_path: Path) -> Path:
-    make_run(tmp_path / "mixed", dataclasses.replace(load_recipe("avatars"), epochs=5))
+    make_run(tmp_path / "mixed", load_recipe("avatars").replace(epochs=5))
     return tmp_path / "mixed"
 
 
 @pytest.fixture
 def sequential(tmp_path: Path) -> Path:
-    make_run(tmp_path / "sequential", dataclasses.replace(load_recipe("baseline"), epochs=5))
+    make_run(tmp_path / "sequential", load_recipe("baseline").replace(epochs=5))
     return tmp_path / "sequential"
 
 
@@ -316,7 +317,7 @@ def test_names_are_escaped(mixed: Path) -> None:
     results["command"] = evil
     results["data"] = {"train": {"pictures": 1, "classes": {"gender": {evil: 1}}}}
     write_json(mixed / "results.json", results)
-    config = dataclasses.replace(load_recipe("avatars"), weights=evil, recipe=evil)
+    config = load_recipe("avatars").replace(weights=evil, recipe=evil)
     write_json(mixed / "config.json", config.to_json())
     page = Page(write_report(mixed, samples=[Sample(np.zeros((4, 4, 3), np.uint8), f'" onerror="x {evil}')]))
     assert not page.all("script")
@@ -414,7 +415,7 @@ def test_not_a_run(tmp_path: Path) -> None:
     ],
 )
 def test_command_makes_the_config_again(recipe: str, changes: dict[str, Any]) -> None:
-    config = apply_smoke(dataclasses.replace(load_recipe(recipe), **changes))
+    config = apply_smoke(load_recipe(recipe).replace(**changes))
     words = shlex.split(command_line(config))
     assert words[:3] == ["facefeat", "train", recipe]
     parsed = tyro.cli(
@@ -451,7 +452,7 @@ def test_curves_picture(sequential: Path) -> None:
 
 
 def test_curves_of_one_head_and_one_epoch(tmp_path: Path) -> None:
-    config = dataclasses.replace(load_recipe("avatars"), tasks=("glasses",), epochs=1)
+    config = load_recipe("avatars").replace(tasks=("glasses",), epochs=1)
     make_run(tmp_path, config, steps=1)
     with Image.open(curves.write_curves(tmp_path)) as image:
         assert image.size[0] > 700

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import pytest
@@ -23,7 +21,7 @@ def default_numerics():
 
 
 def test_a_run_in_float64_is_read_back_in_float64(tmp_path, default_numerics):
-    config = dataclasses.replace(load_recipe("avatars"), run=tmp_path, dtype="float64", param_dtype="float64")
+    config = load_recipe("avatars").replace(run=tmp_path, dtype="float64", param_dtype="float64")
     classes, numerics = {"glasses": ("no_glasses", "glasses")}, {"dtype": "float64", "param_dtype": "float64"}
     spec = ModelSpec("resnet18", classes, 32, "upright", "random", **numerics)
     set_numerics("float64", "float64", "default")

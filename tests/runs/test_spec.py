@@ -123,9 +123,9 @@ def test_a_checkpoint_says_how_its_model_computes_and_its_config_does_not(bfloat
     """The config is what the run was told; another one changes no answer."""
     edited = _copy(bfloat16_run, tmp_path / "edited")
     config = read_config(edited)
-    assert config.dtype == "bfloat16"
+    assert config.numerics.dtype == "bfloat16"
     changed = {"dtype": "float32", "matmul_precision": "highest", "image_size": 8, "decode": "as_notebook"}
-    write_config(edited, dataclasses.replace(config, **changed, trunk="resnet18"))
+    write_config(edited, config.replace(**changed, trunk="resnet18"))
     assert open_run(edited).spec == open_run(bfloat16_run).spec
     pictures = [np.full((32, 32, 3), value, np.uint8) for value in (0, 100, 250)]
     before, after = (Predictor.from_run(run).predict(pictures) for run in (bfloat16_run, edited))

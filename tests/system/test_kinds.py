@@ -22,9 +22,9 @@ from facefeat_jax.tasks import Task
 def test_a_lone_name_is_not_taken_for_its_letters(trained_run, avatars_dir, tmp_path):
     classes = {"gender": ("female", "male")}
     calls = {
-        "--sources takes a list of names": lambda: TrainConfig(sources="avatars"),
-        "--tasks takes a list of names": lambda: TrainConfig(tasks="gender"),
-        "--trainable takes a list of names": lambda: TrainConfig(trainable="all"),
+        "--sources takes a list of names": lambda: TrainConfig().replace(sources="avatars"),
+        "--tasks takes a list of names": lambda: TrainConfig().replace(tasks="gender"),
+        "--trainable takes a list of names": lambda: TrainConfig().replace(trainable="all"),
         "task 'gender' takes a list of names": lambda: Task("gender", "male"),
         "sources takes a list of names": lambda: open_examples("avatars", "val", avatars_dir, classes),
         "disjoint takes a list of names": lambda: open_examples(["avatars"], "val", avatars_dir, classes, disjoint="a"),
@@ -64,11 +64,17 @@ def test_one_head_may_be_named_alone(trained_run):
 )
 def test_a_config_takes_values_of_its_kinds_only(fields, message):
     with pytest.raises(UserError, match=message):
-        TrainConfig(**fields)
+        TrainConfig().replace(**fields)
 
 
-def test_numbers_of_numpy_and_texts_for_paths_will_do():
-    assert TrainConfig(image_size=np.int64(32), learning_rate=np.float32(0.5), run="runs/x", weights=Path("a.pth"))
+def test_numbers_of_numpy_texts_for_paths_and_lists_will_do(tmp_path):
+    values = {"image_size": np.int64(32), "learning_rate": np.float32(0.5), "run": "runs/x", "weights": Path("a.pth")}
+    config = TrainConfig().replace(**values, trainable=["last"])
+    assert (config.run, config.model.weights, config.model.trainable) == (Path("runs/x"), "a.pth", ("last",))
+    assert (type(config.data.image_size), type(config.optimizer.learning_rate)) == (int, float)
+    # Also in the next process, which reads the file.
+    write_config(tmp_path, config)
+    assert read_config(tmp_path) == config
     assert kinds.fault(None, int | None) is None
 
 
@@ -77,7 +83,7 @@ def test_a_config_that_was_changed_is_refused_but_for_where_things_lie(trained_r
     path = write_config(tmp_path, config)
     text = path.read_text()
     path.write_text(text.replace(str(avatars_dir), "/elsewhere").replace(str(trained_run), "/moved"))
-    assert (read_config(tmp_path).data_dir, read_config(tmp_path).run) == (Path("/elsewhere"), Path("/moved"))
+    assert (read_config(tmp_path).data.data_dir, read_config(tmp_path).run) == (Path("/elsewhere"), Path("/moved"))
     assert text != path.read_text()
     for bad in (text.replace('"seed": 0', '"seed": 1'), "[" * 200_000, text.replace("0.001", "1e999"), text[:-9]):
         path.write_text(bad)

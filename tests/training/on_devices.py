@@ -24,7 +24,7 @@ def main() -> None:
     from facefeat_jax.system import distributed
 
     jax.config.update("jax_enable_x64", True)
-    config = TrainConfig(
+    config = TrainConfig().replace(
         run=Path(out),
         data_dir=Path(data),
         sources=("avatars",),
@@ -45,7 +45,7 @@ def main() -> None:
         distributed=distributed.NUM_PROCESSES in os.environ,
         checkpoint_every=1,
     )
-    if config.distributed:
+    if config.processes.distributed:
         with distributed.member(20):
             run(config, None)
     else:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
+from facefeat_jax.config import AugmentationConfig
 from facefeat_jax.data.feeds import Batches, Table, take
-from facefeat_jax.training.augment import Augmentation, cropped, erased, mirrored, recoloured
+from facefeat_jax.training.augment import augmented, cropped, erased, mirrored, recoloured
 
-STRONG = {"flip": True, "crop": 0.4, "colour": 0.6, "erase": 1.0}
+STRONG = {"flip": True, "crop": 0.4, "colour_jitter": 0.6, "erase": 1.0}
 
 
 @pytest.fixture(scope="module")
 def images():
     return np.random.RandomState(0).randint(0, 256, (64, 12, 10, 3)).astype(np.uint8)
+
+
+def augmentation(**fields):
+    """Returns the function from pictures, labels and a key to the changed pictures."""
+    return partial(augmented, config=AugmentationConfig(**fields))
 
 
 def unlabelled(images):
@@ -35,16 +43,16 @@ def test_about_half_of_the_pictures_are_mirrored_and_the_others_left_as_they_are
 
 
 def test_nothing_is_done_unless_asked_for(images):
-    assert not Augmentation()
-    assert Augmentation()(images, unlabelled(images), jax.random.key(0)) is images
+    assert AugmentationConfig().changes == []
+    assert augmentation()(images, unlabelled(images), jax.random.key(0)) is images
     # The way through float32 and back takes nothing from a picture that nothing happens to.
-    same = Augmentation(erase=1e-9)(images, unlabelled(images), jax.random.key(0))
+    same = augmentation(erase=1e-9)(images, unlabelled(images), jax.random.key(0))
     np.testing.assert_array_equal(same, images)
 
 
 @pytest.mark.parametrize("name", STRONG)
 def test_each_change_alone_is_a_function_of_the_key(images, name):
-    change = jax.jit(Augmentation(**{name: STRONG[name]}))
+    change = jax.jit(augmentation(**{name: STRONG[name]}))
     labels = unlabelled(images)
     found = change(images, labels, jax.random.key(1))
     assert found.dtype == np.uint8
@@ -62,7 +70,7 @@ def test_both_feeds_change_the_same_pictures_in_the_same_way():
         stream.randint(0, 256, (40, 32, 32, 3)).astype(np.uint8), {"shirt": np.arange(40, dtype=np.int32) - 20}
     )
     indices, mask = stream.randint(0, 40, (1, 16)).astype(np.int32), np.ones((1, 16), bool)
-    change = Augmentation(**STRONG)
+    change = augmentation(**STRONG)
 
     @jax.jit
     def changed(table, batches):
@@ -77,7 +85,7 @@ def test_both_feeds_change_the_same_pictures_in_the_same_way():
 
 def test_pictures_with_a_colour_for_a_label_keep_their_colours(images):
     labels = {"gender": np.full(64, 1, np.int32), "shirt": np.where(np.arange(64) % 2, 3, -1).astype(np.int32)}
-    found = np.asarray(Augmentation(colour=0.6)(images, labels, jax.random.key(1)))
+    found = np.asarray(augmentation(colour_jitter=0.6)(images, labels, jax.random.key(1)))
     spared = labels["shirt"] >= 0
     np.testing.assert_array_equal(found[spared], images[spared])
     assert (found[~spared] != images[~spared]).any(axis=(1, 2, 3)).all()

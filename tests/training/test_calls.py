@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import signal
 import subprocess
@@ -15,6 +14,7 @@ import pytest
 
 import weights_conversion
 from facefeat_jax.commands import train
+from facefeat_jax.config import AugmentationConfig, OptimizerConfig
 from facefeat_jax.data.feeds import Batches
 from facefeat_jax.data.placement import Placement
 from facefeat_jax.models.resnet import ResNet
@@ -25,7 +25,6 @@ from facefeat_jax.system.programs import Programs
 from facefeat_jax.training import _groups as groups
 from facefeat_jax.training import loop, steps
 from facefeat_jax.training._step_figures import StepFigures
-from facefeat_jax.training.augment import Augmentation
 
 BATCH, SIZE, STEPS = 4, 32, 3
 TASKS = ("gender", "shirt")
@@ -37,10 +36,11 @@ def test_steps_in_one_call_are_the_steps_one_after_the_other(small_model):
         model, spec = small_model("float64")
         trained = groups.trained_modules(ResNet.STAGES, ("layer4",))
         graph, _ = steps.graphdefs(model, trained, freeze_batch_norm=False)
-        rate = groups.learning_rate_schedule("cosine", 1e-3, STEPS, 1)
-        step = steps.make_step(
-            graph, spec, steps.StepOptions(trained, rate, "float64", augmentation=Augmentation(flip=True), seed=3)
+        rate = groups.learning_rate_schedule(
+            OptimizerConfig(learning_rate=1e-3, learning_rate_schedule="cosine", warmup_steps=1), STEPS
         )
+        options = steps.StepOptions(trained, rate, "float64", augmentation=AugmentationConfig(flip=True), seed=3)
+        step = steps.make_step(graph, spec, options)
         call = steps.make_train_call(step, Placement())
         stream = np.random.RandomState(0)
         batches = Batches(
@@ -105,7 +105,7 @@ def test_a_run_resumed_between_calls_ends_with_the_same_weights(heads, tmp_path,
         with pytest.raises(Interrupted, match="stopped at step 8 of 22"):
             train(config)
     # Left to choose, it takes what it had chosen before.
-    resumed = train(dataclasses.replace(config, resume=True, feed="auto", steps_per_call=0))
+    resumed = train(config.replace(resume=True, feed="auto", steps_per_call=0))
     expected, found = weights(tmp_path / "whole"), weights(tmp_path / "stopped")
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)
@@ -169,7 +169,7 @@ def test_the_state_is_given_away_not_copied(small_model):
     model, spec = small_model("float32")
     trained = groups.trained_modules(ResNet.STAGES, ("none",))
     graph, _ = steps.graphdefs(model, trained, freeze_batch_norm=True)
-    rate = groups.learning_rate_schedule("constant", 1e-3, 3, 0)
+    rate = groups.learning_rate_schedule(OptimizerConfig(learning_rate=1e-3), 3)
     call = steps.make_train_call(
         steps.make_step(graph, spec, steps.StepOptions(trained, rate, "float32", after="pooled")), Placement()
     )
@@ -184,6 +184,7 @@ def test_the_state_is_given_away_not_copied(small_model):
 _ON_DEVICES = """
 import jax, numpy as np, sys
 jax.config.update("jax_enable_x64", True)
+from facefeat_jax.config import OptimizerConfig
 from facefeat_jax.data.feeds import Batches, Table
 from facefeat_jax.data.placement import Placement
 from facefeat_jax.models import MultiTaskModel, ResNet
@@ -197,14 +198,16 @@ options = {"dtype": "float64", "param_dtype": "float64", "rngs": nnx.Rngs(0)}
 model = MultiTaskModel(ResNet((1, 1, 1, 1), **options), spec.tasks, **options)
 trained = groups.trained_modules(ResNet.STAGES, ("all",))
 graph, _ = steps.graphdefs(model, trained, freeze_batch_norm=False)
-rate = groups.learning_rate_schedule("constant", 1e-3, STEPS, 0)
+rate = groups.learning_rate_schedule(OptimizerConfig(learning_rate=1e-3), STEPS)
 stream = np.random.RandomState(0)
 rows = stream.randint(0, 256, (PICTURES, 64, 64, 3)).astype(np.uint8)
 labels = stream.randint(0, 2, PICTURES).astype(np.int32)
 results = []
 for devices, feed in ((1, "stream"), (2, "stream"), (4, "stream"), (4, "device")):
     placement = Placement(jax.devices()[:devices])
-    call = steps.make_train_call(steps.make_step(graph, spec, trained, rate, "float64"), placement)
+    call = steps.make_train_call(
+        steps.make_step(graph, spec, steps.StepOptions(trained, rate, "float64")), placement
+    )
     state = jax.device_put(steps.create_state(model, trained), placement.replicated)
     size, table = placement.round_up(BATCH), None
     if feed == "device":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -105,7 +104,7 @@ def test_a_run_stopped_at_any_point_ends_as_if_it_had_not_been_stopped(tiny, tmp
                 in_order += 1
             except signals.Terminated:
                 pass
-        train(dataclasses.replace(stopped, resume=(stopped.run / "config.json").exists()))
+        train(stopped.replace(resume=(stopped.run / "config.json").exists()))
         again, lines, figures = what_it_left(stopped.run)
         assert (figures, lines) == (results, logged), number
         assert all(np.array_equal(again[name], value) for name, value in weights.items()), number

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 
+from facefeat_jax.config import OptimizerConfig
 from facefeat_jax.data.index_stream import IndexStream
 from facefeat_jax.models._values import split_values
 from facefeat_jax.models.resnet import ResNet
@@ -38,7 +39,7 @@ def test_weight_decay_is_adamws_on_kernels_alone(float64):
         }
     }
     start = jax.tree.map(jnp.asarray, start)
-    optimizer = groups.adam(0.1)
+    optimizer = groups.adam(OptimizerConfig(weight_decay=0.1))
     found, states = start, groups.init(start, optimizer)
     reference = optax.adamw(1e-2, eps=1e-8, weight_decay=0.1, mask=groups.decays)
     expected, state = start["head"], reference.init(start["head"])
@@ -57,7 +58,7 @@ def test_weight_decay_is_adamws_on_kernels_alone(float64):
 
 def test_a_head_that_stands_still_does_not_decay():
     start = {"trunk": {"kernel": jnp.ones(2)}, "shirt": {"kernel": jnp.ones(2)}}
-    optimizer = groups.adam(0.1)
+    optimizer = groups.adam(OptimizerConfig(weight_decay=0.1))
     counts = {"shirt": jnp.asarray(0)}
     zero = jax.tree.map(jnp.zeros_like, start)
     moved, _ = groups.update(start, zero, groups.init(start, optimizer), 0.5, counts, optimizer)
@@ -113,12 +114,13 @@ def test_a_step_with_everything_off_is_the_step_as_it_was(small_model):
     rows, labels = np.zeros((2, 32, 32, 3), np.uint8), {"gender": np.zeros(2, np.int32)}
     args = (state, rows, labels, np.ones(2, bool))
 
-    def program(**options):
-        step = steps.make_step(graph, spec, steps.StepOptions(trained, rate, "float32", **options))
+    def program(**fields):
+        options = steps.StepOptions(trained, rate, "float32", optimizer=OptimizerConfig(**fields))
+        step = steps.make_step(graph, spec, options)
         return str(jax.make_jaxpr(lambda *args: step(*args, tasks=("gender",)))(*args))
 
     plain = program()
-    assert program(label_smoothing=0.0, ema=0.0, optimizer=groups.adam(0.0)) == plain
+    assert program(label_smoothing=0.0, ema=0.0, weight_decay=0.0) == plain
     assert program(label_smoothing=0.1) != plain
 
 
@@ -172,8 +174,7 @@ def test_balanced_sets_are_gone_through_whole_and_shuffled_anew():
 
 def test_a_checkpoint_holds_the_average_as_its_model_and_what_is_trained_beside_it(small_model, tmp_path):
     model, _ = small_model("float32")
-    optimizer = groups.adam(0.1)
-    state = steps.create_state(model, ("layer4",), optimizer=optimizer, averaged=True)
+    state = steps.create_state(model, ("layer4",), optimizer=OptimizerConfig(weight_decay=0.1, ema=0.5))
     moved = jax.tree.map(lambda value: value + 1, (groups.select(state.params, ("layer4",)), state.batch_stats))
     average = averaging.update(averaging.update(state.average, state.average, 0.5, 0), moved, 0.5, 1)
     params = groups.replace(state.params, moved[0])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 import signal
@@ -97,7 +96,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(tiny, tmp_path, monkeypa
         with pytest.raises(Interrupted, match="--resume") as stopped:
             train(config)
     assert stopped.value.exit_code == 143
-    resumed = train(dataclasses.replace(config, resume=True))
+    resumed = train(config.replace(resume=True))
 
     expected, found = weights(tmp_path / "whole"), weights(tmp_path / "stopped")
     assert expected.keys() == found.keys()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from facefeat_jax.commands import train
+from facefeat_jax.config import OptimizerConfig
 from facefeat_jax.data.feeds import Batches
 from facefeat_jax.data.placement import Placement
 from facefeat_jax.models.resnet import ResNet
@@ -32,10 +33,9 @@ def test_a_skipped_step_leaves_all_but_its_number(small_model):
     model, spec = small_model("float32")
     trained = groups.trained_modules(ResNet.STAGES, ("none",))
     graph, _ = steps.graphdefs(model, trained, freeze_batch_norm=True)
-    rate = groups.learning_rate_schedule("constant", 1e-3, 3, 0)
-    step = steps.make_step(
-        graph, spec, steps.StepOptions(trained, rate, "float32", after="pooled", skip_nonfinite=True)
-    )
+    optimizer = OptimizerConfig(learning_rate=1e-3, on_nonfinite="skip")
+    rate = groups.learning_rate_schedule(optimizer, 3)
+    step = steps.make_step(graph, spec, steps.StepOptions(trained, rate, "float32", optimizer, after="pooled"))
     call = steps.make_train_call(step, Placement())
     rows = np.random.RandomState(0).standard_normal((3, 4, 512)).astype(np.float32)
     rows[1, 2, 100] = np.inf
@@ -95,20 +95,21 @@ def heads(tiny):
 
 def test_a_loss_that_is_not_finite_stops_the_run_or_skips_the_step(heads, tmp_path, one_bad_picture, capsys):
     config = heads(tmp_path / "run", seed=5)
-    stream = open_data(config).stream
+    data = open_data(config.data, config.batches, seed=config.seed)
+    stream = data.stream
     bad = [step + 1 for step in range(len(stream)) if BAD in stream[step].indices]
     assert len(bad) == 2 and bad[0] > 4  # once an epoch, and after the first checkpoint
     good = 4 * ((bad[0] - 1) // 4)
     with pytest.raises(UserError, match=f"loss of gender is (nan|inf).* at step {bad[0]} of 22") as stopped:
         train(config)
-    examples = open_data(config).training
+    examples = data.training
     names = [examples.name(int(index)) for index in stream[bad[0] - 1].indices]
     assert all(name in str(stopped.value) for name in names)
     assert f"the last good checkpoint is that of step {good}" in str(stopped.value)
     assert open_run(config.run).step == good
 
     capsys.readouterr()
-    results = train(dataclasses.replace(config, resume=True, on_nonfinite="skip"))
+    results = train(config.replace(resume=True, on_nonfinite="skip"))
     said = " ".join(capsys.readouterr().err.split())
     assert f"at step {bad[1]} of 22, with the pictures" in said and "the step is skipped" in said
     lines = read_lines(config.run / "metrics.jsonl")

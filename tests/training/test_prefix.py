@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 
 import jax
@@ -12,7 +11,7 @@ import pytest
 
 import weights_conversion
 from facefeat_jax.commands import train
-from facefeat_jax.config import load_recipe
+from facefeat_jax.config import OptimizerConfig, load_recipe
 from facefeat_jax.data.placement import Placement
 from facefeat_jax.forward import make_predict_step
 from facefeat_jax.models.resnet import ResNet
@@ -50,7 +49,7 @@ def test_training_from_a_prefix_equals_training_from_pictures(small_model, train
         trained = groups.trained_modules(ResNet.STAGES, trainable)
         assert last_frozen(ResNet.STAGES, trained) == until
         train_graph, eval_graph = steps.graphdefs(model, trained, freeze_batch_norm=True)
-        rate = groups.learning_rate_schedule("constant", 1e-3, 100, 0)
+        rate = groups.learning_rate_schedule(OptimizerConfig(learning_rate=1e-3), 100)
         pictures, placement = Pictures(STEPS * BATCH - 2), Placement()
         whole = steps.create_state(model, trained)
         one = Prefix(eval_graph, whole.params, whole.batch_stats, spec, "float64", until, placement)
@@ -92,7 +91,7 @@ def test_the_first_stage_can_not_be_both_trained_and_cached():
 )
 def test_what_does_not_go_with_a_cached_prefix_is_refused(fields, message):
     with pytest.raises(UserError, match=message):
-        dataclasses.replace(load_recipe("fast"), **fields)
+        load_recipe("fast").replace(**fields)
 
 
 def weights(run):
@@ -133,7 +132,7 @@ def test_heads_alone_take_many_steps_in_a_call_and_other_weights_another_prefix(
         train(fast(tmp_path / str(seed), trainable=("none",), feed="stream", seed=seed))
     stores = [json.loads(path.read_text()) for path in (tmp_path / "cache" / "rows").glob("*/rows.json")]
     assert sorted(store["what"] for store in stores) == ["pooled of avatars train"] * 2 + ["pooled of avatars val"] * 2
-    assert open_run(tmp_path / "0").config.steps_per_call == 32
+    assert open_run(tmp_path / "0").config.pipeline.steps_per_call == 32
     lines = [json.loads(line) for line in (tmp_path / "0" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line["event"] == "train"] == [1, 2, 3, 4, 5, 6]
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from facefeat_jax.config import AugmentationConfig, OptimizerConfig
 from facefeat_jax.evaluation.explain import Explainer
 from facefeat_jax.factory import create_model
 from facefeat_jax.forward import make_predict_step
@@ -16,7 +17,6 @@ from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.tasks import TASKS
 from facefeat_jax.training import _groups as groups
 from facefeat_jax.training import steps
-from facefeat_jax.training.augment import Augmentation
 
 TASK_NAMES = ("gender", "shirt")
 
@@ -32,22 +32,27 @@ def test_programs_are_traced_without_rank_promotion(tiny_trunks, family: str, dt
         model = create_model(trunk, tasks=TASK_NAMES, weights="random", rngs=nnx.Rngs(0), dtype=dtype)
         trained = groups.trained_modules(model.trunk.STAGES, ("all",))
         graph, eval_graph = steps.graphdefs(model, trained, freeze_batch_norm=False)
-        optimizer = groups.adam(weight_decay=0.01)
+        optimizer = OptimizerConfig(
+            learning_rate=1e-3,
+            learning_rate_schedule="cosine",
+            warmup_steps=10,
+            weight_decay=0.01,
+            label_smoothing=0.1,
+            ema=0.9,
+            on_nonfinite="skip",
+        )
         step = steps.make_step(
             graph,
             spec,
             steps.StepOptions(
                 trained,
-                groups.learning_rate_schedule("cosine", 1e-3, 100, 10),
+                groups.learning_rate_schedule(optimizer, 100),
                 dtype,
-                augmentation=Augmentation(flip=True, crop=0.2, colour=0.2, erase=0.2),
+                augmentation=AugmentationConfig(flip=True, crop=0.2, colour_jitter=0.2, erase=0.2),
                 optimizer=optimizer,
-                label_smoothing=0.1,
-                ema=0.9,
-                skip_nonfinite=True,
             ),
         )
-        state = steps.create_state(model, trained, optimizer=optimizer, averaged=True)
+        state = steps.create_state(model, trained, optimizer=optimizer)
         jax.eval_shape(lambda *arguments: step(*arguments, tasks=TASK_NAMES), state, rows, labels, mask)
         _, params, batch_stats = split_values(model)
         predict = make_predict_step(eval_graph, spec, dtype)

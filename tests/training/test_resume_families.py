@@ -30,7 +30,7 @@ def test_a_run_goes_on_from_the_models_own_description(family, tiny, tiny_trunks
     before = train(config)
     file.unlink()
     monkeypatch.delitem(published.WEIGHTS, entry.name)  # nor is the table asked again
-    after = train(dataclasses.replace(config, resume=True))
+    after = train(config.replace(resume=True))
     assert after["heads"] == before["heads"]
     opened = open_run(tmp_path / "run")
     if family == "vit":

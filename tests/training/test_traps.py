@@ -36,11 +36,11 @@ class _Trainer:
     def __init__(self, small_model, dtype: str):
         self.model, spec = small_model(dtype)
         recipe = load_recipe("baseline")
-        self.trained = groups.trained_modules(ResNet.STAGES, recipe.trainable, ResNet.LAST)
+        self.trained = groups.trained_modules(ResNet.STAGES, recipe.model.trainable, ResNet.LAST)
         graph, self.eval_graph = steps.graphdefs(
-            self.model, self.trained, freeze_batch_norm=recipe.batch_norm == "frozen"
+            self.model, self.trained, freeze_batch_norm=recipe.model.batch_norm == "frozen"
         )
-        rate = groups.learning_rate_schedule(recipe.learning_rate_schedule, recipe.learning_rate, 100, 0)
+        rate = groups.learning_rate_schedule(recipe.optimizer, 100)
         self.step = steps.make_train_step(graph, spec, steps.StepOptions(self.trained, rate, dtype))
 
     def start(self) -> steps.TrainState:
@@ -341,15 +341,16 @@ def test_validation_uses_the_stable_form_too() -> None:
 
 def test_the_recipe_is_the_notebook() -> None:
     recipe = load_recipe("baseline")
-    assert recipe.tasks == ("gender", "glasses", "shirt")
-    assert recipe.sources == ("fairface", "glasses", "apparel")
-    assert (recipe.image_size, recipe.decode, recipe.weights) == (224, "as_notebook", "imagenet")
-    assert (recipe.trunk, recipe.trainable, recipe.batch_norm) == ("resnet18", ("last",), "batch")
-    architecture = get_architecture(recipe.trunk)
-    assert groups.trained_modules(architecture.stages, recipe.trainable, architecture.last) == ("layer4",)
-    assert (recipe.batch_size, recipe.epochs, recipe.learning_rate) == (32, 5, LEARNING_RATE)
-    assert (recipe.schedule, recipe.learning_rate_schedule) == ("sequential", "constant")
-    rate = groups.learning_rate_schedule("constant", recipe.learning_rate, 100, 0)
+    data, model, batches, optimizer = recipe.data, recipe.model, recipe.batches, recipe.optimizer
+    assert data.tasks == ("gender", "glasses", "shirt")
+    assert data.sources == ("fairface", "glasses", "apparel")
+    assert (data.image_size, data.decode, model.weights) == (224, "as_notebook", "imagenet")
+    assert (model.trunk, model.trainable, model.batch_norm) == ("resnet18", ("last",), "batch")
+    architecture = get_architecture(model.trunk)
+    assert groups.trained_modules(architecture.stages, model.trainable, architecture.last) == ("layer4",)
+    assert (batches.batch_size, batches.epochs, optimizer.learning_rate) == (32, 5, LEARNING_RATE)
+    assert (batches.schedule, optimizer.learning_rate_schedule) == ("sequential", "constant")
+    rate = groups.learning_rate_schedule(optimizer, 100)
     assert float(rate(0)) == float(rate(99)) == pytest.approx(LEARNING_RATE)
 
 

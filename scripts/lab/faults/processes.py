@@ -106,7 +106,7 @@ from facefeat_jax.tasks import TASKS
 run, size = Path(sys.argv[1]), int(sys.argv[2])
 spec = ModelSpec("resnet18", {task.name: task.classes for task in TASKS.values()}, size, "upright", "random")
 model = create_model("resnet18", tasks=list(TASKS), weights="random", rngs=nnx.Rngs(0))
-create_from_weights(run, spec, model, dataclasses.replace(load_recipe("avatars"), run=run, image_size=size))
+create_from_weights(run, spec, model, load_recipe("avatars").replace(run=run, image_size=size))
 """
 
 

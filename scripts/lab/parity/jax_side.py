@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from facefeat_jax.config import OptimizerConfig
 from facefeat_jax.data.examples import UNKNOWN
 from facefeat_jax.data.index_stream import pad
 from facefeat_jax.models import MultiTaskModel, normalize
@@ -82,7 +83,7 @@ def train(case: Case, *, dtype: str = "float64") -> Record:
         model = make_model(case.weights(), dtype)
         trained = groups.trained_modules(get_architecture(spec.trunk).stages, case.trainable)
         train_graph, eval_graph = steps.graphdefs(model, trained, freeze_batch_norm=False)
-        learning_rate = groups.learning_rate_schedule("constant", LEARNING_RATE, case.num_steps, 0)
+        learning_rate = groups.learning_rate_schedule(OptimizerConfig(learning_rate=LEARNING_RATE), case.num_steps)
         train_step = steps.make_train_step(train_graph, spec, steps.StepOptions(trained, learning_rate, dtype))
         state = steps.create_state(model, trained)
         losses = []

@@ -6,7 +6,6 @@ the pictures comes from the same index stream, and at the end every head is vali
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import json
 import multiprocessing
@@ -71,13 +70,12 @@ class Job:
     def config(self) -> TrainConfig:
         """Returns the config of the JAX side: the baseline recipe with this job's sizes."""
         recipe = load_recipe("baseline")
-        return dataclasses.replace(
-            recipe,
+        return recipe.replace(
             run=self.out / "jax",
             data_dir=self.data_dir or default_data_dir(),
             sources=self.sources,
             weights=str(self.out / START),
-            trainable=("all",) if self.weights == "random" else recipe.trainable,
+            trainable=("all",) if self.weights == "random" else recipe.model.trainable,
             image_size=self.image_size,
             epochs=self.epochs,
             batch_size=self.batch_size,
@@ -125,8 +123,9 @@ def write_start(job: Job) -> None:
     from facefeat_jax.training.data import open_data
 
     config = job.config()
-    spec = ModelSpec(config.trunk, open_data(config).classes, config.image_size, config.decode, job.weights)
-    model = create_model(config.trunk, tasks=spec.tasks, weights=job.weights, rngs=nnx.Rngs(config.seed))
+    classes = open_data(config.data, config.batches, seed=config.seed).classes
+    spec = ModelSpec(config.model.trunk, classes, config.data.image_size, config.data.decode, job.weights)
+    model = create_model(config.model.trunk, tasks=spec.tasks, weights=job.weights, rngs=nnx.Rngs(config.seed))
     job.out.mkdir(parents=True, exist_ok=True)
     weights_conversion.write(job.out / START, weights_conversion.to_torch(model))
 
@@ -137,7 +136,7 @@ def train_jax(job: Job) -> dict[str, Any]:
     from facefeat_jax.runs.logs import read_metrics
 
     config = job.config()
-    results = train(dataclasses.replace(config, resume=(config.run / CONFIG).exists()))
+    results = train(config.replace(resume=(config.run / CONFIG).exists()))
     lines = read_metrics(config.run / METRICS)
     passes = []
     for entry in results["history"]:
@@ -166,24 +165,24 @@ def train_torch(job: Job) -> dict[str, Any]:
     from pytorch_baseline import pictures, training
 
     config = job.config()
-    _, train_examples, val_examples, stream = open_data(config)
+    _, train_examples, val_examples, stream = open_data(config.data, config.batches, seed=config.seed)
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     model = baseline_model.MultiTaskNet()
     start = weights_conversion.read(job.out / START)
     model.load_state_dict({name: torch.from_numpy(array) for name, array in start.items()}, strict=True)
-    if config.trainable in (("last",), ("layer4",)):
+    if config.model.trainable in (("last",), ("layer4",)):
         baseline_model.freeze_early_layers(model)
     model.to(device)
     optimizer = training.make_optimizer(model)
 
     def batches(examples: Examples, task: str, wanted: list[IndexBatch]):
-        dataset = pictures.PictureDataset(examples.read, examples.labels[task], config.image_size)
+        dataset = pictures.PictureDataset(examples.read, examples.labels[task], config.data.image_size)
         return pictures.loader(dataset, [batch.indices[batch.mask].tolist() for batch in wanted], device)
 
     def validated(task: str, title: str) -> training.PassResult:
-        rows = in_order(val_examples.labelled(task), (task,), config.batch_size)
+        rows = in_order(val_examples.labelled(task), (task,), config.batches.batch_size)
         with Bar(f"{title} {task}", len(val_examples.labelled(task))) as bar:
             return training.validate(model, task, batches(val_examples, task, rows), bar.advance)
 
@@ -192,7 +191,7 @@ def train_torch(job: Job) -> dict[str, Any]:
     for one in stream.passes:
         (task,) = one.tasks
         wanted = [stream[step] for step in range(one.first_step, one.end_step)]
-        title = f"epoch {one.epoch + 1}/{config.epochs} {task}"
+        title = f"epoch {one.epoch + 1}/{config.batches.epochs} {task}"
         with Bar(f"PyTorch {title}", one.num_pictures) as bar:
             train = training.train_pass(model, optimizer, task, batches(train_examples, task, wanted), bar.advance)
         val = validated(task, "validation")
@@ -207,7 +206,7 @@ def train_torch(job: Job) -> dict[str, Any]:
                 "val": _figures(val),
             }
         )
-    final = {task: _figures(validated(task, "final weights:")) for task in config.tasks}
+    final = {task: _figures(validated(task, "final weights:")) for task in config.data.tasks}
     seconds = time.perf_counter() - started
     weights_conversion.write(job.out / "torch.pth", {n: t.cpu().numpy() for n, t in model.state_dict().items()})
     return _result(job, "torch", passes, final, seconds)

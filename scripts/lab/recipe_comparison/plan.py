@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -71,10 +70,9 @@ class Row:
 
     def config(self, size: Size, weights: str) -> TrainConfig:
         """Returns its config, without a run folder."""
-        return dataclasses.replace(
-            # Nothing is frozen: what random weights make of a picture is no ground to train a last block on.
-            load_recipe("baseline"),
+        return load_recipe("baseline").replace(
             recipe="",
+            # Nothing is frozen: what random weights make of a picture is no ground to train a last block on.
             trainable=("all",),
             image_size=size.image_size,
             epochs=size.epochs,
@@ -87,13 +85,9 @@ class Row:
 
 def best_fields() -> dict[str, Any]:
     """Returns what `configs/best.py` says of training, apart from size, weights and place."""
-    best, baseline = load_recipe("best"), load_recipe("baseline")
+    best, baseline = load_recipe("best").flat(), load_recipe("baseline").flat()
     left = {"run", "recipe", "weights", "image_size", "epochs", "trainable", "dtype", "batch_size", "seed", "limit"}
-    return {
-        one.name: getattr(best, one.name)
-        for one in dataclasses.fields(TrainConfig)
-        if one.name not in left and getattr(best, one.name) != getattr(baseline, one.name)
-    }
+    return {name: value for name, value in best.items() if name not in left and value != baseline[name]}
 
 
 def ablation(seed: int = 0) -> list[Row]:

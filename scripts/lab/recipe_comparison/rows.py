@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +31,11 @@ def run_row(row: Row, size: Size, weights: str, data_dir: Path, out: Path) -> di
     if done.exists():
         return json.loads(done.read_text())
     folder = out / "runs" / row.key
-    config = replace(row.config(size, weights), run=folder, data_dir=data_dir, log_every=50)
-    config = replace(config, resume=(folder / CONFIG).exists())
+    resume = (folder / CONFIG).exists()
+    config = row.config(size, weights).replace(run=folder, data_dir=data_dir, log_every=50, resume=resume)
     say(f"--- {row.key}")
     results = train(config)
-    data = open_data(config)
+    data = open_data(config.data, config.batches, seed=config.seed)
     found = {
         "part": row.part,
         "name": row.name,
@@ -48,7 +47,7 @@ def run_row(row: Row, size: Size, weights: str, data_dir: Path, out: Path) -> di
         "history": results["history"],
         "passes": sum(one.num_pictures for one in data.stream.passes),
         "pictures": {
-            which: {task: len(examples.labelled(task)) for task in config.tasks}
+            which: {task: len(examples.labelled(task)) for task in config.data.tasks}
             for which, examples in (("train", data.training), ("val", data.validation))
         },
         "seconds": results["seconds"],
