@@ -16,7 +16,7 @@ from .conftest import ROOT
 
 PAGE = (ROOT / "docs" / "reference" / "names.md").read_text()
 SECTIONS = dict(re.findall(r"^## (\S+)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
-PACKAGES = [f"facefeat_jax.{one.name}" for one in pkgutil.iter_modules(facefeat_jax.__path__) if one.ispkg]
+PACKAGES = [f"facefeat_jax.{found.name}" for found in pkgutil.iter_modules(facefeat_jax.__path__) if found.ispkg]
 INTERNAL = {"facefeat_jax.system", "facefeat_jax.benchmarking"}
 
 
@@ -33,16 +33,21 @@ def test_the_page_lists_what_the_table_does_each_name_once(name):
     assert set(module.__all__) <= set(dir(module))
     for public in module.__all__:
         getattr(module, public)
-    # Once it is imported, a module of the same name would take the place of what is to be loaded later.
-    if hasattr(module, "_MODULES"):
-        assert not set(module.__all__) & {one.name for one in pkgutil.iter_modules(module.__path__)}
+    # Once it is imported, a module of the same name would take the place of what a lazy package loads later.
+    if "TYPE_CHECKING" in vars(module):
+        assert not set(module.__all__) & {found.name for found in pkgutil.iter_modules(module.__path__)}
 
 
 def test_listing_names_loads_nothing():
     rooms = [name for name in PACKAGES if name not in {"facefeat_jax.models", "facefeat_jax.avatars"}]
-    program = f"import importlib, sys\nfor one in {rooms}: dir(importlib.import_module(one))\nprint(*sys.modules)"
+    program = f"import importlib, sys\nfor room in {rooms}: dir(importlib.import_module(room))\nprint(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not set(done.stdout.split()) & {"jax", "flax", "numpy", "PIL", "tensorflow_datasets"}
+
+
+def test_a_name_that_is_not_public_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="nothing"):
+        facefeat_jax.nothing  # noqa: B018
 
 
 def test_modules_without_public_names_begin_with_an_underscore():

@@ -4,34 +4,22 @@ model = to_flax(read("resnet18-f37072fd.pth"), resnet18(rngs=nnx.Rngs(0)))
 write("model.safetensors", to_torch(model))
 """
 
-from weights_conversion.convert import (
-    WeightsMismatchError,
-    is_trunk_only,
-    nearest,
-    position_size,
-    recognise,
-    to_flax,
-    to_torch,
-)
-from weights_conversion.download import WEIGHTS, fetch
-from weights_conversion.files import WeightsFileError, check_finite, read, read_metadata, write
-from weights_conversion.heads import as_notebooks, cause_of
+from facefeat_jax.system import public_names
+from weights_conversion.convert import WeightsMismatchError as WeightsMismatchError
+from weights_conversion.convert import is_trunk_only as is_trunk_only
+from weights_conversion.convert import nearest as nearest
+from weights_conversion.convert import position_size as position_size
+from weights_conversion.convert import recognise as recognise
+from weights_conversion.convert import to_flax as to_flax
+from weights_conversion.convert import to_torch as to_torch
+from weights_conversion.download import WEIGHTS as WEIGHTS
+from weights_conversion.download import fetch as fetch
+from weights_conversion.files import WeightsFileError as WeightsFileError
+from weights_conversion.files import check_finite as check_finite
+from weights_conversion.files import read as read
+from weights_conversion.files import read_metadata as read_metadata
+from weights_conversion.files import write as write
+from weights_conversion.heads import as_notebooks as as_notebooks
+from weights_conversion.heads import cause_of as cause_of
 
-__all__ = [
-    "WEIGHTS",
-    "WeightsFileError",
-    "WeightsMismatchError",
-    "as_notebooks",
-    "cause_of",
-    "check_finite",
-    "fetch",
-    "is_trunk_only",
-    "nearest",
-    "position_size",
-    "read",
-    "read_metadata",
-    "recognise",
-    "to_flax",
-    "to_torch",
-    "write",
-]
+public_names.attach(__name__)

@@ -1,58 +1,22 @@
 """The configuration of a training run, and the recipes."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
-from facefeat_jax.system import lazy
+from facefeat_jax.system import public_names
 
 if TYPE_CHECKING:
-    from facefeat_jax.config.fields import (
-        AugmentationConfig,
-        BatchConfig,
-        CheckpointConfig,
-        DataConfig,
-        ModelConfig,
-        NumericsConfig,
-        OptimizerConfig,
-        PipelineConfig,
-        ProcessConfig,
-    )
-    from facefeat_jax.config.recipes import list_recipes, load_recipe
-    from facefeat_jax.config.smoke import apply_smoke
-    from facefeat_jax.config.train_config import TrainConfig
+    from facefeat_jax.config.fields import AugmentationConfig as AugmentationConfig
+    from facefeat_jax.config.fields import BatchConfig as BatchConfig
+    from facefeat_jax.config.fields import CheckpointConfig as CheckpointConfig
+    from facefeat_jax.config.fields import DataConfig as DataConfig
+    from facefeat_jax.config.fields import ModelConfig as ModelConfig
+    from facefeat_jax.config.fields import NumericsConfig as NumericsConfig
+    from facefeat_jax.config.fields import OptimizerConfig as OptimizerConfig
+    from facefeat_jax.config.fields import PipelineConfig as PipelineConfig
+    from facefeat_jax.config.fields import ProcessConfig as ProcessConfig
+    from facefeat_jax.config.recipes import list_recipes as list_recipes
+    from facefeat_jax.config.recipes import load_recipe as load_recipe
+    from facefeat_jax.config.smoke import apply_smoke as apply_smoke
+    from facefeat_jax.config.train_config import TrainConfig as TrainConfig
 
-_MODULES = {
-    "facefeat_jax.config.fields": [
-        "AugmentationConfig",
-        "BatchConfig",
-        "CheckpointConfig",
-        "DataConfig",
-        "ModelConfig",
-        "NumericsConfig",
-        "OptimizerConfig",
-        "PipelineConfig",
-        "ProcessConfig",
-    ],
-    "facefeat_jax.config.recipes": ["list_recipes", "load_recipe"],
-    "facefeat_jax.config.smoke": ["apply_smoke"],
-    "facefeat_jax.config.train_config": ["TrainConfig"],
-}
-
-__all__ = [
-    "AugmentationConfig",
-    "BatchConfig",
-    "CheckpointConfig",
-    "DataConfig",
-    "ModelConfig",
-    "NumericsConfig",
-    "OptimizerConfig",
-    "PipelineConfig",
-    "ProcessConfig",
-    "TrainConfig",
-    "apply_smoke",
-    "list_recipes",
-    "load_recipe",
-]
-
-__getattr__, __dir__ = lazy.names(__name__, _MODULES)
+public_names.attach(__name__)

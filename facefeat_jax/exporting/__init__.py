@@ -1,22 +1,12 @@
 """Models from and to other frameworks."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
-from facefeat_jax.system import lazy
+from facefeat_jax.system import public_names
 
 if TYPE_CHECKING:
-    from facefeat_jax.exporting.conversion import Converted, convert, export
+    from facefeat_jax.exporting.conversion import Converted as Converted
+    from facefeat_jax.exporting.conversion import convert as convert
+    from facefeat_jax.exporting.conversion import export as export
 
-_MODULES = {
-    "facefeat_jax.exporting.conversion": ["Converted", "convert", "export"],
-}
-
-__all__ = [
-    "Converted",
-    "convert",
-    "export",
-]
-
-__getattr__, __dir__ = lazy.names(__name__, _MODULES)
+public_names.attach(__name__)

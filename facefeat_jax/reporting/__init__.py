@@ -1,35 +1,17 @@
 """Pages and tables for people: report, curves, model card."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
-from facefeat_jax.system import lazy
+from facefeat_jax.system import public_names
 
 if TYPE_CHECKING:
-    from facefeat_jax.reporting.audit_page import write_audit
-    from facefeat_jax.reporting.curves import read_curves, write_curves
-    from facefeat_jax.reporting.model_card import write_model_card
-    from facefeat_jax.reporting.report import training_samples, write_report
-    from facefeat_jax.reporting.table import results_table, scores_table
+    from facefeat_jax.reporting.audit_page import write_audit as write_audit
+    from facefeat_jax.reporting.curves import read_curves as read_curves
+    from facefeat_jax.reporting.curves import write_curves as write_curves
+    from facefeat_jax.reporting.model_card import write_model_card as write_model_card
+    from facefeat_jax.reporting.report import training_samples as training_samples
+    from facefeat_jax.reporting.report import write_report as write_report
+    from facefeat_jax.reporting.table import results_table as results_table
+    from facefeat_jax.reporting.table import scores_table as scores_table
 
-_MODULES = {
-    "facefeat_jax.reporting.audit_page": ["write_audit"],
-    "facefeat_jax.reporting.curves": ["read_curves", "write_curves"],
-    "facefeat_jax.reporting.model_card": ["write_model_card"],
-    "facefeat_jax.reporting.report": ["training_samples", "write_report"],
-    "facefeat_jax.reporting.table": ["results_table", "scores_table"],
-}
-
-__all__ = [
-    "read_curves",
-    "results_table",
-    "scores_table",
-    "training_samples",
-    "write_audit",
-    "write_curves",
-    "write_model_card",
-    "write_report",
-]
-
-__getattr__, __dir__ = lazy.names(__name__, _MODULES)
+public_names.attach(__name__)
