@@ -8,8 +8,8 @@ import numpy as np
 
 from facefeat_jax.avatars._dice import Dice
 from facefeat_jax.avatars._palette import Color, darker, lighter, mix
+from facefeat_jax.avatars._parts import Backdrop, Face, Occlusion
 from facefeat_jax.avatars._pen import Pen, ellipse, rounded, smooth
-from facefeat_jax.avatars.scene import Backdrop, Face, Occlusion
 
 
 def _box(x: float, y: float, w: float, h: float) -> np.ndarray:

@@ -62,8 +62,8 @@ class Dice:
         """Returns one of the options, each as likely."""
         return options[int(self.unit() * len(options))]
 
-    def weighted(self, options: dict[T, float]) -> T:
-        """Returns one of the keys, as likely as its weight says."""
+    def weighted(self, **options: float) -> str:
+        """Returns one of the names, as likely as its weight says."""
         left = self.unit() * sum(options.values())
         for option, weight in options.items():
             left -= weight

@@ -6,8 +6,8 @@ import numpy as np
 
 from facefeat_jax.avatars._dice import Dice
 from facefeat_jax.avatars._palette import Color, darker, lighter, luma, mix
-from facefeat_jax.avatars._pen import Pen, ellipse, rounded, smooth
-from facefeat_jax.avatars.scene import Eyewear, Face, Lashes, Whiskers
+from facefeat_jax.avatars._parts import Eyewear, Face, Lashes, Whiskers
+from facefeat_jax.avatars._pen import Pen, ellipse, mirrored, rounded, smooth
 
 EYE_Y = 0.06
 BROW_Y = -0.25
@@ -56,10 +56,8 @@ def draw_marks(pen: Pen, face: Face, dice: Dice) -> None:
     if face.marks == "freckles":
         for _ in range(12):
             side = dice.pick((-1.0, 1.0))
-            pen.fill(
-                ellipse(side * dice.uniform(0.15, 0.6), dice.uniform(0.26, 0.46), 0.025, 0.025),
-                darker(face.color, 0.45),
-            )
+            x, y = side * dice.uniform(0.15, 0.6), dice.uniform(0.26, 0.46)
+            pen.fill(ellipse(x, y, 0.025, 0.025), darker(face.color, 0.45))
     elif face.marks == "war_paint":
         for side in (-1.0, 1.0):
             for y in (0.34, 0.46):
@@ -75,9 +73,8 @@ def draw_marks(pen: Pen, face: Face, dice: Dice) -> None:
     elif face.marks == "mask":
         gap = face.eye_gap
         # Whole across the nose and wide of the eyes, which tells it from a frame.
-        half = smooth(
-            [(0, -0.2), (gap, -0.3), (0.86, -0.32), (0.78, 0.2), (gap, 0.36), (0.12, 0.26), (0, 0.24)], closed=False
-        )
+        edge = [(0, -0.2), (gap, -0.3), (0.86, -0.32), (0.78, 0.2), (gap, 0.36), (0.12, 0.26), (0, 0.24)]
+        half = smooth(edge, closed=False)
         pen.fill(np.concatenate([half, half[::-1] * (-1, 1)]), color)
         for side in (-1.0, 1.0):
             pen.fill(ellipse(side * gap, EYE_Y, 0.215, 0.17), face.color)
@@ -89,15 +86,8 @@ def draw_patch(pen: Pen, face: Face, dice: Dice) -> None:
         side = dice.pick((-1.0, 1.0))
         color = mix(face.marks_color, _INK, 0.6)
         pen.line([(-side * 0.6, -0.5), (side * face.eye_gap, EYE_Y - 0.04), (side * 0.84, 0.16)], 0.05, color)
-        pen.fill(
-            smooth(
-                [
-                    (side * (face.eye_gap + x), EYE_Y + y)
-                    for x, y in ((-0.22, -0.13), (0.22, -0.13), (0.17, 0.14), (0, 0.22), (-0.17, 0.14))
-                ]
-            ),
-            color,
-        )
+        edge = ((-0.22, -0.13), (0.22, -0.13), (0.17, 0.14), (0, 0.22), (-0.17, 0.14))
+        pen.blob([(side * (face.eye_gap + x), EYE_Y + y) for x, y in edge], color)
 
 
 def draw_eyes(pen: Pen, face: Face) -> None:
@@ -108,7 +98,7 @@ def draw_eyes(pen: Pen, face: Face) -> None:
             eye.fill(ellipse(0, 0, 0.09, 0.115), _INK)
             eye.fill(ellipse(-0.03, -0.045, 0.032, 0.035), (255, 255, 255))
         elif face.eyes == "closed":
-            eye.line(smooth([(-0.17, 0.03), (0, -0.07), (0.17, 0.03)], False), 0.055, _INK, taper=(0.6, 0.6))
+            eye.stroke([(-0.17, 0.03), (0, -0.07), (0.17, 0.03)], 0.055, _INK, taper=(0.6, 0.6))
         else:
             rx, ry = (0.17, 0.175) if face.eyes == "round" else (0.195, 0.13)
             x, y = 0.05 * face.gaze[0], 0.03 * face.gaze[1]
@@ -123,9 +113,9 @@ def draw_nose(pen: Pen, face: Face) -> None:
     """Draws the nose."""
     shadow = darker(face.color, 0.35)
     if face.nose == "button":
-        pen.line(smooth([(-0.09, NOSE_Y), (0, NOSE_Y + 0.07), (0.09, NOSE_Y)], False), 0.045, shadow)
+        pen.stroke([(-0.09, NOSE_Y), (0, NOSE_Y + 0.07), (0.09, NOSE_Y)], 0.045, shadow)
     elif face.nose == "long":
-        pen.line(smooth([(0.02, 0.1), (0.09, NOSE_Y), (-0.06, NOSE_Y + 0.05)], False), 0.045, shadow)
+        pen.stroke([(0.02, 0.1), (0.09, NOSE_Y), (-0.06, NOSE_Y + 0.05)], 0.045, shadow)
     else:
         pen.fill(ellipse(0, NOSE_Y, 0.13, 0.085), shadow, 0.75)
         pen.fill(ellipse(0, NOSE_Y - 0.02, 0.12, 0.08), lighter(face.color, 0.12))
@@ -136,124 +126,76 @@ def _smile(face: Face) -> tuple[float, float]:
     return {"smile": (0.09, 0.09), "open": (0.07, 0.07), "calm": (0.0, 0.0), "smirk": (0.0, 0.11)}[face.mouth]
 
 
+_EYE_SIZES = {"round": (0.18, 0.18), "almond": (0.205, 0.14), "dot": (0.13, 0.14), "closed": (0.17, -0.03)}
+
+
 def draw_feminine_cues(pen: Pen, face: Face, lashes: Lashes) -> None:
     """Draws what this data set calls female: lashes, thin arched brows, painted lips."""
+    rx, ry = _EYE_SIZES[face.eyes]
     for side in (-1.0, 1.0):
-        size = face.eye_size
-        eye = pen.frame(side * face.eye_gap, EYE_Y, (side * size, size))
-        rx, ry = {"round": (0.18, 0.18), "almond": (0.205, 0.14), "dot": (0.13, 0.14), "closed": (0.17, -0.03)}[
-            face.eyes
-        ]
+        eye = pen.frame(side * face.eye_gap, EYE_Y, (side * face.eye_size, face.eye_size))
         if face.eyes == "closed":
-            lid = np.array([(-rx, 0.03), (0.0, -0.07), (rx, 0.03), (rx + 0.08, 0.06)])
+            lid = [(-rx, 0.03), (0.0, -0.07), (rx, 0.03), (rx + 0.08, 0.06)]
             roots, down = [(0.0, -0.04), (0.09, -0.02), (0.17, 0.04), (0.22, 0.06)], 1.0
         else:
-            lid = np.array(
-                [(-rx, 0.02), (-0.5 * rx, -0.86 * ry), (0.2 * rx, -ry), (0.86 * rx, -0.5 * ry), (rx + 0.07, -0.07)]
-            )
+            lid = [(-rx, 0.02), (-0.5 * rx, -0.86 * ry), (0.2 * rx, -ry), (0.86 * rx, -0.5 * ry), (rx + 0.07, -0.07)]
             roots, down = [(rx + 0.02, -0.06), (0.86 * rx, -0.55 * ry), (0.45 * rx, -0.9 * ry), (-0.1 * rx, -ry)], -1.0
-        eye.line(smooth(lid, False), 0.065, _INK, taper=(0.4, 1.0))
+        eye.stroke(lid, 0.065, _INK, taper=(0.4, 1.0))
         for i, (x, y) in enumerate(roots[: lashes.count]):
             reach = lashes.length * (1.0 - 0.12 * i) if down < 0 else 0.7 * lashes.length
             lean = (1.0, 0.75, 0.42, 0.12)[i] if down < 0 else (0.1, 0.35, 0.6, 0.9)[i]
             tip = (x + reach * lean, y + down * reach * (1.05 - 0.6 * lean))
             eye.line([(x, y), tip], 0.05, _INK, taper=(1.0, 0.35))
-        brow = smooth([(0.02 - 0.2, BROW_Y + 0.02), (0.08, BROW_Y - lashes.arch), (0.3, BROW_Y + 0.05)], False)
-        pen.frame(side * face.eye_gap, 0.0, (side, 1.0)).line(brow, lashes.brow, (70, 44, 36), taper=(0.9, 0.3))
+        brow = [(0.02 - 0.2, BROW_Y + 0.02), (0.08, BROW_Y - lashes.arch), (0.3, BROW_Y + 0.05)]
+        pen.frame(side * face.eye_gap, 0.0, (side, 1.0)).stroke(brow, lashes.brow, (70, 44, 36), taper=(0.9, 0.3))
     left, right = _smile(face)
     w, h, y = 0.25 * lashes.fullness, 0.105 * lashes.fullness, MOUTH_Y
     deep = darker(lashes.lips, 0.4)
-    upper = [
-        (-w, y - left),
-        (-0.45 * w, y - 0.8 * h),
-        (-0.12 * w, y - h),
-        (0, y - 0.75 * h),
-        (0.12 * w, y - h),
-        (0.45 * w, y - 0.8 * h),
-        (w, y - right),
-    ]
-    lower = [(0.55 * w, y + 0.75 * h), (0, y + 1.1 * h), (-0.55 * w, y + 0.75 * h)]
-    pen.fill(smooth(upper + lower), lashes.lips)
+    bow = mirrored((-0.45 * w, y - 0.8 * h), (-0.12 * w, y - h), (0, y - 0.75 * h))
+    lower = mirrored((0.55 * w, y + 0.75 * h), (0, y + 1.1 * h))
+    pen.blob([(-w, y - left), *bow, (w, y - right), *lower], lashes.lips)
     if face.mouth == "open":
-        pen.fill(
-            smooth([(-0.7 * w, y - 0.5 * left), (0, y - 0.25 * h), (0.7 * w, y - 0.5 * right), (0, y + 0.5 * h)]),
-            (250, 248, 244),
-        )
+        teeth = [(-0.7 * w, y - 0.5 * left), (0, y - 0.25 * h), (0.7 * w, y - 0.5 * right), (0, y + 0.5 * h)]
+        pen.blob(teeth, (250, 248, 244))
     else:
-        pen.line(smooth([(-0.9 * w, y - left), (0, y + 0.05 * h), (0.9 * w, y - right)], False), 0.035, deep)
-    pen.line(smooth([(-0.3 * w, y + 0.62 * h), (0.3 * w, y + 0.62 * h)], False), 0.03, lighter(lashes.lips, 0.5), 0.8)
+        pen.stroke([(-0.9 * w, y - left), (0, y + 0.05 * h), (0.9 * w, y - right)], 0.035, deep)
+    pen.stroke([(-0.3 * w, y + 0.62 * h), (0.3 * w, y + 0.62 * h)], 0.03, lighter(lashes.lips, 0.5), 0.8)
 
 
 def draw_masculine_cues(pen: Pen, head: Pen, face: Face, whiskers: Whiskers) -> None:
     """Draws what this data set calls male: heavy straight brows, whiskers, unpainted lips."""
-    color, size, kind = whiskers.color, whiskers.size, whiskers.kind
+    color, kind = whiskers.color, whiskers.kind
     edge = darker(color, 0.3) if luma(color) > 60 else lighter(color, 0.18)
-    lower = np.linspace(0.12, np.pi - 0.12, 20)
     if kind in ("beard", "stubble"):
+        lower = np.linspace(0.12, np.pi - 0.12, 20)
         rim = outline(face, lower, grow=0.05 if kind == "beard" else -0.01)
-        hollow = smooth(
-            [
-                (-0.66 * face.width, 0.30),
-                (-0.45, 0.44),
-                (-0.2, 0.40),
-                (0, 0.42),
-                (0.2, 0.40),
-                (0.45, 0.44),
-                (0.66 * face.width, 0.30),
-            ],
-            False,
-        )
+        hollow = smooth(mirrored((-0.66 * face.width, 0.30), (-0.45, 0.44), (-0.2, 0.40), (0, 0.42)), closed=False)
         if kind == "beard":
             head.fill(np.concatenate([outline(face, lower, grow=0.09), hollow]), edge)
         head.fill(np.concatenate([rim, hollow]), color, 1.0 if kind == "beard" else 0.42)
     if kind == "goatee":
-        pen.fill(
-            smooth(
-                [
-                    (-0.3, 0.44),
-                    (0, 0.4),
-                    (0.3, 0.44),
-                    (0.32, 0.72),
-                    (0.2, face.height - 0.04),
-                    (0, face.height + 0.03),
-                    (-0.2, face.height - 0.04),
-                    (-0.32, 0.72),
-                ]
-            ),
-            color,
-        )
+        chin = face.height
+        pen.blob(mirrored((0, 0.4), (0.3, 0.44), (0.32, 0.72), (0.2, chin - 0.04), (0, chin + 0.03)), color)
         pen.fill(ellipse(0, MOUTH_Y + 0.01, 0.21, 0.1), face.color)
     _draw_plain_mouth(pen, face)
-    if kind == "handlebar":
-        half = np.array(
-            [
-                (0.0, 0.40),
-                (0.2, 0.40),
-                (0.36, 0.50),
-                (0.48, 0.40),
-                (0.5, 0.26),
-                (0.57, 0.42),
-                (0.42, 0.58),
-                (0.18, 0.53),
-                (0.0, 0.49),
-            ]
-        )
-    elif kind == "stubble":
-        half = np.array([(0.0, 0.41), (0.2, 0.43), (0.26, 0.50), (0.0, 0.48)])
-    else:
-        half = np.array([(0.0, 0.38), (0.17, 0.39), (0.34, 0.5), (0.38, 0.6), (0.2, 0.545), (0.0, 0.50)])
-    half = half * (size, 1.0)
-    pen.fill(smooth(np.concatenate([half, half[::-1][1:-1] * (-1, 1)])), color, 0.8 if kind == "stubble" else 1.0)
+    half = {"handlebar": _HANDLEBAR, "stubble": _STUBBLE}.get(kind, _MOUSTACHE)
+    pen.blob(mirrored(*((x * whiskers.size, y) for x, y in half)), color, 0.8 if kind == "stubble" else 1.0)
     if kind in ("moustache", "beard"):
         for x in (-0.12, 0.12):
             pen.line([(x, 0.42), (2.0 * x, 0.51)], 0.025, edge, 0.8)
+    up = whiskers.slant
+    brow = [(-0.22, BROW_Y + 0.03), (0.06, BROW_Y - 0.02 - up), (0.28, BROW_Y + 0.05 - up)]
     for side in (-1.0, 1.0):
-        brow = np.array(
-            [(-0.22, BROW_Y + 0.03), (0.06, BROW_Y - 0.02 - whiskers.slant), (0.28, BROW_Y + 0.05 - whiskers.slant)]
-        )
-        pen.frame(side * face.eye_gap, 0.0, (side, 1.0)).line(
-            smooth(brow, False), whiskers.brow, color, taper=(0.9, 0.55)
-        )
+        pen.frame(side * face.eye_gap, 0.0, (side, 1.0)).stroke(brow, whiskers.brow, color, taper=(0.9, 0.55))
+
+
+# The right half of what grows on the upper lip.
+_MOUSTACHE = ((0.0, 0.38), (0.17, 0.39), (0.34, 0.5), (0.38, 0.6), (0.2, 0.545), (0.0, 0.5))
+_HANDLEBAR = (
+    *((0.0, 0.4), (0.2, 0.4), (0.36, 0.5), (0.48, 0.4), (0.5, 0.26)),
+    *((0.57, 0.42), (0.42, 0.58), (0.18, 0.53), (0.0, 0.49)),
+)
+_STUBBLE = ((0.0, 0.41), (0.2, 0.43), (0.26, 0.5), (0.0, 0.48))
 
 
 def _draw_plain_mouth(pen: Pen, face: Face) -> None:
@@ -261,19 +203,12 @@ def _draw_plain_mouth(pen: Pen, face: Face) -> None:
     y = MOUTH_Y
     lip = mix(darker(face.color, 0.35), (190, 50, 50), 0.5)
     if face.mouth == "open":
-        mouth = smooth(
-            [(-0.21, y - 0.6 * left), (0, y - 0.02), (0.21, y - 0.6 * right), (0.12, y + 0.1), (-0.12, y + 0.1)]
-        )
-        pen.fill(mouth, (110, 36, 40))
+        upper = [(-0.21, y - 0.6 * left), (0, y - 0.02), (0.21, y - 0.6 * right)]
+        pen.blob([*upper, (0.12, y + 0.1), (-0.12, y + 0.1)], (110, 36, 40))
         pen.fill(ellipse(0, y + 0.075, 0.1, 0.035), (226, 84, 92))
         pen.fill([(-0.15, y - 0.02), (0.15, y - 0.02), (0.12, y + 0.025), (-0.12, y + 0.025)], (250, 248, 244))
     else:
-        pen.line(
-            smooth([(-0.2, y + 0.03 - left), (0, y + 0.04), (0.2, y + 0.03 - right)], False),
-            0.05,
-            lip,
-            taper=(0.6, 0.6),
-        )
+        pen.stroke([(-0.2, y + 0.03 - left), (0, y + 0.04), (0.2, y + 0.03 - right)], 0.05, lip, taper=(0.6, 0.6))
 
 
 _LENSES = {
@@ -320,5 +255,5 @@ def draw_glasses(
         eye.line(temple, 0.9 * eyewear.thickness, eyewear.color)
         eye.line([(rx * eyewear.size - 0.02, -0.06), (rx * eyewear.size + 0.03, -0.07)], 0.5 * eyewear.thickness, shine)
     inner = (gap - rx * eyewear.size) * small + 0.02
-    bridge = smooth([(x - inner, y), (x, y - 0.06 * small), (x + inner, y)], False)
-    pen.line(bridge, 0.9 * eyewear.thickness * small, eyewear.color)
+    bridge = [(x - inner, y), (x, y - 0.06 * small), (x + inner, y)]
+    pen.stroke(bridge, 0.9 * eyewear.thickness * small, eyewear.color)

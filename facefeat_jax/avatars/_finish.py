@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from facefeat_jax.avatars._dice import Dice
-from facefeat_jax.avatars.scene import Light
+from facefeat_jax.avatars._parts import Light
 
 
 def finish(image: Image.Image, light: Light, dice: Dice) -> Image.Image:

@@ -20,13 +20,18 @@ SHIRT_SHADES: dict[str, tuple[Range, Range, Range]] = {
     "yellow": ((46, 55), (0.68, 0.96), (0.86, 1.00)),
 }
 
-SKINS: dict[str, tuple[Color, ...]] = {
-    "light": ((255, 224, 200), (250, 212, 186)),
-    "tan": ((238, 190, 150), (226, 174, 130)),
-    "brown": ((198, 140, 98), (176, 118, 78)),
-    "dark": ((146, 94, 62), (122, 78, 54)),
-}
 
+def _colors(text: str) -> tuple[Color, ...]:
+    """Returns colours that are written as on web pages, in hexadecimal."""
+    return tuple((value[0], value[1], value[2]) for value in map(bytes.fromhex, text.split()))
+
+
+SKINS: dict[str, tuple[Color, ...]] = {
+    "light": _colors("ffe0c8 fad4ba"),
+    "tan": _colors("eebe96 e2ae82"),
+    "brown": _colors("c68c62 b0764e"),
+    "dark": _colors("925e3e 7a4e36"),
+}
 HAIR_COLORS: dict[str, Color] = {
     "black": (34, 28, 32),
     "dark_brown": (66, 42, 32),
@@ -37,59 +42,13 @@ HAIR_COLORS: dict[str, Color] = {
     "white": (232, 228, 222),
     "dyed": (0, 0, 0),  # replaced by one of the shirt colours
 }
-
-BEARD_COLORS: tuple[Color, ...] = (
-    (34, 28, 32),
-    (66, 42, 32),
-    (104, 62, 36),
-    (150, 70, 34),
-    (206, 156, 80),
-    (150, 150, 154),
-    (236, 232, 226),
-    (190, 60, 40),
-    (120, 34, 44),
-)
-LIP_COLORS: tuple[Color, ...] = (
-    (206, 24, 52),
-    (226, 60, 108),
-    (255, 150, 170),
-    (150, 22, 74),
-    (226, 90, 60),
-    (150, 40, 130),
-)
-FRAME_COLORS: tuple[Color, ...] = (
-    (22, 22, 26),
-    (70, 40, 26),
-    (196, 152, 60),
-    (190, 194, 202),
-    (190, 30, 40),
-    (36, 70, 170),
-    (30, 110, 80),
-    (245, 245, 240),
-    (110, 40, 120),
-)
-IRIS_COLORS: tuple[Color, ...] = ((70, 44, 28), (44, 90, 150), (64, 120, 74), (120, 84, 40), (90, 98, 108))
+BEARD_COLORS = _colors("221c20 422a20 683e24 964622 ce9c50 96969a ece8e2 be3c28 78222c")
+LIP_COLORS = _colors("ce1834 e23c6c ff96aa 96164a e25a3c 962882")
+FRAME_COLORS = _colors("16161a 46281a c4983c bec2ca be1e28 2446aa 1e6e50 f5f5f0 6e2878")
+IRIS_COLORS = _colors("462c1c 2c5a96 40784a 785428 5a626c")
 # Clothes, walls and things that are none of the eight colours.
-NEUTRALS: tuple[Color, ...] = (
-    (128, 130, 136),
-    (196, 186, 166),
-    (72, 84, 104),
-    (98, 60, 112),
-    (214, 206, 196),
-    (226, 132, 50),
-    (60, 140, 146),
-)
-BACKDROPS: tuple[Color, ...] = (
-    (196, 214, 226),
-    (228, 218, 200),
-    (170, 190, 170),
-    (120, 130, 150),
-    (214, 190, 190),
-    (86, 92, 104),
-    (240, 238, 232),
-    (150, 120, 100),
-    (52, 60, 80),
-)
+NEUTRALS = _colors("808288 c4baa6 485468 623c70 d6cec4 e28432 3c8c92")
+BACKDROPS = _colors("c4d6e2 e4dac8 aabeaa 788296 d6bebe 565c68 f0eee8 967864 343c50")
 
 
 def shade(name: str, along: tuple[float, float, float]) -> Color:
@@ -101,11 +60,8 @@ def shade(name: str, along: tuple[float, float, float]) -> Color:
 
 def mix(a: Color, b: Color, part: float) -> Color:
     """Returns `a` with this part of `b` in it."""
-    return (
-        round(a[0] + (b[0] - a[0]) * part),
-        round(a[1] + (b[1] - a[1]) * part),
-        round(a[2] + (b[2] - a[2]) * part),
-    )
+    red, green, blue = (round(x + (y - x) * part) for x, y in zip(a, b, strict=True))
+    return red, green, blue
 
 
 def darker(color: Color, part: float = 0.25) -> Color:

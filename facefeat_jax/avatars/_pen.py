@@ -45,6 +45,11 @@ def smooth(points: Points, closed: bool = True) -> np.ndarray:
     return curve if closed else np.concatenate([curve, p[-1:]])
 
 
+def mirrored(*half: tuple[float, float]) -> list[tuple[float, float]]:
+    """Returns points of the right half and, in the reverse order, their mirror images; those on the axis once."""
+    return [*half, *((-x, y) for x, y in half[::-1] if x)]
+
+
 class Pen:
     """Fills shapes on a canvas; shapes are given in the pen's own frame.
 
@@ -86,6 +91,16 @@ class Pen:
             )
         across *= (half / np.maximum(np.hypot(across[:, 0], across[:, 1]), 1e-9))[:, None]
         self.fill(np.concatenate([p + across, (p - across)[::-1]]), color, alpha)
+
+    def blob(self, points: Points, color: Color, alpha: float = 1.0) -> None:
+        """Fills the smooth closed curve through the points."""
+        self.fill(smooth(points), color, alpha)
+
+    def stroke(
+        self, points: Points, width: float, color: Color, alpha: float = 1.0, taper: tuple[float, float] = (1.0, 1.0)
+    ) -> None:
+        """Draws a line along the smooth open curve through the points."""
+        self.line(smooth(points, closed=False), width, color, alpha, taper)
 
     def ring(self, points: np.ndarray, width: float, color: Color, alpha: float = 1.0) -> None:
         """Draws a closed line of this width along the points."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from facefeat_jax.avatars._palette import darker, lighter, luma
+from facefeat_jax.avatars._parts import Face, Prop
 from facefeat_jax.avatars._pen import Pen, ellipse, rounded, smooth
-from facefeat_jax.avatars.scene import Face, Prop
 
 
 def draw_prop(pen: Pen, prop: Prop, face: Face) -> None:

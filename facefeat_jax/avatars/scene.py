@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 from facefeat_jax.avatars import _palette as palette
+from facefeat_jax.avatars import _parts as parts
 from facefeat_jax.avatars._dice import Dice
 from facefeat_jax.avatars._palette import Color
 from facefeat_jax.tasks import TASKS
@@ -17,271 +18,6 @@ from facefeat_jax.tasks import TASKS
 _COMBINATIONS = [
     (g, e, s) for g in TASKS["gender"].classes for e in TASKS["glasses"].classes for s in TASKS["shirt"].classes
 ]
-
-
-@dataclass(frozen=True)
-class View:
-    """Where the camera stands and how the head is held.
-
-    Attributes:
-      unit: size of the head's unit (half a face is about 0.87 of it) as a part of the picture's width.
-      x: head's centre, as a part of the width.
-      y: head's centre, as a part of the height.
-      tilt: tilt of the head, radians.
-      lean: lean of the body, radians.
-      turn: turn of the face to a side, -1 to 1.
-      mirrored: whether the whole figure is drawn mirrored.
-    """
-
-    unit: float
-    x: float
-    y: float
-    tilt: float
-    lean: float
-    turn: float
-    mirrored: bool
-
-
-@dataclass(frozen=True)
-class Light:
-    """Light and camera.
-
-    Attributes:
-      kind: even, side, warm, cool, dim or bright.
-      gains: gains of the red, green and blue channel.
-      exposure: brightness factor.
-      contrast: factor round mid-grey.
-      slope: how much darker the far side is, 0 to 1.
-      angle: from where the light comes, radians.
-      grain: standard deviation of the noise, in levels.
-      blur: radius, in pixels.
-    """
-
-    kind: str
-    gains: tuple[float, float, float]
-    exposure: float
-    contrast: float
-    slope: float
-    angle: float
-    grain: float
-    blur: float
-
-
-@dataclass(frozen=True)
-class Face:
-    """The face, but for the cues of the labels.
-
-    Attributes:
-      skin: name of the tone.
-      color: colour of the skin.
-      width: half the face's width, in units.
-      height: half the face's height.
-      jaw: how much the jaw narrows.
-      ears: their size.
-      eyes: round, almond, dot or closed.
-      eye_size: factor.
-      eye_gap: from the middle to an eye.
-      iris: colour.
-      gaze: where the eyes look, x and y.
-      nose: button, long or wide.
-      mouth: smile, open, calm or smirk.
-      blush: strength, 0 for none.
-      marks: none, freckles, war_paint, plaster, shadows (under the eyes), mask or patch.
-      marks_color: colour of paint, mask or patch.
-      chin_shade: strength of a shadow on the lower face.
-    """
-
-    skin: str
-    color: Color
-    width: float
-    height: float
-    jaw: float
-    ears: float
-    eyes: str
-    eye_size: float
-    eye_gap: float
-    iris: Color
-    gaze: tuple[float, float]
-    nose: str
-    mouth: str
-    blush: float
-    marks: str
-    marks_color: Color
-    chin_shade: float
-
-
-@dataclass(frozen=True)
-class Lashes:
-    """The cues that are drawn for the label female.
-
-    Attributes:
-      length: length of the lashes.
-      count: number of lashes per eye.
-      lips: colour.
-      fullness: fullness of the lips.
-      brow: thickness.
-      arch: arch of the brows.
-    """
-
-    length: float
-    count: int
-    lips: Color
-    fullness: float
-    brow: float
-    arch: float
-
-
-@dataclass(frozen=True)
-class Whiskers:
-    """The cues that are drawn for the label male.
-
-    Attributes:
-      kind: moustache, handlebar, goatee, beard or stubble.
-      color: colour of whiskers and brows.
-      size: factor.
-      brow: thickness.
-      slant: slant of the brows.
-    """
-
-    kind: str
-    color: Color
-    size: float
-    brow: float
-    slant: float
-
-
-@dataclass(frozen=True)
-class Eyewear:
-    """The spectacles that are drawn for the label glasses.
-
-    Attributes:
-      shape: round, square, wide, cat_eye, aviator or half_rim.
-      color: colour of the frame.
-      thickness: thickness of the frame.
-      size: factor.
-      lens: clear, tinted or dark.
-      lens_color: colour of tinted lenses.
-      glare: whether the lenses shine.
-    """
-
-    shape: str
-    color: Color
-    thickness: float
-    size: float
-    lens: str
-    lens_color: Color
-    glare: bool
-
-
-@dataclass(frozen=True)
-class Hair:
-    """Hair and what is worn on it.
-
-    Attributes:
-      style: a name of `STYLES`.
-      color_name: a name of `palette.HAIR_COLORS`.
-      color: colour of the hair.
-      volume: factor.
-      fringe: how low the hairline comes, 0 to 1.
-      hat: none, beanie, cap, sunhat, headband, headscarf or spectacles (pushed up, which is no label).
-      hat_color: its colour.
-      hat_trim: colour of its band.
-      earrings: whether there are.
-    """
-
-    style: str
-    color_name: str
-    color: Color
-    volume: float
-    fringe: float
-    hat: str
-    hat_color: Color
-    hat_trim: Color
-    earrings: bool
-
-
-@dataclass(frozen=True)
-class Clothes:
-    """What is worn.
-
-    Attributes:
-      along: which shade of the label's colour the shirt has (see `palette.shade`).
-      neck: crew, vee, collar, turtleneck or hood.
-      print: plain, stripes, bars, dots, badge or star.
-      print_color: colour of the print.
-      over: none, jacket, dungarees, waistcoat, braces, scarf, necklace or tie.
-      over_color: its colour.
-      shoulders: half their width.
-    """
-
-    along: tuple[float, float, float]
-    neck: str
-    print: str
-    print_color: Color
-    over: str
-    over_color: Color
-    shoulders: float
-
-
-@dataclass(frozen=True)
-class Prop:
-    """What is held before the chest.
-
-    Attributes:
-      kind: none, book, mug, cat, ball or flowers.
-      color: its colour.
-      trim: a second colour.
-      x: where, in units, from the body's middle.
-      y: where.
-      angle: radians.
-      size: factor.
-    """
-
-    kind: str
-    color: Color
-    trim: Color
-    x: float
-    y: float
-    angle: float
-    size: float
-
-
-@dataclass(frozen=True)
-class Backdrop:
-    """What is behind.
-
-    Attributes:
-      kind: plain, stripes, tiles, bokeh, window, shelf or hills.
-      color: colour of the wall.
-      accents: colours of the things before it.
-      things: how many patches lie about.
-    """
-
-    kind: str
-    color: Color
-    accents: tuple[Color, ...]
-    things: int
-
-
-@dataclass(frozen=True)
-class Occlusion:
-    """What comes between camera and figure.
-
-    Attributes:
-      kind: none, hand, bar or blob.
-      color: colour of a bar or blob.
-      x: where, in units of the head.
-      y: where.
-      angle: radians.
-      size: factor.
-    """
-
-    kind: str
-    color: Color
-    x: float
-    y: float
-    angle: float
-    size: float
 
 
 @dataclass(frozen=True)
@@ -293,17 +29,17 @@ class Scene:
     gender: str
     glasses: str
     shirt: str
-    view: View
-    light: Light
-    face: Face
-    lashes: Lashes
-    whiskers: Whiskers
-    eyewear: Eyewear
-    hair: Hair
-    clothes: Clothes
-    prop: Prop
-    backdrop: Backdrop
-    occlusion: Occlusion
+    view: parts.View
+    light: parts.Light
+    face: parts.Face
+    lashes: parts.Lashes
+    whiskers: parts.Whiskers
+    eyewear: parts.Eyewear
+    hair: parts.Hair
+    clothes: parts.Clothes
+    prop: parts.Prop
+    backdrop: parts.Backdrop
+    occlusion: parts.Occlusion
 
     @property
     def labels(self) -> dict[str, str]:
@@ -332,24 +68,6 @@ class Scene:
     def dice(self, name: str) -> Dice:
         """Returns the dice for the small details of a part (where the dots of a print are)."""
         return Dice(self.seed, self.index, f"details of {name}")
-
-
-STYLES: dict[str, float] = {
-    "bald": 1.0,
-    "buzz": 1.0,
-    "short": 1.5,
-    "side_part": 1.5,
-    "quiff": 1.0,
-    "curly": 1.5,
-    "afro": 1.0,
-    "mohawk": 0.6,
-    "bob": 1.5,
-    "long": 1.5,
-    "wavy": 1.5,
-    "bun": 1.0,
-    "ponytail": 1.0,
-    "pigtails": 1.0,
-}
 
 
 def sample_scene(seed: int, index: int) -> Scene:
@@ -393,13 +111,13 @@ def _any_color(dice: Dice, neutral: float = 0.25) -> Color:
 
 
 def _contrasting(dice: Dice, colors: tuple[Color, ...], ground: Color, least: float) -> Color:
-    """Returns a random one of the colours that stand out against the ground (the best one if none does)."""
+    """Returns one of the colours that stand out against the ground, at random; the best where none does."""
     good = [c for c in colors if palette.apart(c, ground) >= least]
     return dice.pick(good) if good else max(colors, key=lambda c: palette.apart(c, ground))
 
 
-def _view(dice: Dice) -> View:
-    return View(
+def _view(dice: Dice) -> parts.View:
+    return parts.View(
         unit=dice.uniform(0.295, 0.35),
         x=0.5 + dice.uniform(-0.19, 0.19),
         y=0.42 + dice.uniform(-0.065, 0.065),
@@ -410,8 +128,8 @@ def _view(dice: Dice) -> View:
     )
 
 
-def _light(dice: Dice) -> Light:
-    kind = dice.weighted({"even": 2.0, "side": 2.0, "warm": 1.2, "cool": 1.2, "dim": 1.5, "bright": 1.2})
+def _light(dice: Dice) -> parts.Light:
+    kind = dice.weighted(even=2, side=2, warm=1.2, cool=1.2, dim=1.5, bright=1.2)
     exposure = dice.uniform(0.92, 1.05)
     slope = dice.uniform(0.0, 0.2)
     warmth = dice.around(0.0, 0.03)
@@ -426,7 +144,7 @@ def _light(dice: Dice) -> Light:
         exposure = 0.56 + 0.18 * strong
     elif kind == "bright":
         exposure = 1.10 + 0.14 * strong
-    return Light(
+    return parts.Light(
         kind=kind,
         gains=(1.0 + warmth, 1.0 + dice.around(0.0, 0.02), 1.0 - warmth),
         exposure=exposure,
@@ -438,20 +156,18 @@ def _light(dice: Dice) -> Light:
     )
 
 
-def _face(dice: Dice) -> Face:
+def _face(dice: Dice) -> parts.Face:
     skin = dice.pick(tuple(palette.SKINS))
     a, b = palette.SKINS[skin]
-    marks = dice.weighted(
-        {"none": 7.5, "freckles": 1.2, "war_paint": 0.5, "plaster": 0.6, "shadows": 0.7, "mask": 0.4, "patch": 0.4}
-    )
-    return Face(
+    marks = dice.weighted(none=7.5, freckles=1.2, war_paint=0.5, plaster=0.6, shadows=0.7, mask=0.4, patch=0.4)
+    return parts.Face(
         skin=skin,
         color=palette.mix(a, b, dice.unit()),
         width=dice.uniform(0.82, 0.92),
         height=dice.uniform(0.90, 1.02),
         jaw=dice.uniform(0.05, 0.28),
         ears=dice.uniform(0.8, 1.2),
-        eyes=dice.weighted({"round": 3.0, "almond": 3.0, "dot": 1.5, "closed": 0.6}),
+        eyes=dice.weighted(round=3, almond=3, dot=1.5, closed=0.6),
         eye_size=dice.uniform(0.95, 1.15),
         eye_gap=dice.uniform(0.35, 0.41),
         iris=dice.pick(palette.IRIS_COLORS),
@@ -465,8 +181,8 @@ def _face(dice: Dice) -> Face:
     )
 
 
-def _lashes(dice: Dice, face: Face) -> Lashes:
-    return Lashes(
+def _lashes(dice: Dice, face: parts.Face) -> parts.Lashes:
+    return parts.Lashes(
         length=dice.uniform(0.2, 0.26),
         count=dice.whole(3, 4),
         lips=_contrasting(dice, palette.LIP_COLORS, face.color, 50.0),
@@ -476,9 +192,9 @@ def _lashes(dice: Dice, face: Face) -> Lashes:
     )
 
 
-def _whiskers(dice: Dice, face: Face) -> Whiskers:
-    return Whiskers(
-        kind=dice.weighted({"moustache": 2.4, "handlebar": 2.2, "goatee": 1.3, "beard": 0.9, "stubble": 0.6}),
+def _whiskers(dice: Dice, face: parts.Face) -> parts.Whiskers:
+    return parts.Whiskers(
+        kind=dice.weighted(moustache=2.4, handlebar=2.2, goatee=1.3, beard=0.9, stubble=0.6),
         color=_contrasting(dice, palette.BEARD_COLORS, face.color, 80.0),
         size=dice.uniform(1.1, 1.35),
         brow=dice.uniform(0.14, 0.18),
@@ -486,85 +202,56 @@ def _whiskers(dice: Dice, face: Face) -> Whiskers:
     )
 
 
-def _eyewear(dice: Dice, face: Face) -> Eyewear:
+def _eyewear(dice: Dice, face: parts.Face) -> parts.Eyewear:
     ground = face.marks_color if face.marks == "mask" else face.color
-    return Eyewear(
+    return parts.Eyewear(
         shape=dice.pick(("round", "square", "wide", "cat_eye", "aviator", "half_rim")),
         color=_contrasting(dice, palette.FRAME_COLORS, ground, 80.0),
         thickness=dice.uniform(0.085, 0.125),
         size=dice.uniform(1.08, 1.2),
-        lens=dice.weighted({"clear": 6.0, "tinted": 1.5, "dark": 1.5}),
+        lens=dice.weighted(clear=6, tinted=1.5, dark=1.5),
         lens_color=_any_color(dice),
         glare=dice.chance(0.6),
     )
 
 
-def _hair(dice: Dice) -> Hair:
-    style = dice.weighted(STYLES)
-    color_name = dice.weighted(
-        {
-            "black": 2.0,
-            "dark_brown": 2.0,
-            "brown": 2.0,
-            "auburn": 1.2,
-            "blond": 2.0,
-            "grey": 0.9,
-            "white": 0.8,
-            "dyed": 1.6,
-        }
-    )
+def _hair(dice: Dice) -> parts.Hair:
+    styles = dict(bald=1, buzz=1, short=1.5, side_part=1.5, quiff=1, curly=1.5, afro=1, mohawk=0.6, bob=1.5)
+    style = dice.weighted(**styles, long=1.5, wavy=1.5, bun=1, ponytail=1, pigtails=1)
+    color_name = dice.weighted(black=2, dark_brown=2, brown=2, auburn=1.2, blond=2, grey=0.9, white=0.8, dyed=1.6)
     dyed = _any_color(dice, neutral=0.0)
     wobble = palette.mix(palette.HAIR_COLORS[color_name], dice.pick(tuple(palette.HAIR_COLORS.values())), 0.08)
-    return Hair(
+    return parts.Hair(
         style=style,
         color_name=color_name,
         color=dyed if color_name == "dyed" else wobble,
         volume=dice.uniform(0.95, 1.12),
         fringe=dice.unit(),
-        hat=dice.weighted(
-            {
-                "none": 8.0,
-                "beanie": 0.9,
-                "cap": 0.9,
-                "sunhat": 0.6,
-                "headband": 0.9,
-                "headscarf": 0.5,
-                "spectacles": 0.6,
-            }
-        ),
+        hat=dice.weighted(none=8, beanie=0.9, cap=0.9, sunhat=0.6, headband=0.9, headscarf=0.5, spectacles=0.6),
         hat_color=_any_color(dice),
         hat_trim=_any_color(dice),
         earrings=dice.chance(0.3),
     )
 
 
-def _clothes(dice: Dice) -> Clothes:
-    return Clothes(
+def _clothes(dice: Dice) -> parts.Clothes:
+    return parts.Clothes(
         along=(dice.unit(), dice.unit(), dice.unit()),
         neck=dice.pick(("crew", "vee", "collar", "turtleneck", "hood")),
-        print=dice.weighted({"plain": 3.5, "stripes": 1.2, "bars": 0.8, "dots": 1.2, "badge": 1.0, "star": 1.0}),
+        print=dice.weighted(plain=3.5, stripes=1.2, bars=0.8, dots=1.2, badge=1, star=1),
         print_color=_any_color(dice),
         over=dice.weighted(
-            {
-                "none": 2.8,
-                "jacket": 3.3,
-                "dungarees": 0.25,
-                "waistcoat": 2.2,
-                "braces": 2.0,
-                "scarf": 0.45,
-                "necklace": 0.6,
-                "tie": 0.8,
-            }
+            none=2.8, jacket=3.3, dungarees=0.25, waistcoat=2.2, braces=2, scarf=0.45, necklace=0.6, tie=0.8
         ),
         over_color=_any_color(dice),
         shoulders=dice.uniform(1.0, 1.4),
     )
 
 
-def _prop(dice: Dice, over: str) -> Prop:
+def _prop(dice: Dice, over: str) -> parts.Prop:
     side = -1.0 if dice.chance(0.5) else 1.0
-    return Prop(
-        kind=dice.weighted({"none": 3.0, "book": 2.0, "mug": 2.0, "cat": 0.4, "ball": 0.5, "flowers": 1.8}),
+    return parts.Prop(
+        kind=dice.weighted(none=3, book=2, mug=2, cat=0.4, ball=0.5, flowers=1.8),
         color=_any_color(dice),
         trim=_any_color(dice),
         # To a side, so that the other half of the chest shows; an open jacket shows little of it, so farther there.
@@ -575,9 +262,9 @@ def _prop(dice: Dice, over: str) -> Prop:
     )
 
 
-def _backdrop(dice: Dice) -> Backdrop:
+def _backdrop(dice: Dice) -> parts.Backdrop:
     plain, vivid = dice.pick(palette.BACKDROPS), _any_color(dice)
-    return Backdrop(
+    return parts.Backdrop(
         kind=dice.pick(("plain", "stripes", "tiles", "bokeh", "window", "shelf", "hills")),
         color=vivid if dice.chance(0.7) else plain,
         accents=tuple(_any_color(dice) for _ in range(5)),
@@ -585,16 +272,11 @@ def _backdrop(dice: Dice) -> Backdrop:
     )
 
 
-def _occlusion(dice: Dice) -> Occlusion:
-    kind = dice.weighted({"none": 7.5, "hand": 1.4, "bar": 0.8, "blob": 1.0})
+def _occlusion(dice: Dice) -> parts.Occlusion:
+    kind = dice.weighted(none=7.5, hand=1.4, bar=0.8, blob=1)
     side = -1.0 if dice.chance(0.5) else 1.0
-    color, x, y, angle, size = (
-        _any_color(dice),
-        dice.unit(),
-        dice.unit(),
-        dice.uniform(-1.0, 1.0),
-        dice.uniform(0.85, 1.2),
-    )
+    color, x, y = _any_color(dice), dice.unit(), dice.unit()
+    angle, size = dice.uniform(-1.0, 1.0), dice.uniform(0.85, 1.2)
     if kind == "hand":
         # Beside the cheek or below the chin, never over eyes and mouth.
         x, y, angle = side * (0.8 + 0.5 * x), 0.55 + 0.55 * y, side * (-0.25 + 0.3 * angle)
@@ -603,4 +285,4 @@ def _occlusion(dice: Dice) -> Occlusion:
         x, y, angle = side * (0.1 + 1.0 * x), 0.0, math.radians(35.0) * angle
     elif kind == "blob":
         x, y = side * (1.05 + 0.5 * x), -1.2 + 2.6 * y
-    return Occlusion(kind=kind, color=color, x=x, y=y, angle=angle, size=size)
+    return parts.Occlusion(kind=kind, color=color, x=x, y=y, angle=angle, size=size)
