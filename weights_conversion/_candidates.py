@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from weights_conversion._torch_pickle import Opaque, Parameter, Tensor, UnreadableError
+from weights_conversion._torch_objects import Opaque, Parameter, Tensor, UnreadableError
 
 SAVE_PLAIN = "save model.state_dict() alone"
 

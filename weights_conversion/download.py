@@ -11,30 +11,26 @@ import hashlib
 import http.client
 import logging
 import os
-import re
 import time
 import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from facefeat_jax.models.published import WEIGHTS, PublishedWeights
 from facefeat_jax.system.errors import UserError, unknown
 from facefeat_jax.system.locks import only_one
 from facefeat_jax.system.runtime import cache_dir as cache_root
+from weights_conversion._transfer import ChangedError, PermanentError, about_size, asked_wait, reason, transfer
 
 _log = logging.getLogger(__name__)
 
 Progress = bool | Callable[[int, int], None]
 
-_CHUNK = 1 << 18
 _ATTEMPTS = 4  # in a row without a single new byte
 _ATTEMPTS_IN_ALL = 40  # a server that gives a little each time must not hold us for ever
 _LOCK_WAIT_S = 1800.0
 _LOCK_POLL_S = 0.2
-_RETRY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 class DownloadError(UserError):
@@ -135,14 +131,6 @@ def _sha256(path: Path) -> str | None:
 # ----------------------------------------------------------------------------------------------------------- download
 
 
-class _ChangedError(Exception):
-    """What is at hand can't be continued: start from the first byte."""
-
-
-class _PermanentError(Exception):
-    """Trying again would not help; the text says why."""
-
-
 def _download(
     entry: PublishedWeights,
     url: str,
@@ -158,8 +146,8 @@ def _download(
         tried += 1
         start = _size(part)
         try:
-            if start < _about(entry) and not entry.may_have_size(start):
-                _transfer(entry, url, part, start, report, timeout)
+            if start < about_size(entry) and not entry.may_have_size(start):
+                transfer(entry, url, part, start, report, timeout)
             found = _sha256(part)
             if entry.has_digest(found):
                 break
@@ -173,21 +161,21 @@ def _download(
                 )
             report(0)
             continue
-        except _ChangedError:
+        except ChangedError:
             part.unlink(missing_ok=True)
             report(0)
             continue
-        except _PermanentError as error:
+        except PermanentError as error:
             raise DownloadError(f"could not download {entry.name}: {url}: {error}; {by_hand}") from None
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
-            reason, wait = _reason(error), _asked_wait(error)
+            why, wait = reason(error), asked_wait(error)
             if urllib.parse.urlsplit(url).scheme == "file":
-                raise DownloadError(f"could not copy {entry.name}: {url}: {reason}; {by_hand}") from None
+                raise DownloadError(f"could not copy {entry.name}: {url}: {why}; {by_hand}") from None
         in_a_row = 1 if _size(part) > start else in_a_row + 1
         if in_a_row >= _ATTEMPTS or tried >= _ATTEMPTS_IN_ALL:
-            kept = f" ({_size(part):,} of {_about(entry):,} bytes are kept for the next try)" if _size(part) else ""
+            kept = f" ({_size(part):,} of {about_size(entry):,} bytes are kept for the next try)" if _size(part) else ""
             raise DownloadError(
-                f"could not download {entry.name}: tried {url} {tried} times, last: {reason}{kept}; {by_hand}, "
+                f"could not download {entry.name}: tried {url} {tried} times, last: {why}{kept}; {by_hand}, "
                 "or give a mirror with FACEFEAT_WEIGHTS_MIRROR"
             )
         time.sleep(max(wait, backoff * 2 ** (in_a_row - 1)))
@@ -201,97 +189,6 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _about(entry: PublishedWeights) -> int:
-    """Length of the file in bytes, to half a thousandth of a mebibyte where it is not known exactly."""
-    return entry.size or round(entry.mebibytes * 2**20)
-
-
-def _transfer(
-    entry: PublishedWeights,
-    url: str,
-    part: Path,
-    start: int,
-    report: Callable[[int], None],
-    timeout: float,
-) -> None:
-    """One attempt: adds to `part` what is missing from byte `start` on."""
-    headers = {"User-Agent": "facefeat_jax", "Accept-Encoding": "identity"}
-    if start:
-        headers["Range"] = f"bytes={start}-"
-    try:
-        response: Any = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout)
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code == 416 and start:
-            raise _ChangedError from None
-        if error.code not in _RETRY_STATUS:
-            raise _PermanentError(f"the server answered {error.code} {error.reason}") from None
-        raise
-    with response:
-        # file:// has no status, and gives the whole file.
-        if start and getattr(response, "status", None) == 206:
-            size = _check_range(response.headers.get("Content-Range", ""), start, entry)
-        else:
-            start = 0
-            length = response.headers.get("Content-Length")
-            size = int(length) if length is not None and length.isdecimal() else None
-            if size is not None and not entry.may_have_size(size):
-                raise _PermanentError(f"it is {size:,} bytes long instead of {_about(entry):,}")
-        size = size or entry.size
-        most = size or _about(entry) + 1024
-        with part.open("r+b" if start else "wb") as file:
-            file.seek(start)
-            at = start
-            report(at)
-            while chunk := _chunk(response):
-                at += len(chunk)
-                if at > most:
-                    raise _PermanentError(f"it sent more than the expected {_about(entry):,} bytes")
-                file.write(chunk)
-                report(at)
-            file.flush()
-            os.fsync(file.fileno())
-    if at < (size or 0) or not entry.may_have_size(at):
-        raise http.client.IncompleteRead(b"", max((size or _about(entry)) - at, 1))
-
-
-def _chunk(response: Any) -> bytes:
-    """What has arrived, b"" at the end. Its errors are the network's; those of writing are not, and are told apart."""
-    try:
-        # read1, so that a slow server's bytes are kept and shown as they come.
-        return response.read1(_CHUNK) if hasattr(response, "read1") else response.read(_CHUNK)
-    except OSError as error:
-        raise urllib.error.URLError(error) from None
-
-
-def _check_range(stated: str, start: int, entry: PublishedWeights) -> int | None:
-    """Returns the whole length that a 206 answer states; it must continue where we stopped, in a file of our length."""
-    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", stated.strip())
-    if not match or int(match[1]) != start or not (match[2] == "*" or entry.may_have_size(int(match[2]))):
-        raise _ChangedError
-    return None if match[2] == "*" else int(match[2])
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, urllib.error.HTTPError):
-        return f"the server answered {error.code} {error.reason}"
-    if isinstance(error, http.client.IncompleteRead):
-        return f"the connection ended {error.expected or 0:,} bytes too early"
-    inner = error.reason if isinstance(error, urllib.error.URLError) else error
-    if isinstance(inner, TimeoutError):
-        return "no answer in time"
-    return " ".join(str(getattr(inner, "strerror", None) or inner or type(inner).__name__).split())
-
-
-def _asked_wait(error: Exception) -> float:
-    """Seconds that the server asks us to wait, at most 30."""
-    if isinstance(error, urllib.error.HTTPError):
-        asked = error.headers.get("Retry-After", "") if error.headers else ""
-        if asked.isdecimal():
-            return min(float(asked), 30.0)
-    return 0.0
-
-
 # ------------------------------------------------------------------------------------------------- progress and locking
 
 
@@ -299,7 +196,7 @@ def _asked_wait(error: Exception) -> float:
 def _reporter(entry: PublishedWeights, progress: Progress) -> Iterator[Callable[[int], None]]:
     if callable(progress):
         show = progress
-        yield lambda at: show(at, _about(entry))
+        yield lambda at: show(at, about_size(entry))
         return
     if not progress:
         yield lambda at: None
@@ -311,7 +208,7 @@ def _reporter(entry: PublishedWeights, progress: Progress) -> Iterator[Callable[
     columns = (TextColumn(entry.file), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=_about(entry))
+        task = bar.add_task("", total=about_size(entry))
         yield lambda at: bar.update(task, completed=at)
 
 

@@ -1,33 +1,31 @@
 """Reads and writes files of weights: torch's `.pth` in its three formats, and safetensors, without torch.
 
-What a file is, its first bytes say and not its name. All that can be wrong with one ends in a `WeightsFileError` of one
-line. No code of a file is ever run: `torch_pickle` says how a pickle is read without doing what it asks.
+A file is recognised by its first bytes, not by its name. Whatever is wrong with it ends in a `WeightsFileError` of one
+line. No code of a file is ever run: `_torch_pickle` reads pickles without doing what they ask.
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-import json
 import mmap
 import os
 import re
 import stat
-import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-import ml_dtypes
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.progress import say
 from facefeat_jax.system.whole_file import write_whole
-from weights_conversion import _torch_files as torch_files
+from weights_conversion import _torch_old_files as old_files
+from weights_conversion import _torch_zip as torch_zip
 from weights_conversion._candidates import Reading, unwrapped
-from weights_conversion._torch_pickle import CUT_SHORT, DAMAGED, UnreadableError
+from weights_conversion._safetensors_files import read_safetensors, read_safetensors_metadata, to_safetensors
+from weights_conversion._torch_objects import DAMAGED, UnreadableError
 
 _SUFFIXES = (".pth", ".pt", ".safetensors")
 _WANTED = "give a .pth, .pt or .safetensors file"
@@ -66,24 +64,19 @@ def read(
     """
     path = Path(path)
     reading = Reading(path, key)
-    try:
-        with _open(path) as file:
-            size = os.fstat(file.fileno()).st_size
-            if size == 0:
-                raise UnreadableError("the file is empty", "download or copy it again")
-            # Mapped, not read: what is no file of weights (a data set's archive, a video) costs only its first page.
-            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-            if data[:4] == b"PK\x03\x04" or data[:4] == b"PK\x05\x06":
-                tensors = torch_files.read_zip(file, data, reading)
-            else:
-                tensors = _reader(data)(data, reading)
-            named = unwrapped(tensors, reading)
-            if reading.key is not None:
-                raise UnreadableError(f"it holds one set of weights, and none under {key!r}", "leave out --key")
-    except UnreadableError as error:
-        raise WeightsFileError(f"can't read weights from {_shown(path)}: {error}") from None
-    except OSError as error:
-        raise WeightsFileError(f"can't read weights from {_shown(path)}: {error.strerror or error}") from None
+    with _in_one_line(f"read weights from {_shown(path)}"), _open(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size == 0:
+            raise UnreadableError("the file is empty", "download or copy it again")
+        # Mapped, not read: what is no file of weights (a data set's archive, a video) costs only its first page.
+        data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        if data[:4] == b"PK\x03\x04" or data[:4] == b"PK\x05\x06":
+            tensors = torch_zip.read_zip(file, data, reading)
+        else:
+            tensors = _reader(data)(data, reading)
+        named = unwrapped(tensors, reading)
+        if reading.key is not None:
+            raise UnreadableError(f"it holds one set of weights, and none under {key!r}", "leave out --key")
     for line in reading.notes:
         note(f"{_shown(path)}: {line}")
     return {short: tensors[name] for name, short in named.items()}
@@ -102,21 +95,16 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
         WeightsFileError: The file can't be read; see `read`.
     """
     path = Path(path)
-    try:
-        with _open(path) as file:
-            head = file.read(9)
+    raw: Any = {}
+    with _in_one_line(f"read weights from {_shown(path)}"), _open(path) as file:
+        head = file.read(9)
+        try:
             if head[:4] == b"PK\x03\x04":
-                raw = torch_files.read_zip_metadata(file)
+                raw = torch_zip.read_zip_metadata(file)
             elif head[8:9] == b"{":
-                raw = _safetensors_metadata(path)
-            else:
-                raw = {}
-    except UnreadableError as error:
-        raise WeightsFileError(f"can't read weights from {_shown(path)}: {error}") from None
-    except OSError as error:
-        raise WeightsFileError(f"can't read weights from {_shown(path)}: {error.strerror or error}") from None
-    except (ValueError, RecursionError):
-        raise WeightsFileError(f"can't read weights from {_shown(path)}: its header is not JSON; {DAMAGED}") from None
+                raw = read_safetensors_metadata(path)
+        except (ValueError, RecursionError):
+            raise UnreadableError("its header is not JSON", DAMAGED) from None
     is_text = isinstance(raw, dict) and all(isinstance(part, str) for item in raw.items() for part in item)
     return raw if is_text else {}
 
@@ -137,28 +125,35 @@ def write(
         metadata: Texts by name to travel in the file, where torch does not look; `read_metadata` gives them back.
 
     Raises:
-        WeightsFileError: The suffix is another one, a name is no text, a type is one that the format lacks, or the
-            folder can't be written to.
+        WeightsFileError: The suffix is another, a name is no text, a type is missing from the format, or the folder
+            can't be written to.
     """
     path = Path(path)
     suffix = path.suffix.lower()
+    where = f"write weights to {_shown(path)}"
     if suffix not in _SUFFIXES:
-        raise WeightsFileError(
-            f"can't write weights to {_shown(path)}: the suffix says the format, so give one of {', '.join(_SUFFIXES)}"
-        )
+        raise WeightsFileError(f"can't {where}: the suffix says the format, so give one of {', '.join(_SUFFIXES)}")
     if wrong := [name for name in tensors if not isinstance(name, str)]:
-        raise WeightsFileError(f"can't write weights to {_shown(path)}: the name {wrong[0]!r} is not text")
+        raise WeightsFileError(f"can't {where}: the name {wrong[0]!r} is not text")
     arrays = {name: np.asarray(value) for name, value in tensors.items()}
-    try:
+    with _in_one_line(where):
+        if not path.parent.is_dir():
+            raise UnreadableError("the folder does not exist", "make it first")
         if suffix == ".safetensors":
-            write_whole(path, lambda file: file.write(_to_safetensors(arrays, metadata or {})))
+            write_whole(path, lambda file: file.write(to_safetensors(arrays, metadata or {})))
         else:
-            write_whole(path, lambda file: torch_files.write_zip(file, arrays, metadata or {}))
+            write_whole(path, lambda file: torch_zip.write_zip(file, arrays, metadata or {}))
+
+
+@contextlib.contextmanager
+def _in_one_line(what: str) -> Iterator[None]:
+    """Reports in one line why something can't be done."""
+    try:
+        yield
     except UnreadableError as error:
-        raise WeightsFileError(f"can't write weights to {_shown(path)}: {error}") from None
+        raise WeightsFileError(f"can't {what}: {error}") from None
     except OSError as error:
-        what = "the folder does not exist; make it first" if not path.parent.is_dir() else error.strerror or error
-        raise WeightsFileError(f"can't write weights to {_shown(path)}: {what}") from None
+        raise WeightsFileError(f"can't {what}: {error.strerror or error}") from None
 
 
 _COUNTER = "num_batches_tracked"  # half() makes infinity of a count beyond 65,504; no answer depends on it
@@ -243,12 +238,12 @@ _OLD_PICKLE = re.compile(rb"[(\]}dl]{0,8}[ci][\w.]+\n[\w.]+\n")  # a text pickle
 def _reader(data: memoryview) -> Callable[[memoryview, Reading], dict[str, np.ndarray]]:
     head = bytes(data[:1024])
     if head[257:262] == b"ustar":
-        return torch_files.read_tar
+        return old_files.read_tar
     if head[8:9] == b"{":  # a length, then a JSON object
-        return _read_safetensors
+        return read_safetensors
     # \x80 opens every binary pickle; \x80\x02 to \x80\x05 are those of the protocols that exist.
     if (head[:1] == b"\x80" and head[1:2] and 2 <= head[1] <= 5) or _OLD_PICKLE.match(head):
-        return torch_files.read_stream
+        return old_files.read_stream
     for pattern, kind, remedy in _OTHERS:
         if re.match(pattern, head, re.IGNORECASE | re.DOTALL):
             raise UnreadableError(f"it is {kind}, not a file of weights", remedy)
@@ -260,98 +255,3 @@ def _reader(data: memoryview) -> Callable[[memoryview, Reading], dict[str, np.nd
         is_text = False
     kind = "text" if is_text else "in no format known here"
     raise UnreadableError(f"it is not a file of weights (it is {kind})", _WANTED)
-
-
-# --------------------------------------------------------------------------------------------------------- safetensors
-
-_LARGEST_HEADER = 16 << 20  # bytes; torchvision's largest models have some 100 kB
-_SAFETENSORS_TYPES: dict[str, np.dtype] = {
-    **{f"F{bits}": np.dtype(f"float{bits}") for bits in (16, 32, 64)},
-    **{f"I{bits}": np.dtype(f"int{bits}") for bits in (8, 16, 32, 64)},
-    **{f"U{bits}": np.dtype(f"uint{bits}") for bits in (8, 16, 32, 64)},
-    "BOOL": np.dtype(np.bool_),
-    "C64": np.dtype(np.complex64),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
-    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
-}
-
-
-def _read_safetensors(data: memoryview, reading: Reading) -> dict[str, np.ndarray]:
-    entries, start = _safetensors_header(data, reading.path)
-    if not entries:
-        raise UnreadableError("it holds no tensors", "save model.state_dict()")
-    if len(data) - start > torch_files.MOST_BYTES:
-        raise UnreadableError("its tensors take more than those of any model here", "give the weights of one model")
-    result: dict[str, np.ndarray] = {}
-    for name, entry in sorted(entries.items()):
-        dtype = _SAFETENSORS_TYPES.get(entry["dtype"])
-        if dtype is None:
-            raise UnreadableError(
-                f"its tensor {name[:200]!r} is of type {entry['dtype']}, which is not supported", "convert it"
-            )
-        # The format is little-endian; plain bytes are read first because ml_dtypes' types have no byte order.
-        plain = np.dtype(f"<u{dtype.itemsize}") if dtype.itemsize < 8 else dtype.newbyteorder("<")
-        try:
-            first, end = entry["data_offsets"]
-            raw = np.frombuffer(data[start + first : start + end], plain)
-            owned = np.empty(entry["shape"], plain.newbyteorder("=") if dtype.kind == "b" else dtype)
-            owned.reshape(-1).view(plain.newbyteorder("="))[:] = raw
-        except ValueError:
-            raise UnreadableError(f"its tensor {name[:200]!r} has a shape that no array can have") from None
-        result[name] = owned != 0 if dtype.kind == "b" else owned
-    return result
-
-
-def _safetensors_header(data: memoryview, path: Path) -> tuple[dict[str, Any], int]:
-    """Returns the entry of each tensor, and where their bytes begin, once the library has held them against the size.
-
-    Without the tensors themselves: a file of many gigabytes that the disk never stored is soon made.
-    """
-    (size,) = struct.unpack_from("<Q", data)
-    if size > len(data) - 8:
-        raise UnreadableError(f"its header claims {size:,} bytes, more than the file has", CUT_SHORT)
-    if size > _LARGEST_HEADER:
-        raise UnreadableError(f"its header of {size:,} bytes is larger than that of any model")
-    try:
-        with safetensors.safe_open(path, framework="numpy"):
-            header = json.loads(bytes(data[8 : 8 + size]))
-    except safetensors.SafetensorError as error:
-        text = " ".join(str(error).split())[:200]
-        remedy = CUT_SHORT if "IncompleteBuffer" in text or "not fully covered" in text else DAMAGED
-        raise UnreadableError(f"safetensors refuses it ({text})", remedy) from None
-    header.pop("__metadata__", None)
-    return header, 8 + size
-
-
-def _safetensors_metadata(path: Path) -> Any:
-    """Returns the texts in the header, which the library reads, and checks, without making Python objects of it all."""
-    try:
-        with safetensors.safe_open(path, framework="numpy") as opened:
-            return opened.metadata()
-    except safetensors.SafetensorError as error:
-        raise UnreadableError(f"safetensors refuses it ({' '.join(str(error).split())[:200]})") from None
-
-
-def _to_safetensors(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
-    known = set(_SAFETENSORS_TYPES.values())
-    for name, array in arrays.items():
-        if array.dtype.newbyteorder("=") not in known:
-            raise UnreadableError(f"{name!r} is of type {array.dtype}, which safetensors has no name for", "convert it")
-    contiguous = {n: np.array(a, dtype=a.dtype.newbyteorder("="), order="C", copy=None) for n, a in arrays.items()}
-    # "pt": what torch's own users of the format ask for before they load a file.
-    return _in_order(safetensors.numpy.save(contiguous, metadata={**metadata, "format": "pt"}))
-
-
-def _in_order(file: bytes) -> bytes:
-    """Returns a safetensors file with its metadata in order of name: the library takes another one each time.
-
-    The same weights then give the same bytes, whose checksums can be compared.
-    """
-    size = int.from_bytes(file[:8], "little")
-    header = json.loads(file[8 : 8 + size])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    ordered = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    # Tensors begin where the header ends, aligned to eight bytes by spaces at its end.
-    ordered += b" " * (-len(ordered) % 8)
-    return len(ordered).to_bytes(8, "little") + ordered + file[8 + size :]
