@@ -63,6 +63,14 @@ def unchecked() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
+@pytest.fixture
+def added_builders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forgets, after the test, the data sets that it makes known by `add_builder`."""
+    from facefeat_jax.data import builders
+
+    monkeypatch.setattr(builders, "_added", dict(builders._added))
+
+
 @pytest.fixture(scope="session")
 def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
     """Returns a function that has a folder filled by the first process that asks for it, for all of them.

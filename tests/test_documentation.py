@@ -25,7 +25,6 @@ import tyro
 import weights_conversion
 from facefeat_jax import cli, config, tasks
 from facefeat_jax.data import _drawn as drawn
-from facefeat_jax.data import builders
 from facefeat_jax.training import loop  # noqa: F401 - first met with `apply_smoke` patched, it would keep the patch
 
 from .conftest import ROOT
@@ -67,13 +66,13 @@ WITH_BLOCKS = [page for page in PAGES if blocks_of(page)]
 
 
 @pytest.fixture
-def place(page, tmp_path, monkeypatch, avatars_dir, small_trunk):
+def place(page, tmp_path, monkeypatch, avatars_dir, small_trunk, added_builders):
     """A working folder in which the commands of a page find what a reader would have."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TFDS_DATA_DIR", str(avatars_dir))
     monkeypatch.setattr(drawn, "TRAIN_SIZE", 44)
     monkeypatch.setattr(drawn, "VAL_SIZE", 20)
-    known, added = dict(tasks.TASKS), dict(builders._added)
+    known = dict(tasks.TASKS)
     from facefeat_jax.models import registry
 
     trunks = dict(registry.ARCHITECTURES)
@@ -86,7 +85,7 @@ def place(page, tmp_path, monkeypatch, avatars_dir, small_trunk):
 
     monkeypatch.setattr(config, "apply_smoke", small)
     yield tmp_path
-    for table, before in ((tasks.TASKS, known), (builders._added, added), (registry.ARCHITECTURES, trunks)):
+    for table, before in ((tasks.TASKS, known), (registry.ARCHITECTURES, trunks)):
         table.clear()
         table.update(before)
 

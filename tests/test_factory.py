@@ -8,23 +8,22 @@ from flax import nnx
 
 import weights_conversion
 from facefeat_jax import Task, UserError, create_model
-from facefeat_jax.models import resnet18
+from facefeat_jax.models import abstract, resnet18, vit_b_32
+from facefeat_jax.models.registry import get_architecture
 from weights_conversion import to_torch
+from weights_conversion.convert import torch_shapes
 
 
 @pytest.fixture(scope="module")
 def trunk_tensors():
     """A trunk with a classifier, as torchvision's ImageNet file has one: no counters, so 102 entries."""
-    shapes = to_torch_shapes(nnx.eval_shape(lambda: resnet18(num_classes=1000, rngs=nnx.Rngs(0))))
+    shapes = torch_shapes(abstract(resnet18, num_classes=1000))
     random = np.random.RandomState(0)
-    return {name: random.uniform(0.1, 1, shape).astype(np.float32) for name, shape in shapes.items()}
-
-
-def to_torch_shapes(model):
-    from weights_conversion.convert import _entries
-
-    shapes = {name: layout.torch_array(np.empty(variable.shape)).shape for variable, name, layout in _entries(model)}
-    return {name: shape for name, shape in shapes.items() if not name.endswith("num_batches_tracked")}
+    return {
+        name: random.uniform(0.1, 1, shape).astype(np.float32)
+        for name, shape in shapes.items()
+        if not name.endswith("num_batches_tracked")
+    }
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +89,7 @@ def test_what_there_is_not_is_said(arguments, message):
         ({"num_classes": None}, "num_classes is for a trunk alone"),
         ({"weights": True}, "weights must be a name"),
         ({"weights": 0}, "weights must be a name"),
-        ({"weights": "IMAGENET1K_V7"}, "no weights IMAGENET1K_V7 of resnet18; it has IMAGENET1K_V1"),
+        ({"weights": "IMAGENET1K_V7"}, "IMAGENET1K_V7 of resnet18; it has IMAGENET1K_V1"),
         ({"weights": "ResNet50_Weights.IMAGENET1K_V2"}, "of resnet18; it has IMAGENET1K_V1"),
         ({"rngs": 0}, "rngs must be flax.nnx.Rngs"),
         ({"tasks": None}, "tasks must be names or tasks"),
@@ -148,9 +147,6 @@ def test_a_model_without_heads_is_there_for_its_trunk():
 @pytest.mark.parametrize("option", ["num_classes", "in_channels"])
 @pytest.mark.parametrize("trunk", ["resnet18", "efficientnet_b0", "vit_b_16"])
 def test_a_layer_of_no_width_is_refused(trunk, option, width, unchecked):
-    from facefeat_jax.models import abstract
-    from facefeat_jax.models.registry import get_architecture
-
     with pytest.raises(ValueError, match=f"{option} must be a whole number from 1 up"):
         abstract(get_architecture(trunk).build, **{option: width})
 
@@ -192,15 +188,15 @@ def test_other_published_weights_by_their_name(monkeypatch):
         with pytest.raises(UserError, match="no network"):
             create_model("resnet50", weights=weights)
     assert asked == ["resnet50-11ad3fa6", "resnet50-0676ba61"]
-    with pytest.raises(UserError, match=r"are those of resnet50, not of resnet18, which has resnet18-f37072fd"):
+    with pytest.raises(UserError, match=r"resnet50, not of resnet18, .*resnet18-f37072fd"):
         create_model("resnet18", weights="resnet50-0676ba61")
 
 
 def test_weights_of_another_architecture_are_recognised(trunk_tensors, trunk_file, tmp_path):
-    with pytest.raises(UserError, match=r"does not fit this ResNet\. It looks like resnet18\.") as caught:
+    with pytest.raises(UserError, match=r"does not fit .*looks like resnet18\.") as caught:
         create_model("resnet50", weights=trunk_file)
     assert "\n" not in str(caught.value)
-    with pytest.raises(UserError, match=r"does not fit this VisionTransformer\. It looks like resnet18\."):
+    with pytest.raises(UserError, match=r"does not fit .*looks like resnet18\."):
         create_model("vit_b_32", weights=trunk_file)
     grey = {**trunk_tensors, "conv1.weight": trunk_tensors["conv1.weight"][:, :1]}
     weights_conversion.write(tmp_path / "grey.pth", grey)
@@ -211,9 +207,6 @@ def test_weights_of_another_architecture_are_recognised(trunk_tensors, trunk_fil
 
 
 def test_positions_are_resized_and_older_names_are_read(tmp_path):
-    from facefeat_jax.models import abstract, vit_b_32
-    from weights_conversion.convert import torch_shapes
-
     shapes = torch_shapes(abstract(vit_b_32, num_classes=3, image_size=64))
     stream = np.random.RandomState(0)
     tensors = {name: np.resize(stream.standard_normal(97).astype(np.float32), shape) for name, shape in shapes.items()}

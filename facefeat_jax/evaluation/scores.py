@@ -121,7 +121,7 @@ def head_scores(
         values["auroc"] = float(roc_auc_score(is_class, probability[:, ranked], average="macro"))
         values["average_precision"] = float(average_precision_score(is_class, probability[:, ranked], average="macro"))
     draws = Resamples(units) if resamples is None else Resamples(units, count=resamples)
-    drawn, shares = _resampled(draws, logits, labels, ranked, present)
+    drawn, shares = resampled_figures(draws, logits, labels, ranked, present)
     intervals: dict[str, Interval | None] = {}
     for name, value in values.items():
         if value is None:
@@ -178,7 +178,7 @@ def _notes(classes: Sequence[str], present: np.ndarray) -> list[str]:
     return [f"{', '.join(absent)} {has} no picture here, so the means over classes leave {them} out"]
 
 
-def _resampled(
+def resampled_figures(
     draws: Resamples, logits: np.ndarray, labels: np.ndarray, ranked: Sequence[int], present: np.ndarray
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Returns each figure of each resample, and the shares of the confusion matrix `[resamples, classes, classes]`."""

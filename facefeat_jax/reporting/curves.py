@@ -180,7 +180,7 @@ def draw_training_loss(axes: Axes, curve: HeadCurve, color: str, ink: str) -> No
     """Draws the loss of each step, faint, and its moving average; epochs are parted by dotted lines."""
     line = smooth(curve.losses)
     steps = np.arange(1, len(line) + 1)
-    axes.plot(*_thinned(steps, np.asarray(curve.losses)), color=color, alpha=0.35, linewidth=0.7)
+    axes.plot(*thinned(steps, np.asarray(curve.losses)), color=color, alpha=0.35, linewidth=0.7)
     axes.plot(*_sampled(steps, line), color=color, linewidth=2.0)
     for start in curve.epoch_starts:
         axes.axvline(start + 0.5, color=ink, alpha=0.35, linewidth=0.8, linestyle=":")
@@ -344,7 +344,7 @@ def _inlined(svg: str) -> str:
     return svg
 
 
-def _thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the least and the greatest of each stretch of values, so that no spike is lost."""
     if len(values) <= 2 * _MAX_BINS:
         return steps, values

@@ -44,7 +44,7 @@ def advise(
     """
     room = (1 - _SPARE) * limit
     table = f", {format_size(table_bytes)} of it pictures (--feed device)" if table_bytes else ""
-    needed = _needed(lower(batch_size))
+    needed = needed_bytes(lower(batch_size))
     taken = f"a step of {batch_size} pictures takes {format_size(needed)}{table}" if needed else "a step does not fit"
     advice = []
     if table_bytes and needed and needed - table_bytes <= room:
@@ -55,7 +55,7 @@ def advise(
     # Where XLA's figure says that it should have fit, other things lay in the way: at least half of the batch, then.
     while size > 1:
         size //= 2
-        smaller = _needed(lower(size))
+        smaller = needed_bytes(lower(size))
         if smaller is None or smaller <= min(room, needed or room):
             advice.append(f"--batch-size {size}" + (f" ({format_size(smaller)})" if smaller else ""))
             break
@@ -66,7 +66,7 @@ def advise(
     )
 
 
-def _needed(lowered: jax.stages.Lowered) -> int | None:
+def needed_bytes(lowered: jax.stages.Lowered) -> int | None:
     """Returns the bytes that a program takes on each device while it runs, by XLA's figures."""
     try:
         used = lowered.compile().memory_analysis()

@@ -173,7 +173,7 @@ def test_an_icon_is_as_large_as_what_is_in_it(monkeypatch):
         data = icon[:6] + struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(inner), 22) + inner
         with monkeypatch.context() as patch:
             patch.setattr(Image, "open", None)
-            with pytest.raises(BadImageError, match="too large: an icon of 4000 by 3001 pixels"):
+            with pytest.raises(BadImageError, match=r"too large: .*4000 by 3001"):
                 check(data)
     with pytest.raises(BadImageError, match=r"cut short|damaged"):
         check(icon[:10])

@@ -31,12 +31,12 @@ def test_rows_of_another_width_keep_their_number():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "no column 'file', 'race'; the first line has: nothing"),
-        (b"file,age\n1,2\n", "no column 'race'; the first line has: file, age"),
+        (b"", "no column 'file', 'race'; .*: nothing"),
+        (b"file,age\n1,2\n", "no column 'race'; .*: file, age"),
         (b"file,race,Race\n1,a,b\n", "2 columns are called 'race'; keep one"),
-        (b"file|race\n1|2\n", "no column 'file', 'race'; the first line has: file|race"),
+        (b"file|race\n1|2\n", "no column 'file', 'race'; .*: file.race"),
         (b"file,race\n1,2\n3,\0\n", r"line 3: a NUL byte \(byte 16\)"),
-        (b"file,race\n1,2\n\xe9,1\n", r"not UTF-8 \(line 3, byte 14\); save it as CSV in UTF-8"),
+        (b"file,race\n1,2\n\xe9,1\n", r"not UTF-8 \(line 3, byte 14\); save it as"),
         ("file,race\n1,2\n".encode("utf-16"), "in UTF-16, not UTF-8"),
         (b"file,race\n", "no rows below the header"),
         (b"file,race\n\xff\xfe,x\n", "not UTF-8"),

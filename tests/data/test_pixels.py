@@ -9,7 +9,7 @@ import pytest
 
 from facefeat_jax.data import _row_store as row_store
 from facefeat_jax.data import pixels as pixels_module
-from facefeat_jax.data.examples import open_examples
+from facefeat_jax.data.examples import Examples, open_examples
 from facefeat_jax.data.images import BadImageError
 from facefeat_jax.data.pixels import DecodedRows, PixelFormat, StoredRows, are_packed, open_rows, pack, stores
 from facefeat_jax.system.errors import UserError
@@ -56,7 +56,7 @@ def test_the_key_changes_with_whatever_the_pixels_depend_on(examples, avatars_di
     keys = [stores(examples, pixels)[0].key for pixels in (PIXELS, *other_pixels)]
     keys += [stores(one, PIXELS)[0].key for one in (few, val)]
     split = dataclasses.replace(examples.splits[0], fingerprint="another")
-    keys.append(pixels_module._key(split, examples.rows[0], PIXELS))
+    keys.append(stores(Examples([split], {"gender": ("female", "male")}), PIXELS)[0].key)
     monkeypatch.setattr(pixels_module, "DECODING", 0)
     keys.append(stores(examples, PIXELS)[0].key)
     monkeypatch.setattr(pixels_module.PIL, "__version__", "0.0")
@@ -80,7 +80,7 @@ def test_rows_of_several_stores_have_one_numbering(tmp_path):
 def test_a_picture_that_does_not_decode_is_named(examples, monkeypatch):
     read = type(examples).read
     monkeypatch.setattr(type(examples), "read", lambda self, index: b"" if index == 30 else read(self, index))
-    with pytest.raises(BadImageError, match=r"avatars/train: 00030\.png: empty file; prepare the data set again"):
+    with pytest.raises(BadImageError, match=r"avatars/train: 00030\.png: empty file; prepare"):
         pack(examples, PIXELS, threads=1)
 
 

@@ -83,14 +83,14 @@ def test_what_halves_have_in_common_is_taken_once(prepared, lay_out, picture, tm
 
 def test_of_different_sets_none_is_chosen(prepared, lay_out, picture):
     download = lay_out(glasses(picture, "part1/", 0) | glasses(picture, "part2/", 1000))
-    with pytest.raises(UserError, match=r"several sets .*part1/ \(10 pictures\) and part2/ \(10 pictures\); name"):
+    with pytest.raises(UserError, match=r"several sets .*part1/ \(10 .*part2/ \(10 .*; name"):
         prepared("glasses", download)
     deeper = lay_out(glasses(picture, "", 0, 3) | glasses(picture, "more/Images/", 1000), "deeper")
-    with pytest.raises(UserError, match="several sets in the download: the top folder"):
+    with pytest.raises(UserError, match=r"several sets .*the top folder"):
         prepared("glasses", deeper)
     fewer = lay_out(glasses(picture, "", 0) | glasses(picture, "more/samples/", 1000, 2), "fewer")
     notes = prepared("glasses", fewer).notes
-    assert "4 pictures in more/samples/ are not used: the set is read from the top folder" in notes[0]
+    assert "4 pictures in more/samples/ are not used" in notes[0]
 
 
 def test_stray_folders_hide_no_set(prepared, lay_out, picture, apparel_files):
@@ -143,7 +143,7 @@ def test_an_archive_that_was_downloaded_twice(prepared, lay_out, pack, picture, 
 def test_an_archive_beside_other_pictures_is_named(prepared, lay_out, pack, picture, tmp_path):
     lay_out({"preview.jpg": picture(1)}, "shipped")
     pack(glasses(picture, "Images/", 0), "shipped/archive.zip")
-    with pytest.raises(UserError, match=r"archive.zip in it is not read, as there are pictures beside it"):
+    with pytest.raises(UserError, match=r"archive.zip in it is not read, .*pictures beside it"):
         prepared("glasses", tmp_path / "shipped")
 
 
@@ -152,7 +152,7 @@ def test_different_label_files_of_one_name(prepared, lay_out, fairface_files):
     for at, folder in enumerate(("a", "b")):
         for split in ("train", "val"):
             moved[f"{folder}/fairface_label_{split}.csv"] = fairface_files[f"fairface_label_{split}.csv"] + b"\n" * at
-    with pytest.raises(UserError, match=r"different files a/fairface_label_train.csv and b/fairface_label_train.csv"):
+    with pytest.raises(UserError, match=r"a/fairface_label_train.csv and b/fairface_label_train.csv"):
         prepared("fairface", lay_out(moved))
 
 
@@ -172,9 +172,9 @@ def test_a_download_is_not_ignored_where_another_is_prepared(lay_out, glasses_fi
     capsys.readouterr()
     assert main([*command, str(other)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"already prepared in {listing.parent}, from {one}; --overwrite prepares it again from {other}" in line
+    assert f"{listing.parent}, from {one}; --overwrite" in line and line.endswith(f"from {other}")
     assert main([*command, str(one / ".." / "one")]) == 0
-    assert f"already prepared from {one}, nothing to do (--overwrite" in capsys.readouterr().out
+    assert f"from {one}, nothing to do" in capsys.readouterr().out
     assert listing.stat().st_mtime_ns == before
     assert main([*command, str(other), "--overwrite", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["prepared_from"] == str(other)

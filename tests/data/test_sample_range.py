@@ -79,7 +79,7 @@ STATED = {
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_an_unknown_range_is_refused_upright_and_noted_as_notebook(name):
     data = UNKNOWN[name]
-    with pytest.raises(BadImageError, match=r"without a stated range; save it with 8 bits") as caught:
+    with pytest.raises(BadImageError, match=r"without a stated range; .* 8 bits") as caught:
         decode(data, "upright")
     assert "\n" not in str(caught.value)
     notes: list[str] = []
@@ -155,7 +155,7 @@ def test_16_bit_colour_of_another_range_is_refused():
     assert decode(colour, "upright").size == (64, 8)
     image = Image.open(io.BytesIO(colour))
     image.tag_v2 = {281: (4095, 4095, 4095)}
-    with pytest.raises(BadImageError, match="16-bit colour whose samples go up to 4,095"):
+    with pytest.raises(BadImageError, match=r"16-bit colour .*4,095"):
         sample_range.require_full_range(image)
 
 

@@ -188,7 +188,7 @@ def test_labels_without_picture_and_pictures_without_label_are_left_out():
         ("train/2.jpg", "train", selection.NO_PICTURE),
         ("margin125/train/9.jpg", "", selection.NO_LABEL),
     ]
-    with pytest.raises(LayoutError, match=r"none of the 2 pictures of train exists, for example train/1.jpg"):
+    with pytest.raises(LayoutError, match=r"none of the 2 pictures of train .*train/1.jpg"):
         selection.fairface(labels, ["val/1.jpg"])
 
 
@@ -247,4 +247,4 @@ def test_attributes_of_no_picture_are_reported():
     names = [f"Images/{kind}/{number}.jpg" for kind in ("glasses", "no_glasses") for number in range(6)]
     known = {"glasses/1.jpg": {"gender": "Male"}, "glasses/typo.jpg": {"gender": "Male"}}
     notes = selection.glasses(names, known).notes
-    assert "1 of the 2 rows of attributes are for no picture of the set, such as glasses/typo.jpg" in notes
+    assert any(note.startswith("1 of the 2 rows ") and note.endswith(" glasses/typo.jpg") for note in notes)

@@ -92,33 +92,44 @@ def test_pairs_are_found_across_blocks(monkeypatch, pictures):
         assert [(pair.first, pair.second) for pair in find_pairs(prints)] == expected
 
 
-def test_says_where_duplicates_lie_what_their_labels_are_and_whom_they_show(pictures):
+@pytest.fixture
+def audited(monkeypatch):
+    """Returns a function that audits a data set of these examples."""
+
+    def run(train: Examples, val: Examples) -> audits.Audit:
+        splits = {"train": train.splits[0], "val": val.splits[0]}
+        monkeypatch.setattr(audits, "require_audit_target", lambda target, data_dir: None)
+        monkeypatch.setattr(audits, "open_split", lambda target, split, data_dir: splits[split])
+        return audits.audit("made")
+
+    return run
+
+
+def test_says_where_duplicates_lie_what_their_labels_are_and_whom_they_show(pictures, audited):
     train = examples([encoded(p) for p in pictures[:4]], "train", [0, 1, 0, 1], identity=["7", "8", "", "9"])
     val = examples([encoded(pictures[0]), encoded(pictures[1])], "val", [1, 1], identity=["7", "5"])
-    both = {"train": train, "val": val}
-    found = audits._doubles(find_pairs(take_prints([train, val])), both, {"glasses": ("no_glasses", "glasses")})
-    assert [(one.first, one.second, one.across) for one in found] == [
+    found = audited(train, val)
+    assert [(one.first, one.second, one.across) for one in found.doubles] == [
         ("made/train: train/0.png", "made/val: val/0.png", True),
         ("made/train: train/1.png", "made/val: val/1.png", True),
     ]
-    assert [one.conflicts for one in found] == [("glasses",), ()]
-    assert [one.same_person for one in found] == [True, False]
-    assert audits._persons_across(both) == (1, 1)
-    nobody = {"train": examples([], "train", []), "val": examples([], "val", [])}
-    assert audits._persons_across(nobody) is None
+    assert [one.conflicts for one in found.doubles] == [("glasses",), ()]
+    assert [one.same_person for one in found.doubles] == [True, False]
+    assert found.persons_across == (1, 1)
+    assert audited(examples([], "train", []), examples([], "val", [])).persons_across is None
 
 
-def test_links_tell_what_goes_together(pictures):
+def test_links_tell_what_goes_together(pictures, audited):
     glasses = [0, 1] * 20
     train = examples(
-        [b""] * 40,
+        [encoded(pictures[0])] * 40,
         "train",
         glasses,
         gender=[["female", "male"][number] for number in glasses],
         hair=["long", "long", "short", "short"] * 10,
         blank=["x", ""] * 20,
     )
-    links = audits._links({"train": train}, {"glasses": ("no_glasses", "glasses")})
+    links = audited(train, examples([], "val", [], gender=[], hair=[], blank=[])).links
     assert [(one.second, round(one.strength, 3)) for one in links] == [("gender", 1.0), ("hair", 0.0)]
     assert links[0].counts == {"glasses": {"female": 0, "male": 20}, "no_glasses": {"female": 20, "male": 0}}
 

@@ -190,7 +190,7 @@ def test_each_checkpoint_has_a_file_of_its_own(tmp_path) -> None:
     assert Calibration.read(tmp_path, step=8) == eighth
     assert Calibration.read(tmp_path, step=9) is None
     shutil.copy(path, path.with_name("9.json"))
-    with pytest.raises(UserError, match=r"9\.json can't be read \(it belongs to step 7\)"):
+    with pytest.raises(UserError, match=r"9\.json .*belongs to step 7"):
         Calibration.read(tmp_path, step=9)
     with pytest.raises(UserError, match="a head 'gender', which the model does not have"):
         Calibration.read(tmp_path, step=7, tasks=("shirt",))
@@ -206,7 +206,7 @@ def test_a_damaged_file_is_refused_in_one_line(tmp_path) -> None:
         except UserError as error:
             assert "facefeat evaluate" in str(error)
     path.write_text("[" * 200_000)
-    with pytest.raises(UserError, match=r"7\.json can't be read \(it is nested too deeply\)"):
+    with pytest.raises(UserError, match=r"7\.json .*nested too deeply"):
         Calibration.read(tmp_path, step=7)
 
 
@@ -235,7 +235,7 @@ def test_that_of_an_earlier_version_is_used_for_its_checkpoint_and_its_figures_a
     assert Calibration.read(tmp_path, step=7) == Calibration(7, {"gender": HeadCalibration(1.5, n=9)})
     assert Calibration.read(tmp_path, step=8) is None
     path.write_text(json.dumps({"format": 1, "step": 7, "heads": {"gender": {**head, **damage}}}))
-    with pytest.raises(UserError, match=r"calibration\.json can't be read.*facefeat evaluate"):
+    with pytest.raises(UserError, match=r"calibration\.json can't be read.*evaluate"):
         Calibration.read(tmp_path, step=7)
     for whole in ({"format": 9}, {"heads": 3}, {"step": "7"}, {"stap": 7}):
         path.write_text(json.dumps({"format": 1, "step": 7, "heads": {"gender": head}, **whole}))

@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score, balanced_accuracy_score, br
 
 from facefeat_jax.evaluation._bootstrap import Resamples, resampled_shares, share_interval
 from facefeat_jax.evaluation.metrics import predicted, probabilities
-from facefeat_jax.evaluation.scores import METRICS, _resampled, head_scores, ranking
+from facefeat_jax.evaluation.scores import METRICS, head_scores, ranking, resampled_figures
 
 COLORS = ("black", "blue", "red")
 
@@ -50,7 +50,7 @@ def test_a_resample_of_ones_has_the_figures_of_the_pictures(outputs: int) -> Non
             yield np.ones((1, len(labels)))
 
     ranked = [1] if outputs == 1 else [0, 1, 2]
-    drawn, shares = _resampled(Once(), logits, labels, ranked, np.unique(labels))  # type: ignore[arg-type]
+    drawn, shares = resampled_figures(Once(), logits, labels, ranked, np.unique(labels))  # type: ignore[arg-type]
     for name in METRICS:
         assert drawn[name][0] == pytest.approx(scores.values[name], abs=1e-12), name
     assert np.allclose(shares[0], scores.confusion / scores.confusion.sum(axis=1, keepdims=True))

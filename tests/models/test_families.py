@@ -207,7 +207,7 @@ def test_linen_training_step_through_the_bridge(family: str) -> None:
 def test_stochastic_layers_want_rngs_in_training_only() -> None:
     trunk = filled("efficientnet", num_classes=5)
     trunk.train()
-    with pytest.raises(ValueError, match=r"StochasticDepth with rate .* needs rngs: .*rngs=nnx\.Rngs.*model\.eval\(\)"):
+    with pytest.raises(ValueError, match=r"StochasticDepth .*needs rngs: .*rngs=nnx\.Rngs.*model\.eval"):
         jax.eval_shape(lambda: nnx.clone(trunk)(pictures()))
     trunk.set_attributes(rate=0.0, raise_if_not_found=False)
     assert jax.eval_shape(lambda: nnx.clone(trunk)(pictures())).shape == (BATCH, 5)
@@ -353,7 +353,7 @@ def test_pictures_that_are_no_whole_patches_are_refused() -> None:
 
 def test_stages_that_there_are_not() -> None:
     trunk = abstract(tiny_resnet)
-    with pytest.raises(ValueError, match=r"no stage 'layer5'\. Did you mean 'layer\d'.*stem, layer1"):
+    with pytest.raises(ValueError, match=r"'layer5'\. Did you mean 'layer\d'.*stem, layer1"):
         trunk(pictures(), until="layer5")
     with pytest.raises(ValueError, match="'layer1' does not come after 'layer2'"):
         trunk(pictures(), after="layer2", until="layer1")

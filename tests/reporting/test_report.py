@@ -33,7 +33,7 @@ from facefeat_jax.evaluation.slices import Slicing
 from facefeat_jax.reporting import curves
 from facefeat_jax.reporting._report_sections import choose_examples
 from facefeat_jax.reporting.model_card import write_model_card
-from facefeat_jax.reporting.report import Sample, _spread, command_line, training_samples, write_report
+from facefeat_jax.reporting.report import Sample, command_line, training_samples, write_report
 from facefeat_jax.reporting.table import gap_figures, gap_lines, heads_table, results_table, scores_table
 from facefeat_jax.runs.run_folder import write_json
 from facefeat_jax.runs.spec import ModelSpec
@@ -43,6 +43,7 @@ from facefeat_jax.system.figures import format_accuracy, format_loss
 from facefeat_jax.system.tables import from_csv
 
 TASKS = ("gender", "glasses", "shirt")
+PIXELS = PixelFormat(16, "upright", "bilinear")
 
 
 def make_run(folder: Path, config: TrainConfig, *, steps: int = 60, n: int = 984, **results: Any) -> dict[str, Any]:
@@ -193,9 +194,7 @@ def test_results_of_sequential_have_both_figures(sequential: Path) -> None:
     assert "gender 0.1020, glasses 0.1020, shirt 0.1020." in text
     # The hollow marks are told to those who don't see them.
     alts = [str(attributes["aria-label"]) for attributes in page.all("div") if attributes.get("role") == "img"]
-    assert any(
-        "gender from 70.0% after epoch 1 to 94.0% after epoch 5, 50.2% with the final weights" in a for a in alts
-    )
+    assert any(re.search("gender from 70.0% .*94.0% .*5, 50.2% with the final", a) for a in alts)
 
 
 def test_page_has_everything(mixed: Path) -> None:
@@ -377,7 +376,7 @@ def test_one_flipped_bit_of_the_results_is_found(trained_run: Path, tmp_path: Pa
         except ValueError:
             same = False
         if not same:
-            with pytest.raises(UserError, match=r"results\.json can't be read, or is not what was written"):
+            with pytest.raises(UserError, match=r"results\.json can't be read"):
                 write_report(run)
     assert (run / "report.html").read_bytes() == page
 
@@ -482,10 +481,10 @@ def test_smooth() -> None:
 def test_spikes_survive_thinning() -> None:
     values = np.ones(20_000)
     values[12_345] = 9.0
-    steps, thinned = curves._thinned(np.arange(20_000), values)
-    assert len(thinned) <= 1000
-    assert thinned.max() == 9.0
-    assert steps[thinned.argmax()] == 12_345
+    steps, kept = curves.thinned(np.arange(20_000), values)
+    assert len(kept) <= 1000
+    assert kept.max() == 9.0
+    assert steps[kept.argmax()] == 12_345
     assert (np.diff(steps) >= 0).all()
 
 
@@ -505,13 +504,13 @@ class FakeExamples:
 
 def test_samples_and_counts_of_data() -> None:
     classes = {"gender": ("female", "male"), "shirt": ("black", "light_blue", "red")}
-    samples = training_samples(FakeExamples(), classes, pixels=PixelFormat(16, "upright", "bilinear"), number=4)  # type: ignore[arg-type]
+    samples = training_samples(FakeExamples(), classes, pixels=PIXELS, number=4)
     # Two with both labels, two with one.
     assert [sample.caption for sample in samples] == ["female, black", "male", "female, light blue", "male"]
     assert [sample.image[0, 0, 0] for sample in samples] == [0, 40, 160, 200]
     assert samples[0].image.shape == (16, 16, 3)
-    assert len(training_samples(FakeExamples(), classes, pixels=PixelFormat(16, "upright", "bilinear"))) == 6  # type: ignore[arg-type]
-    assert count_data({"val": FakeExamples()}, classes) == {  # type: ignore[dict-item]
+    assert len(training_samples(FakeExamples(), classes, pixels=PIXELS)) == 6
+    assert count_data({"val": FakeExamples()}, classes) == {
         "val": {
             "pictures": 6,
             "classes": {"gender": {"female": 3, "male": 3}, "shirt": {"black": 1, "light_blue": 1, "red": 1}},
@@ -554,11 +553,19 @@ def test_figures_are_not_rounded_to_perfection() -> None:
     [((40, 4, 6), 24, (14, 4, 6)), ((33600, 3936, 5564), 24, (8, 8, 8)), ((2, 1), 24, (2, 1)), ((100,), 24, (24,))],
 )
 def test_samples_are_shared_out(sizes: tuple[int, ...], count: int, taken: tuple[int, ...]) -> None:
-    ends = np.cumsum(sizes)
-    rows = [np.arange(end - size, end) for size, end in zip(sizes, ends, strict=True)]
-    chosen = _spread(rows, count)
-    assert len(set(chosen)) == len(chosen)
-    assert tuple(sum(index in of_kind for index in chosen) for of_kind in map(set, rows)) == taken
+    """Of kinds of pictures that differ in what is labelled, each gets its share; no picture comes twice."""
+    kinds, read = np.repeat(np.arange(len(sizes)), sizes), []
+
+    class Kinds(FakeExamples):
+        labels = {f"task{kind}": np.where(kinds == kind, 0, -1) for kind in range(len(sizes))}  # noqa: RUF012
+
+        def read(self, index: int) -> bytes:
+            read.append(index)
+            return super().read(0)
+
+    classes = {task: ("a", "b") for task in Kinds.labels}
+    assert len(training_samples(Kinds(), classes, pixels=PIXELS, number=count)) == len(set(read)) == sum(taken)
+    assert tuple(np.bincount(kinds[read])) == taken
 
 
 def test_report_of_a_training(trained_run: Path, tmp_path: Path) -> None:
@@ -719,7 +726,7 @@ def test_samples_are_the_pixels_of_the_model(mixed: Path) -> None:
     classes = {"gender": ("female", "male")}
     for size in (40, 200):
         pixels = PixelFormat(size, "upright", "bicubic")
-        samples = training_samples(Noise(), classes, pixels=pixels)  # type: ignore[arg-type]
+        samples = training_samples(Noise(), classes, pixels=pixels)
         images = Page(write_report(mixed, samples=samples)).all("img")
         for index, image in enumerate(images):
             data = base64.b64decode(str(image["src"]).split(",", 1)[1])

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from facefeat_jax.runs import _about as about_item
-from facefeat_jax.runs import checkpoints
 from facefeat_jax.runs.checkpoints import Checkpoints, DamagedError, best_step
 from facefeat_jax.system.errors import UserError
 
@@ -66,27 +65,25 @@ def test_what_is_restored_is_what_was_saved(store):
     assert set(about["digests"]) == {"model", "optimizer"}
 
 
-def test_every_bit_of_the_arrays_counts():
-    def digests(value):
-        return checkpoints._examined(value)[1]
-
-    before = digests(trees(6, 6))
-    seen = {(before["model"], before["optimizer"])}
-    for change in (
-        lambda s: s["model"]["params"]["trunk"].update(
-            conv1=s["model"]["params"]["trunk"]["conv1"]
-            .at[63, 1]
-            .set(jnp.nextafter(s["model"]["params"]["trunk"]["conv1"][63, 1], 9.0))
-        ),
-        lambda s: s["model"]["params"]["heads"].update(shirt=s["model"]["params"]["heads"]["shirt"].at[3].set(-0.5)),
-        lambda s: s["model"]["batch_stats"]["trunk"].update(mean=s["model"]["batch_stats"]["trunk"]["mean"][::-1]),
-        lambda s: s["optimizer"]["optimizer"]["trunk"].update(count=jnp.int32(4)),
-    ):
-        changed = trees(6, 6)
-        change(changed)
-        after = digests(changed)
-        seen.add((after["model"], after["optimizer"]))
-    assert len(seen) == 5
+def test_every_bit_of_the_arrays_counts(tmp_path):
+    store, saved = Checkpoints(tmp_path, keep=9), trees(6, 6)
+    (params, stats), moments = saved["model"].values(), saved["optimizer"]["optimizer"]["trunk"]
+    noise, half = params["trunk"]["conv1"], params["heads"]["shirt"]
+    changes = (
+        (moments, "count", jnp.int32(3)),  # as it is
+        (params["trunk"], "conv1", noise.at[63, 1].set(jnp.nextafter(noise[63, 1], 9.0))),
+        (params["heads"], "shirt", half.at[3].set(-0.5)),
+        (stats["trunk"], "mean", stats["trunk"]["mean"][::-1]),
+        (moments, "count", jnp.int32(4)),
+    )
+    for step, (part, name, changed) in enumerate(changes):
+        before = part[name]
+        part[name] = changed
+        store.save(step, saved, {"history": []})
+        part[name] = before
+    store.wait()
+    assert len({tuple(store.about(step)["digests"].values()) for step in store.steps()}) == len(changes)
+    store.close()
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "about", "missing"])
@@ -119,7 +116,7 @@ def test_other_numbers_in_a_readable_checkpoint_are_found(store):
         twin = store.folder / "4" / path.relative_to(store.folder / "6")
         if twin.exists():
             path.write_bytes(twin.read_bytes())
-    with pytest.raises(DamagedError, match=r"6 is damaged: what it holds \(model\)|can't be restored"):
+    with pytest.raises(DamagedError, match=r"6 is damaged: .*\(model\)|can't be restored"):
         store.restore(6, trees(0))
     about = store.about(4)
     about_item.replace(store.folder / "4", about, {**about["digests"], "optimizer": "00000000"})

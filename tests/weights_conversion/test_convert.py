@@ -298,13 +298,13 @@ def test_heads_of_other_tasks_are_refused() -> None:
     hats = (*TASKS.values(), Task("hat", ("no_hat", "hat"), source=""))
     with pytest.raises(WeightsMismatchError, match=r"4 missing: hat_head\.0"):
         to_flax(_state_dict(_abstract_model()), _abstract_model(hats))
-    with pytest.raises(WeightsMismatchError, match=r"4 that this model has no place for: hat_head\.0"):
+    with pytest.raises(WeightsMismatchError, match=r"4 .*no place for: hat_head\.0"):
         to_flax(_state_dict(_abstract_model(hats)), _abstract_model())
 
 
 def test_weights_of_a_deeper_network_are_refused() -> None:
     deeper = _state_dict(nnx.eval_shape(lambda: resnet18(rngs=nnx.Rngs(0))))
-    with pytest.raises(WeightsMismatchError, match=r"that this model has no place for: layer1\.1\."):
+    with pytest.raises(WeightsMismatchError, match=r"no place for: layer1\.1\."):
         to_flax(deeper, _abstract_trunk())
     with pytest.raises(WeightsMismatchError, match="missing"):
         to_flax({}, _abstract_trunk())

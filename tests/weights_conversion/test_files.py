@@ -185,7 +185,7 @@ def test_every_cut_is_refused(name: str, tmp_path: Path) -> None:
         path.write_bytes(whole[:length])
         message = refusal(path)
         if length > 1100:
-            assert "incomplete (cut short); download or copy it again" in message, length
+            assert "incomplete" in message and "download" in message, length
 
 
 @pytest.mark.realdata
@@ -284,7 +284,7 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
     (tmp_path / "resnet18.pth").write_bytes(b"x")
     assert "did you mean 'resnet18.pth'?" in refusal(tmp_path / "resnet-18.pth")
     assert "no such folder" in refusal(tmp_path / "nowhere" / "resnet18.pth")
-    assert "it is a folder; give the file in it, such as 'resnet18.pth'" in refusal(tmp_path)
+    assert "a folder; give the file in it, such as 'resnet18.pth'" in refusal(tmp_path)
     os.mkfifo(tmp_path / "pipe")
     assert "not a regular file" in refusal(tmp_path / "pipe")
 
