@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+
+from ..made import encoded, noise
 
 
 @pytest.fixture(scope="session")
@@ -19,10 +18,7 @@ def picture() -> Callable[..., bytes]:
     def make(
         seed: int = 0, form: str = "JPEG", size: tuple[int, int] = (20, 16), mode: str = "RGB", **options
     ) -> bytes:
-        noise = np.random.RandomState(seed).randint(0, 256, (size[1], size[0], 3), np.uint8)
-        file = io.BytesIO()
-        Image.fromarray(noise).convert(mode).save(file, form, **options)
-        return file.getvalue()
+        return encoded(noise(size[1], size[0], seed).convert(mode), form, **options)
 
     return make
 

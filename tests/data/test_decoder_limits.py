@@ -18,12 +18,7 @@ from facefeat_jax.data._decoder_limits import BadImageError, Budget, require_mem
 from facefeat_jax.data.images import check, decode, decode_resized
 from faults.crafted import chunks, codestream, progressive, rle_bmp, scan_before_frame, segment, tiled
 
-
-def saved(image: Image.Image, form: str, **options) -> bytes:
-    file = io.BytesIO()
-    image.save(file, form, **options)
-    return file.getvalue()
-
+from ..made import encoded
 
 CRAFTED = {
     "one tile of 2 GiB": tiled(64, 64, 46336, 46336, 5),
@@ -63,7 +58,7 @@ def test_jpegs_whose_frame_says_nothing_are_damaged():
     with pytest.raises(BadImageError, match="begins like a JPEG"):
         decode(scan_before_frame(), "upright")
     # Pillow refuses it already; what estimates its memory must not depend on that.
-    with Image.open(io.BytesIO(jpeg := saved(Image.new("RGB", (8, 8)), "JPEG"))) as opened:
+    with Image.open(io.BytesIO(jpeg := encoded(Image.new("RGB", (8, 8)), "JPEG"))) as opened:
         require_memory(opened, jpeg)
         with pytest.raises(BadImageError, match="a scan before the frame"):
             require_memory(opened, scan_before_frame())
@@ -87,7 +82,7 @@ def test_blocks_that_small_precincts_cut_count():
 
 @pytest.mark.parametrize("form", ["WEBP", "AVIF"])
 def test_what_a_decoder_needs_counts_and_not_the_pixels_alone(form, monkeypatch):
-    data = saved(Image.new("RGB", (64, 64), 77), form)
+    data = encoded(Image.new("RGB", (64, 64), 77), form)
     opened = Image.open
 
     def larger(*args, **kwargs):
@@ -113,10 +108,9 @@ def test_honest_pictures_of_all_forms_pass(picture):
     ):
         data = picture(3, form, (200, 150), **options)
         assert decode_resized(data, 16, "upright").shape == (16, 16, 3), (form, options)
-    two = io.BytesIO()
-    Image.new("RGB", (64, 64), "red").save(two, "MPO", save_all=True, append_images=[Image.new("RGB", (64, 64))])
+    two = encoded(Image.new("RGB", (64, 64), "red"), "MPO", save_all=True, append_images=[Image.new("RGB", (64, 64))])
     video = np.random.RandomState(0).bytes(2_000_000)  # a phone's moving picture behind the still one
-    assert check(two.getvalue()) and check(picture(1, "JPEG", (64, 64), progressive=True) + video) == "JPEG"
+    assert check(two) and check(picture(1, "JPEG", (64, 64), progressive=True) + video) == "JPEG"
     assert check(b"P3\n# by hand\n2 1\n255\n255 0 0 0 0 255\n") == "PPM"
 
 
@@ -145,7 +139,7 @@ def test_as_much_memory_as_the_estimate_says_is_held_while_decoding(picture, mon
             return super().holding(count)
 
     monkeypatch.setattr(images, "BUDGET", Watched(2**30))
-    decode(saved(Image.new("RGBA", (100, 100)), "PNG"), "upright")
+    decode(encoded(Image.new("RGBA", (100, 100)), "PNG"), "upright")
     assert 80_000 <= held[0] < 82_000
 
 

@@ -26,13 +26,9 @@ from facefeat_jax.data.images import (
 )
 from facefeat_jax.system.errors import UserError
 
+from ..made import encoded, noise
+
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "PPM", "QOI")
-
-
-def saved(image: Image.Image, form: str = "PNG", **options) -> bytes:
-    file = io.BytesIO()
-    image.save(file, form, **options)
-    return file.getvalue()
 
 
 def pixels(data: bytes, policy) -> np.ndarray:
@@ -67,7 +63,7 @@ def test_broken_exif_does_not_lose_the_picture(picture):
 def test_16_bit_grey_is_clipped_as_in_the_notebook_and_scaled_upright():
     values = np.array([[0, 100, 255, 256, 1000, 40000, 65535]], np.uint16)
     for form in ("PNG", "TIFF", "PPM"):
-        data = saved(Image.fromarray(values), form)
+        data = encoded(Image.fromarray(values), form)
         assert pixels(data, "as_notebook")[0, :, 0].tolist() == [0, 100, 255, 255, 255, 255, 255]
         assert pixels(data, "upright")[0, :, 0].tolist() == [0, 0, 0, 1, 3, 156, 255]
 
@@ -76,10 +72,10 @@ def test_transparency_is_dropped_as_in_the_notebook_and_laid_on_white_upright():
     colour = Image.new("RGBA", (4, 4), (200, 0, 0, 0))
     grey = Image.new("LA", (4, 4), (10, 0))
     for image, kept in ((colour, [200, 0, 0]), (grey, [10, 10, 10])):
-        data = saved(image)
+        data = encoded(image)
         assert pixels(data, "as_notebook")[0, 0].tolist() == kept
         assert pixels(data, "upright")[0, 0].tolist() == [255, 255, 255]
-    half = saved(Image.new("RGBA", (4, 4), (0, 0, 0, 128)))
+    half = encoded(Image.new("RGBA", (4, 4), (0, 0, 0, 128)))
     assert pixels(half, "upright")[0, 0].tolist() == [127, 127, 127]
 
 
@@ -88,7 +84,7 @@ def test_transparent_palette_and_colour_key_are_laid_on_white_upright():
     palette.putpalette([0, 0, 0, 0, 0, 200] + [0] * 750)
     keyed = Image.new("RGB", (4, 4), (0, 0, 200))
     for image, transparent in ((palette, 1), (palette, bytes([255, 0])), (keyed, (0, 0, 200))):
-        data = saved(image, transparency=transparent)
+        data = encoded(image, transparency=transparent)
         assert pixels(data, "as_notebook")[0, 0].tolist() == [0, 0, 200]
         assert pixels(data, "upright")[0, 0].tolist() == [255, 255, 255]
 
@@ -97,7 +93,7 @@ def test_of_an_animation_the_first_frame_counts():
     first, second = Image.new("RGB", (6, 6), (255, 0, 0)), Image.new("RGB", (6, 6), (0, 0, 255))
     for form in ("GIF", "WEBP", "PNG", "TIFF"):
         options = {"lossless": True} if form == "WEBP" else {}
-        data = saved(first, form, save_all=True, append_images=[second], **options)
+        data = encoded(first, form, save_all=True, append_images=[second], **options)
         for policy in ("as_notebook", "upright"):
             assert pixels(data, policy)[0, 0].tolist() == [255, 0, 0], form
 
@@ -154,20 +150,23 @@ def test_postscript_never_reaches_ghostscript(monkeypatch):
 @pytest.mark.parametrize("size", [(30_000, MAX_PIXELS // 30_000 + 1), (40_000, 40_000)])
 def test_decompression_bombs_are_refused_before_they_are_decoded(size):
     # The two sizes lie on either side of where Pillow goes from a warning to an error.
-    data = bytearray(saved(Image.new("1", (8, 8))))
+    data = bytearray(encoded(Image.new("1", (8, 8))))
     data[16:24] = size[0].to_bytes(4, "big") + size[1].to_bytes(4, "big")
     with pytest.raises(BadImageError, match=r"too large|damaged"):
         decode(bytes(data), "as_notebook")
-    real = saved(Image.new("1", (20_000, MAX_PIXELS // 20_000 + 1)))
+    real = encoded(Image.new("1", (20_000, MAX_PIXELS // 20_000 + 1)))
     with pytest.raises(BadImageError, match="too large"):
         decode(real, "as_notebook")
 
 
 def test_an_icon_is_as_large_as_what_is_in_it(monkeypatch):
     """Its table of contents says 16 by 16; Pillow decodes what is in it before it can be asked for the size."""
-    icon = saved(Image.new("RGBA", (16, 16)), "ICO")
-    assert check(icon) == "ICO" and check(saved(Image.new("RGBA", (16, 16)), "ICO", bitmap_format="bmp")) == "ICO"
-    for form, inner in (("PNG", saved(Image.new("1", (4000, 3001)))), ("BMP", saved(Image.new("1", (8, 8)), "DIB"))):
+    icon = encoded(Image.new("RGBA", (16, 16)), "ICO")
+    assert check(icon) == "ICO" and check(encoded(Image.new("RGBA", (16, 16)), "ICO", bitmap_format="bmp")) == "ICO"
+    for form, inner in (
+        ("PNG", encoded(Image.new("1", (4000, 3001)))),
+        ("BMP", encoded(Image.new("1", (8, 8)), "DIB")),
+    ):
         if form == "BMP":
             inner = inner[:4] + struct.pack("<ii", 4000, -3001) + inner[12:]
         data = icon[:6] + struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(inner), 22) + inner
@@ -195,7 +194,7 @@ def test_pictures_that_take_much_are_decoded_one_at_a_time(monkeypatch):
     for side, expected in ((50, {1}), (20, {1, 2, 3, 4})):
         monkeypatch.setattr(images, "BUDGET", Budget(15_000))
         most.clear()
-        data = saved(Image.new("L", (side, side)))
+        data = encoded(Image.new("L", (side, side)))
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda _, data=data: decode(data, "as_notebook"), range(12)))
         assert set(most) <= expected and (max(most) > 1) == (4 in expected)
@@ -204,8 +203,8 @@ def test_pictures_that_take_much_are_decoded_one_at_a_time(monkeypatch):
 def test_no_warning_of_pillow_leaks(picture):
     palette = Image.new("P", (4, 4), 1)
     palette.putpalette([0, 0, 0, 0, 0, 200] + [0] * 750)
-    odd = saved(palette, transparency=bytes([10, 128]))  # Pillow's convert("RGB") warns of this
-    bomb = saved(Image.new("1", (20_000, MAX_PIXELS // 20_000 + 1)))
+    odd = encoded(palette, transparency=bytes([10, 128]))  # Pillow's convert("RGB") warns of this
+    bomb = encoded(Image.new("1", (20_000, MAX_PIXELS // 20_000 + 1)))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         Image.open(io.BytesIO(odd)).convert("RGB")
@@ -272,17 +271,14 @@ def test_real_pictures_decode_as_pillow_does(realdata):
 
 def test_pictures_are_resized_as_the_weights_want_it():
     """Both are Pillow's own; what neither recipe nor weights ask for is refused."""
-    pixels = np.random.RandomState(0).randint(0, 256, (23, 31, 3)).astype(np.uint8)
-    picture = Image.fromarray(pixels)
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    made = {}
+    picture = noise(23, 31)
+    pixels, data, made = np.asarray(picture), encoded(picture), {}
     for name, method in (("bilinear", Image.Resampling.BILINEAR), ("bicubic", Image.Resampling.BICUBIC)):
         expected = np.asarray(picture.resize((9, 9), method))
-        made[name] = decode_resized(buffer.getvalue(), 9, "upright", interpolation=name)
+        made[name] = decode_resized(data, 9, "upright", interpolation=name)
         np.testing.assert_array_equal(made[name], expected)
         np.testing.assert_array_equal(pixels_resized(pixels, 9, "upright", interpolation=name), expected)
-    np.testing.assert_array_equal(decode_resized(buffer.getvalue(), 9, "upright"), made["bilinear"])
+    np.testing.assert_array_equal(decode_resized(data, 9, "upright"), made["bilinear"])
     assert not np.array_equal(made["bilinear"], made["bicubic"])
     with pytest.raises(UserError, match="Did you mean 'bicubic'"):
-        decode_resized(buffer.getvalue(), 9, "upright", interpolation="bicubik")
+        decode_resized(data, 9, "upright", interpolation="bicubik")

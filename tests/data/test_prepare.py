@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import errno
-import io
 import json
 import os
 import shutil
@@ -30,6 +29,8 @@ from facefeat_jax.data.dataset import default_data_dir, open_split
 from facefeat_jax.data.images import SINGLE_COLOUR, decode_resized
 from facefeat_jax.data.prepare import prepare
 from facefeat_jax.system.errors import UserError
+
+from ..made import encoded
 
 
 @pytest.fixture
@@ -482,14 +483,11 @@ def test_the_real_apparel_pictures(realdata, data_dir):
 
 
 def test_the_command_counts_and_names_the_kept_pictures_that_it_notes(fairface_files, lay_out, data_dir, capsys):
-    dark, blank = io.BytesIO(), io.BytesIO()
     ramp = np.linspace(0, 4095, 64)[None].repeat(48, 0).astype(np.uint16)
-    Image.fromarray(ramp).save(dark, "TIFF")
-    Image.new("RGB", (32, 24), "red").save(blank, "JPEG")
-    floats = io.BytesIO()
-    Image.fromarray(ramp.astype(np.float32)).save(floats, "TIFF", tiffinfo={340: 0.0, 341: 4095.0})
+    dark, blank = encoded(ramp, "TIFF"), encoded(Image.new("RGB", (32, 24), "red"), "JPEG")
+    floats = encoded(ramp.astype(np.float32), "TIFF", tiffinfo={340: 0.0, 341: 4095.0})
     odd = {"train/2.jpg": dark, "train/3.jpg": blank, "val/1.jpg": blank, "train/4.jpg": floats}
-    download = lay_out({**fairface_files, **{name: file.getvalue() for name, file in odd.items()}})
+    download = lay_out({**fairface_files, **odd})
     assert main(["prepare", "fairface", "--from", str(download), "--data-dir", str(data_dir)]) == 0
     out = capsys.readouterr().out
     for what in (

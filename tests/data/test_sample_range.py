@@ -13,13 +13,9 @@ from PIL import Image
 from facefeat_jax.data import _sample_range as sample_range
 from facefeat_jax.data.images import REDUCED, SINGLE_COLOUR, TRANSPARENT, BadImageError, check, decode, pixels_resized
 
+from ..made import encoded
+
 RAMP = np.linspace(0, 1, 64, dtype=np.float64)[None].repeat(8, 0)
-
-
-def saved(image: Image.Image | np.ndarray, form: str = "TIFF", **options) -> bytes:
-    file = io.BytesIO()
-    (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(file, form, **options)
-    return file.getvalue()
 
 
 def png(bits: int, colour: int, rows: np.ndarray, *chunks: tuple[bytes, bytes]) -> bytes:
@@ -51,22 +47,22 @@ def big_endian_tiff(samples: np.ndarray, photometric: int) -> bytes:
 
 
 UNKNOWN = {
-    "float TIFF in 0..1": saved(RAMP.astype(np.float32)),
-    "float TIFF in 0..255": saved((RAMP * 255).astype(np.float32)),
+    "float TIFF in 0..1": encoded(RAMP.astype(np.float32), "TIFF"),
+    "float TIFF in 0..255": encoded((RAMP * 255).astype(np.float32), "TIFF"),
     "PFM": pfm(RAMP),
-    "32-bit TIFF": saved((RAMP * 255).astype(np.int32)),
+    "32-bit TIFF": encoded((RAMP * 255).astype(np.int32), "TIFF"),
 }
 
 # All of them show the same ramp from black to white.
 STATED = {
-    "16 bits": saved((RAMP * 65535).astype(np.uint16)),
-    "16 bits, PNG": saved((RAMP * 65535).astype(np.uint16), "PNG"),
-    "16 bits, JPEG 2000": saved((RAMP * 65535).astype(np.uint16), "JPEG2000"),
-    "float with SMaxSampleValue": saved(RAMP.astype(np.float32), tiffinfo={340: 0.0, 341: 1.0}),
-    "float from -1 to 1": saved((RAMP * 2 - 1).astype(np.float32), tiffinfo={340: -1.0, 341: 1.0}),
-    "12 bits with MaxSampleValue": saved((RAMP * 4095).astype(np.uint16), tiffinfo={281: 4095}),
-    "8 bits with MaxSampleValue": saved((RAMP * 255).astype(np.uint16), tiffinfo={281: 255}),
-    "32 bits with SMaxSampleValue": saved((RAMP * 100_000).astype(np.int32), tiffinfo={341: 100_000.0}),
+    "16 bits": encoded((RAMP * 65535).astype(np.uint16), "TIFF"),
+    "16 bits, PNG": encoded((RAMP * 65535).astype(np.uint16), "PNG"),
+    "16 bits, JPEG 2000": encoded((RAMP * 65535).astype(np.uint16), "JPEG2000"),
+    "float with SMaxSampleValue": encoded(RAMP.astype(np.float32), "TIFF", tiffinfo={340: 0.0, 341: 1.0}),
+    "float from -1 to 1": encoded((RAMP * 2 - 1).astype(np.float32), "TIFF", tiffinfo={340: -1.0, 341: 1.0}),
+    "12 bits with MaxSampleValue": encoded((RAMP * 4095).astype(np.uint16), "TIFF", tiffinfo={281: 4095}),
+    "8 bits with MaxSampleValue": encoded((RAMP * 255).astype(np.uint16), "TIFF", tiffinfo={281: 255}),
+    "32 bits with SMaxSampleValue": encoded((RAMP * 100_000).astype(np.int32), "TIFF", tiffinfo={341: 100_000.0}),
     "PNG whose sBIT says 12 bits": png(16, 0, RAMP * 4095, (b"sBIT", b"\x0c")),
     "PNG whose sBIT says 8 bits": png(16, 0, RAMP * 255, (b"sBIT", b"\x08")),
     "PNG scaled up from the 12 bits of its sBIT": png(16, 0, (RAMP * 4095).astype(int) * 16, (b"sBIT", b"\x0c")),
@@ -108,15 +104,15 @@ def test_what_as_notebook_loses_is_noted():
         notes: list[str] = []
         decode(STATED[name], "as_notebook", notes=notes)
         assert expected in notes, name
-    decode(saved((RAMP * 255).astype(np.uint16), "PNG"), "as_notebook", notes=(notes := []))
+    decode(encoded((RAMP * 255).astype(np.uint16), "PNG"), "as_notebook", notes=(notes := []))
     assert notes == []  # nothing is lost
 
 
 def test_dark_16_bit_pictures_are_noted():
     grey, colour = (RAMP * 4095).astype(np.uint16), np.repeat((RAMP * 4095)[:, :, None], 3, 2)
     for data in (
-        saved(grey),
-        saved(grey, "PNG"),
+        encoded(grey, "TIFF"),
+        encoded(grey, "PNG"),
         png(16, 2, colour),
         b"P5 64 8 65535\n" + grey.astype(">u2").tobytes(),
     ):
@@ -125,14 +121,14 @@ def test_dark_16_bit_pictures_are_noted():
         assert notes == [sample_range.DARK]
         assert sample_range.DARK in (check(data, notes=(found := [])), found)[1]
     bright = (RAMP * 8192).astype(np.uint16)
-    decode(saved(bright), "upright", notes=(notes := []))
+    decode(encoded(bright, "TIFF"), "upright", notes=(notes := []))
     assert notes == []
 
 
 def test_blank_pictures_are_noted():
     blank = Image.new("RGB", (40, 30), (3, 4, 5))
-    moving = saved(blank, "GIF", save_all=True, append_images=[Image.new("RGB", (40, 30), "red")])
-    for data in (saved(blank, "PNG"), moving):
+    moving = encoded(blank, "GIF", save_all=True, append_images=[Image.new("RGB", (40, 30), "red")])
+    for data in (encoded(blank, "PNG"), moving):
         for policy in ("as_notebook", "upright"):
             decode(data, policy, notes=(notes := []))
             assert notes == [SINGLE_COLOUR]
@@ -140,10 +136,10 @@ def test_blank_pictures_are_noted():
         assert notes == [SINGLE_COLOUR]
     pixel = blank.copy()
     pixel.putpixel((17, 3), (3, 4, 6))
-    decode(saved(pixel, "PNG"), "upright", notes=(notes := []))
+    decode(encoded(pixel, "PNG"), "upright", notes=(notes := []))
     assert notes == []
     drawn = Image.fromarray(np.random.RandomState(0).randint(0, 256, (9, 9, 3)).astype(np.uint8))
-    hidden = saved(Image.merge("RGBA", (*drawn.split(), Image.new("L", (9, 9), 0))), "PNG")
+    hidden = encoded(Image.merge("RGBA", (*drawn.split(), Image.new("L", (9, 9), 0))), "PNG")
     decode(hidden, "as_notebook", notes=(notes := []))
     assert notes == [TRANSPARENT]
     decode(hidden, "upright", notes=(notes := []))
@@ -198,6 +194,6 @@ def test_a_transparent_level_or_colour_of_16_bits_lies_on_white(place):
 def test_a_thumbnail_in_front_of_its_picture_is_noted(policy):
     small, large = Image.fromarray((RAMP * 255).astype(np.uint8)), Image.new("L", (640, 80), 90)
     for kind, expected in ((1, [REDUCED]), (0, [])):
-        data = saved(small, tiffinfo={254: kind}, save_all=True, append_images=[large])
+        data = encoded(small, "TIFF", tiffinfo={254: kind}, save_all=True, append_images=[large])
         assert decode(data, policy, notes=(notes := [])).size == small.size
         assert notes == expected

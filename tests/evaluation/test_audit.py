@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 
 import numpy as np
@@ -18,11 +17,7 @@ from facefeat_jax.evaluation import audit as audits
 from facefeat_jax.evaluation._duplicates import find_pairs, take_prints
 from facefeat_jax.evaluation.evaluate import answers_of_run
 
-
-def encoded(image: Image.Image, form: str = "PNG", **options) -> bytes:
-    file = io.BytesIO()
-    image.save(file, form, **options)
-    return file.getvalue()
+from ..made import encoded
 
 
 class Files:

@@ -31,6 +31,8 @@ from facefeat_jax.system.errors import UserError
 from facefeat_jax.tasks import TASKS
 from facefeat_jax.training import _groups as groups
 
+from ..made import filled
+
 SIZE, BATCH = 16, 4
 _TABLE = (Stage(1, 1, 1, 16, 1), Stage(2, 3, 2, 32, 1), *(Stage(1, 1, 1, 32, 1),) * 5)  # 1x1: compiles fast
 
@@ -64,15 +66,8 @@ TORCHS_BICUBIC = {
 every_family = pytest.mark.parametrize("family", FAMILIES)
 
 
-def filled(family: str, **options: Any) -> Trunk:
-    """A trunk with made-up weights: drawing them with jax compiles a program for every shape."""
-    trunk, stream = abstract(FAMILIES[family], **options), np.random.RandomState(0)
-    for _, node in nnx.iter_graph(trunk):
-        if isinstance(node, nnx.Param | nnx.BatchStat):
-            spread = 1 / np.sqrt(np.prod(node.shape[:-1])) if len(node.shape) > 1 else 1.0
-            values = stream.standard_normal(node.shape) if len(node.shape) > 1 else stream.uniform(0.5, 1, node.shape)
-            node.set_value(jnp.asarray(values * spread, node.dtype))
-    return trunk
+def made(family: str, **options: Any) -> Trunk:
+    return filled(abstract(FAMILIES[family], **options))
 
 
 def pictures(size: int = SIZE, channels: int = 3, seed: int = 0) -> jax.Array:
@@ -110,7 +105,7 @@ def close(ours: Any, theirs: Any) -> None:
 @every_family
 def test_any_stage_on_jit_and_vmap(family: str) -> None:
     """One program: the whole trunk, each stage after the one before, and vmap over pictures, all the same."""
-    trunk = filled(family, num_classes=5)
+    trunk = made(family, num_classes=5)
     trunk.eval()
     graphdef, state = nnx.split(trunk)
 
@@ -134,7 +129,7 @@ def test_training_steps_whatever_the_graph_mode_and_with_remat(family: str) -> N
     """In float64: with maps of one pixel, batch normalisation makes much of the rounding of narrower types."""
 
     def outcome(seed: int = 1, **options: Any) -> Any:
-        return training_step(filled(family, num_classes=5, param_dtype=jnp.float64, **options), jax.random.key(seed))
+        return training_step(made(family, num_classes=5, param_dtype=jnp.float64, **options), jax.random.key(seed))
 
     with jax.enable_x64(True):
         usual = outcome()
@@ -150,7 +145,7 @@ def test_remat_keeps_less(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the backward pass is given: without remat the inside of every block, with it the blocks' inputs."""
 
     def kept(remat: bool) -> int:
-        trunk = filled("vit", remat=remat)
+        trunk = made("vit", remat=remat)
         graphdef, state = nnx.split(trunk)
         _, backward = jax.eval_shape(lambda s: jax.vjp(lambda s: nnx.merge(graphdef, s)(pictures()), s), state)
         return sum(leaf.size for leaf in jax.tree.leaves(backward))
@@ -205,15 +200,15 @@ def test_linen_training_step_through_the_bridge(family: str) -> None:
 
 
 def test_stochastic_layers_want_rngs_in_training_only() -> None:
-    trunk = filled("efficientnet", num_classes=5)
+    trunk = made("efficientnet", num_classes=5)
     trunk.train()
     with pytest.raises(ValueError, match=r"StochasticDepth .*needs rngs: .*rngs=nnx\.Rngs.*model\.eval"):
         jax.eval_shape(lambda: nnx.clone(trunk)(pictures()))
     trunk.set_attributes(rate=0.0, raise_if_not_found=False)
     assert jax.eval_shape(lambda: nnx.clone(trunk)(pictures())).shape == (BATCH, 5)
     for family in ("resnet", "vit"):
-        assert jax.eval_shape(lambda f=family: filled(f)(pictures())).shape[0] == BATCH
-    model = MultiTaskModel(filled("efficientnet"), [TASKS["glasses"]], rngs=nnx.Rngs(0))
+        assert jax.eval_shape(lambda f=family: made(f)(pictures())).shape[0] == BATCH
+    model = MultiTaskModel(made("efficientnet"), [TASKS["glasses"]], rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="needs rngs"):
         jax.eval_shape(lambda: nnx.clone(model)(pictures()))
     assert jax.eval_shape(lambda: nnx.clone(model)(pictures(), rngs=nnx.Rngs(0)))["glasses"].shape == (BATCH, 1)
@@ -258,7 +253,7 @@ def test_what_the_last_block_is(name: str, modules: tuple[str, ...]) -> None:
 
 
 def test_the_filter_in_an_optimizer() -> None:
-    trunk = filled("vit", num_classes=5)
+    trunk = made("vit", num_classes=5)
     wanted = trained_parameters(trunk, ["block1"])
     before = nnx.to_pure_dict(nnx.clone(nnx.state(trunk, nnx.Param)))
     optimizer = nnx.Optimizer(trunk, optax.sgd(1.0), wrt=wanted)

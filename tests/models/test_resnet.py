@@ -15,6 +15,8 @@ from facefeat_jax.tasks import TASKS
 from facefeat_jax.training import _groups as groups
 from facefeat_jax.training import steps
 
+from ..made import filled
+
 
 def small_model(dtype=None, param_dtype=jnp.float32) -> MultiTaskModel:
     """A model with one block per stage: every kind of layer, half the compile time."""
@@ -25,17 +27,6 @@ def small_model(dtype=None, param_dtype=jnp.float32) -> MultiTaskModel:
         return MultiTaskModel(trunk, TASKS.values(), dtype=dtype, param_dtype=param_dtype, rngs=rngs)
 
     return filled(nnx.eval_shape(build))
-
-
-def filled(model):
-    """Fills an abstract model with made-up weights: drawing them with jax compiles a program for every shape."""
-    stream = np.random.RandomState(0)
-    for _, node in nnx.iter_graph(model):
-        if isinstance(node, nnx.Param | nnx.BatchStat):
-            spread = 1 / np.sqrt(np.prod(node.shape[:-1])) if len(node.shape) > 1 else 1.0
-            values = stream.uniform(0.5, 1, node.shape) if len(node.shape) < 2 else stream.standard_normal(node.shape)
-            node.set_value(jnp.asarray(values * spread, node.dtype))
-    return model
 
 
 @pytest.fixture(scope="module")

@@ -42,6 +42,8 @@ from facefeat_jax.system.escape import one_line
 from facefeat_jax.system.figures import format_accuracy, format_loss
 from facefeat_jax.system.tables import from_csv
 
+from ..made import encoded, noise
+
 TASKS = ("gender", "glasses", "shirt")
 PIXELS = PixelFormat(16, "upright", "bilinear")
 
@@ -497,9 +499,7 @@ class FakeExamples:
         return 6
 
     def read(self, index: int) -> bytes:
-        file = io.BytesIO()
-        Image.new("RGB", (10, 8), (40 * index, 0, 0)).save(file, "PNG")
-        return file.getvalue()
+        return encoded(Image.new("RGB", (10, 8), (40 * index, 0, 0)))
 
 
 def test_samples_and_counts_of_data() -> None:
@@ -717,11 +717,7 @@ def test_a_gap_is_told_apart_from_chance_and_is_not_larger_than_itself() -> None
 def test_samples_are_the_pixels_of_the_model(mixed: Path) -> None:
     class Noise(FakeExamples):
         def read(self, index: int) -> bytes:
-            file = io.BytesIO()
-            Image.fromarray(np.random.RandomState(index).randint(0, 256, (90, 70, 3)).astype(np.uint8)).save(
-                file, "PNG"
-            )
-            return file.getvalue()
+            return encoded(noise(90, 70, index))
 
     classes = {"gender": ("female", "male")}
     for size in (40, 200):

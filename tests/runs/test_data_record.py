@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import io
 import json
 import re
 import shutil
@@ -13,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from facefeat_jax.cli import main
 from facefeat_jax.data.builders import add_builder
@@ -23,13 +21,13 @@ from facefeat_jax.data.prepare import prepare
 from facefeat_jax.runs.data_record import DataRecord, Part, difference
 from facefeat_jax.tasks import SHIRT_CLASSES
 
+from ..made import encoded, noise
+
 EACH = 40
 
 
 def png(seed: int) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(np.random.RandomState(seed).randint(0, 256, (12, 12, 3), np.uint8)).save(file, "PNG")
-    return file.getvalue()
+    return encoded(noise(12, 12, seed))
 
 
 PICTURES = {

@@ -12,19 +12,19 @@ import jax
 import numpy as np
 import pytest
 
-import weights_conversion
 from facefeat_jax.commands import train
 from facefeat_jax.config import AugmentationConfig, OptimizerConfig
 from facefeat_jax.data.feeds import Batches
 from facefeat_jax.data.placement import Placement
 from facefeat_jax.models.resnet import ResNet
-from facefeat_jax.runs.run_folder import open_run
 from facefeat_jax.system import progress
 from facefeat_jax.system.errors import Interrupted
 from facefeat_jax.system.programs import Programs
 from facefeat_jax.training import _groups as groups
 from facefeat_jax.training import loop, steps
 from facefeat_jax.training._step_figures import StepFigures
+
+from ..made import weights
 
 BATCH, SIZE, STEPS = 4, 32, 3
 TASKS = ("gender", "shirt")
@@ -63,10 +63,6 @@ def test_steps_in_one_call_are_the_steps_one_after_the_other(small_model):
             np.testing.assert_allclose(np.asarray(ours) / scale, np.asarray(theirs) / scale, rtol=0, atol=1e-10)
 
         jax.tree.map(close, together, state)
-
-
-def weights(run):
-    return weights_conversion.to_torch(open_run(run).model)
 
 
 @pytest.fixture(scope="module")

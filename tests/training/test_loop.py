@@ -20,6 +20,8 @@ from facefeat_jax.runs.run_folder import open_run
 from facefeat_jax.system import progress
 from facefeat_jax.system.errors import Interrupted, UserError
 
+from ..made import weights
+
 # Of what is random, averaged or balanced, all at once.
 EVERYTHING = {
     "flip": True,
@@ -34,10 +36,6 @@ EVERYTHING = {
     "warmup_steps": 2,
 }
 STEPS = 2 * 6  # epochs times batches: 44 pictures by 8, the last batch a short one
-
-
-def weights(run):
-    return weights_conversion.to_torch(open_run(run).model)
 
 
 def test_writes_the_run_folder_of_the_contract(trained_run):

@@ -1,0 +1,46 @@
+"""What tests of several rooms make up, or look at, in the same way."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TypeVar
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from PIL import Image
+
+import weights_conversion
+from facefeat_jax.runs.run_folder import open_run
+
+Model = TypeVar("Model", bound=nnx.Module)
+
+
+def encoded(picture: Image.Image | np.ndarray, form: str = "PNG", **options) -> bytes:
+    """Returns the bytes of a picture file."""
+    file = io.BytesIO()
+    (Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture).save(file, form, **options)
+    return file.getvalue()
+
+
+def noise(height: int, width: int, seed: int = 0) -> Image.Image:
+    """Returns a picture of noise."""
+    return Image.fromarray(np.random.RandomState(seed).randint(0, 256, (height, width, 3)).astype(np.uint8))
+
+
+def filled(model: Model) -> Model:
+    """Fills an abstract model with made-up weights: drawing them with jax compiles a program for every shape."""
+    stream = np.random.RandomState(0)
+    for _, node in nnx.iter_graph(model):
+        if isinstance(node, nnx.Param | nnx.BatchStat):
+            is_vector = len(node.shape) < 2
+            spread = 1.0 if is_vector else 1 / np.sqrt(np.prod(node.shape[:-1]))
+            values = stream.uniform(0.5, 1.0, node.shape) if is_vector else stream.standard_normal(node.shape)
+            node.set_value(jnp.asarray(values * spread, node.dtype))
+    return model
+
+
+def weights(run: Path) -> dict[str, np.ndarray]:
+    """Returns the weights of a run's newest checkpoint."""
+    return weights_conversion.to_torch(open_run(run).model)
