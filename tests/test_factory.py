@@ -75,16 +75,6 @@ def test_a_task_of_ones_own_gets_a_head(trunk_file):
         ({"name": "resnet19"}, "Did you mean 'resnet18'"),
         ({"tasks": ["glases"]}, "Did you mean 'glasses'"),
         ({"weights": "nowhere.pth"}, "no such file"),
-    ],
-)
-def test_what_there_is_not_is_said(arguments, message):
-    with pytest.raises(UserError, match=message):
-        create_model(**arguments)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
         ({"num_classes": 5}, "num_classes is for a trunk alone"),
         ({"num_classes": None}, "num_classes is for a trunk alone"),
         ({"weights": True}, "weights must be a name"),
@@ -97,13 +87,13 @@ def test_what_there_is_not_is_said(arguments, message):
         ({"tasks": ["gender", "glasses", "gender"]}, "the task 'gender' appears twice"),
     ],
 )
-def test_arguments_of_another_kind_are_refused_before_anything_is_made(arguments, message):
+def test_wrong_arguments_are_refused_before_anything_is_made(arguments, message):
     with pytest.raises(UserError, match=message) as caught:
         create_model(**arguments)
     assert "\n" not in str(caught.value)
 
 
-def test_weights_by_torchvisions_names(trunk_file, monkeypatch):
+def test_weights_by_their_names_and_by_torchvisions(monkeypatch):
     asked = []
 
     def fetch(name):
@@ -116,6 +106,8 @@ def test_weights_by_torchvisions_names(trunk_file, monkeypatch):
 
     monkeypatch.setattr(weights_conversion, "fetch", fetch)
     wanted = {
+        ("resnet50", "imagenet"): "resnet50-11ad3fa6",
+        ("resnet50", "resnet50-0676ba61"): "resnet50-0676ba61",
         ("resnet50", "DEFAULT"): "resnet50-11ad3fa6",
         ("resnet50", "IMAGENET1K_V2"): "resnet50-11ad3fa6",
         ("resnet50", "IMAGENET1K_V1"): "resnet50-0676ba61",
@@ -127,6 +119,8 @@ def test_weights_by_torchvisions_names(trunk_file, monkeypatch):
         with pytest.raises(UserError, match="no network"):
             create_model(trunk, weights=weights)
     assert asked == list(wanted.values())
+    with pytest.raises(UserError, match=r"resnet50, not of resnet18, .*resnet18-f37072fd"):
+        create_model("resnet18", weights="resnet50-0676ba61")
 
 
 def test_no_weights_are_random_ones():
@@ -174,22 +168,6 @@ def test_weights_that_diverged_are_refused(trunk_tensors, tmp_path):
     weights_conversion.write(tmp_path / "broken.pth", broken)
     with pytest.raises(UserError, match=r"NaN or infinity in 'bn1\.bias'"):
         create_model(weights=tmp_path / "broken.pth")
-
-
-def test_other_published_weights_by_their_name(monkeypatch):
-    asked = []
-
-    def fetch(name):
-        asked.append(name)
-        raise UserError("no network here")
-
-    monkeypatch.setattr(weights_conversion, "fetch", fetch)
-    for weights in ("imagenet", "resnet50-0676ba61"):
-        with pytest.raises(UserError, match="no network"):
-            create_model("resnet50", weights=weights)
-    assert asked == ["resnet50-11ad3fa6", "resnet50-0676ba61"]
-    with pytest.raises(UserError, match=r"resnet50, not of resnet18, .*resnet18-f37072fd"):
-        create_model("resnet18", weights="resnet50-0676ba61")
 
 
 def test_weights_of_another_architecture_are_recognised(trunk_tensors, trunk_file, tmp_path):
