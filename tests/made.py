@@ -34,11 +34,15 @@ def filled(model: Model) -> Model:
     stream = np.random.RandomState(0)
     for _, node in nnx.iter_graph(model):
         if isinstance(node, nnx.Param | nnx.BatchStat):
-            is_vector = len(node.shape) < 2
-            spread = 1.0 if is_vector else 1 / np.sqrt(np.prod(node.shape[:-1]))
-            values = stream.uniform(0.5, 1.0, node.shape) if is_vector else stream.standard_normal(node.shape)
-            node.set_value(jnp.asarray(values * spread, node.dtype))
+            node.set_value(jnp.asarray(values_for(node.shape, stream), node.dtype))
     return model
+
+
+def values_for(shape: tuple[int, ...], stream: np.random.RandomState) -> np.ndarray:
+    """Returns values that a layer may begin with: for a vector about 1, for a kernel such that outputs are about 1."""
+    if len(shape) < 2:
+        return stream.uniform(0.5, 1.0, shape)
+    return stream.standard_normal(shape) / np.sqrt(np.prod(shape[:-1]))
 
 
 def weights(run: Path) -> dict[str, np.ndarray]:

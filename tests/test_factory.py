@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
 import weights_conversion
 from facefeat_jax import Task, UserError, create_model
-from facefeat_jax.models import abstract, resnet18, vit_b_32
+from facefeat_jax.models import abstract, resnet18
 from facefeat_jax.models.registry import get_architecture
 from weights_conversion import to_torch
 from weights_conversion.convert import torch_shapes
@@ -58,8 +59,8 @@ def test_imagenet_weights_come_from_the_cache_by_name(trunk_file, monkeypatch):
     assert asked == ["resnet18-f37072fd"]
 
 
-def test_random_weights_are_those_of_the_seed():
-    one, same, other = (to_torch(create_model(rngs=nnx.Rngs(seed))) for seed in (3, 3, 4))
+def test_random_weights_are_those_of_the_seed(small_trunk):
+    one, same, other = (to_torch(create_model(small_trunk, rngs=nnx.Rngs(seed))) for seed in (3, 3, 4))
     assert all(np.array_equal(one[name], same[name]) for name in one)
     assert not np.array_equal(one["backbone.conv1.weight"], other["backbone.conv1.weight"])
 
@@ -123,18 +124,16 @@ def test_weights_by_their_names_and_by_torchvisions(monkeypatch):
         create_model("resnet18", weights="resnet50-0676ba61")
 
 
-def test_no_weights_are_random_ones():
-    one, other = (to_torch(create_model(tasks=["glasses"], weights=weights)) for weights in (None, "random"))
+def test_no_weights_are_random_ones(small_trunk):
+    one, other = (to_torch(create_model(small_trunk, weights=weights)) for weights in (None, "random"))
     assert all(np.array_equal(one[name], other[name]) for name in one)
 
 
-def test_a_model_without_heads_is_there_for_its_trunk():
-    import jax.numpy as jnp
-
-    model = create_model(tasks=[])
+def test_a_model_without_heads_is_there_for_its_trunk(small_trunk):
+    model = create_model(small_trunk, tasks=[])
     with pytest.raises(ValueError, match=r"no head to run: .*model\.trunk"):
         model(jnp.zeros((1, 32, 32, 3)))
-    assert list(create_model(tasks="glasses").heads) == ["glasses"]
+    assert list(create_model(small_trunk, tasks="glasses").heads) == ["glasses"]
 
 
 @pytest.mark.parametrize("width", [0, -1, True, 2.0, "5"])
@@ -184,20 +183,20 @@ def test_weights_of_another_architecture_are_recognised(trunk_tensors, trunk_fil
     assert model.trunk.in_channels == 1
 
 
-def test_positions_are_resized_and_older_names_are_read(tmp_path):
-    shapes = torch_shapes(abstract(vit_b_32, num_classes=3, image_size=64))
+def test_positions_are_resized_and_older_names_are_read(tiny_trunks, tmp_path):
+    shapes = torch_shapes(abstract(get_architecture(tiny_trunks["vit"]).build, num_classes=3, image_size=16))
     stream = np.random.RandomState(0)
     tensors = {name: np.resize(stream.standard_normal(97).astype(np.float32), shape) for name, shape in shapes.items()}
     older = {n.replace(".mlp.0.", ".mlp.linear_1.").replace(".mlp.3.", ".mlp.linear_2."): t for n, t in tensors.items()}
     assert set(older) != set(tensors)
     weights_conversion.write(tmp_path / "vit.safetensors", older)
     same, other = (
-        create_model("vit_b_32", weights=tmp_path / "vit.safetensors", tasks=["glasses"], image_size=size)
-        for size in (64, 96)
+        create_model(tiny_trunks["vit"], weights=tmp_path / "vit.safetensors", tasks=["glasses"], image_size=size)
+        for size in (16, 24)
     )
     for name, tensor in to_torch(same.trunk).items():
         np.testing.assert_array_equal(tensor, tensors[name], err_msg=name)
     positions = to_torch(other.trunk)["encoder.pos_embedding"]
-    assert positions.shape == (1, 10, 768)
+    assert positions.shape == (1, 10, 24)
     # 2 by 2 patches become 3 by 3; the class token and the corners stay.
     np.testing.assert_allclose(positions[0, [0, 1, 3, 7, 9]], tensors["encoder.pos_embedding"][0])

@@ -14,7 +14,7 @@ from PIL import Image
 from facefeat_jax.cli import main
 from facefeat_jax.evaluation.explain import Explainer, Frozen, explained_stage, overlay, strip
 from facefeat_jax.forward import prepared
-from facefeat_jax.models import MultiTaskModel, ResNet, VisionTransformer, efficientnet_b0
+from facefeat_jax.models import MultiTaskModel, ResNet, VisionTransformer, abstract, efficientnet_b0
 from facefeat_jax.models.trunk import POOLED, Trunk
 from facefeat_jax.runs.run_folder import open_run
 from facefeat_jax.runs.spec import ModelSpec
@@ -126,16 +126,16 @@ def test_shows_where_the_evidence_is():
 
 
 def test_the_stage_fits_the_size_of_the_pictures():
-    def made(build):
-        trunk = nnx.eval_shape(build)
+    def made(build, *arguments, **options):
+        trunk = abstract(build, *arguments, **options)
         trunk.eval()
         return trunk
 
-    resnet = made(lambda: ResNet((1, 1, 1, 1), rngs=nnx.Rngs(0)))
+    resnet = made(ResNet, (1, 1, 1, 1))
     assert [explained_stage(resnet, size) for size in (8, 32, 64, 224)] == ["layer1", "layer2", "layer3", "layer4"]
-    efficientnet = made(lambda: efficientnet_b0(rngs=nnx.Rngs(0)))
+    efficientnet = made(efficientnet_b0)
     assert [explained_stage(efficientnet, size) for size in (64, 224)] == ["stage5", "head"]
-    vit = made(lambda: VisionTransformer(16, 3, 16, 2, 32, image_size=64, rngs=nnx.Rngs(0)))
+    vit = made(VisionTransformer, 16, 3, 16, 2, 32, image_size=64)
     assert explained_stage(vit, 64) == "block1"
 
 

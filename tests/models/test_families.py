@@ -31,7 +31,7 @@ from facefeat_jax.system.errors import UserError
 from facefeat_jax.tasks import TASKS
 from facefeat_jax.training import _groups as groups
 
-from ..made import filled
+from ..made import filled, values_for
 
 SIZE, BATCH = 16, 4
 _TABLE = (Stage(1, 1, 1, 16, 1), Stage(2, 3, 2, 32, 1), *(Stage(1, 1, 1, 32, 1),) * 5)  # 1x1: compiles fast
@@ -155,7 +155,7 @@ def test_remat_keeps_less(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @every_family
 def test_linen_training_step_through_the_bridge(family: str) -> None:
-    """Init, apply with mutable statistics and random streams, gradients, an optimizer: the loss falls."""
+    """Init (its shapes), apply with mutable statistics and random streams, gradients, an optimizer: the loss falls."""
 
     class Classifier(linen.Module):
         @linen.compact
@@ -170,8 +170,9 @@ def test_linen_training_step_through_the_bridge(family: str) -> None:
         return trunk(images)
 
     module, labels = Classifier(), jnp.arange(BATCH)
-    keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
-    variables = jax.jit(partial(module.init, training=True))(keys, pictures())
+    keys, stream = {"params": jax.random.key(0), "dropout": jax.random.key(1)}, np.random.RandomState(0)
+    shapes = jax.eval_shape(partial(module.init, training=True), keys, pictures())
+    variables = jax.tree.map(lambda like: jnp.asarray(values_for(like.shape, stream), like.dtype), shapes)
     params, stats = variables["params"], {name: value for name, value in variables.items() if name != "params"}
     optimizer = optax.adam(3e-3)
 

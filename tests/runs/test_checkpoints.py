@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -122,6 +123,18 @@ def test_other_numbers_in_a_readable_checkpoint_are_found(store):
     about_item.replace(store.folder / "4", about, {**about["digests"], "optimizer": "00000000"})
     with pytest.raises(DamagedError, match=r"4 is damaged: optimizer changed"):
         store.restore(4, trees(0))
+
+
+def test_a_member_that_an_earlier_version_did_not_write_is_damage(store):
+    """Its description has no digest of itself: one flipped bit in `digests` would leave the arrays unchecked."""
+    path = store.folder / "6" / "about" / "metadata"
+    written = {name: value for name, value in json.loads(path.read_text()).items() if name not in ("format", "sha256")}
+    path.write_text(json.dumps(written))
+    assert store.about(6) == written and store.unchecked == {6}
+    for before, after in (("digests", "digestz"), ("history", "histori"), ('"seconds": 0.0', '"seconds": true')):
+        path.write_text(json.dumps(written).replace(before, after))
+        with pytest.raises(DamagedError, match="description is damaged"):
+            store.about(6)
 
 
 def test_where_all_are_damaged_nothing_is_put_aside(store):

@@ -89,6 +89,7 @@ def test_resumed_training_ends_with_the_same_weights(earlier, trained_run, tiny,
     results = train(tiny(earlier, resume=True))
     said = capsys.readouterr().err
     assert (said.count(UNCHECKED), said.count(NO_RECORD)) == (1, 1), said
+    assert not (earlier / "data.json").exists()
     before = json.loads((trained_run / "results.json").read_text())
     assert (results["heads"], results["history"]) == (before["heads"], before["history"])
     # The checkpoint that was written now is checked.

@@ -35,6 +35,8 @@ EVERYTHING = {
     "learning_rate_schedule": "cosine",
     "warmup_steps": 2,
 }
+# Every checkpoint is kept, so that the history of each can be looked at.
+SEQUENTIAL = {"schedule": "sequential", "tasks": ("glasses", "shirt"), "keep_checkpoints": 9}
 STEPS = 2 * 6  # epochs times batches: 44 pictures by 8, the last batch a short one
 
 
@@ -66,17 +68,18 @@ def test_logs_every_step_once(trained_run):
     ("fields", "stop_at"),
     [
         (EVERYTHING, 8),
-        ({"schedule": "sequential", "tasks": ("glasses", "shirt")}, 23),
+        (SEQUENTIAL, 23),
         # Just before the last step, and within its validation: bars count reading, and the batches of both.
         ({"epochs": 1}, 7),
         ({"epochs": 1}, 8),
         # A validation that ends no epoch, and a run that is stopped once more before the next checkpoint is due.
-        ({"schedule": "sequential", "tasks": ("glasses", "shirt")}, 8),
+        (SEQUENTIAL, 8),
     ],
     ids=["mixed", "sequential", "last step", "within the last validation", "within the first"],
 )
-def test_an_interrupted_run_goes_on_to_the_same_weights(tiny, tmp_path, monkeypatch, fields, stop_at):
-    whole = train(tiny(tmp_path / "whole", **fields))
+def test_an_interrupted_run_goes_on_to_the_same_weights(tiny, once, tmp_path, monkeypatch, fields, stop_at):
+    uninterrupted = once(f"whole-{'-'.join(fields)}", lambda folder: train(tiny(folder / "run", **fields))) / "run"
+    whole = json.loads((uninterrupted / "results.json").read_text())
     config = tiny(tmp_path / "stopped", **fields)
 
     seen = 0
@@ -96,7 +99,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(tiny, tmp_path, monkeypa
     assert stopped.value.exit_code == 143
     resumed = train(config.replace(resume=True))
 
-    expected, found = weights(tmp_path / "whole"), weights(tmp_path / "stopped")
+    expected, found = weights(uninterrupted), weights(tmp_path / "stopped")
     assert expected.keys() == found.keys()
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)
@@ -113,7 +116,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(tiny, tmp_path, monkeypa
     def logged(run):
         return [line for line in read_lines(run / "metrics.jsonl") if line["event"] != "pass"]
 
-    assert logged(tmp_path / "stopped") == logged(tmp_path / "whole")
+    assert logged(tmp_path / "stopped") == logged(uninterrupted)
 
 
 def test_damaged_lines_of_a_log_are_left_out_and_that_is_said(trained_run, tmp_path, capsys):

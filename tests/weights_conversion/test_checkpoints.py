@@ -22,10 +22,12 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from facefeat_jax.factory import create_model
 from facefeat_jax.models import MultiTaskModel
+from facefeat_jax.runs.spec import ModelSpec
 from weights_conversion import as_notebooks, read, read_metadata, recognise, to_flax, to_torch, write
 from weights_conversion.files import WeightsFileError
+
+from ..made import filled
 
 NAMES = ("backbone.conv1.weight", "backbone.bn1.bias", "gender_head.0.bias")
 
@@ -278,7 +280,7 @@ def test_what_profilers_leave_is_left_out(tensors: dict[str, np.ndarray]) -> Non
     ],
 )
 def test_the_message_names_the_cause(change: dict[str, str], cause: str) -> None:
-    model = create_model("resnet18", tasks=["gender"])
+    model = filled(ModelSpec("resnet18", {"gender": ("female", "male")}, 32, "upright", "random").abstract())
     state_dict = {change.get(name, name): array for name, array in to_torch(model).items()}
     with pytest.raises(Exception, match=cause) as caught:
         to_flax(as_notebooks(state_dict, note=lambda line: None), model)

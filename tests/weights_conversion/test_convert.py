@@ -18,6 +18,8 @@ from facefeat_jax.tasks import TASKS, Task
 from weights_conversion import WeightsMismatchError, check_finite, to_flax, to_torch
 from weights_conversion import _names as names
 
+from ..made import filled
+
 ALL_TASKS = tuple(TASKS.values())
 
 # Flax's path of one tensor of every kind, its name in torch, and torch's axes as Flax has them.
@@ -41,17 +43,11 @@ PLACES = {
 
 def _abstract_trunk(num_classes: int | None = None, param_dtype=jnp.float32) -> ResNet:
     """A trunk with one block per stage and shapes in place of weights."""
-    return nnx.eval_shape(
-        lambda: ResNet((1, 1, 1, 1), num_classes=num_classes, param_dtype=param_dtype, rngs=nnx.Rngs(0))
-    )
+    return abstract(ResNet, (1, 1, 1, 1), num_classes=num_classes, param_dtype=param_dtype)
 
 
 def _abstract_model(tasks=ALL_TASKS) -> MultiTaskModel:
-    def build() -> MultiTaskModel:
-        rngs = nnx.Rngs(0)
-        return MultiTaskModel(ResNet((1, 1, 1, 1), rngs=rngs), tasks, rngs=rngs)
-
-    return nnx.eval_shape(build)
+    return abstract(lambda rngs: MultiTaskModel(ResNet((1, 1, 1, 1), rngs=rngs), tasks, rngs=rngs))
 
 
 def _state_dict(model: nnx.Module, seed: int = 0) -> dict[str, np.ndarray]:
@@ -89,7 +85,7 @@ def test_the_102_real_keys_fit_the_table_exactly(torchvision_shapes: dict[str, t
     assert len(torchvision_shapes) == 102
     stream = np.random.RandomState(0)
     tensors = {n: stream.standard_normal(shape).astype(np.float32) for n, shape in torchvision_shapes.items()}
-    model = to_flax(tensors, nnx.eval_shape(lambda: resnet18(num_classes=1000, rngs=nnx.Rngs(0))))
+    model = to_flax(tensors, abstract(resnet18, num_classes=1000))
     back = to_torch(model)
     counters = {name for name in back if name.endswith("num_batches_tracked")}
     assert len(counters) == 20
@@ -102,7 +98,7 @@ def test_the_102_real_keys_fit_the_table_exactly(torchvision_shapes: dict[str, t
 @pytest.mark.realdata
 def test_without_a_classifier_only_fc_is_left_out(torchvision_shapes: dict[str, tuple[int, ...]]) -> None:
     tensors = {name: np.ones(shape, np.float32) for name, shape in torchvision_shapes.items()}
-    back = to_torch(to_flax(tensors, nnx.eval_shape(lambda: resnet18(rngs=nnx.Rngs(0)))))
+    back = to_torch(to_flax(tensors, abstract(resnet18)))
     assert set(torchvision_shapes) - set(back) == {"fc.weight", "fc.bias"}
 
 
@@ -117,7 +113,7 @@ def test_genuine_tensors_pin_the_layout(
     tensors = {name: np.zeros(shape, np.float32) for name, shape in torchvision_shapes.items()}
     for name, tensor in genuine.items():
         assert tensor.shape == torchvision_shapes[name]
-    trunk = to_flax({**tensors, **genuine}, nnx.eval_shape(lambda: resnet18(rngs=nnx.Rngs(0))))
+    trunk = to_flax({**tensors, **genuine}, abstract(resnet18))
     checked = 0
     for name, (place, axes) in PLACES.items():
         if name in genuine:
@@ -258,7 +254,7 @@ def test_all_errors_are_in_one_message_and_nothing_is_changed() -> None:
 )
 def test_values_that_would_become_others_are_refused(values: np.ndarray, says: str) -> None:
     """jax would drop an imaginary part and make infinities of large numbers without a word."""
-    model = resnet18(rngs=nnx.Rngs(0))
+    model = filled(_abstract_trunk())
     before = to_torch(model)
     state_dict = {**before, "bn1.weight": np.repeat(values, 64)}
     with pytest.raises(WeightsMismatchError, match=rf"bn1.weight {says}"):
@@ -280,9 +276,9 @@ def test_values_that_would_become_others_are_refused(values: np.ndarray, says: s
     ],
 )
 def test_counters_that_an_average_or_half_has_changed_are_taken(counter, count) -> None:
-    state_dict = {**to_torch(resnet18(rngs=nnx.Rngs(0))), "bn1.num_batches_tracked": counter}
+    state_dict = {**_state_dict(_abstract_trunk()), "bn1.num_batches_tracked": counter}
     check_finite(state_dict, "w.pth")
-    after = to_torch(to_flax(state_dict, abstract(resnet18)))
+    after = to_torch(to_flax(state_dict, _abstract_trunk()))
     assert after["bn1.num_batches_tracked"] == count and after["bn1.num_batches_tracked"].shape == ()
 
 
@@ -303,7 +299,7 @@ def test_heads_of_other_tasks_are_refused() -> None:
 
 
 def test_weights_of_a_deeper_network_are_refused() -> None:
-    deeper = _state_dict(nnx.eval_shape(lambda: resnet18(rngs=nnx.Rngs(0))))
+    deeper = _state_dict(abstract(resnet18))
     with pytest.raises(WeightsMismatchError, match=r"no place for: layer1\.1\."):
         to_flax(deeper, _abstract_trunk())
     with pytest.raises(WeightsMismatchError, match="missing"):
@@ -311,7 +307,7 @@ def test_weights_of_a_deeper_network_are_refused() -> None:
 
 
 def test_every_tensor_has_a_row_and_no_two_share_a_name() -> None:
-    model = nnx.eval_shape(lambda: resnet18(num_classes=1000, rngs=nnx.Rngs(0)))
+    model = abstract(resnet18, num_classes=1000)
     translate = names.translator(names.table(model))
     paths = [".".join(map(str, path)) for path, node in nnx.iter_graph(model) if isinstance(node, nnx.Variable)]
     assert len(paths) == 122
