@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json as json_module
 import os
 import shutil
@@ -29,48 +28,29 @@ _TIMEOUT = 3600  # seconds, of one case
 
 
 class Size(NamedTuple):
-    """How much a plan measures.
+    """How much a plan measures."""
 
-    Attributes:
-      image_size: height and width of the pictures, in pixels.
-      batch: pictures per step.
-      rounds: number of rounds per case.
-      round_seconds: duration of a round of steps.
-      matmul: height and width of the matrices.
-      pictures: number of pictures that a round decodes.
-      start_limit: pictures of each split in the runs that measure the first and second start.
-      job_limit: the same for the whole job; None means all.
-    """
-
-    image_size: int = 224
-    batch: int = 32
+    image_size: int = 224  # pixels
+    batch: int = 32  # pictures per step
     rounds: int = 5
     round_seconds: float = 2.0
-    matmul: int = 4096
-    pictures: int = 1500
-    start_limit: int = 64
-    job_limit: int | None = None
+    matmul: int = 4096  # rows and columns
+    pictures: int = 1500  # to decode in a round
+    start_limit: int = 64  # pictures of each split in the runs that measure the first and second start
+    job_limit: int | None = None  # the same for the whole job; None means all
 
 
 PLANS = {"full": Size(), "quick": Size(32, 8, 2, 0.1, 256, 60, 8, 60)}
 
 
 class Case(NamedTuple):
-    """One measurement. Its entries are measured one after the other, each in a new process.
-
-    Attributes:
-      name: unique name of the case.
-      operation: a key of `stages.OPERATIONS`.
-      settings: settings of all entries.
-      entries: further settings of each entry, by name.
-      rounds: number of rounds.
-    """
+    """One measurement: an operation of `stages`, done by each entry in a process of its own, one after the other."""
 
     name: str
     operation: str
     settings: dict[str, Any]
-    entries: dict[str, dict[str, Any]]
     rounds: int
+    entries: dict[str, dict[str, Any]] = {"ours": {}}  # noqa: RUF012  (further settings, by name; never changed)
 
     @property
     def stage(self) -> str:
@@ -80,36 +60,31 @@ class Case(NamedTuple):
 
 def cases(size: Size, stages: Sequence[str], threads: int) -> Iterator[Case]:
     """Yields the cases of these stages, the most valuable first, in case time runs out."""
-    steps = {"image_size": size.image_size, "task": "gender", "precision": "auto", "round_seconds": size.round_seconds}
-    ours: dict[str, dict[str, Any]] = {"ours": {}}
     pictures = {"image_size": size.image_size, "batch": size.batch}
+    steps = {**pictures, "task": "gender", "precision": "auto", "round_seconds": size.round_seconds}
     fields = {"batch_size": size.batch, "epochs": 1}
-    job = {"recipe": "fast", "fields": {**fields, "limit": size.job_limit}}
-    start = {"recipe": "fast", "fields": {**fields, "limit": size.start_limit}}
-    several = max(2, size.rounds - 2)
-    feeds = {"ours": {"packed": "on", "feed": "stream"}, "ours, on the device": {"packed": "on", "feed": "device"}}
+
+    def run(limit: int | None) -> dict[str, Any]:
+        return {"recipe": "fast", "fields": {**fields, "limit": limit}}
+
+    several, start = max(2, size.rounds - 2), run(size.start_limit)
+    feeds = {"ours": "stream", "ours, on the device": "device"}
     found = [
-        Case("matmul/auto", "matmul", {**steps, "size": size.matmul}, ours, size.rounds),
-        *(
-            Case(f"step/{trainable}", "step", {**steps, "trainable": trainable, "batch": size.batch}, ours, size.rounds)
-            for trainable in ("layer4", "all")
-        ),
-        *(
-            Case(f"forward/{batch}", "forward", {**steps, "batch": batch}, ours, size.rounds)
-            for batch in (1, size.batch)
-        ),
+        Case("matmul/auto", "matmul", {**steps, "size": size.matmul}, size.rounds),
+        *(Case(f"step/{part}", "step", {**steps, "trainable": part}, size.rounds) for part in ("layer4", "all")),
+        *(Case(f"forward/{n}", "forward", {**steps, "batch": n}, size.rounds) for n in (1, size.batch)),
         # The second finds the compiled programs and the decoded pictures of the first.
-        Case("start/fast", "job", pictures, {"first": start, "second": start}, 1),
-        Case("decode", "decode", {**pictures, "pictures": size.pictures}, {"ours": {"threads": threads}}, several),
+        Case("start/fast", "job", pictures, 1, {"first": start, "second": start}),
+        Case("decode", "decode", {**pictures, "pictures": size.pictures, "threads": threads}, several),
         Case(
             "feed",
             "feed",
             {**pictures, "batches": 20, "task": "gender"},
-            {name: {"fields": fields} for name, fields in feeds.items()},
             several,
+            {name: {"fields": {**fields, "packed": "on", "feed": feed}} for name, feed in feeds.items()},
         ),
-        Case("validation", "validation", {**steps, "batch": size.batch, "fields": {"packed": "on"}}, ours, 2),
-        Case("job/fast", "job", pictures, {"ours": job}, 1),
+        Case("validation", "validation", {**steps, "fields": {"packed": "on"}}, 2),
+        Case("job/fast", "job", pictures, 1, {"ours": run(size.job_limit)}),
     ]
     yield from (case for case in found if case.stage in stages)
 
@@ -157,12 +132,9 @@ class BenchmarkArguments:
         started, failed = time.monotonic(), False
         results: dict[str, Any] = {
             "format": FORMAT,
-            "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-            "command": " ".join(["facefeat", *(_without_folder(word) for word in sys.argv[1:])]),
-            "commit": environment.commit(),
+            **environment.record(environment.typed("facefeat"), devices=""),
             "plan": self.plan,
             "device": "",
-            "environment": environment.describe(devices=""),
             "sides": {"ours": {"title": "facefeat_jax", "absent": ""}},
             "cases": [],
         }
@@ -179,8 +151,8 @@ class BenchmarkArguments:
                 record["entries"] = _measured(case, self.out / "work", {"data_dir": str(data_dir), "sources": sources})
                 failed |= any("error" in entry for entry in record["entries"].values())
             for entry in record.get("entries", {}).values():
-                if "devices" in entry:
-                    results["device"], results["environment"]["devices"] = entry.pop("device"), entry.pop("devices")
+                if after := entry.get("after"):
+                    results["device"], results["environment"]["devices"] = after.pop("device"), after.pop("devices")
             results["cases"].append(record)
             write_json(self.out / RESULTS, results)
         text = report(results)
@@ -211,10 +183,6 @@ def _prepared(data_dir: Path, sources: Sequence[str]) -> tuple[list[str], str]:
     return [], missing
 
 
-def _without_folder(word: str) -> str:
-    return Path(word).name if Path(word).is_absolute() else word
-
-
 def _measured(case: Case, work: Path, common: dict[str, Any]) -> dict[str, Any]:
     """Measures the entries of a case in turn, with caches of its own; returns their records."""
     entries: dict[str, Any] = {}
@@ -223,34 +191,49 @@ def _measured(case: Case, work: Path, common: dict[str, Any]) -> dict[str, Any]:
     try:
         for name, settings in case.entries.items():
             given = {**common, **case.settings, **settings, "work": str(work / name)}
-            request = {"operation": case.operation, "settings": given, "rounds": case.rounds}
             started = time.perf_counter()
-            done = subprocess.run(
-                [sys.executable, "-m", "facefeat_jax.benchmarking.stages"],
-                input=json_module.dumps(request),
-                stdout=subprocess.PIPE,
-                text=True,
-                env=variables,
-                timeout=_TIMEOUT,
-                check=False,
-            )
-            seconds = time.perf_counter() - started
-            try:
-                answer = json_module.loads(done.stdout)
-            except ValueError:
-                answer = {"rounds": [], "error": f"its process ended with exit code {done.returncode}"}
+            opened, *rounds, after = _answers(case, given, variables)
             if case.operation == "job":
-                for round_ in answer["rounds"]:
-                    round_["wall_seconds"] = seconds
-            entries[name] = {"side": "ours", "settings": settings, **answer}
+                for round_ in rounds:
+                    round_["wall_seconds"] = time.perf_counter() - started
+            entries[name] = {"side": "ours", "settings": settings, "about": opened, "rounds": rounds, "after": after}
+        return entries
+    except RuntimeError as error:
+        return {**entries, name: {"side": "ours", "settings": settings, "rounds": [], "error": str(error)}}
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return entries
+
+
+def _answers(case: Case, settings: dict[str, Any], variables: dict[str, str]) -> list[dict[str, Any]]:
+    """Returns what a process of its own answers: before the rounds, after each, and at the end.
+
+    Raises:
+      RuntimeError: it could not do it; the message is one line.
+    """
+    opening: dict[str, Any] = {"do": "open", "operation": case.operation, "settings": settings}
+    requests = [opening, *({"do": "round"} for _ in range(case.rounds)), {"do": "close"}]
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "facefeat_jax.benchmarking.stages"],
+            input="".join(f"{json_module.dumps(request)}\n" for request in requests),
+            stdout=subprocess.PIPE,
+            text=True,
+            env=variables,
+            timeout=_TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"not done within {_TIMEOUT:,} s") from None
+    answers = [json_module.loads(line) for line in done.stdout.splitlines()]
+    if error := next((answer["error"] for answer in answers if "error" in answer), ""):
+        raise RuntimeError(error)
+    if len(answers) < len(requests):
+        raise RuntimeError(f"its process ended with exit code {done.returncode}")
+    return [answer["result"] for answer in answers]
 
 
 def report(results: dict[str, Any]) -> str:
     """Returns the results as Markdown."""
-    about = results["environment"]
     rows = []
     for case in results["cases"]:
         if "skipped" in case:
@@ -260,21 +243,13 @@ def report(results: dict[str, Any]) -> str:
             if "error" in entry:
                 rows.append([case["name"], what, f"not measured: {entry['error']}", "", ""])
                 continue
-            first = entry["about"].get("compile_seconds", entry["rounds"][0].get("compile_seconds"))
-            rows.append(
-                [
-                    case["name"],
-                    what,
-                    _figure(entry),
-                    "" if first is None else f"{first:.1f} s",
-                    format_size(_memory(entry)),
-                ]
-            )
+            compiling = entry["about"].get("compile_seconds", entry["rounds"][0].get("compile_seconds"))
+            first, memory = "" if compiling is None else f"{compiling:.1f} s", format_size(_memory(entry))
+            rows.append([case["name"], what, _figure(entry), first, memory])
     lines = [
-        f"# Benchmark: {about['devices'] or 'nothing measured'}",
+        f"# Benchmark: {results['environment']['devices'] or 'nothing measured'}",
         "",
-        f"- {results['date']}, commit {results['commit'] or 'unknown'}, `{results['command']}`",
-        f"- {environment.line(about)}",
+        *environment.record_lines(results),
         "",
         *table(["stage", "", "median (lowest to highest)", "compiling", "memory"], rows),
         "",

@@ -5,62 +5,64 @@ Imports nothing of JAX's, so that a process that measures something else (PyTorc
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Protocol, TextIO
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import psutil
 
-_ROLLUP = Path("/proc/self/smaps_rollup")
+from facefeat_jax.system.errors import UserError
+
 Settings = dict[str, Any]
+Found = dict[str, Any]  # what was measured, as JSON values
 MOST_CALLS = 1000  # in a round
 
 
-class Measurement(Protocol):
+class Measurement:
     """Something that is measured round by round.
 
-    Attributes:
-      about: what is known before the first round, as JSON values.
+    Args:
+      run: does one round; returns `images`, where there are any, and what else was seen.
+      about: what is known before the first round.
+      after: returns what is known after the last, memory for example.
+      clock: seconds that only grow.
     """
-
-    about: dict[str, Any]
-
-    def round(self) -> dict[str, Any]:
-        """Does one round; returns `seconds`, `images` where there are any, and what else was seen."""
-
-    def close(self) -> dict[str, Any]:
-        """Ends it; returns what is known afterwards, memory for example."""
-
-
-class Once:
-    """A measurement whose round is one call of a function that returns the round's figures."""
 
     def __init__(
         self,
-        run: Callable[[], dict[str, Any]],
+        run: Callable[[], Found],
         *,
-        about: dict[str, Any] | None = None,
-        after: Callable[[], dict[str, Any]] = dict,
+        about: Found | None = None,
+        after: Callable[[], Found] = dict,
         clock: Callable[[], float] = time.perf_counter,
     ):
-        self.about = about or {}
-        self._run, self._after, self._clock = run, after, clock
+        self.about, self.close = about or {}, after
+        self._run, self._clock = run, clock
 
-    def round(self) -> dict[str, Any]:
+    def round(self) -> Found:
+        """Does one round; returns its `seconds` and what it found."""
         started = self._clock()
         found = self._run()
         return {"seconds": self._clock() - started, **found}
 
-    def close(self) -> dict[str, Any]:
-        return self._after()
 
+def repeated(
+    call: Callable[[], object],
+    wait: Callable[[], object],
+    *,
+    images: int,
+    seconds: float,
+    about: Found | None = None,
+    after: Callable[[], Found] = dict,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Measurement:
+    """Returns a measurement whose round is as many calls of a function as fill a given time, at least one.
 
-class Repeated:
-    """A measurement whose round is as many calls of a function as fill a given time, at least one.
-
-    The first call is timed by itself, since it compiles; the second says how long one takes from then on.
+    The first call is timed by itself, since it compiles; later ones say how long one takes from then on.
 
     Args:
       call: starts the work once. It may return before the work is done.
@@ -68,81 +70,74 @@ class Repeated:
       images: pictures in one call.
       seconds: how long a round should take.
       about: what else is known before the first round.
-      after: returns what is known after the last.
-      clock: seconds that only grow.
+      after: as in `Measurement`.
+      clock: as in `Measurement`.
     """
 
-    def __init__(
-        self,
-        call: Callable[[], object],
-        wait: Callable[[], object],
-        *,
-        images: int,
-        seconds: float,
-        about: dict[str, Any] | None = None,
-        after: Callable[[], dict[str, Any]] = dict,
-        clock: Callable[[], float] = time.perf_counter,
-    ):
-        self._call, self._wait, self._clock = call, wait, clock
-        self._images, self._after = images, after
-        first, steady = self._timed(1), self._timed(1)
-        self._calls = max(1, min(MOST_CALLS, round(seconds / max(steady, 1e-9))))
-        if self._calls > 1:  # the second call is not yet at full speed where calls overlap
-            few = min(self._calls, 5)
-            steady = self._timed(few) / few
-            self._calls = max(1, min(MOST_CALLS, round(seconds / max(steady, 1e-9))))
-        self.about = {
-            "first_call_seconds": first,
-            "compile_seconds": max(first - steady, 0.0),
-            "calls_per_round": self._calls,
-            **(about or {}),
-        }
-
-    def _timed(self, calls: int) -> float:
-        started = self._clock()
+    def timed(calls: int) -> float:
+        started = clock()
         for _ in range(calls):
-            self._call()
-        self._wait()
-        return self._clock() - started
+            call()
+        wait()
+        return clock() - started
 
-    def round(self) -> dict[str, Any]:
-        return {"seconds": self._timed(self._calls), "images": self._images * self._calls, "calls": self._calls}
+    def filling(each: float) -> int:
+        return max(1, min(MOST_CALLS, round(seconds / max(each, 1e-9))))
 
-    def close(self) -> dict[str, Any]:
-        return self._after()
+    first, steady = timed(1), timed(1)
+    if (few := min(filling(steady), 5)) > 1:  # the second call is not yet at full speed where calls overlap
+        steady = timed(few) / few
+    calls = filling(steady)
+    known = {"first_call_seconds": first, "compile_seconds": max(first - steady, 0.0), "calls_per_round": calls}
+
+    def run() -> Found:
+        timed(calls)
+        return {"images": images * calls, "calls": calls}
+
+    return Measurement(run, about={**known, **(about or {})}, after=after, clock=clock)
 
 
-def answers() -> TextIO:
-    """Returns standard output for what is answered; whatever else this process prints goes to standard error."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return answers
+def serve(operations: Mapping[str, Callable[[Settings], Measurement]]) -> None:
+    """Measures what lines of JSON on standard input ask for, and answers each with one; ends with its input.
 
-
-def anonymous_bytes() -> int | None:
-    """Returns the bytes of memory that belong to no file: what this process holds however full the page cache is.
-
-    Pages of a memory-mapped file don't count, since the system can drop them. None where the system doesn't say.
+    `{"do": "open", "operation": ..., "settings": ...}` sets a measurement up, `{"do": "round"}` does a round of it,
+    `{"do": "close"}` ends it. Answers are `{"result": ...}` or `{"error": one line}`. Whatever else the process prints
+    goes to standard error.
     """
-    try:
-        for line in _ROLLUP.read_text().splitlines():
-            if line.startswith("Anonymous:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return None
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    measurement: Measurement | None = None
+
+    def answer(request: dict[str, Any]) -> Found:
+        nonlocal measurement
+        if request["do"] == "open":
+            if request["operation"] not in operations:
+                raise UserError(f"this side has no operation {request['operation']!r}")
+            measurement = operations[request["operation"]](request["settings"])
+            return measurement.about
+        if measurement is None:
+            raise UserError("no measurement is open")
+        return (
+            measurement.round()
+            if request["do"] == "round"
+            else {"peak_resident_bytes": peak_memory(), **measurement.close()}
+        )
+
+    for line in sys.stdin:
+        try:
+            reply: dict[str, Any] = {"result": answer(json.loads(line))}
+        except UserError as error:
+            reply = {"error": " ".join(str(error).split())}
+        except Exception as error:  # the other stages and sides are measured without this one
+            traceback.print_exc()
+            reply = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"}
+        print(json.dumps(reply), file=out, flush=True)
 
 
-def host_memory() -> dict[str, int]:
-    """Returns `anonymous_bytes` and `peak_resident_bytes` of this process, where the system says them."""
-    found = {}
-    if (anonymous := anonymous_bytes()) is not None:
-        found["anonymous_bytes"] = anonymous
+def peak_memory() -> int:
+    """Returns the most memory that this process has held, in bytes; where the system doesn't say, what it holds now."""
     try:
         import resource
-
-        unit = 1 if os.uname().sysname == "Darwin" else 1024
-        found["peak_resident_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    except (ImportError, AttributeError):  # Windows
-        found["peak_resident_bytes"] = psutil.Process().memory_info().rss
-    return found
+    except ImportError:  # Windows
+        return psutil.Process().memory_info().rss
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import datetime
 import importlib.metadata
 import os
 import platform
+import shlex
 import subprocess
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from facefeat_jax.system.figures import count
+from facefeat_jax.system.markdown import code
 from facefeat_jax.system.runtime import cores
 
 PACKAGES = (
@@ -35,6 +40,30 @@ PACKAGES = (
 _VARIABLES = ("FACEFEAT_", "JAX_", "XLA_", "OMP_", "KMP_", "MKL_", "GOMP_", "TORCH", "CUDA_VISIBLE", "NVIDIA_TF32")
 
 
+def record(command: str, packages: Iterable[str] = PACKAGES, devices: str | None = None) -> dict[str, Any]:
+    """Returns what a file of results says of its making: `date`, `command`, `commit` and `environment` (`describe`)."""
+    return {
+        "date": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
+        "command": command,
+        "commit": commit(),
+        "environment": describe(packages, devices),
+    }
+
+
+def record_lines(recorded: Mapping[str, Any]) -> list[str]:
+    """Returns what `record` returned as a list in Markdown; with `seconds`, how long it took."""
+    took = f", {recorded['seconds']:,.0f} s" if "seconds" in recorded else ""
+    made = f"{recorded['date']}{took}, commit {recorded['commit'] or 'unknown'}, {code(recorded['command'])}"
+    set_here = [code(f"{name}={value}") for name, value in recorded["environment"].get("variables", {}).items()]
+    return [f"- {text}" for text in (made, line(recorded["environment"]), ", ".join(set_here)) if text]
+
+
+def typed(program: str) -> str:
+    """Returns the command line that was typed, which began with `program`, without folders of this machine."""
+    words = (Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:])
+    return shlex.join([*program.split(), *words])
+
+
 def describe(packages: Iterable[str] = PACKAGES, devices: str | None = None) -> dict[str, Any]:
     """Returns the machine and the versions of `packages`, as JSON values.
 
@@ -51,7 +80,7 @@ def describe(packages: Iterable[str] = PACKAGES, devices: str | None = None) -> 
         "python": platform.python_version(),
         "versions": versions(packages),
         # Results are published: no paths of this machine, nor how it keeps compiled programs.
-        "variables": {k: v for k, v in variables().items() if not os.path.isabs(v) and "_CACHE_" not in k},
+        "variables": {k: v for k, v in variables().items() if os.sep not in v and "_CACHE_" not in k},
     }
 
 
@@ -69,17 +98,17 @@ def of_run() -> dict[str, str]:
     }
 
 
-def line(described: dict[str, Any]) -> str:
-    """Returns what `describe` returned in one line, without devices and variables."""
-    cores = "1 core" if described["cores"] == 1 else f"{described['cores']} cores"
+def line(described: Mapping[str, Any]) -> str:
+    """Returns what `describe` returned in one line, without devices and variables; older files may lack some of it."""
+    memory, system = described.get("memory_bytes"), described.get("system")
     parts = [
-        f"{cores} of {described['processor']}",
-        f"{described['memory_bytes'] / 2**30:.0f} GiB",
-        described["system"],
+        f"{count(described['cores'], 'core')} of {described['processor']}",
+        f"{memory / 2**30:.0f} GiB" if memory else "",
+        system or "",
         f"Python {described['python']}",
         *(f"{name} {version}" for name, version in described["versions"].items()),
     ]
-    return ", ".join(parts)
+    return ", ".join(filter(None, parts))
 
 
 def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:

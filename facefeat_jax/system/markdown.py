@@ -48,7 +48,7 @@ def row(*cells: object) -> str:
     return "| " + " | ".join(re.sub(r"(?<!\\)\|", r"\\|", one_line(str(cell))) for cell in cells) + " |"
 
 
-def table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> list[str]:
-    """Returns the lines of a table of figures; the first column says what they are of."""
-    rule = ["---", *("---:" for _ in header[1:])]
+def table(header: Sequence[object], rows: Iterable[Sequence[object]], texts: int = 1) -> list[str]:
+    """Returns the lines of a table: the first `texts` columns are text, the others figures, on the right."""
+    rule = ["---" if number < texts else "---:" for number in range(len(header))]
     return [row(*cells) for cells in (header, rule, *rows)]

@@ -12,15 +12,18 @@ what one or more runs found. `pack` makes a small copy of downloaded pictures to
 from __future__ import annotations
 
 import importlib.util
+import json as json_module
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
-from benchmarking.command import RunArguments
 from benchmarking.processes import Side
+from benchmarking.request import RESULTS, Request
+from common import run_command_line, write_page
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.main import run_and_exit
+from facefeat_jax.system.progress import say
 
 
 def pytorch_sides() -> list[Side]:
@@ -46,11 +49,20 @@ def pytorch_sides() -> list[Side]:
 
 
 @dataclass(frozen=True)
-class Run(RunArguments):
+class Run(Request):
     """Measures the sides in turn and writes results.json and report.md."""
 
     def run(self) -> int:
-        return self.measure("python scripts/benchmark.py", pytorch_sides())
+        from benchmarking.report import report
+        from benchmarking.run import OURS, run
+
+        results = run(self, [OURS, *pytorch_sides()])
+        lines = report([results])
+        write_page(lines, self.out / "report.md")
+        print(json_module.dumps(results, indent=2) if self.json else "\n".join(lines))
+        say(f"results: {self.out / RESULTS}")
+        say(f"report:  {self.out / 'report.md'}")
+        return 0
 
 
 @dataclass(frozen=True)
@@ -63,16 +75,11 @@ class Report:
     """File to write; the default is standard output."""
 
     def run(self) -> int:
-        from benchmarking.report import read_results, report
+        from benchmarking.report import read, report
 
         if not self.results:
             raise UserError("name the results: python scripts/benchmark.py report results.json")
-        text = report([read_results(path) for path in self.results])
-        if self.out is None:
-            print(text, end="")
-        else:
-            self.out.parent.mkdir(parents=True, exist_ok=True)
-            self.out.write_text(text, encoding="utf-8")
+        write_page(report([read(path) for path in self.results]), self.out)
         return 0
 
 
@@ -95,11 +102,5 @@ class Pack:
         return 0
 
 
-def main() -> int:
-    """Runs the command line."""
-    config = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
-    return tyro.cli(Run | Report | Pack, description=__doc__, config=config).run()
-
-
 if __name__ == "__main__":
-    run_and_exit(main)
+    run_and_exit(lambda: run_command_line(Run | Report | Pack, __doc__))

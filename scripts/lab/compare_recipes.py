@@ -14,12 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
+from common import run_command_line
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.main import run_and_exit
-
-HERE = "python scripts/lab/compare_recipes.py"
 
 
 @dataclass(frozen=True)
@@ -91,11 +88,5 @@ class Report:
         return 0
 
 
-def main() -> int:
-    """Runs the command line."""
-    config = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
-    return tyro.cli(Run | Report, description=__doc__, config=config).run()
-
-
 if __name__ == "__main__":
-    run_and_exit(main)
+    run_and_exit(lambda: run_command_line(Run | Report, __doc__))

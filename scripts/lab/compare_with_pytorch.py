@@ -10,14 +10,13 @@ accuracies and losses side by side.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, fields
 from typing import Literal
 
-import tyro
-
+from common import run_command_line
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.main import run_and_exit
+from parity.job import SIDES, Job
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Exact:
 
         require_torch()
         from parity.cases import Case
-        from parity.exact import TOLERANCE, compare_training, table
+        from parity.exact import TOLERANCE, compare_training
 
         if min(self.steps, self.epochs) < 1 or self.image_size < 32 or self.batch_size < 4:
             raise UserError("--image-size must be 32 or more, --batch-size 4 or more, --steps and --epochs 1 or more")
@@ -58,75 +57,40 @@ class Exact:
         print(f"{case.num_steps} steps, {case.image_size} px, batch {case.batch_size}, last ones {short}", flush=True)
         equal = True
         for dtype in self.dtypes:
-            result = compare_training(case, dtype)
-            print(table(result), flush=True)
+            agrees, text = compare_training(case, dtype)
+            print(text, flush=True)
             if dtype == "float64":
-                equal = result.is_equal
+                equal = agrees
                 print(f"float64: {'equal' if equal else 'NOT EQUAL'} within {TOLERANCE}", flush=True)
         return 0 if equal else 1
 
 
 @dataclass(frozen=True)
-class Train:
+class Train(Job):
     """Trains both sides on prepared data sets (`facefeat prepare`) by the baseline's rules and compares the results.
 
     Both start from the same weights and take the same batches. A side that is done is not trained again: its figures
     are read from the folder, so that the sides can be run one by one.
     """
 
-    data_dir: Path | None = None
-    """Folder of the prepared data sets; the default is $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
-    sources: tuple[str, ...] = ("fairface", "glasses", "apparel")
-    """Prepared data sets."""
-    out: Path = Path("runs/compare")
-    """Folder for both sides' files and for comparison.md and comparison.json."""
     side: Literal["jax", "torch", "both"] = "both"
     """Which side to train now."""
-    weights: str = "random"
-    """`random` (nothing is frozen then), `imagenet`, or a .pth or .safetensors file (then layer4 and the heads are
-    trained)."""
-    image_size: int = 64
-    """Side of the pictures in pixels."""
-    epochs: int = 5
-    """Passes over each task's pictures."""
-    batch_size: int = 32
-    """Pictures per step."""
-    seed: int = 0
-    """Of random weights and of the order."""
-    limit: int | None = None
-    """Use only this many pictures of each split."""
 
     def run(self) -> int:
         """Trains, prints the table and writes it."""
-        from facefeat_jax.runs.run_folder import write_json
+        from facefeat_jax.runs.run_folder import write_file, write_json
         from parity import whole_job
+        from parity.whole_job_report import report
 
-        job = whole_job.Job(
-            self.out,
-            self.data_dir,
-            self.sources,
-            self.weights,
-            self.image_size,
-            self.epochs,
-            self.batch_size,
-            self.seed,
-            self.limit,
-        )
-        results = whole_job.run(job, whole_job.SIDES if self.side == "both" else (self.side,))
-        text = f"`{whole_job.command(job)}`\n\n{whole_job.report(results)}"
+        job = Job(**{field.name: getattr(self, field.name) for field in fields(Job)})
+        results = whole_job.run(job, SIDES if self.side == "both" else (self.side,))
+        text = report(results)
         write_json(self.out / "comparison.json", results)
-        (self.out / "comparison.md").write_text(text, encoding="utf-8")
+        write_file(self.out / "comparison.md", text.encode())
         print(text)
         print(f"written: {self.out / 'comparison.md'}, {self.out / 'comparison.json'}")
         return 0
 
 
-def main() -> int:
-    """Runs the command line."""
-    config = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
-    arguments = tyro.cli(Exact | Train, description=__doc__, config=config)
-    return arguments.run()
-
-
 if __name__ == "__main__":
-    run_and_exit(main)
+    run_and_exit(lambda: run_command_line(Exact | Train, __doc__))

@@ -9,81 +9,24 @@ side in turn: on a machine that others use as well, wall time on two cores mostl
 """
 
 import contextlib
-import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from typing import Any
 from unittest import mock
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import tyro
 from flax import nnx
 from jax import lax
 
-from facefeat_jax.models import _convolution as convolution
+from facefeat_jax.models import _convolution as model_convolution
 from facefeat_jax.models import resnet
 from facefeat_jax.models.cpu import convolution as cpu_convolution
 from facefeat_jax.models.cpu import pooling as cpu_pooling
-from facefeat_jax.models.multi_task import MultiTaskModel
-from facefeat_jax.runs.spec import ModelSpec
-from facefeat_jax.system.allocator import keep_freed_memory
 from facefeat_jax.system.main import run_and_exit
-from facefeat_jax.tasks import TASKS
-from facefeat_jax.training import _groups as groups
-from facefeat_jax.training import steps
+from measuring import Call, convolution, forward_and_backward, layers, milliseconds, on_one_core, show, step_call
 
-# Name, how many there are, map side for pictures of 224 pixels, channels in and out, kernel, stride.
-LAYERS = [
-    ("conv1", 1, 224, 3, 64, 7, 2),
-    ("layer1", 4, 56, 64, 64, 3, 1),
-    ("layer2, first", 1, 56, 64, 128, 3, 2),
-    ("layer2, shortcut", 1, 56, 64, 128, 1, 2),
-    ("layer2", 3, 28, 128, 128, 3, 1),
-    ("layer3, first", 1, 28, 128, 256, 3, 2),
-    ("layer3, shortcut", 1, 28, 128, 256, 1, 2),
-    ("layer3", 3, 14, 256, 256, 3, 1),
-    ("layer4, first", 1, 14, 256, 512, 3, 2),
-    ("layer4, shortcut", 1, 14, 256, 512, 1, 2),
-    ("layer4", 3, 7, 512, 512, 3, 1),
-]
-Call = Callable[[], Any]
-
-
-def milliseconds(calls: dict[str, Call], repeats: int) -> dict[str, float]:
-    """Returns the least CPU time of each call, taken in turn."""
-    least = {name: np.inf for name in calls}
-    for call in calls.values():
-        call()  # compiles
-    for _ in range(repeats):
-        for name, call in calls.items():
-            started = time.process_time()
-            call()
-            least[name] = min(least[name], 1e3 * (time.process_time() - started))
-    return least
-
-
-def jax_calls(operation: Callable[..., jax.Array], *arguments: np.ndarray) -> tuple[Call, Call]:
-    """Returns the operation, and the gradients of all but a first argument with three channels."""
-    arrays = tuple(map(jnp.asarray, arguments))
-    wanted = tuple(range(1 if arrays[0].shape[-1] == 3 else 0, len(arrays)))
-    forward = jax.jit(operation)
-    cotangent = jnp.asarray(np.random.RandomState(1).standard_normal(jax.eval_shape(operation, *arrays).shape), "f4")
-
-    @jax.jit
-    def backward(arrays, cotangent):
-        def of(*parts):
-            return operation(*arrays[: wanted[0]], *parts)
-
-        return jax.vjp(of, *(arrays[index] for index in wanted))[1](cotangent)
-
-    return (
-        lambda: jax.block_until_ready(forward(*arrays)),
-        lambda: jax.block_until_ready(backward(arrays, cotangent)),
-    )
+_SIDES = ("XLA", "here", "PyTorch")
 
 
 def torch_calls(inputs: np.ndarray, kernel: np.ndarray | None, stride: int) -> tuple[Call, Call] | None:
@@ -112,41 +55,22 @@ def torch_calls(inputs: np.ndarray, kernel: np.ndarray | None, stride: int) -> t
 
 def layer_table(size: int, batch_size: int, repeats: int) -> None:
     """Prints a row for each layer: milliseconds of CPU time, forwards and backwards."""
-    print(f"Batch {batch_size}, {size} px, ms on one core; forwards, then backwards:\n")
-    print("| layers | XLA | here | PyTorch | XLA, back | here, back | PyTorch, back |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
-    stream = np.random.RandomState(0)
-    for name, count, side, features, out_features, kernel_side, stride in [
-        *LAYERS[:1],
-        ("max-pooling", 1, 112, 64, 64, 0, 2),
-        *LAYERS[1:],
-    ]:
-        side = max(1, side * size // 224)
-        inputs = stream.standard_normal((batch_size, side, side, features)).astype(np.float32)
-        if kernel_side:
-            kernel = stream.standard_normal((kernel_side, kernel_side, features, out_features)).astype(np.float32)
-            options = {
-                "window_strides": (stride, stride),
-                "padding": ((kernel_side // 2, kernel_side // 2),) * 2,
-                "dimension_numbers": ("NHWC", "HWIO", "NHWC"),
-            }
-            sides = {
-                "xla": jax_calls(partial(lax.conv_general_dilated, **options), inputs, kernel),
-                "here": jax_calls(partial(cpu_convolution.conv_general_dilated, **options), inputs, kernel),
-            }
+    rows = []
+    for name, _, inputs, kernel, stride in layers(size, batch_size):
+        if kernel is None:
+            xla = forward_and_backward(xla_max_pool, inputs)
+            here = forward_and_backward(partial(cpu_pooling.max_pool, window=3, stride=2, pad=1), inputs)
         else:
-            kernel = None
-            sides = {
-                "xla": jax_calls(xla_max_pool, inputs),
-                "here": jax_calls(partial(cpu_pooling.max_pool, window=3, stride=2, pad=1), inputs),
-            }
-        if theirs := torch_calls(inputs, kernel, stride):
-            sides["torch"] = theirs
-        times = milliseconds({f"{key} {way}": call for key in sides for way, call in enumerate(sides[key])}, repeats)
-        cells = [
-            f"{times[f'{key} {way}']:.1f}" if key in sides else "" for way in (0, 1) for key in ("xla", "here", "torch")
-        ]
-        print(f"| {count} x {name} | {' | '.join(cells)} |", flush=True)
+            xla = forward_and_backward(convolution(kernel, stride), inputs, kernel)
+            own = convolution(kernel, stride, cpu_convolution.conv_general_dilated)
+            here = forward_and_backward(own, inputs, kernel)
+        calls = {"XLA": xla, "here": here, "PyTorch": torch_calls(inputs, kernel, stride)}
+        known = {f"{side} {way}": call for side, both in calls.items() if both for way, call in enumerate(both)}
+        times = milliseconds(known, repeats)
+        cells = [times.get(f"{side} {way}") for way in (0, 1) for side in _SIDES]
+        rows.append([name, *("" if time is None else f"{time:.1f}" for time in cells)])
+    what = f"batch {batch_size}, {size} px, ms on one core; forwards, then backwards"
+    show(__file__, [what, *_SIDES, *(f"{side}, back" for side in _SIDES)], rows)
 
 
 def xla_max_pool(inputs: jax.Array, window: int = 3, stride: int = 2, pad: int = 1) -> jax.Array:
@@ -158,60 +82,24 @@ def xla_max_pool(inputs: jax.Array, window: int = 3, stride: int = 2, pad: int =
 def xlas_forms() -> Iterator[None]:
     """Has models that are made and traced inside use XLA's convolutions and max-pooling."""
     with (
-        mock.patch.object(convolution, "conv_general_dilated", lax.conv_general_dilated),
+        mock.patch.object(model_convolution, "conv_general_dilated", lax.conv_general_dilated),
         mock.patch.object(resnet, "max_pool", xla_max_pool),
     ):
         yield
 
 
-def model_and_spec(size: int) -> tuple[MultiTaskModel, ModelSpec]:
-    """Returns the whole model with random weights, and what it is."""
-    spec = ModelSpec("resnet18", {name: task.classes for name, task in TASKS.items()}, size, "upright", "random")
-    return spec.build(rngs=nnx.Rngs(0)), spec
-
-
-def pictures(size: int, batch_size: int) -> np.ndarray:
-    """Returns noise for pictures, uint8 `[batch_size, size, size, 3]`."""
-    return np.random.RandomState(0).randint(0, 256, (batch_size, size, size, 3)).astype(np.uint8)
-
-
-def on_one_core() -> None:
-    """Keeps this process on one core, and in the memory it has; to be called before XLA counts the cores."""
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    keep_freed_memory()
-
-
-def step_call(size: int, batch_size: int, trainable: str) -> Call:
-    """Returns a call of one training step from random weights, traced and compiled."""
-    model, spec = model_and_spec(size)
-    trained = groups.trained_modules(model.trunk.STAGES, [trainable])
-    graphdef, _ = steps.graphdefs(model, trained, freeze_batch_norm=False)
-    step = steps.make_train_step(graphdef, spec, steps.StepOptions(trained, optax.constant_schedule(1e-4), "float32"))
-    state = steps.create_state(model, trained)
-    images = pictures(size, batch_size)
-    labels = {name: np.zeros(batch_size, np.int32) for name in TASKS}
-
-    def call() -> None:
-        nonlocal state
-        state, _ = step(state, images, labels, np.ones(batch_size, bool), tasks=tuple(TASKS))
-        jax.block_until_ready(state)
-
-    call()
-    return call
-
-
 def step_table(sizes: tuple[int, ...], batch_size: int, repeats: int) -> None:
     """Prints a row for each size and what is trained: milliseconds of CPU time of a whole training step."""
-    print(f"\n| training step, batch {batch_size}, ms on one core | XLA's forms | the forms here | ratio |")
-    print("| --- | --- | --- | --- |")
+    rows = []
     for size in sizes:
         for trainable in ("layer4", "all"):
             with xlas_forms():
                 calls = {"xla": step_call(size, batch_size, trainable)}
             calls["here"] = step_call(size, batch_size, trainable)
-            times = milliseconds(calls, repeats)
-            row = f"{times['xla']:.0f} | {times['here']:.0f} | {times['xla'] / times['here']:.2f}"
-            print(f"| {size} px, {trainable} trained | {row} |", flush=True)
+            xla, here = milliseconds(calls, repeats).values()
+            rows.append([f"{size} px, {trainable} trained", f"{xla:.0f}", f"{here:.0f}", f"{xla / here:.2f}"])
+    what = f"training step, batch {batch_size}, ms on one core"
+    show(__file__, [what, "XLA's forms", "the forms here", "ratio"], rows)
 
 
 def main(sizes: tuple[int, ...] = (64, 96, 224), batch_size: int = 32, repeats: int = 5) -> None:

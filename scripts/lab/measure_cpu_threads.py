@@ -10,17 +10,12 @@ from __future__ import annotations
 
 import statistics
 import time
-from functools import partial
 
-import jax
-import numpy as np
 import tyro
-from jax import lax
 
 from facefeat_jax.system.allocator import keep_freed_memory
 from facefeat_jax.system.main import run_and_exit
-from facefeat_jax.system.markdown import table
-from measure_cpu_convolution import LAYERS, Call, jax_calls
+from measuring import Call, convolution, forward_and_backward, layers, show
 
 
 def times(call: Call, repeats: int) -> tuple[float, float]:
@@ -39,21 +34,13 @@ def times(call: Call, repeats: int) -> tuple[float, float]:
 def main(batch_size: int = 32, repeats: int = 5) -> None:
     """Prints the table."""
     keep_freed_memory()
-    random, rows = np.random.RandomState(0), []
-    for name, count, side, channels, filters, size, stride in LAYERS:
-        inputs = random.standard_normal((batch_size, side, side, channels)).astype("f4")
-        kernel = random.standard_normal((size, size, channels, filters)).astype("f4")
-        conv = partial(
-            lax.conv_general_dilated,
-            window_strides=(stride, stride),
-            padding=((size // 2, size // 2),) * 2,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
-        forward, _ = jax_calls(conv, inputs, kernel)
-        wall, cores = times(forward, repeats)
-        rows.append([f"{count} x {name}", filters, f"{wall:.1f}", f"{cores:.2f}"])
-    print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, batch {batch_size}, 224 px\n")
-    print("\n".join(table(["layer", "output channels", "ms, each", "cores busy"], rows)))
+    rows = []
+    for name, filters, inputs, kernel, stride in layers(224, batch_size):
+        if kernel is not None:
+            forward, _ = forward_and_backward(convolution(kernel, stride), inputs, kernel)
+            wall, cores = times(forward, repeats)
+            rows.append([name, filters, f"{wall:.1f}", f"{cores:.2f}"])
+    show(__file__, [f"layer, batch {batch_size}, 224 px", "output channels", "ms, each", "cores busy"], rows)
 
 
 if __name__ == "__main__":

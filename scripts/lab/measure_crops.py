@@ -25,7 +25,7 @@ from facefeat_jax.prediction._faces import HaarFinder, open_finder
 from facefeat_jax.prediction.crops import FRAMES, WHOLE, Box, crop
 from facefeat_jax.prediction.predictor import Predictor
 from facefeat_jax.runs.run_folder import read_config, write_file, write_json
-from facefeat_jax.system.environment import describe
+from facefeat_jax.system.environment import record, record_lines
 from facefeat_jax.system.main import run_and_exit
 from facefeat_jax.system.markdown import table
 from facefeat_jax.system.progress import Bar
@@ -40,13 +40,11 @@ _PAGE = """\
 
 This page measures how many faces OpenCV's Haar cascades find in the validation pictures, how each data set frames a
 face, and how accurate each head is on each crop. The pictures are not part of the project: faces in FairFace's layout
-(UTKFace), faces with and without glasses (CelebA), and shop photographs. The command
+(UTKFace), faces with and without glasses (CelebA), and shop photographs.
 
-```
-python scripts/lab/measure_crops.py {run} --to docs/benchmarks/crops.md
-```
+The run: {trained}.
 
-wrote it on {machine}. The run: {trained}.
+{made}
 
 ## Misses and false finds
 
@@ -199,15 +197,14 @@ def contact_sheets(pictures: list[Image.Image], boxes: list[list[Box]], folder: 
 
 def page(results: dict[str, Any]) -> str:
     """Returns the figures as Markdown."""
-    about = results["environment"]
-    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     finding = table(
         ["pictures", "cascade", "number", "missed", "false finds", "none found", "one", "more"],
         [
-            [source, name, *(f"{one[key]}" if key in one else "" for key in _COUNTS)]
+            [source, name, *(one.get(key, "") for key in _COUNTS)]
             for source, by_name in results["finding"].items()
             for name, one in by_name.items()
         ],
+        2,
     )
     framing = table(
         ["pictures", "left", "top", "right", "bottom", "number"],
@@ -223,12 +220,10 @@ def page(results: dict[str, Any]) -> str:
             for task, one in results["crops"].items()
         ],
     )
-    machine = f"{about['processor']}, Python {about['python']}, {versions}"
     used = next(iter(results["finding"]["fairface"]))
     return _PAGE.format(
-        run=results["run"],
         trained=results["trained"],
-        machine=machine,
+        made="\n".join(record_lines(results)),
         finding="\n".join(finding),
         used=used,
         framing="\n".join(framing),
@@ -271,7 +266,8 @@ def main() -> int:
                     results["crops"]["shirt, in a scene"] = small
                 if arguments.sheet:
                     contact_sheets(pictures, boxes, arguments.sheet / source)
-    results["environment"] = {**describe(("opencv-python-headless", "jax", "flax", "pillow"), ""), "variables": {}}
+    command = f"python scripts/lab/measure_crops.py {arguments.run.name} --to docs/benchmarks/crops.md"
+    results |= record(command, ("opencv-python-headless", "jax", "flax", "pillow"))
     print(json.dumps(results, indent=2, default=float))
     if arguments.to:
         write_json(arguments.to.with_suffix(".json"), results)

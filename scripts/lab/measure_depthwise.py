@@ -1,13 +1,14 @@
 """Measures what depthwise convolutions as shifted sums save on CPU: a training step of EfficientNet B0.
 
-python scripts/lab/measure_depthwise.py --image-size 96
+    python scripts/lab/measure_depthwise.py --image-size 96
+
+Prints a Markdown table: the median of the steps of each kind, taken in turn, and how long it took to compile.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import dataclass
 from unittest import mock
 
 import jax
@@ -19,22 +20,19 @@ from jax import lax
 
 from facefeat_jax.models import efficientnet_b0
 from facefeat_jax.models.cpu import depthwise
+from facefeat_jax.system.main import run_and_exit
+from measuring import in_turn, show
 
 
-@dataclass(frozen=True)
-class Arguments:
-    image_size: int = 96
-    """Side of the pictures in pixels."""
-    batch_size: int = 8
-    """Pictures per step."""
-    steps: int = 5
-    """Steps of each kind, one after the other in turns; the median counts."""
+def main(image_size: int = 96, batch_size: int = 8, steps: int = 5) -> None:
+    """Prints the table.
 
-
-def main(arguments: Arguments) -> None:
-    """Prints compile time and step time of both."""
-    shape = (arguments.batch_size, arguments.image_size, arguments.image_size, 3)
-    images = jnp.asarray(np.random.RandomState(0).standard_normal(shape), jnp.float32)
+    Args:
+      image_size: side of the pictures in pixels.
+      batch_size: pictures per step.
+      steps: steps of each kind.
+    """
+    images = jnp.asarray(np.random.RandomState(0).standard_normal((batch_size, image_size, image_size, 3)), jnp.float32)
     key = jax.random.key(0)
 
     def compiled(convolve):
@@ -54,17 +52,11 @@ def main(arguments: Arguments) -> None:
         return lambda: jax.block_until_ready(step(params, rest, images, key)), time.perf_counter() - started
 
     kinds = {"lax.conv_general_dilated": lax.conv_general_dilated, "shifts": depthwise.conv_general_dilated}
-    steps = {name: compiled(convolve) for name, convolve in kinds.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(arguments.steps + 1):
-        for name, (step, _) in steps.items():
-            started = time.perf_counter()
-            step()
-            seconds[name].append(time.perf_counter() - started)
-    print(f"EfficientNet B0, {shape}, {jax.devices()[0].device_kind}, jax {jax.__version__}")
-    for name, (_, compile_seconds) in steps.items():
-        print(f"{name}: step {statistics.median(seconds[name][1:]):.3f} s, compiled in {compile_seconds:.1f} s")
+    programs = {name: compiled(convolve) for name, convolve in kinds.items()}
+    seconds = in_turn({name: call for name, (call, _) in programs.items()}, steps)
+    rows = [[name, f"{statistics.median(seconds[name]):.3f}", f"{took:.1f}"] for name, (_, took) in programs.items()]
+    show(__file__, [f"EfficientNet B0, batch {batch_size}, {image_size} px", "step, s", "compiling, s"], rows)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Arguments))
+    run_and_exit(lambda: tyro.cli(main))

@@ -20,8 +20,8 @@ from facefeat_jax.evaluation.metrics import head_result, predicted, probabilitie
 from facefeat_jax.models._values import split_values
 from facefeat_jax.runs.run_folder import Run, open_run
 from facefeat_jax.system.main import run_and_exit
-from facefeat_jax.system.markdown import table
 from facefeat_jax.system.runtime import start_up
+from measuring import show
 
 COLUMNS = ("head", "pictures", "accuracy", "in bfloat16", "loss", "in bfloat16", "other answers", "largest difference")
 
@@ -55,7 +55,7 @@ def main(run: tyro.conf.Positional[Path], data_dir: Path | None = None) -> None:
         largest = np.abs(probabilities(logits) - probabilities(logits_of_half)).max()
         figures = (one.accuracy, two.accuracy, one.loss, two.loss)
         rows.append([head, f"{one.n:,}", *(f"{figure:.4f}" for figure in figures), other, f"{largest:.4f}"])
-    print("\n".join(table(COLUMNS, rows)))
+    show(__file__, COLUMNS, rows)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,6 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import tyro
@@ -22,7 +20,7 @@ import tyro
 from facefeat_jax.forward import make_predict_step
 from facefeat_jax.models._values import split_values
 from facefeat_jax.system.main import run_and_exit
-from measure_cpu_convolution import milliseconds, model_and_spec, on_one_core, pictures, step_call
+from measuring import Call, milliseconds, model_and_spec, on_one_core, pictures, show, step_call
 
 _LIBRARY = "LIBRARY_FUSION_TYPE_INDIVIDUAL"
 FLAGS = [
@@ -38,7 +36,7 @@ FLAGS = [
 ]
 
 
-def forward_call(size: int, batch_size: int) -> Callable[[], Any]:
+def forward_call(size: int, batch_size: int) -> Call:
     """Returns a call of one forward pass from random weights, traced and compiled."""
     model, spec = model_and_spec(size)
     model.eval()
@@ -59,8 +57,8 @@ def measure(size: int, repeats: int) -> dict[str, float]:
     calls = {
         "forward, batch 32": forward_call(size, 32),
         "forward, batch 1": forward_call(size, 1),
-        "step, layer4 and heads": step_call(size, 32, "layer4"),
-        "step, all": step_call(size, 32, "all"),
+        "step, batch 32, layer4 and heads": step_call(size, 32, "layer4"),
+        "step, batch 32, all": step_call(size, 32, "all"),
     }
     return milliseconds(calls, repeats)
 
@@ -81,11 +79,14 @@ def main(size: int = 224, rounds: int = 3, repeats: int = 3, worker: bool = Fals
             else:
                 results[flags].append(json.loads(done.stdout.splitlines()[-1]))
     names = list(results[""][0])
-    print(f"| ms on one core, {size} px, batch 32 | {' | '.join(names)} |")
-    print(f"| --- | {' | '.join('---' for _ in names)} |")
-    for flags, measured in results.items():
-        cells = [f"{statistics.median(one[name] for one in measured):.1f}" for name in names]
-        print(f"| {f'`{flags}`' if flags else 'none'} | {' | '.join(cells)} |")
+    rows = [
+        [
+            f"`{flags}`" if flags else "none",
+            *(f"{statistics.median(one[name] for one in measured):.1f}" for name in names),
+        ]
+        for flags, measured in results.items()
+    ]
+    show(__file__, [f"ms on one core, {size} px", *names], rows)
 
 
 if __name__ == "__main__":

@@ -13,15 +13,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shlex
 import statistics
 import subprocess
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -106,10 +103,7 @@ def check(options: Options, work: Path, facefeat: Sequence[str]) -> dict[str, An
     `facefeat` are the words that start that command.
     """
     result: dict[str, Any] = {
-        "date": f"{date.today()}",
-        "commit": environment.commit(),
-        "command": shlex.join(["python", "scripts/lab/release_check.py", *sys.argv[1:]]),
-        "environment": environment.describe(devices="CPU"),
+        **environment.record(environment.typed("python scripts/lab/release_check.py"), devices="CPU"),
         "load": round(os.getloadavg()[0], 1),
         "rows": [],
     }
@@ -145,8 +139,8 @@ def report(result: Mapping[str, Any]) -> str:
     lines = [
         "# Commands on busy cores",
         "",
-        f"`{result['command']}`, {result['date']}, commit {result['commit'] or 'unknown'}. Before it, other work on "
-        f"the machine caused a load average of {result['load']}. {environment.line(result['environment'])}.",
+        *environment.record_lines(result),
+        f"- before it, other work on the machine caused a load average of {result['load']}",
         "",
         f"{runs} runs, {len(bad)} failed. *Busy* means that one endless loop per core runs on the same cores. The "
         "first run that needs a program compiles and caches it.",

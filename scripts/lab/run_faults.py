@@ -13,6 +13,7 @@ from pathlib import Path
 
 import tyro
 
+from common import run_command_line, write_page
 from facefeat_jax.system.errors import UserError, unknown
 from facefeat_jax.system.main import run_and_exit
 from faults import report
@@ -61,18 +62,13 @@ class Report:
             raise UserError("name the results: python scripts/lab/run_faults.py report docs/benchmarks/faults/*.json")
         results = [report.read(path) for path in self.results]
         order = list(CAMPAIGNS)
-        text = report.report(sorted(results, key=lambda one: order.index(one["campaign"])))
-        if self.out is None:
-            print(text, end="")
-        else:
-            self.out.write_text(text, encoding="utf-8")
+        write_page(report.report(sorted(results, key=lambda one: order.index(one["campaign"]))), self.out)
         return 0
 
 
 def main() -> int:
     """Runs the command line."""
-    config = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
-    return tyro.cli(Run | Report, description=__doc__, config=config).run()
+    return run_command_line(Run | Report, __doc__)
 
 
 if __name__ == "__main__":

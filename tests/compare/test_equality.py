@@ -10,7 +10,7 @@ import pytest
 import weights_conversion
 from parity import jax_side
 from parity.cases import Case, made_up_pictures, multi_task_shapes, multi_task_weights
-from parity.records import Record, differences
+from weights_conversion._records import Record, differences, torch_state
 
 TOLERANCE = 1e-9
 FULL = Case()  # 64 px, batch 16, 48 steps, the notebook's frozen layers
@@ -42,8 +42,7 @@ def test_every_block_at_224(training: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "case",
-    [pytest.param(FULL, id="layer4 trained"), pytest.param(ALL, id="nothing frozen", marks=pytest.mark.whole)],
+    "case", [pytest.param(FULL, id="layer4 trained"), pytest.param(ALL, id="nothing frozen", marks=pytest.mark.whole)]
 )
 def test_48_steps(case: Case) -> None:
     from parity import torch_side
@@ -81,7 +80,6 @@ def test_weights_there_and_back_through_files(tmp_path: Path, suffix: str) -> No
     import safetensors.torch
     import torch
 
-    from parity import torch_side
     from pytorch_baseline.model import MultiTaskNet
 
     weights = {n: a.astype(np.float32) if a.shape else a for n, a in multi_task_weights(5).items()}
@@ -93,7 +91,7 @@ def test_weights_there_and_back_through_files(tmp_path: Path, suffix: str) -> No
     network = MultiTaskNet()
     assert set(network.state_dict()) == set(ours)
     network.load_state_dict(read, strict=True)
-    theirs = torch_side.state_arrays(network)
+    theirs = torch_state(network)
 
     back_path = tmp_path / f"theirs{suffix}"
     if suffix == ".pth":

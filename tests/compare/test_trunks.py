@@ -10,9 +10,9 @@ from facefeat_jax.models import BatchNorm, abstract
 from facefeat_jax.models._dropout import Dropout, StochasticDepth
 from facefeat_jax.models.counting import count_multiply_adds, count_parameters
 from facefeat_jax.models.registry import ARCHITECTURES
-from parity.records import differences
 from parity.trunks import SMALL_TRUNKS
 from weights_conversion import to_flax, to_torch
+from weights_conversion._records import differences
 from weights_conversion._with_torch import import_torchvision
 from weights_conversion.convert import recognise, torch_shapes
 from weights_conversion.verify import TOLERANCE, largest, table, verify

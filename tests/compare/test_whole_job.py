@@ -14,25 +14,27 @@ import pytest
 import weights_conversion
 from facefeat_jax.system.errors import UserError
 from parity import whole_job
+from parity.job import SIDES, START, Job
+from parity.whole_job_report import report
 
 SCRIPT = Path(whole_job.__file__).resolve().parents[1] / "compare_with_pytorch.py"
 TASKS = ("gender", "glasses", "shirt")
 
 
-def _job(out: Path, data_dir: Path, **changes) -> whole_job.Job:
+def _job(out: Path, data_dir: Path, **changes) -> Job:
     fields = dict(
         sources=("avatars",), weights="random", image_size=32, epochs=2, batch_size=16, seed=1, limit=None, **changes
     )
-    return whole_job.Job(out=out, data_dir=data_dir, **fields)
+    return Job(out=out, data_dir=data_dir, **fields)
 
 
 @pytest.fixture(scope="module")
-def finished(avatars_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[whole_job.Job, dict]:
+def finished(avatars_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, dict]:
     job = _job(tmp_path_factory.mktemp("compare") / "job", avatars_dir)
-    return job, whole_job.run(job, whole_job.SIDES)
+    return job, whole_job.run(job, SIDES)
 
 
-def test_both_sides_did_the_same(finished: tuple[whole_job.Job, dict]) -> None:
+def test_both_sides_did_the_same(finished: tuple[Job, dict]) -> None:
     """The same passes over as many pictures from the same weights: training losses agree but for float32's rounding."""
     _, results = finished
     ours, theirs = results["jax"], results["torch"]
@@ -51,9 +53,9 @@ def test_both_sides_did_the_same(finished: tuple[whole_job.Job, dict]) -> None:
     )
 
 
-def test_both_start_from_the_weights_in_the_folder(finished: tuple[whole_job.Job, dict]) -> None:
+def test_both_start_from_the_weights_in_the_folder(finished: tuple[Job, dict]) -> None:
     job, _ = finished
-    start = weights_conversion.read(job.out / whole_job.START)
+    start = weights_conversion.read(job.out / START)
     assert len(start) == 132
     trained = weights_conversion.read(job.out / "torch.pth")
     assert set(trained) == set(start)
@@ -62,16 +64,14 @@ def test_both_start_from_the_weights_in_the_folder(finished: tuple[whole_job.Job
     assert int(trained["backbone.bn1.num_batches_tracked"]) == 2 * 3 * 3  # 44 pictures of each task make 3 batches
 
 
-def test_what_is_done_is_not_done_again(finished: tuple[whole_job.Job, dict], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_done_is_not_done_again(finished: tuple[Job, dict], monkeypatch: pytest.MonkeyPatch) -> None:
     job, results = finished
     monkeypatch.setattr(whole_job, "_in_process", lambda function, job: pytest.fail(f"{function} was run again"))
-    again = whole_job.run(job, whole_job.SIDES)
+    again = whole_job.run(job, SIDES)
     assert json.loads(json.dumps(again)) == json.loads(json.dumps(results, default=str))
 
 
-def test_one_side_at_a_time(
-    finished: tuple[whole_job.Job, dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_side_at_a_time(finished: tuple[Job, dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job, results = finished
     copy = _job(tmp_path / "copy", job.data_dir)
     shutil.copytree(job.out, copy.out)
@@ -84,29 +84,27 @@ def test_one_side_at_a_time(
     assert ran == [whole_job.train_torch]
 
 
-def test_a_folder_of_another_job_is_refused(
-    finished: tuple[whole_job.Job, dict], avatars_dir: Path, tmp_path: Path
-) -> None:
+def test_a_folder_of_another_job_is_refused(finished: tuple[Job, dict], avatars_dir: Path, tmp_path: Path) -> None:
     job, _ = finished
     with pytest.raises(UserError, match=r"other settings \(limit\)"):
-        whole_job.run(whole_job.Job(**{**job.__dict__, "limit": 8}), ("torch",))
+        whole_job.run(Job(**{**job.__dict__, "limit": 8}), ("torch",))
     (tmp_path / "something").touch()
     with pytest.raises(UserError, match="holds something else"):
         whole_job.run(_job(tmp_path, avatars_dir), ("torch",))
 
 
-def test_the_report_sets_them_side_by_side(finished: tuple[whole_job.Job, dict]) -> None:
+def test_the_report_sets_them_side_by_side(finished: tuple[Job, dict]) -> None:
     job, results = finished
-    text = whole_job.report(results)
+    text = report(results)
     for task in TASKS:
         (line,) = (line for line in text.splitlines() if line.startswith(f"| {task} | 20 |"))
-        for side in whole_job.SIDES:
+        for side in SIDES:
             assert f"{results[side]['final'][task]['accuracy']:.3f}" in line
             assert f"{results[side]['final'][task]['loss_of_batches']:.4f}" in line
     assert len([line for line in text.splitlines() if line.startswith(("| 1 |", "| 2 |"))]) == 6
     assert "nothing frozen" in text and "torchvision" in text and "jaxlib" in text
-    assert "PyTorch" not in whole_job.report({"jax": results["jax"]}).replace("PyTorch baseline", "")
-    for written in (text, whole_job.command(job)):
+    assert "PyTorch" not in report({"jax": results["jax"]}).replace("PyTorch baseline", "")
+    for written in (text, job.command()):
         assert str(job.out) not in written and str(job.data_dir) not in written
 
 

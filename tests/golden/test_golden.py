@@ -14,8 +14,8 @@ from facefeat_jax.models import abstract
 from facefeat_jax.models.registry import get_architecture, list_models
 from parity import golden, jax_side
 from parity.cases import multi_task_shapes, multi_task_weights
-from parity.records import Record
 from parity.trunks import SMALL_TRUNKS
+from weights_conversion._records import Record, precision
 from weights_conversion.convert import torch_shapes
 
 FILES = Path(__file__).resolve().parent / "files"
@@ -95,7 +95,7 @@ def test_a_small_difference_is_seen() -> None:
 
 
 def test_float64_does_not_leak() -> None:
-    with jax_side.precision("float64"):
+    with precision("float64"):
         assert jnp.zeros(1).dtype == np.float64
     assert jnp.zeros(1).dtype == np.float32
     assert not jax.config.jax_enable_x64

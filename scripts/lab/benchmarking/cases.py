@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from facefeat_jax.system.errors import UserError
@@ -14,12 +14,7 @@ NOTEBOOK_EPOCHS = 5
 
 @dataclass(frozen=True)
 class Entry:
-    """Who takes part in a case.
-
-    Attributes:
-      side: name of the side.
-      settings: beside the case's own.
-    """
+    """Who takes part in a case: the name of a side, and its settings beside the case's own."""
 
     side: str
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -27,81 +22,52 @@ class Entry:
 
 @dataclass(frozen=True)
 class Case:
-    """One comparison.
+    """One comparison."""
 
-    Attributes:
-      name: of the case; unique.
-      stage: one of `STAGES`.
-      operation: what each side does.
-      settings: with what.
-      entries: who takes part, by the name that stands in the results.
-      rounds: how often each does it.
-      group: neighbouring cases of one group are done by the same processes.
-      fresh: each round has a process of its own, and its caches are new.
-      keep_caches: the entries of a fresh round come one after the other and find the caches of the one before.
-    """
-
-    name: str
-    stage: str
-    operation: str
-    settings: Mapping[str, Any]
-    entries: Mapping[str, Entry]
-    rounds: int
-    group: str = ""
-    fresh: bool = False
+    name: str  # of the case; unique. It begins with one of `STAGES`.
+    operation: str  # what each side does
+    settings: Mapping[str, Any]  # with what
+    entries: Mapping[str, Entry]  # who takes part, by the name that stands in the results
+    rounds: int  # how often each does it
+    group: str = ""  # neighbouring cases of one group are done by the same processes
+    fresh: bool = False  # each round has a process of its own, and its caches are new
+    # The entries of a fresh round come one after the other and find the caches of the one before.
     keep_caches: bool = False
+
+    @property
+    def stage(self) -> str:
+        """One of `STAGES`."""
+        return self.name.partition("/")[0]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured.
+    """How much is measured."""
 
-    Attributes:
-      image_size: side of the pictures, in pixels.
-      rounds: of each case but the whole job.
-      round_seconds: how long a round of steps takes.
-      matmul_size: side of the matrices.
-      precisions: of products and steps; the first is the one that sweeps are made in.
-      step_batches: by what is trained, the batch sizes in the first precision; the others take the first of them.
-      forward_batches: pictures at a time.
-      decode_pictures: how many files a round decodes.
-      feed_batches: how many batches a round takes.
-      batch: pictures in a step of the feed and of whole jobs.
-      job_rounds: of the whole job.
-      job_epochs: passes over the data.
-      pytorch_share: share of the pictures that PyTorch as written goes through, once; the rest is reckoned from it.
-        None: all of the job.
-      tuned_epochs: how many epochs PyTorch tuned does of the job; the rest is reckoned from them.
-      compiled: names of cases, or what they begin with, that PyTorch also does with torch.compile, which takes long.
-      start_limit: pictures of each split in the runs that show the first and the second start.
-      start_rounds: of those.
-      memory_counts: pictures in the feeds whose memory is compared.
-      memory_image_size: their side.
-      memory_batches: how many batches are taken from each.
-      synthetic: fraction of the full size that is made where no pictures are given.
-    """
-
-    image_size: int = 224
-    rounds: int = 5
-    round_seconds: float = 3.0
+    image_size: int = 224  # side of the pictures, in pixels
+    rounds: int = 5  # of each case but the whole job
+    round_seconds: float = 3.0  # how long a round of steps takes
     matmul_size: int = 2048
-    precisions: tuple[str, ...] = ("float32",)
+    precisions: tuple[str, ...] = ("float32",)  # the first is the one that sweeps are made in
+    # By what is trained, the batch sizes in the first precision; the others take the first of them.
     step_batches: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: {"layer4": (32,), "all": (32,)})
     forward_batches: tuple[int, ...] = (1, 32)
-    decode_pictures: int = 1500
-    feed_batches: int = 20
-    batch: int = 32
+    decode_pictures: int = 1500  # in a round
+    feed_batches: int = 20  # in a round
+    batch: int = 32  # pictures in a step of the feed and of whole jobs
     job_rounds: int = 2
     job_epochs: int = NOTEBOOK_EPOCHS
+    # Share of the pictures that PyTorch as written goes through, once; the rest is reckoned from it. None: all of it.
     pytorch_share: float | None = None
-    tuned_epochs: int | None = None
+    tuned_epochs: int | None = None  # how many PyTorch tuned does of the job; the rest is reckoned from them
+    # Names of cases, or what they begin with, that PyTorch also does with torch.compile, which takes long.
     compiled: tuple[str, ...] = ("step/layer4/", "forward/")
-    start_limit: int = 64
+    start_limit: int = 64  # pictures of each split in the runs that show the first and the second start
     start_rounds: int = 1
-    memory_counts: tuple[int, int] = (1000, 100_000)
+    memory_counts: tuple[int, int] = (1000, 100_000)  # pictures in the feeds whose memory is compared
     memory_image_size: int = 64
-    memory_batches: int = 100
-    synthetic: float = 0.02
+    memory_batches: int = 100  # taken from each
+    synthetic: float = 0.02  # fraction of the full size that is made where no pictures are given
 
 
 PLANS: dict[str, Plan] = {
@@ -147,14 +113,11 @@ PLANS: dict[str, Plan] = {
 Device = Literal["cpu", "gpu"]
 
 
-def cases(
-    plan: Plan, device: Device, cores: int, sides: Sequence[str], stages: Sequence[str], only: Sequence[str] = ()
-) -> list[Case]:
+def cases(plan: Plan, cores: int, sides: Sequence[str], stages: Sequence[str], only: Sequence[str] = ()) -> list[Case]:
     """Returns the cases of a plan, in the order in which they are worth having if time runs out.
 
     Args:
       plan: how much.
-      device: what is computed on.
       cores: how many threads and workers to use.
       sides: who there is: `ours`, and perhaps `pytorch`, `tuned` and `compiled`.
       stages: which of `STAGES`.
@@ -165,218 +128,99 @@ def cases(
     """
     if unknown := sorted(set(stages) - set(STAGES)):
         raise UserError(f"no stage {', '.join(unknown)}; there are {', '.join(STAGES)}")
-    makers = (
-        ("matmul", _matmul),
-        ("job", _job),
-        ("step", _step),
-        ("forward", _forward),
-        ("start", _start),
-        ("decode", _decode),
-        ("feed", _feed),
-        ("validation", _validation),
-        ("memory", _memory),
-        ("job", _job_to_the_letter),
-    )
     found = []
-    for stage, make in makers:
-        for case in make(plan, device, cores) if stage in stages else ():
-            entries = {
-                name: entry
-                for name, entry in case.entries.items()
-                if entry.side in sides and (entry.side != "compiled" or case.name.startswith(plan.compiled))
-            }
-            if entries:
-                found.append(Case(**{**case.__dict__, "entries": entries}))
+    for case in (*_computed(plan), *_on_pictures(plan, cores)):
+        entries = {
+            name: entry
+            for name, entry in case.entries.items()
+            if entry.side in sides and (entry.side != "compiled" or case.name.startswith(plan.compiled))
+        }
+        if entries and case.stage in stages:
+            found.append(replace(case, entries=entries))
+    order = ("matmul", "job", "step", "forward", "start", "decode", "feed", "validation", "memory")
+    # To the letter, a job takes longest, and is last.
+    found.sort(key=lambda case: len(order) if case.name == "job/baseline" else order.index(case.stage))
     names = [case.name for case in found]
     if absent := [one for one in only if not any(name.startswith(one) for name in names)]:
         raise UserError(f"no case begins with {', '.join(absent)}; there are {', '.join(names)}")
     return [case for case in found if case.name.startswith(tuple(only))] if only else found
 
 
-def _everybody() -> dict[str, Entry]:
-    return {name: Entry(name) for name in ("ours", "pytorch", "tuned", "compiled")}
-
-
-def _matmul(plan: Plan, device: Device, cores: int) -> Iterator[Case]:
+def _computed(plan: Plan) -> Iterator[Case]:
+    """Yields the cases that need no picture files."""
+    first = plan.precisions[0]
+    pictures = {"image_size": plan.image_size, "task": "gender"}
+    everybody = {name: Entry(name) for name in ("ours", "pytorch", "tuned", "compiled")}
     for precision in plan.precisions:
-        yield Case(
-            f"matmul/{precision}",
-            "matmul",
-            "matmul",
-            {"precision": precision, "size": plan.matmul_size, "round_seconds": plan.round_seconds / 3},
-            {name: Entry(name) for name in ("ours", "tuned")},
-            plan.rounds,
-            group="matmul",
-        )
-
-
-def _step(plan: Plan, device: Device, cores: int) -> Iterator[Case]:
+        settings = {"precision": precision, "size": plan.matmul_size, "round_seconds": plan.round_seconds / 3}
+        entries = {name: everybody[name] for name in ("ours", "tuned")}
+        yield Case(f"matmul/{precision}", "matmul", settings, entries, plan.rounds, group="matmul")
     for trainable, batches in plan.step_batches.items():
         for precision in plan.precisions if trainable == "layer4" else plan.precisions[:1]:
-            for batch in batches if precision == plan.precisions[0] else batches[:1]:
-                entries = _everybody()
+            for batch in batches if precision == first else batches[:1]:
+                entries = dict(everybody)
                 if batch != batches[0]:
                     del entries["pytorch"]  # the notebook's batch size is its own
-                if (trainable, precision) == ("layer4", plan.precisions[0]):
+                if (trainable, precision) == ("layer4", first):
                     cached = {"batch_norm": "frozen", "after": "layer3"}
                     entries["ours, from cached outputs of layer3"] = Entry("ours", cached)
-                yield Case(
-                    f"step/{trainable}/{precision}/{batch}",
-                    "step",
-                    "step",
-                    {
-                        "trainable": trainable,
-                        "precision": precision,
-                        "batch": batch,
-                        "image_size": plan.image_size,
-                        "task": "gender",
-                        "round_seconds": plan.round_seconds,
-                    },
-                    entries,
-                    plan.rounds,
-                    # In growing batches, so that the peak of the device's memory is the last one's.
-                    group=f"step/{trainable}/{precision}",
-                )
-
-
-def _forward(plan: Plan, device: Device, cores: int) -> Iterator[Case]:
+                settings = {"trainable": trainable, "precision": precision, "batch": batch, **pictures}
+                settings |= {"round_seconds": plan.round_seconds}
+                # In growing batches, so that the peak of the device's memory is the last one's.
+                group = f"step/{trainable}/{precision}"
+                yield Case(f"{group}/{batch}", "step", settings, entries, plan.rounds, group=group)
     for batch in plan.forward_batches:
-        yield Case(
-            f"forward/{plan.precisions[0]}/{batch}",
-            "forward",
-            "forward",
-            {
-                "precision": plan.precisions[0],
-                "batch": batch,
-                "image_size": plan.image_size,
-                "task": "gender",
-                "round_seconds": plan.round_seconds / 2,
-            },
-            _everybody(),
-            plan.rounds,
-            group="forward",
-        )
+        settings = {"precision": first, "batch": batch, **pictures, "round_seconds": plan.round_seconds / 2}
+        yield Case(f"forward/{first}/{batch}", "forward", settings, everybody, plan.rounds, group="forward")
 
 
-def _decode(plan: Plan, device: Device, cores: int) -> Iterator[Case]:
-    yield Case(
-        "decode",
-        "decode",
-        "decode",
-        {"pictures": plan.decode_pictures, "image_size": plan.image_size, "batch": plan.batch},
-        {
-            "ours": Entry("ours", {"threads": cores}),
-            "ours, one thread": Entry("ours", {"threads": 1}),
-            "pytorch": Entry("pytorch", {"workers": 0}),
-            "tuned": Entry("tuned", {"workers": cores}),
-        },
-        max(2, plan.rounds - 2),
-    )
+def _on_pictures(plan: Plan, cores: int) -> Iterator[Case]:
+    """Yields the cases that begin with picture files or prepared records."""
+    pictures = {"image_size": plan.image_size, "batch": plan.batch}
+    of_a_task, several = {**pictures, "task": "gender"}, max(2, plan.rounds - 2)
+    pytorch = {"pytorch": Entry("pytorch", {"workers": 0}), "tuned": Entry("tuned", {"workers": cores})}
 
+    def ours(**fields: Any) -> Entry:
+        return Entry("ours", {"fields": fields})
 
-def _feed(plan: Plan, device: Device, cores: int) -> Iterator[Case]:
-    yield Case(
-        "feed",
-        "feed",
-        "feed",
-        {"batches": plan.feed_batches, "image_size": plan.image_size, "batch": plan.batch, "task": "gender"},
-        {
-            "ours": Entry("ours", {"fields": {"packed": "on", "feed": "stream"}}),
-            "ours, on the device": Entry("ours", {"fields": {"packed": "on", "feed": "device"}}),
-            "ours, decoding anew": Entry("ours", {"fields": {"packed": "off", "feed": "stream"}}),
-            "pytorch": Entry("pytorch", {"workers": 0}),
-            "tuned": Entry("tuned", {"workers": cores}),
-        },
-        max(2, plan.rounds - 2),
-    )
-
-
-def _validation(plan: Plan, device: Device, cores: int) -> Iterator[Case]:
-    yield Case(
-        "validation",
-        "validation",
-        "validation",
-        {
-            "precision": plan.precisions[0],
-            "image_size": plan.image_size,
-            "batch": plan.batch,
-            "task": "gender",
-        },
-        {
-            "ours": Entry("ours", {"fields": {"packed": "on"}}),
-            "ours, decoding anew": Entry("ours", {"fields": {"packed": "off"}}),
-            "pytorch": Entry("pytorch", {"workers": 0}),
-            "tuned": Entry("tuned", {"workers": cores}),
-        },
-        2,
-    )
-
-
-def _job_settings(plan: Plan) -> dict[str, Any]:
-    return {"image_size": plan.image_size, "batch": plan.batch}
-
-
-def _recipe(recipe: str, plan: Plan, **fields: Any) -> dict[str, Any]:
-    return {"recipe": recipe, "fields": {"epochs": plan.job_epochs, "batch_size": plan.batch, **fields}}
-
-
-def _job(plan: Plan, device: Device, cores: int) -> Iterator[Case]:
-    precision = plan.precisions[0]
-    written = {
-        "workers": 0,
-        "epochs": plan.job_epochs if plan.pytorch_share is None else 1,
-        "share": 1.0 if plan.pytorch_share is None else plan.pytorch_share,
+    threads = {name: Entry("ours", {"threads": n}) for name, n in (("ours", cores), ("ours, one thread", 1))}
+    yield Case("decode", "decode", {**pictures, "pictures": plan.decode_pictures}, {**threads, **pytorch}, several)
+    feeds = {
+        "ours": ours(packed="on", feed="stream"),
+        "ours, on the device": ours(packed="on", feed="device"),
+        "ours, decoding anew": ours(packed="off", feed="stream"),
     }
-    tuned = {
-        "workers": cores,
-        "epochs": plan.job_epochs if plan.tuned_epochs is None else plan.tuned_epochs,
-        "share": 1.0,
-        "precision": precision,
-    }
-    entries = {
-        "ours": Entry("ours", _recipe("fast", plan)),
+    yield Case("feed", "feed", {**of_a_task, "batches": plan.feed_batches}, {**feeds, **pytorch}, several)
+    kinds = {"ours": ours(packed="on"), "ours, decoding anew": ours(packed="off")}
+    settings = {**of_a_task, "precision": plan.precisions[0]}
+    yield Case("validation", "validation", settings, {**kinds, **pytorch}, 2)
+
+    def recipe(name: str, **fields: Any) -> Entry:
+        fields = {"epochs": plan.job_epochs, "batch_size": plan.batch, **fields}
+        return Entry("ours", {"recipe": name, "fields": fields})
+
+    def job(
+        name: str, entries: Mapping[str, Entry], rounds: int = plan.job_rounds, *, keep_caches: bool = False
+    ) -> Case:
+        return Case(name, "job", pictures, entries, rounds, fresh=True, keep_caches=keep_caches)
+
+    part, all_epochs = plan.pytorch_share, plan.job_epochs
+    written = {"workers": 0, "epochs": all_epochs if part is None else 1, "share": 1.0 if part is None else part}
+    tuned = {"workers": cores, "epochs": plan.tuned_epochs or all_epochs, "share": 1.0}
+    tuned |= {"precision": plan.precisions[0], "trainable": "layer4"}
+    layer4 = {
+        "ours": recipe("fast"),
         "pytorch": Entry("pytorch", {"trainable": "layer4", **written}),
-        "tuned": Entry("tuned", {"trainable": "layer4", **tuned}),
+        **{name: Entry(name, tuned) for name in ("tuned", "compiled")},
     }
-    entries["compiled"] = Entry("compiled", {"trainable": "layer4", **tuned})
-    yield Case("job/layer4", "job", "job", _job_settings(plan), entries, plan.job_rounds, fresh=True)
-    heads = {
-        "ours": Entry("ours", _recipe("fast", plan, trainable=["none"])),
-        "pytorch": Entry("pytorch", {"trainable": "none", **written}),
-    }
-    yield Case("job/heads", "job", "job", _job_settings(plan), heads, plan.job_rounds, fresh=True)
+    yield job("job/layer4", layer4)
+    heads = {"ours": recipe("fast", trainable=["none"]), "pytorch": Entry("pytorch", {"trainable": "none", **written})}
+    yield job("job/heads", heads)
+    yield job("job/baseline", {"ours": recipe("baseline")}, 1)
+    start = recipe("fast", epochs=1, limit=plan.start_limit)
+    yield job("start/fast", {"first": start, "second": start}, plan.start_rounds, keep_caches=True)
 
-
-def _job_to_the_letter(plan: Plan, device: Device, cores: int) -> Iterator[Case]:
-    entries = {"ours": Entry("ours", _recipe("baseline", plan))}
-    yield Case("job/baseline", "job", "job", _job_settings(plan), entries, 1, fresh=True)
-
-
-def _start(plan: Plan, device: Device, cores: int) -> Iterator[Case]:
-    entry = Entry("ours", _recipe("fast", plan, epochs=1, limit=plan.start_limit))
-    entries = {"first": entry, "second": entry}
-    settings = _job_settings(plan)
-    yield Case("start/fast", "start", "job", settings, entries, plan.start_rounds, fresh=True, keep_caches=True)
-
-
-def _memory(plan: Plan, device: Device, cores: int) -> Iterator[Case]:
-    feed = {"packed": "on", "feed": "stream", "steps_per_call": 1}
-    yield Case(
-        "memory",
-        "memory",
-        "feed_memory",
-        {
-            "image_size": plan.memory_image_size,
-            "batch": plan.batch,
-            "batches": plan.memory_batches,
-            "sources": ["fairface"],
-        },
-        {
-            f"{count:,} pictures": Entry(
-                "ours", {"count": count, "fields": {**feed, "tasks": ["gender"], "epochs": 200}}
-            )
-            for count in plan.memory_counts
-        },
-        1,
-        fresh=True,
-    )
+    fields = {"packed": "on", "feed": "stream", "steps_per_call": 1, "tasks": ["gender"], "epochs": 200}
+    counts = {f"{n:,} pictures": Entry("ours", {"count": n, "fields": fields}) for n in plan.memory_counts}
+    settings = {"image_size": plan.memory_image_size, "batch": plan.batch, "batches": plan.memory_batches}
+    yield Case("memory", "feed_memory", {**settings, "sources": ["fairface"]}, counts, 1, fresh=True)

@@ -7,9 +7,8 @@ from typing import Any
 
 from benchmarking.flops import forward_flops, step_flops
 from benchmarking.pictures import read_listing
-from benchmarking.worker import serve
 from facefeat_jax.benchmarking import stages
-from facefeat_jax.benchmarking.measure import Measurement, Once, Settings, anonymous_bytes
+from facefeat_jax.benchmarking.measure import Measurement, Settings
 from facefeat_jax.models.resnet import ResNet
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.training import _groups as groups
@@ -21,6 +20,20 @@ def decode(settings: Settings) -> Measurement:
     return stages.decode_all(
         lambda number: files[number].read_bytes(), len(files), settings["image_size"], settings["threads"]
     )
+
+
+def anonymous_bytes() -> int | None:
+    """Returns the bytes of memory that belong to no file: what this process holds however full the page cache is.
+
+    Pages of a memory-mapped file don't count, since the system can drop them. None where the system doesn't say.
+    """
+    try:
+        for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
+            if line.startswith("Anonymous:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
 
 
 def feed_memory(settings: Settings) -> Measurement:
@@ -36,7 +49,7 @@ def feed_memory(settings: Settings) -> Measurement:
                 most = max(most, anonymous_bytes() or 0)
         return {"images": opened.images, "feed_anonymous_bytes": most}
 
-    return Once(run, about={"feed": opened.name})
+    return Measurement(run, about={"feed": opened.name})
 
 
 def step(settings: Settings) -> Measurement:
@@ -61,5 +74,4 @@ OPERATIONS = {
 }
 
 if __name__ == "__main__":
-    stages.prepare_process()
-    serve(OPERATIONS)
+    stages.main(OPERATIONS)

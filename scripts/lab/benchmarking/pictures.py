@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,13 +22,9 @@ Labelled = list[tuple[str, int]]  # path of the file, class number
 
 @dataclass(frozen=True)
 class Listing:
-    """The pictures by split and task, in the order of the prepared records.
+    """The pictures by split and task, in the order of the prepared records."""
 
-    Attributes:
-      pictures: `{split: {task: [(file, class number), ...]}}`.
-    """
-
-    pictures: dict[str, dict[str, Labelled]]
+    pictures: dict[str, dict[str, Labelled]]  # `{split: {task: [(file, class number), ...]}}`
 
     def files(self, split: str) -> list[Path]:
         """Returns the files of all tasks of a split, those of the tasks interleaved as far as they go."""
@@ -38,6 +36,15 @@ class Listing:
     def counts(self) -> dict[str, dict[str, int]]:
         """Returns how many there are by split and task."""
         return {split: {task: len(of) for task, of in tasks.items()} for split, tasks in self.pictures.items()}
+
+
+def write_fairface_table(folder: Path, split: str, rows: Iterable[Sequence[str]]) -> None:
+    """Writes a split's table in FairFace's layout; rows are file, age, gender and race."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"fairface_label_{split}.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("file", "age", "gender", "race", "service_test"))
+        writer.writerows((*row, "False") for row in rows)
 
 
 def write_listing(path: Path, downloads: Path, data_dir: Path) -> Listing:

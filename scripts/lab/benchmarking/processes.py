@@ -25,27 +25,16 @@ class SideError(Exception):
 
 @dataclass(frozen=True)
 class Side:
-    """Who does the work.
+    """Who does the work."""
 
-    Attributes:
-      name: as in the results.
-      title: as in the tables.
-      module: what `python -m` runs; it calls `worker.serve`.
-      packages: whose versions its figures depend on.
-      settings: added to those of every operation.
-      environment: variables of its processes.
-      path: folders where its modules lie, beside the package's and the laboratory's.
-      absent: why it can't be had on this machine, or empty.
-    """
-
-    name: str
-    title: str
-    module: str
-    packages: tuple[str, ...]
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    environment: Mapping[str, str] = field(default_factory=dict)
-    path: Sequence[Path] = ()
-    absent: str = ""
+    name: str  # as in the results
+    title: str  # as in the tables
+    module: str  # what `python -m` runs; it calls `measure.serve`
+    packages: tuple[str, ...]  # whose versions its figures depend on
+    settings: Mapping[str, Any] = field(default_factory=dict)  # added to those of every operation
+    environment: Mapping[str, str] = field(default_factory=dict)  # variables of its processes
+    path: Sequence[Path] = ()  # folders where its modules lie, beside the package's and the laboratory's
+    absent: str = ""  # why it can't be had on this machine, or empty
 
 
 class Worker:

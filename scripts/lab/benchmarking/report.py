@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,9 @@ from benchmarking import targets
 from benchmarking.figures import Figures
 from benchmarking.run import FORMAT
 from benchmarking.turns import Spread, spread
+from common import read_results
 from facefeat_jax.system import environment
-from facefeat_jax.system.errors import UserError
-from facefeat_jax.system.markdown import row
+from facefeat_jax.system.markdown import table
 
 _TRAINED = {"layer4": "layer4 and heads", "all": "all", "none": "heads"}
 _BUSY = 0.3  # cores' worth of other work, above which figures are doubtful
@@ -31,25 +30,17 @@ _RATES = {
 }
 
 
-def read_results(path: Path) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
     """Reads a `results.json`.
 
     Raises:
       UserError: it is not one, or not of this version.
     """
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} can't be read ({error}); give a results.json of the benchmark") from error
-    if not isinstance(results, dict) or not {"format", "plan", "cases", "environment"} <= set(results):
-        raise UserError(f"{path} holds no results of a benchmark; give the results.json that it wrote")
-    if results["format"] != FORMAT:
-        raise UserError(f"{path} is of format {results['format']}, this version reads {FORMAT}; measure again")
-    return results
+    return read_results(path, "the benchmark", ("format", "plan", "cases", "environment"), FORMAT)
 
 
-def report(all_results: Sequence[dict[str, Any]]) -> str:
-    """Returns the tables of one or more runs as Markdown; figures of an earlier run give way to a later one's."""
+def report(all_results: Sequence[dict[str, Any]]) -> list[str]:
+    """Returns the lines of a page about one or more runs; figures of an earlier run give way to a later one's."""
     runs = [Figures(results) for results in all_results]
     lines = [
         "# Speed against PyTorch",
@@ -63,19 +54,12 @@ def report(all_results: Sequence[dict[str, Any]]) -> str:
         lines += ["", "Runs of the plan `quick` only show that everything works. Their times mean nothing."]
     for figures in runs:
         lines += ["", *_run(figures)]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _run(figures: Figures) -> list[str]:
     results, env = figures.results, figures.results["environment"]
-    lines = [
-        f"## {env['devices']}, plan `{results['plan']}`",
-        "",
-        f"- {results['date']}, commit {results['commit'] or 'unknown'}, `{results['command']}`",
-        f"- {environment.line(env)}",
-    ]
-    if env["variables"]:
-        lines.append("- " + ", ".join(f"`{name}={value}`" for name, value in env["variables"].items()))
+    lines = [f"## {env['devices']}, plan `{results['plan']}`", "", *environment.record_lines(results)]
     if data := results.get("data"):
         counts = "; ".join(
             f"{split} " + ", ".join(f"{count:,} {task}" for task, count in tasks.items())
@@ -123,12 +107,9 @@ def _significant(number: float, digits: int = 3) -> str:
     return f"{number:,.0f}" if abs(number) >= 10**digits else f"{number:.{digits}g}"
 
 
-def _table(title: str, about: str, header: Sequence[str], rows: list[str]) -> list[str]:
-    if not rows:
-        return []
-    lines = ["", f"### {title}", ""]
-    lines += [about, ""] if about else []
-    return [*lines, row(*header), row(*["---"] * len(header)), *rows]
+def _section(title: str, about: str, header: Sequence[str], rows: Sequence[Sequence[object]], texts: int) -> list[str]:
+    """Returns a heading, a sentence and a table; nothing where it would be empty."""
+    return ["", f"### {title}", "", *([about, ""] if about else []), *table(header, rows, texts)] if rows else []
 
 
 def _gone(figures: Figures, case: dict[str, Any], name: str = "") -> str:
@@ -141,30 +122,31 @@ def _matmul(figures: Figures) -> list[str]:
         for name, title, entry in _entries(figures, case):
             found = figures.tflops(case["name"], name)
             size, precision = case["settings"]["size"], case["settings"]["precision"]
-            rows.append(row(precision, size, title, _number(found) if entry["rounds"] else _gone(figures, case, name)))
-    return _table("A large matrix product", "", ["precision", "size", "side", "TFLOP/s"], rows)
+            rows.append([precision, size, title, _number(found) if entry["rounds"] else _gone(figures, case, name)])
+    return _section("A large matrix product", "", ["precision", "size", "side", "TFLOP/s"], rows, 3)
 
 
 def _steps(figures: Figures) -> list[str]:
     header = ["trained", "precision", "batch", "side", "images/s", "ours against it"]
     header += ["TFLOP/s", "of the product's", "first call less a later one", "memory of the device"]
-    return _table(
+    return _section(
         "Training step",
         "The batch is already on the device. Operations are counted from the mathematics, the same for all sides.",
         header,
         [
-            row(_TRAINED[case["settings"]["trainable"]], *cells)
+            [_TRAINED[case["settings"]["trainable"]], *cells]
             for case in figures.cases("step")
             for cells in _computed(figures, case)
         ],
+        4,
     )
 
 
 def _forward(figures: Figures) -> list[str]:
     header = ["precision", "batch", "side", "images/s", "ours against it", "TFLOP/s", "of the product's"]
     header += ["first call less a later one", "memory of the device"]
-    rows = [row(*cells) for case in figures.cases("forward") for cells in _computed(figures, case)]
-    return _table("Forward", "The batch is already on the device.", header, rows)
+    rows = [cells for case in figures.cases("forward") for cells in _computed(figures, case)]
+    return _section("Forward", "The batch is already on the device.", header, rows, 3)
 
 
 def _computed(figures: Figures, case: dict[str, Any]) -> Iterable[list[str]]:
@@ -202,8 +184,8 @@ def _rates(figures: Figures) -> list[str]:
                     hands = f"{given['threads']} threads"
                 rate = _number(spread(figures.rates(case["name"], name))) if entry["rounds"] else ""
                 shown = rate or _gone(figures, case, name)
-                rows.append(row(title, hands, shown, f"{_number(ratio)}×" if ratio else ""))
-        lines += _table(heading, about, ["side", "", "images/s", "ours against it"], rows)
+                rows.append([title, hands, shown, f"{_number(ratio)}×" if ratio else ""])
+        lines += _section(heading, about, ["side", "", "images/s", "ours against it"], rows, 2)
     return lines
 
 
@@ -217,7 +199,7 @@ def _job(figures: Figures) -> list[str]:
                 title = f"{figures.results['sides']['ours']['title']}, recipe `{recipe}`"
             seconds = figures.job_seconds(case["name"], name)
             if not seconds:
-                rows.append(row(what, title, _gone(figures, case, name), "", "", "", "", ""))
+                rows.append([what, title, _gone(figures, case, name), "", "", "", "", ""])
                 continue
             prepare = figures.prepare_seconds() if entry["side"] == "ours" else 0.0
             whole = [one["wall_seconds"] for one in entry["rounds"]]
@@ -228,7 +210,7 @@ def _job(figures: Figures) -> list[str]:
             extent = f"{one['epochs']} of {figures.epochs(case['name'])} epochs"
             extent += f", {one['share']:g} of the pictures" if one.get("share", 1) < 1 else ""
             rows.append(
-                row(
+                [
                     what,
                     title,
                     f"{_number(spread(seconds))} s"
@@ -238,7 +220,7 @@ def _job(figures: Figures) -> list[str]:
                     f"{_number(spread(whole))} s ({extent})",
                     _number(spread(images)),
                     f"{_number(spread(compiling))} s" if compiling else "",
-                )
+                ]
             )
     header = ["trained", "side", "files to table", "times ours", "`prepare`", "measured process"]
     header += ["images/s of it", "compiling in it"]
@@ -247,7 +229,7 @@ def _job(figures: Figures) -> list[str]:
         "`facefeat prepare` plus the process. *Reckoned* means that the epochs it did not run were added at the speed "
         "of those it did. Several programs compile at once, beside other work; the table sums their compile times."
     )
-    return _table("Whole job", about, header, rows)
+    return _section("Whole job", about, header, rows, 2)
 
 
 def _start(figures: Figures) -> list[str]:
@@ -256,14 +238,14 @@ def _start(figures: Figures) -> list[str]:
         for name, _, entry in _entries(figures, case):
             label = f"{case['name'].partition('/')[2]}, {name}"
             if not entry["rounds"]:
-                rows.append(row(label, _gone(figures, case, name), "", "", ""))
+                rows.append([label, _gone(figures, case, name), "", "", ""])
                 continue
             kinds = ("wall_seconds", "compile_seconds", "trace_seconds", "lower_seconds")
             cells = [f"{_number(spread([one[kind] for one in entry['rounds']]))} s" for kind in kinds]
-            rows.append(row(label, *cells))
+            rows.append([label, *cells])
     header = ["recipe, start", "whole process", "compiling, or reading the cache", "tracing", "lowering"]
     about = "A short run in two new processes, one after the other, with the same cache. Nested traces count twice."
-    return _table("First and second start", about, header, rows)
+    return _section("First and second start", about, header, rows, 1)
 
 
 def _memory(figures: Figures) -> list[str]:
@@ -271,6 +253,6 @@ def _memory(figures: Figures) -> list[str]:
     for case in figures.cases("memory"):
         for name, _, entry in _entries(figures, case):
             held = spread([one["feed_anonymous_bytes"] / 2**20 for one in entry["rounds"]])
-            rows.append(row(name, f"{_number(held)} MiB" if held else _gone(figures, case, name)))
+            rows.append([name, f"{_number(held)} MiB" if held else _gone(figures, case, name)])
     about = "Peak anonymous memory (without file pages) of a process that only takes batches from the feed."
-    return _table("Host memory of the feed", about, ["prepared", "held"], rows)
+    return _section("Host memory of the feed", about, ["prepared", "held"], rows, 1)

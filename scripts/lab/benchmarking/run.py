@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import psutil
+
 from benchmarking.cases import PLANS, STAGES, Case, Device, Plan, cases
-from benchmarking.machine import busy_cores
 from benchmarking.processes import Side, SideError, Worker, run_command
+from benchmarking.request import RESULTS, Request
 from benchmarking.turns import take_turns
 from benchmarking.workplace import Workplace
 from facefeat_jax.runs.run_folder import write_json
@@ -26,7 +25,6 @@ from facefeat_jax.system.errors import Interrupted, UserError, unknown
 from facefeat_jax.system.progress import say
 from facefeat_jax.system.runtime import cores
 
-RESULTS = "results.json"
 FORMAT = 1
 
 OURS = Side(
@@ -43,37 +41,6 @@ d = jax.devices()
 print(d[0].platform, f'{d[0].device_kind} x{len(d)}', sep='|')"""
 
 
-@dataclass(frozen=True)
-class Request:
-    """What is to be measured.
-
-    Attributes:
-      out: folder for the results.
-      work: folder for pictures, caches and logs; None takes `work` in `out`.
-      plan: a name in `PLANS`; None takes the device's.
-      stages: which stages; none means all.
-      cases: which of their cases, by what their names begin with; none means all.
-      downloads: folder of the three downloads; None makes pictures.
-      fraction: of the pictures; None takes the plan's, or all of the downloads.
-      budget: seconds after which no further case is begun.
-      keep: leave the pictures and caches in their folder.
-      commit: the commit that is measured, where the code has no `.git` beside it.
-      command: what was typed, for the report.
-    """
-
-    out: Path
-    work: Path | None = None
-    plan: str | None = None
-    stages: tuple[str, ...] = ()
-    cases: tuple[str, ...] = ()
-    downloads: Path | None = None
-    fraction: float | None = None
-    budget: float | None = None
-    keep: bool = False
-    commit: str = ""
-    command: str = ""
-
-
 def run(request: Request, sides: Sequence[Side] = (OURS,)) -> dict[str, Any]:
     """Measures, and writes `results.json` into the request's folder after every case.
 
@@ -88,18 +55,13 @@ def run(request: Request, sides: Sequence[Side] = (OURS,)) -> dict[str, Any]:
       UserError: bad input, or pictures that can't be used; cases in which a side fails go on without it.
       Interrupted: SIGTERM came; what was measured before is on disk.
     """
+    request.check()
     if request.plan is not None and request.plan not in PLANS:
         raise unknown("plan", request.plan, PLANS)
-    if (request.out / RESULTS).exists():
-        raise UserError(f"{request.out} already holds results; give --out a new folder")
-    if request.downloads is not None and not request.downloads.is_dir():
-        raise UserError(
-            f"--downloads takes a folder with fairface/, glasses/ and apparel/; {request.downloads} is none"
-        )
     place = Workplace(request.work or request.out / "work")
     stages = request.stages or STAGES
     # Looked at before anything is made: the device is not known yet, but the names are.
-    cases(PLANS["quick"], "cpu", 1, [side.name for side in sides], stages)
+    cases(PLANS["quick"], 1, [side.name for side in sides], stages)
     place.make()
     with _ended_by_sigterm():
         benchmark = _Benchmark(request, place, {side.name: side for side in sides}, stages)
@@ -109,6 +71,11 @@ def run(request: Request, sides: Sequence[Side] = (OURS,)) -> dict[str, Any]:
             benchmark.end_workers()
             if not request.keep:
                 place.remove()
+
+
+def busy_cores(seconds: float = 0.3) -> float:
+    """Returns how many cores' worth of work the machine does meanwhile; called when we do none."""
+    return round(psutil.cpu_percent(interval=seconds) / 100 * (psutil.cpu_count() or 1), 2)
 
 
 @contextlib.contextmanager
@@ -144,24 +111,21 @@ class _Benchmark:
         device: Device = "cpu" if platform == "cpu" else "gpu"
         plan_name = request.plan or device
         plan = PLANS[plan_name]
-        fraction = request.fraction
-        if fraction is None:
-            fraction = plan.synthetic if request.downloads is None else 1.0
         packages = tuple(dict.fromkeys(name for side in self._sides.values() for name in side.packages))
         self._results = {
             "format": FORMAT,
-            "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-            "command": request.command,
-            "commit": request.commit or environment.commit(),
+            **environment.record(environment.typed("python scripts/benchmark.py"), packages, devices),
+            **({"commit": request.commit} if request.commit else {}),
             "plan": plan_name,
             "device": device,
-            "environment": environment.describe(packages, devices),
             "sides": {name: {"title": side.title, "absent": side.absent} for name, side in self._sides.items()},
             "cases": [],
         }
-        planned = cases(plan, device, cores(), list(self._sides), self._stages, request.cases)
+        planned = cases(plan, cores(), list(self._sides), self._stages, request.cases)
         if any(case.operation not in ("matmul", "step", "forward", "feed_memory") for case in planned):
-            self._results["data"] = self._place.fill(downloads=request.downloads, fraction=fraction)
+            self._results["data"] = self._place.fill(
+                downloads=request.downloads, fraction=request.share(plan.synthetic)
+            )
         if any(case.operation == "job" for case in planned):
             self._place.fill_weights()
         self._write()
@@ -290,11 +254,3 @@ class _Benchmark:
             if worker := self._workers.pop(name, None):
                 worker.end()
             return None
-
-
-def typed_command(program: str) -> str:
-    """Returns the command line that was typed, without folders of this machine."""
-    words = []
-    for word in sys.argv[1:]:
-        words.append(Path(word).name if Path(word).is_absolute() else word)
-    return " ".join([program, *words])

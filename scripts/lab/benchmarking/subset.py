@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from benchmarking.pictures import SOURCES
+from benchmarking.pictures import SOURCES, write_fairface_table
 from facefeat_jax.data.builders import builder_class
 from facefeat_jax.data.selection import Row, SplitName
 from facefeat_jax.data.sources import open_source
@@ -16,8 +15,6 @@ from facefeat_jax.system.errors import UserError
 
 Item = TypeVar("Item")
 Contents = dict[str, dict[SplitName, list[tuple[Row, bytes]]]]  # by source and split
-
-_TABLE_COLUMNS = ("file", "age", "gender", "race", "service_test")
 
 
 def write_subset(downloads: Path, out: Path, *, fraction: float = 1.0, max_bytes: int | None = None) -> tuple[int, int]:
@@ -66,8 +63,16 @@ def write_subset(downloads: Path, out: Path, *, fraction: float = 1.0, max_bytes
                 path.write_bytes(data)
                 count += 1
             if name == "fairface":
-                _write_table(out / name / f"fairface_label_{split}.csv", [row for row, _ in pictures])
+                rows = (
+                    (r.source_file, r.groups["age"], r.labels["gender"].capitalize(), r.groups["race"])
+                    for r, _ in pictures
+                )
+                write_fairface_table(out / name, split, rows)
     return count, total
+
+
+def _fairface_columns(row: Row) -> tuple[str, str, str, str]:
+    return row.source_file, row.groups["age"], row.labels["gender"].capitalize(), row.groups["race"]
 
 
 def _size(contents: Contents) -> int:
@@ -82,15 +87,6 @@ def _ordered(name: str, rows: Sequence[Row]) -> list[Row]:
 def _spread(items: Sequence[Item], fraction: float) -> list[Item]:
     count = min(len(items), max(3, round(len(items) * fraction)))
     return [items[number * len(items) // count] for number in range(count)]
-
-
-def _write_table(path: Path, rows: Sequence[Row]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(_TABLE_COLUMNS)
-        for row in rows:
-            gender = row.labels["gender"].capitalize()
-            writer.writerow((row.source_file, row.groups["age"], gender, row.groups["race"], "False"))
 
 
 def _refuse_tracked(out: Path) -> None:

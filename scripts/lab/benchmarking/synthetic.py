@@ -7,7 +7,6 @@ only speed and memory can be measured on them. Every picture is a function of it
 
 from __future__ import annotations
 
-import csv
 import io
 import os
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from benchmarking.pictures import write_fairface_table
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.progress import Bar
 from facefeat_jax.tasks import SHIRT_CLASSES
@@ -53,11 +53,8 @@ def write_downloads(out: Path, fraction: float) -> int:
     files: list[Path] = []
     for split in _QUOTA:
         rows = list(_fairface_rows(split, fraction))
-        table = out / "fairface" / f"fairface_label_{split}.csv"
-        table.parent.mkdir(parents=True, exist_ok=True)
-        with table.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerows([("file", "age", "gender", "race", "service_test"), *rows])
-        files += [table.parent / row[0] for row in rows]
+        write_fairface_table(out / "fairface", split, rows)
+        files += [out / "fairface" / row[0] for row in rows]
     for folder, count in _GLASSES.items():
         files += [out / "glasses/Images" / folder / f"{n:05}.jpg" for n in range(_scaled(count, fraction))]
     folders = [f"{colour}_{garment}" for garment in _GARMENTS for colour in SHIRT_CLASSES][:15]
@@ -84,14 +81,12 @@ def write_faces(out: Path, train: int, val: int, side: int) -> None:
     _write(originals, lambda number: jpeg(number, side))
     for split, count in (("train", train), ("val", val)):
         (out / "fairface" / split).mkdir()
-        with (out / "fairface" / f"fairface_label_{split}.csv").open("w", newline="", encoding="utf-8") as table:
-            writer = csv.writer(table, lineterminator="\n")
-            writer.writerow(("file", "age", "gender", "race", "service_test"))
-            for number in range(count):
-                name = f"{split}/{number:06}.jpg"
-                # Races are any text; enough of them that no group is over its quota.
-                writer.writerow((name, "20-29", ("Male", "Female")[number % 2], f"group {number // 1000}", "False"))
-                _link(originals[number % len(originals)], out / "fairface" / name)
+        names = [f"{split}/{number:06}.jpg" for number in range(count)]
+        # Races are any text; enough of them that no group is over its quota.
+        rows = ((name, "20-29", ("Male", "Female")[n % 2], f"group {n // 1000}") for n, name in enumerate(names))
+        write_fairface_table(out / "fairface", split, rows)
+        for number, name in enumerate(names):
+            _link(originals[number % len(originals)], out / "fairface" / name)
 
 
 def _link(original: Path, name: Path) -> None:
@@ -101,14 +96,14 @@ def _link(original: Path, name: Path) -> None:
         name.write_bytes(original.read_bytes())
 
 
-def _fairface_rows(split: str, fraction: float) -> Iterator[tuple[str, str, str, str, str]]:
+def _fairface_rows(split: str, fraction: float) -> Iterator[tuple[str, str, str, str]]:
     number = 0
     for gender in ("Male", "Female"):
         for race in _RACES:
             full = _SHORT_GROUP[1] if (split, race, gender) == _SHORT_GROUP[0] else _QUOTA[split]
             for _ in range(_scaled(full, fraction)):
                 number += 1
-                yield f"{split}/{number}.jpg", "20-29", gender, race, "False"
+                yield f"{split}/{number}.jpg", "20-29", gender, race
 
 
 def _scaled(count: int, fraction: float, least: int = 5) -> int:

@@ -3,48 +3,34 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from benchmarking.figures import Figures
 from benchmarking.turns import Spread, paired_ratios, spread
+from facefeat_jax.system import markdown
 
 
 @dataclass(frozen=True)
 class Found:
-    """What was measured.
+    """What was measured."""
 
-    Attributes:
-      value: in the target's unit.
-      how: the numbers behind it.
-    """
-
-    value: Spread
-    how: str = ""
+    value: Spread  # in the target's unit
+    how: str = ""  # the numbers behind it
 
 
 @dataclass(frozen=True)
 class Target:
-    """A figure to reach.
+    """A figure to reach."""
 
-    Attributes:
-      what: is compared.
-      where: it has to be reached.
-      device: what it is computed on there.
-      required: the least, or the most.
-      kind: which of the two.
-      unit: what stands behind the numbers.
-      find: looks for it in the results of one run.
-    """
-
-    what: str
-    where: str
-    device: Literal["cpu", "gpu"]
-    required: float
-    find: Callable[[Figures], Found | None]
-    kind: Literal["at least", "at most"] = "at least"
-    unit: str = "×"
+    what: str  # what is compared
+    where: str  # where it has to be reached
+    device: Literal["cpu", "gpu"]  # what it is computed on there
+    required: float  # the least, or the most
+    find: Callable[[Figures], Found | None]  # looks for it in the results of one run
+    kind: Literal["at least", "at most"] = "at least"  # which of the two
+    unit: str = "×"  # what stands behind the numbers
 
 
 def _rates(case: str, ours: str, theirs: Sequence[str]) -> Callable[[Figures], Found | None]:
@@ -82,8 +68,7 @@ def _best_batch(trainable: str) -> Callable[[Figures], Found | None]:
         value = spread(ratios)
         assert value is not None
         return Found(
-            value,
-            f"{own.median:.4g} images/s at batch {batches[0]} against {other.median:.4g} at batch {batches[1]}",
+            value, f"{own.median:.4g} images/s at batch {batches[0]} against {other.median:.4g} at batch {batches[1]}"
         )
 
     return find
@@ -148,85 +133,31 @@ def _second_start(figures: Figures) -> Found | None:
     return Found(value, "; ".join(told))
 
 
-_STEP = "layer4 and heads trained, batch 32, float32"
-
-TARGETS: tuple[Target, ...] = (
-    Target(
-        "baseline-sized job, files to table, `fast` against PyTorch as written",
-        "2 CPU cores",
-        "cpu",
-        2.0,
-        _job("job/layer4", ["pytorch"]),
-    ),
-    Target("the same, heads only on both sides", "2 CPU cores", "cpu", 5.0, _job("job/heads", ["pytorch"])),
-    Target(
-        f"step, {_STEP}, against PyTorch channels_last",
-        "CPU",
-        "cpu",
-        1.0,
-        _rates("step/layer4/float32/32", "ours", ["tuned"]),
-    ),
-    Target(
-        "step, all trained, batch 32, float32, against PyTorch channels_last",
-        "CPU",
-        "cpu",
-        0.8,
-        _rates("step/all/float32/32", "ours", ["tuned"]),
-    ),
-    Target(
-        "forward, batch 32, against the faster of PyTorch's layouts",
-        "CPU",
-        "cpu",
-        1.0,
-        _rates("forward/float32/32", "ours", ["pytorch", "tuned"]),
-    ),
-    Target(
-        "forward, batch 1, against the faster of PyTorch's layouts",
-        "CPU",
-        "cpu",
-        1.0,
-        _rates("forward/float32/1", "ours", ["pytorch", "tuned"]),
-    ),
-    Target(
-        "baseline-sized job against PyTorch as written",
-        "GPU",
-        "gpu",
-        20.0,
-        _job("job/layer4", ["pytorch"], full_size=True),
-    ),
-    Target(
-        "baseline-sized job against PyTorch tuned (compiled or not, whichever is faster)",
-        "GPU",
-        "gpu",
-        1.5,
-        _job("job/layer4", ["tuned", "compiled"], full_size=True),
-    ),
-    Target("baseline-sized job, cold start, from files", "GPU", "gpu", 30.0, _cold_start, "at most", " s"),
-    Target(
-        "step, layer4 and heads trained, bf16, best batch size, against torch.compile + AMP + channels_last",
-        "GPU",
-        "gpu",
-        1.2,
-        _best_batch("layer4"),
-    ),
-    Target(
-        "step, all trained, bf16, best batch size, against torch.compile + AMP + channels_last",
-        "GPU",
-        "gpu",
-        1.2,
-        _best_batch("all"),
-    ),
-    Target(
-        "host memory of the feed alone (anonymous), 100,000 pictures against 1,000",
-        "CPU",
-        "cpu",
-        1.1,
-        _memory,
-        "at most",
-    ),
-    Target("second start, compile part, of the first's", "CPU", "cpu", 0.2, _second_start, "at most"),
-    Target("second start, compile part, of the first's", "GPU", "gpu", 0.2, _second_start, "at most"),
-)
+def _targets() -> Iterator[Target]:
+    """Yields the figures to reach."""
+    two, cpu, gpu = ("2 CPU cores", "cpu"), ("CPU", "cpu"), ("GPU", "gpu")
+    layouts = "against the faster of PyTorch's layouts"
+    fastest = "bf16, best batch size, against torch.compile + AMP + channels_last"
+    written = _job("job/layer4", ["pytorch"])
+    yield Target("baseline-sized job, files to table, `fast` against PyTorch as written", *two, 2.0, written)
+    yield Target("the same, heads only on both sides", *two, 5.0, _job("job/heads", ["pytorch"]))
+    for part, least, trained in (("layer4", 1.0, "layer4 and heads trained"), ("all", 0.8, "all trained")):
+        step = _rates(f"step/{part}/float32/32", "ours", ["tuned"])
+        yield Target(f"step, {trained}, batch 32, float32, against PyTorch channels_last", *cpu, least, step)
+    for batch in (32, 1):
+        rates = _rates(f"forward/float32/{batch}", "ours", ["pytorch", "tuned"])
+        yield Target(f"forward, batch {batch}, {layouts}", *cpu, 1.0, rates)
+    full = _job("job/layer4", ["pytorch"], full_size=True)
+    yield Target("baseline-sized job against PyTorch as written", *gpu, 20.0, full)
+    what = "baseline-sized job against PyTorch tuned (compiled or not, whichever is faster)"
+    yield Target(what, *gpu, 1.5, _job("job/layer4", ["tuned", "compiled"], full_size=True))
+    yield Target("baseline-sized job, cold start, from files", *gpu, 30.0, _cold_start, "at most", " s")
+    for part, trained in (("layer4", "layer4 and heads trained"), ("all", "all trained")):
+        yield Target(f"step, {trained}, {fastest}", *gpu, 1.2, _best_batch(part))
+    what = "host memory of the feed alone (anonymous), 100,000 pictures against 1,000"
+    yield Target(what, *cpu, 1.1, _memory, "at most")
+    for place in (cpu, gpu):
+        yield Target("second start, compile part, of the first's", *place, 0.2, _second_start, "at most")
 
 
 def table(runs: Iterable[Figures]) -> list[str]:
@@ -240,25 +171,25 @@ def table(runs: Iterable[Figures]) -> list[str]:
         if figures.results["plan"] != "quick"
         and "JAX_NUM_CPU_DEVICES" not in figures.results["environment"].get("variables", {})
     ]
-    lines = ["| what | where | required | measured | verdict | how |", "| --- | --- | --- | --- | --- | --- |"]
-    for target in TARGETS:
+    rows = []
+    for target in _targets():
         required = f"{target.kind} {target.required:g}{target.unit}"
         found = None
         for figures in counted:
             if figures.device == target.device:
                 found = target.find(figures) or found
         if found is None:
-            lines.append(f"| {target.what} | {target.where} | {required} | not measured | | |")
+            rows.append([target.what, target.where, required, "not measured", "", ""])
             continue
-        value = found.value
-        # A digit more where rounding would contradict the verdict.
-        measured = f"{value.median:.{2 if round(value.median, 2) != target.required else 4}f}{target.unit}"
+        value, shown = found.value, verdict(target, found.value)
+        # More digits where rounding would contradict the verdict.
+        digits = 4 if round(value.median, 2) == target.required and shown != "reached" else 2
+        measured = f"{value.median:.{digits}f}{target.unit}"
         if value.n > 1:
             measured += f" ({value.low:.2f} to {value.high:.2f})"
-        lines.append(
-            f"| {target.what} | {target.where} | {required} | {measured} | {verdict(target, value)} | {found.how} |"
-        )
-    return lines
+        rows.append([target.what, target.where, required, measured, shown, found.how])
+    header = ["what", "where", "required", "measured", "verdict", "how"]
+    return markdown.table(header, rows, len(header))
 
 
 def verdict(target: Target, value: Spread) -> str:

@@ -10,19 +10,12 @@ Round = TypeVar("Round")
 
 
 class Spread(NamedTuple):
-    """A figure measured several times.
+    """A figure measured several times."""
 
-    Attributes:
-      median: the middle one.
-      low: the smallest.
-      high: the largest.
-      n: how many there are.
-    """
-
-    median: float
-    low: float
-    high: float
-    n: int
+    median: float  # the middle one
+    low: float  # the smallest
+    high: float  # the largest
+    n: int  # how many there are
 
 
 def spread(values: Sequence[float]) -> Spread | None:

@@ -26,13 +26,9 @@ weights_conversion.write(sys.argv[1], weights_conversion.to_torch(trunk))
 
 @dataclass(frozen=True)
 class Workplace:
-    """Where things lie.
+    """Where things lie."""
 
-    Attributes:
-      folder: all of it is made by the benchmark, and removed at its end unless it is to be kept.
-    """
-
-    folder: Path
+    folder: Path  # all of it is made by the benchmark, and removed at its end unless it is to be kept
 
     @property
     def downloads(self) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import importlib
 import json
 import shutil
@@ -15,22 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from facefeat_jax.system import environment
+from faults.report import FORMAT
 from faults.tally import Tally
 
 
 @dataclass(frozen=True)
 class Campaign:
-    """A campaign.
+    """A campaign."""
 
-    Attributes:
-      module: of this package; its `run(work, count=..., seed=...)` returns a `Tally`.
-      count: how many faults a full campaign tries.
-      are_inputs: whether its faults are bad inputs, rather than faults of the environment.
-    """
-
-    module: str
-    count: int
-    are_inputs: bool
+    module: str  # of this package; its `run(work, count=..., seed=...)` returns a `Tally`
+    count: int  # how many faults a full campaign tries
+    are_inputs: bool  # whether its faults are bad inputs, rather than faults of the environment
 
 
 CAMPAIGNS = {
@@ -43,7 +37,6 @@ CAMPAIGNS = {
     "flips": Campaign("flips", 300, False),
 }
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "pillow", "safetensors", "tensorflow-datasets", "orbax-checkpoint")
-FORMAT = 1
 
 
 def run_campaign(name: str, out: Path, *, count: int | None = None, seed: int, keep: bool = False) -> dict[str, Any]:
@@ -68,6 +61,7 @@ def run_campaign(name: str, out: Path, *, count: int | None = None, seed: int, k
     finally:
         if not keep:
             shutil.rmtree(work, ignore_errors=True)
+    command = f"python scripts/lab/run_faults.py run {name} --count {count} --seed {seed}"
     result = {
         "format": FORMAT,
         "campaign": name,
@@ -75,11 +69,8 @@ def run_campaign(name: str, out: Path, *, count: int | None = None, seed: int, k
         "is_full": count >= campaign.count,
         "count": count,
         "seed": seed,
-        "command": f"python scripts/lab/run_faults.py run {name} --count {count} --seed {seed}",
-        "date": datetime.date.today().isoformat(),
-        "commit": environment.commit(),
+        **environment.record(command, _PACKAGES, "CPU"),
         "seconds": round(time.monotonic() - started, 1),
-        "environment": environment.describe(_PACKAGES, "CPU"),
         **dataclasses.asdict(tally),
     }
     (out / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

@@ -29,19 +29,12 @@ _OPTIONS: dict[str, tuple[dict[str, object], ...]] = {
 
 @dataclass(frozen=True)
 class Bad:
-    """A file of the corpus.
+    """A file of the corpus."""
 
-    Attributes:
-      name: relative to the corpus.
-      kind: what is wrong with it.
-      usable: whether it is a picture all the same; None where either answer is right.
-      is_noted: whether an answer for it says what is odd about it.
-    """
-
-    name: str
-    kind: str
-    usable: bool | None
-    is_noted: bool = False
+    name: str  # relative to the corpus
+    kind: str  # what is wrong with it
+    usable: bool | None  # whether it is a picture all the same; None where either answer is right
+    is_noted: bool = False  # whether an answer for it says what is odd about it
 
 
 def every_format(seed: int) -> dict[str, bytes]:

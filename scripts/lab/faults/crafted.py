@@ -19,17 +19,11 @@ Random = np.random.RandomState
 
 @dataclass(frozen=True)
 class Crafted:
-    """How files of a kind are made.
+    """How files of a kind are made."""
 
-    Attributes:
-      make: from random numbers to a file.
-      usable: whether it is a picture that `upright` reads; None where either answer is right.
-      is_noted: whether an answer for it says what is odd about it.
-    """
-
-    make: Callable[[Random], bytes]
-    usable: bool | None = False
-    is_noted: bool = False
+    make: Callable[[Random], bytes]  # from random numbers to a file
+    usable: bool | None = False  # whether it is a picture that `upright` reads; None where either answer is right
+    is_noted: bool = False  # whether an answer for it says what is odd about it
 
 
 def tiff(tags: list[tuple[int, int, int, int]], content: bytes) -> bytes:

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from faults import cases
 from faults.tally import Tally
-from faults.weights import follow
 from faults.workplace import WHOLE_TRUNK, Place
 
 _PICTURES = 4
@@ -38,7 +38,7 @@ def run(work: Path, *, count: int, seed: int) -> Tally:
     place = Place(work, WHOLE_TRUNK)
     place.finish(place.prepare_command(place.data))
     place.finish(place.train_command(work / "run"))
-    follow(__name__, tally, work, count, seed)
+    cases.follow(__name__, tally, work, count, seed)
     return tally
 
 
@@ -74,19 +74,24 @@ def main(work: Path, first: int, last: int, seed: int) -> None:
             expected[command] = (found[0], found[1] if command != "resume" else good_and_before("predict")[1])
         return expected[command]
 
-    for number in range(first, last):
+    def prepare(number: int) -> tuple[str, Callable[[], str]]:
         random = np.random.RandomState([seed, 23, number])
         command = "resume" if number % 20 == 7 else "evaluate" if number % 10 == 3 else "predict"
         # First the kind of file: most of them are Orbax's.
         kind = kinds[random.randint(len(kinds))]
         of_kind = [file for file in files if _kind(file) == kind]
         file = of_kind[random.randint(len(of_kind))]
-        good, before = good_and_before(command)
-        with _copied(run, copy):
-            at, bit = _flip(copy / file, random)
-            failure = _tried(lambda: answers_of(command, copy), good, before)  # noqa: B023
-        where = f"bit {bit} of byte {at} of {file}: " if failure else ""
-        print(json.dumps({"kind": f"{command}: {kind}", "failure": where + failure}), flush=True)
+
+        def attempt() -> str:
+            good, before = good_and_before(command)
+            with _copied(run, copy):
+                at, bit = _flip(copy / file, random)
+                failure = _tried(lambda: answers_of(command, copy), good, before)
+            return f"bit {bit} of byte {at} of {file}: {failure}" if failure else ""
+
+        return f"{command}: {kind}", attempt
+
+    cases.each(first, last, prepare)
 
 
 def _tried(answers: Callable[[], Any], good: Any, before: Any) -> str:
@@ -185,4 +190,4 @@ def _kind(file: Path) -> str:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *(int(word) for word in sys.argv[2:5]))
+    cases.call(main)

@@ -5,12 +5,12 @@ python -m faults.models WORK FIRST LAST SEED      # what the campaign starts: on
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
+from faults import cases
 
 State = dict[str, np.ndarray]
 Random = np.random.RandomState
@@ -28,10 +28,8 @@ def main(work: Path, first: int, last: int, seed: int) -> None:
     state = to_torch(create_model("resnet18", tasks=["gender", "glasses", "shirt"], rngs=nnx.Rngs(0)))
     kinds = [*_SPOILED, "other bytes than were published"]
     path, made = work / "model.safetensors", work / "made"
-    for number in range(first, last):
-        random = Random([seed, 11, number])
-        kind = kinds[number % len(kinds)]
-        failure = ""
+
+    def attempt(kind: str, random: Random) -> str:
         try:
             if kind in _SPOILED:
                 spoiled = dict(state)
@@ -40,14 +38,17 @@ def main(work: Path, first: int, last: int, seed: int) -> None:
                 convert(path, made)
             else:
                 _fetch_spoiled(work, random)
-            failure = "was taken"
         except UserError as error:
-            failure = f"the reason is {str(error)!r}" if "\n" in str(error) else ""
-        except Exception as error:
-            failure = f"{type(error).__name__}: {error}"
-        if made.exists() or any(work.glob(".made*")):
-            failure = failure or "something was written"
-        print(json.dumps({"kind": f"model: {kind}", "failure": failure}), flush=True)
+            if "\n" in str(error):
+                return f"the reason is {str(error)!r}"
+            return "something was written" if made.exists() or any(work.glob(".made*")) else ""
+        return "was taken"
+
+    def prepare(number: int) -> tuple[str, Callable[[], str]]:
+        kind = kinds[number % len(kinds)]
+        return f"model: {kind}", lambda: attempt(kind, Random([seed, 11, number]))
+
+    cases.each(first, last, prepare)
 
 
 def _some(state: State, random: Random, *, ndim: int = 0) -> str:
@@ -133,4 +134,4 @@ def _fetch_spoiled(work: Path, random: Random) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *(int(word) for word in sys.argv[2:5]))
+    cases.call(main)

@@ -5,26 +5,19 @@ from __future__ import annotations
 import csv
 import json
 import os
-import stat
-import struct
-import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from faults.corpus import Bad, every_format, write_classics, write_crafted, write_mutated
+from faults.archives import TIMEOUT_S, failure_of, read_rows, run_zip
+from faults.corpus import Bad, write_classics, write_crafted, write_mutated
 from faults.decoding import MOST_BYTES, MOST_SECONDS, measured
-from faults.mutate import mutated
 from faults.processes import facefeat, random_run
 from faults.processes import run as run_command
 from faults.tally import Tally
 
 DEFAULT_COUNT = 6000
-TIMEOUT_S = 1800.0  # of each command
 _CRAFTED = 10  # one file in so many claims or costs much, or has samples of more than eight bits
-_BOMB_BYTES, _HONEST_BYTES = 500 * 2**20, 200 * 2**20
 _GOOD = 60  # pictures that nothing is wrong with, between the others
 
 
@@ -63,7 +56,7 @@ def run(work: Path, *, count: int, seed: int) -> Tally:
         tally.add(name not in wrong, "good pictures between the bad ones", f"{name}: {wrong.pop(name, '')}")
     for name, reason in wrong.items():
         tally.add(False, "memory" if name.startswith("memory of ") else "command", f"{name}: {reason}")
-    _zip(work, seed, tally)
+    run_zip(work, seed, tally)
     tally.what += (
         f". Most memory: prepare {_mebibytes(prepared[0])} (with good pictures alone {_mebibytes(prepared[1])}), "
         f"predict {_mebibytes(predicted[0])} (alone {_mebibytes(predicted[1])}). The slowest picture took "
@@ -112,23 +105,15 @@ def _write_labels(download: Path, names: Sequence[str]) -> None:
                 writer.writerow([name, "3-9", ("Male", "Female")[number % 2], f"group {number // 1000}"])
 
 
-def _failure(code: int, in_time: bool, err: str) -> str:
-    return (
-        ""
-        if in_time and code in (0, 2) and "Traceback" not in err
-        else f"exit code {code}, in time: {in_time}: {err[-500:]}"
-    )
-
-
 def _prepare(work: Path, download: Path, bad: Sequence[Bad], good: Sequence[str], wrong: dict[str, str]) -> int:
     command = facefeat("prepare", "fairface", "--from", download, "--data-dir", work / "data")
     ended = run_command(command, work, timeout=TIMEOUT_S)
     if ended.code or not ended.in_time:
-        wrong["prepare"] = _failure(1, ended.in_time, ended.err)
+        wrong["prepare"] = failure_of(1, ended.in_time, ended.err)
         return ended.peak_bytes
     (folder,) = (work / "data" / "fairface").glob("[0-9]*")
-    kept = {row["source_file"] for path in folder.glob("records-*.csv") for row in _rows(path)}
-    left_out = _rows(folder / "left_out.csv")
+    kept = {row["source_file"] for path in folder.glob("records-*.csv") for row in read_rows(path)}
+    left_out = read_rows(folder / "left_out.csv")
     named = Counter(row["file"] for row in left_out)
     reasons = {row["file"]: row["detail"] for row in left_out}
     for one in bad:
@@ -156,11 +141,6 @@ def _prepare_alone(work: Path, seed: int) -> int:
     return run_command(command, work, timeout=TIMEOUT_S).peak_bytes
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def _predict(
     work: Path, download: Path, bad: Sequence[Bad], good: Sequence[str], wrong: dict[str, str]
 ) -> Iterator[int]:
@@ -177,7 +157,7 @@ def _predict(
         timeout=TIMEOUT_S,
     )
     yield ended.peak_bytes
-    if failure := _failure(ended.code, ended.in_time, ended.err):
+    if failure := failure_of(ended.code, ended.in_time, ended.err):
         wrong["predict"] = failure
     answers = _answers(work / "answers.jsonl")
     if [_name(answer) for answer in answers] != [str(download / name) for name in names]:
@@ -186,7 +166,7 @@ def _predict(
         name.removeprefix(f"{download}/"): answer for name, answer in zip(map(_name, answers), answers, strict=True)
     }
     prepared = (work / "data" / "fairface").glob("[0-9]*/records-*.csv")
-    kept = {row["source_file"] for path in prepared for row in _rows(path)}
+    kept = {row["source_file"] for path in prepared for row in read_rows(path)}
     for one in bad:
         answer = found.get(one.name)
         has_heads = "heads" in (answer or {})
@@ -227,82 +207,3 @@ def _same(clean: dict, other: dict) -> bool:
         for task, head in clean["heads"].items()
         for name, value in head["probabilities"].items()
     )
-
-
-def _zip(work: Path, seed: int, tally: Tally) -> None:
-    """One archive with all the entries that want to do harm, some spoiled pictures and enough good ones."""
-    from facefeat_jax.avatars import draw
-
-    sources = every_format(seed)
-    jpeg = next(data for name, data in sources.items() if name.startswith("JPEG"))
-    path = work / "hostile" / "archive.zip"
-    path.parent.mkdir(parents=True)
-    kinds = {
-        "../climbs.jpg": "zip entry that climbs out",
-        "glasses/../../climbs.jpg": "zip entry that climbs out",
-        "/tmp/facefeat-absolute.jpg": "zip entry with an absolute name",
-        "..\\climbs too.jpg": "zip entry that climbs out",
-        "C:/climbs.jpg": "zip entry with a drive",
-        "glasses/link.jpg": "zip entry that is a link",
-        "glasses/encrypted.jpg": "zip entry that is encrypted",
-        "glasses/bzip2.jpg": "zip entry of a method that can't be bounded",
-        "glasses/claims.jpg": "zip entry that claims a terabyte",
-        "glasses/bomb.jpg": "zip entry that unpacks to more than it claims",
-        "glasses/honest.jpg": "zip entry that unpacks to 200 MiB",
-        "glasses/overlaps.jpg": "zip entry over another one's bytes",
-    }
-    good = [f"{('glasses', 'no_glasses')[number % 2]}/{number:03}.jpg" for number in range(16)]
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in kinds:
-            entry = zipfile.ZipInfo(name)
-            entry.compress_type = zipfile.ZIP_BZIP2 if "bzip2" in name else zipfile.ZIP_DEFLATED
-            if "link" in name:
-                entry.external_attr = (stat.S_IFLNK | 0o777) << 16
-            size = {"glasses/bomb.jpg": _BOMB_BYTES, "glasses/honest.jpg": _HONEST_BYTES}.get(name, 0)
-            archive.writestr(entry, bytes(size) if size else b"/etc/passwd" if "link" in name else jpeg)
-        for number, name in enumerate(good):
-            image = draw(seed, number).image.convert("RGB").resize((48, 48))
-            with archive.open(name, "w") as file:
-                image.save(file, "JPEG")
-        spoiled = []
-        for number in range(200):
-            spoiled.append(f"no_glasses/spoiled {number}.jpg")
-            random = np.random.RandomState([seed, 7, number])
-            archive.writestr(spoiled[-1], mutated(jpeg, "cut", random, [jpeg]))
-    _spoil_entries(path)
-    before = {one for one in work.rglob("*") if "last." not in one.name}
-    command = facefeat("prepare", "glasses", "--from", path, "--data-dir", work / "zip data")
-    ended = run_command(command, work, timeout=TIMEOUT_S)
-    outside = {one for one in work.rglob("*") if "last." not in one.name and "zip data" not in str(one)} - before
-    failure = _failure(ended.code, ended.in_time, ended.err)
-    if failure or ended.code or outside or Path("/tmp/facefeat-absolute.jpg").exists():
-        tally.add(False, "zip", failure or f"exit code {ended.code}, written elsewhere: {outside}: {ended.err[-500:]}")
-        return
-    (folder,) = (work / "zip data" / "glasses").glob("[0-9]*")
-    named = Counter(row["file"] for row in _rows(folder / "left_out.csv"))
-    kept = {row["source_file"] for one in folder.glob("records-*.csv") for row in _rows(one)}
-    for name, kind in kinds.items():
-        shown = name.replace("\\", "/")
-        times = named[shown] + (shown in kept)
-        tally.add(times == 1 and shown not in kept, kind, f"{name}: named {named[shown]} times, kept {shown in kept}")
-    for name in spoiled:
-        tally.add(named[name] + (name in kept) == 1, "cut picture in a zip", f"{name}: named {named[name]} times")
-    lost = [name for name in good if name not in kept]
-    tally.add(not lost, "good pictures in that zip", f"{lost} are not kept")
-
-
-def _spoil_entries(path: Path) -> None:
-    """Sets in the table of contents what no archiver writes."""
-    raw = bytearray(path.read_bytes())
-    at, places = 0, {}
-    while (at := raw.find(b"PK\x01\x02", at)) >= 0:
-        (length,) = struct.unpack_from("<H", raw, at + 28)
-        places[bytes(raw[at + 46 : at + 46 + length]).decode()] = at
-        at += 46
-    raw[places["glasses/encrypted.jpg"] + 8] |= 1
-    struct.pack_into("<I", raw, places["glasses/claims.jpg"] + 24, 0xFFFFFFF0)
-    struct.pack_into("<I", raw, places["glasses/bomb.jpg"] + 24, 2000)
-    # Where the first entry lies, which is not one that is read, so that no good one is hit.
-    at = places["glasses/overlaps.jpg"]
-    raw[at + 42 : at + 46] = raw[places["../climbs.jpg"] + 42 : places["../climbs.jpg"] + 46]
-    path.write_bytes(raw)

@@ -20,23 +20,14 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended.
+    """How a command ended."""
 
-    Attributes:
-      code: its exit code; negative after a signal, as in `subprocess`.
-      seconds: how long it took.
-      peak_bytes: the most memory that it held, with the processes that it started.
-      out: its standard output.
-      err: its standard error.
-      in_time: false where it was killed because it took too long.
-    """
-
-    code: int
-    seconds: float
-    peak_bytes: int
-    out: str
-    err: str
-    in_time: bool
+    code: int  # its exit code; negative after a signal, as in `subprocess`
+    seconds: float  # how long it took
+    peak_bytes: int  # the most memory that it held, with the processes that it started
+    out: str  # its standard output
+    err: str  # its standard error
+    in_time: bool  # false where it was killed because it took too long
 
 
 def environment(work: Path) -> dict[str, str]:

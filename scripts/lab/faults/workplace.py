@@ -19,50 +19,21 @@ CHILD = Path(__file__).with_name("child.py")
 _LIMIT_S = 900.0  # for a process that is left alone; one that takes longer hangs
 
 # 44 pictures: five batches of 8 and one of 4, twice; checkpoints after steps 2, 4, 6, ...; all that is random is on.
-WHOLE_TRUNK = (
-    "--image-size",
-    "32",
-    "--batch-size",
-    "8",
-    "--epochs",
-    "2",
-    "--checkpoint-every",
-    "2",
-    "--log-every",
-    "2",
-)
-WHOLE_TRUNK += ("--warmup-steps", "6", "--packed", "on", "--feed", "stream", "--weights", "random", "--keep-best")
+_OPTIONS = "--image-size 32 --batch-size 8 --epochs 2 --checkpoint-every 2 --log-every 2 --warmup-steps 6 --packed on"
+_OPTIONS += " --feed stream --weights random"
+WHOLE_TRUNK = (*_OPTIONS.split(), "--keep-best")
 # The same with heads alone: it compiles in seconds, for the sample among the tests.
-HEADS = ("--image-size", "32", "--batch-size", "8", "--epochs", "2", "--checkpoint-every", "2", "--log-every", "2")
-HEADS += (
-    "--warmup-steps",
-    "6",
-    "--packed",
-    "on",
-    "--feed",
-    "stream",
-    "--no-flip",
-    "--weights",
-    "random",
-    "--trainable",
-    "none",
-)
-HEADS += ("--batch-norm", "frozen", "--cache-prefix", "--steps-per-call", "1")
+_ALONE = " --no-flip --trainable none --batch-norm frozen --cache-prefix --steps-per-call 1"
+HEADS = tuple((_OPTIONS + _ALONE).split())
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished job leaves, as far as it must not depend on interruptions.
+    """What a finished job leaves, as far as it must not depend on interruptions."""
 
-    Attributes:
-      weights: SHA-256 of the exported safetensors.
-      lines: the lines of `metrics.jsonl`, but for those that hold times.
-      results: heads and history of `results.json`.
-    """
-
-    weights: str
-    lines: tuple[str, ...]
-    results: str
+    weights: str  # SHA-256 of the exported safetensors
+    lines: tuple[str, ...]  # the lines of `metrics.jsonl`, but for those that hold times
+    results: str  # heads and history of `results.json`
 
     def differs(self, other: Outcome) -> str:
         """Returns what is not the same, or nothing."""

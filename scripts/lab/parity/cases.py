@@ -15,40 +15,25 @@ _HIDDEN = 256
 
 
 class Batch(NamedTuple):
-    """One training batch, cut short where it is the last of its pass.
+    """One training batch, cut short where it is the last of its pass."""
 
-    Attributes:
-      task: whose loss is taken.
-      images: `[n, size, size, 3]`, uint8.
-      labels: `[n]`, int64, class numbers.
-    """
-
-    task: str
-    images: np.ndarray
-    labels: np.ndarray
+    task: str  # whose loss is taken
+    images: np.ndarray  # `[n, size, size, 3]`, uint8
+    labels: np.ndarray  # `[n]`, int64, class numbers
 
 
 @dataclass(frozen=True)
 class Case:
-    """A short training run in the notebook's order.
+    """A short training run in the notebook's order."""
 
-    Attributes:
-      image_size: side of the pictures in pixels.
-      batch_size: pictures per step.
-      steps: of each pass, the last and short one included.
-      short: pictures in the last batch of each task's pass.
-      epochs: how often the three passes are repeated.
-      trainable: stages of the trunk that are trained; `("layer4",)` is the notebook's, `("all",)` leaves none frozen.
-      seed: of weights, pictures and order.
-    """
-
-    image_size: int = 64
-    batch_size: int = 16
-    steps: int = 8
-    short: tuple[int, int, int] = (9, 5, 12)
-    epochs: int = 2
+    image_size: int = 64  # side of the pictures in pixels
+    batch_size: int = 16  # pictures per step
+    steps: int = 8  # of each pass, the last and short one included
+    short: tuple[int, int, int] = (9, 5, 12)  # pictures in the last batch of each task's pass
+    epochs: int = 2  # how often the three passes are repeated
+    # Stages of the trunk that are trained; `("layer4",)` is the notebook's, `("all",)` leaves none frozen.
     trainable: tuple[str, ...] = ("layer4",)
-    seed: int = 0
+    seed: int = 0  # of weights, pictures and order
 
     @property
     def num_steps(self) -> int:

@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from parity.cases import Case, made_up_pictures
-from parity.records import Arrays, Record, summary, summary_difference
+from weights_conversion._records import Arrays, Record
+
+NUM_ENTRIES = 64
 
 # Small, so that the float64 steps take seconds: what is compared is the arithmetic, not the size.
 TRAINING: dict[str, Case] = {
@@ -85,3 +87,31 @@ def largest_difference(kind: str, ours: Arrays, golden: Arrays) -> tuple[float, 
         else:
             gaps.append((summary_difference(kept[name], theirs, ours[name].size), name))
     return max(gaps)
+
+
+def summary(arrays: Arrays) -> Arrays:
+    """Returns `{name: [sum, sum of squares, up to 64 fixed entries]}`: what a golden file keeps of a tensor.
+
+    Which entries is a function of the tensor's name and size.
+    """
+    return {name: _summarised(name, np.asarray(array, np.float64).ravel()) for name, array in arrays.items()}
+
+
+def summary_difference(ours: np.ndarray, theirs: np.ndarray, size: int) -> float:
+    """Returns how far two summaries of a tensor of that size are apart, relative to what each figure is made of.
+
+    A sum is held against the largest it could be for its sum of squares: terms of both signs may cancel.
+    """
+    if ours.shape != theirs.shape or not np.isfinite(ours).all():
+        return float("inf")
+    gaps = np.abs(ours - theirs)
+    rms = float(np.sqrt(theirs[1] / size))
+    if rms == 0:
+        return 0.0 if gaps.max() == 0 else float("inf")
+    largest_entry = max(rms, float(np.max(np.abs(theirs[2:]))))
+    return max(gaps[0] / (rms * size), gaps[1] / theirs[1], float(np.max(gaps[2:])) / largest_entry)
+
+
+def _summarised(name: str, flat: np.ndarray) -> np.ndarray:
+    chosen = np.random.RandomState(zlib.crc32(name.encode())).permutation(flat.size)[:NUM_ENTRIES]
+    return np.concatenate([[flat.sum(), np.square(flat).sum()], flat[np.sort(chosen)]])

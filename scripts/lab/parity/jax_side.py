@@ -24,19 +24,10 @@ from facefeat_jax.tasks import TASKS
 from facefeat_jax.training import _groups as groups
 from facefeat_jax.training import steps
 from parity.cases import TASK_NAMES, Batch, Case
-from parity.records import Arrays, Record
 from weights_conversion import to_flax, to_torch
+from weights_conversion._records import Arrays, Record, precision, split_state
 
 LEARNING_RATE = 1e-4
-_STATISTICS = ("running_mean", "running_var")
-_COUNTER = "num_batches_tracked"
-
-
-@contextlib.contextmanager
-def precision(dtype: str) -> Iterator[None]:
-    """Switches 64-bit types on for float64 alone, and reduced-precision products off, for what runs inside."""
-    with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
-        yield
 
 
 def make_model(weights: Arrays, dtype: str) -> MultiTaskModel:
@@ -64,11 +55,8 @@ def activations(weights: Arrays, images: np.ndarray, *, training: bool, dtype: s
         with _recorded(model) as maps:
             logits = model(normalize(jnp.asarray(images), dtype=dtype))
         heads = {f"{task} logits": np.asarray(value) for task, value in logits.items()}
-        after = to_torch(model)
-        return Record(
-            {"activations": {**maps, **heads}, "statistics": _ending(after, *_STATISTICS)},
-            {"batches tracked": _counters(after)},
-        )
+        _, statistics, counters = split_state(to_torch(model))
+        return Record({"activations": {**maps, **heads}, "statistics": statistics}, {"batches tracked": counters})
 
 
 def train(case: Case, *, dtype: str = "float64") -> Record:
@@ -86,16 +74,18 @@ def train(case: Case, *, dtype: str = "float64") -> Record:
         learning_rate = groups.learning_rate_schedule(OptimizerConfig(learning_rate=LEARNING_RATE), case.num_steps)
         train_step = steps.make_train_step(train_graph, spec, steps.StepOptions(trained, learning_rate, dtype))
         state = steps.create_state(model, trained)
-        losses = []
-        for batch in case.batches():
+        losses: dict[str, Any] = {}
+        for number, batch in enumerate(case.batches(), start=1):
             state, metrics = train_step(state, **_padded(batch, case.batch_size), tasks=(batch.task,))
-            losses.append((batch.task, metrics[batch.task]["loss"]))
+            losses[f"step {number:03} {batch.task}"] = metrics[batch.task]["loss"]
+        weights, statistics, counters = split_state(to_torch(steps.model_of(eval_graph, state)))
+        moments = {
+            name: _of_optimizer(eval_graph, state, {one: getattr(adam, key) for one, adam in state.optimizer.items()})
+            for name, key in (("first moments", "mu"), ("second moments", "nu"))
+        }
         return Record(
-            {
-                "losses": {f"step {n:03} {task}": np.asarray(loss) for n, (task, loss) in enumerate(losses, start=1)},
-                **_values(eval_graph, state, trained),
-            },
-            _all_counters(eval_graph, state, trained),
+            {"losses": jax.device_get(losses), "weights": weights, "statistics": statistics, **moments},
+            {"batches tracked": counters, "Adam steps": _adam_steps(eval_graph, state, trained)},
         )
 
 
@@ -110,28 +100,12 @@ def _padded(batch: Batch, batch_size: int) -> dict[str, Any]:
     return {"rows": batch.images[wanted.indices], "labels": {batch.task: labels}, "mask": wanted.mask}
 
 
-def _values(graphdef: nnx.GraphDef, state: steps.TrainState, trained: tuple[str, ...]) -> dict[str, Arrays]:
-    tensors = to_torch(steps.model_of(graphdef, state))
-    return {
-        "weights": {name: array for name, array in tensors.items() if not name.endswith((*_STATISTICS, _COUNTER))},
-        "statistics": _ending(tensors, *_STATISTICS),
-        "first moments": _of_optimizer(graphdef, state, {name: adam.mu for name, adam in state.optimizer.items()}),
-        "second moments": _of_optimizer(graphdef, state, {name: adam.nu for name, adam in state.optimizer.items()}),
-    }
-
-
-def _all_counters(
-    graphdef: nnx.GraphDef, state: steps.TrainState, trained: tuple[str, ...]
-) -> dict[str, dict[str, int]]:
-    groups_of_counts = {
+def _adam_steps(graphdef: nnx.GraphDef, state: steps.TrainState, trained: tuple[str, ...]) -> dict[str, int]:
+    counts = {
         name: jax.tree.map(lambda value, count=state.optimizer[name].count: jnp.full_like(value, count), group)
         for name, group in groups.select(state.params, trained).items()
     }
-    counts = _of_optimizer(graphdef, state, groups_of_counts)
-    return {
-        "batches tracked": _counters(to_torch(steps.model_of(graphdef, state))),
-        "Adam steps": {name: int(array.flat[0]) for name, array in counts.items()},
-    }
+    return {name: int(array.flat[0]) for name, array in _of_optimizer(graphdef, state, counts).items()}
 
 
 def _of_optimizer(graphdef: nnx.GraphDef, state: steps.TrainState, per_group: groups.Groups) -> Arrays:
@@ -141,19 +115,7 @@ def _of_optimizer(graphdef: nnx.GraphDef, state: steps.TrainState, per_group: gr
     """
     nothing = jax.tree.map(lambda value: jnp.full_like(value, jnp.nan), state.params)
     tensors = to_torch(nnx.merge(graphdef, groups.replace(nothing, per_group), state.batch_stats, copy=True))
-    return {
-        name: array
-        for name, array in tensors.items()
-        if not name.endswith((*_STATISTICS, _COUNTER)) and not np.isnan(array).all()
-    }
-
-
-def _ending(tensors: Arrays, *endings: str) -> Arrays:
-    return {name: array for name, array in tensors.items() if name.endswith(endings)}
-
-
-def _counters(tensors: Arrays) -> dict[str, int]:
-    return {name: int(array) for name, array in _ending(tensors, _COUNTER).items()}
+    return {name: array for name, array in split_state(tensors)[0].items() if not np.isnan(array).all()}
 
 
 @contextlib.contextmanager

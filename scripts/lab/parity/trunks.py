@@ -16,8 +16,8 @@ import numpy as np
 from facefeat_jax.models import Bottleneck, EfficientNet, ResNet, VisionTransformer, abstract
 from facefeat_jax.models.efficientnet import Scale, Stage
 from facefeat_jax.models.trunk import Trunk
-from parity.records import Arrays, Record
-from weights_conversion import verify
+from weights_conversion._records import Arrays, Record, without_rounding
+from weights_conversion._trunk_sides import jax_side, torch_side
 from weights_conversion.convert import torch_shapes
 
 CLASSES = 5
@@ -30,17 +30,11 @@ _VIT = {"patch": 8, "depth": 2, "width": 24, "heads": 3, "hidden": 40}
 
 @dataclass(frozen=True)
 class SmallTrunk:
-    """A small network.
+    """A small network."""
 
-    Attributes:
-      build: makes ours.
-      build_torch: makes torchvision's.
-      image_size: side of its pictures in pixels.
-    """
-
-    build: Callable[..., Trunk]
-    build_torch: Callable[[], Any]
-    image_size: int
+    build: Callable[..., Trunk]  # makes ours
+    build_torch: Callable[[], Any]  # makes torchvision's
+    image_size: int  # side of its pictures in pixels
 
     def tensors(self, seed: int = 0) -> Arrays:
         """Returns made-up weights in float64, every tensor away from its default."""
@@ -58,16 +52,10 @@ class SmallTrunk:
 
     def run(self, side: str) -> Record:
         """Runs a side (`jax` or `torch`): forward in both modes, gradients and three steps of Adam."""
-        run, build = (verify.jax_side, self.build) if side == "jax" else (verify.torch_side, self.build_torch)
-        measured = run(build, self.tensors(), self.images(), self.labels(), dtype="float64", training=True)
-        gradients = measured.kinds["gradients"]
-        overall = max(float(np.max(np.abs(array))) for array in gradients.values())
-        # A bias that the next batch normalisation takes away again: what there is, is rounding.
-        measured.kinds["gradients"] = {
-            name: array if np.max(np.abs(array)) > 1e-12 * overall else np.zeros_like(array)
-            for name, array in gradients.items()
-        }
-        return Record({kind: arrays for kind, arrays in measured.kinds.items() if arrays})
+        run, build = (jax_side, self.build) if side == "jax" else (torch_side, self.build_torch)
+        record = run(build, self.tensors(), self.images(), self.labels(), dtype="float64", training=True)
+        record.values["gradients"] = without_rounding(record.values["gradients"])
+        return record
 
 
 def _drawn(stream: np.random.RandomState, name: str, shape: tuple[int, ...]) -> np.ndarray:

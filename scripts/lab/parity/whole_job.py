@@ -6,89 +6,29 @@ the pictures comes from the same index stream, and at the end every head is vali
 
 from __future__ import annotations
 
-import datetime
-import json
 import multiprocessing
-import platform
 import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import FrameType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from facefeat_jax.config import TrainConfig, load_recipe
-from facefeat_jax.data.dataset import default_data_dir
+from common import read_results
 from facefeat_jax.data.examples import Examples
 from facefeat_jax.data.index_stream import IndexBatch, in_order
 from facefeat_jax.runs.run_folder import CONFIG, METRICS, write_json
-from facefeat_jax.system import environment
+from facefeat_jax.system import environment, signals
 from facefeat_jax.system.errors import Interrupted, UserError
-from facefeat_jax.system.markdown import row
 from facefeat_jax.system.progress import Bar, say
-from facefeat_jax.system.runtime import cores
+from parity.job import SIDES, START, Job, Side
+from weights_conversion._records import load_torch, torch_state
 from weights_conversion._with_torch import require_torch
 
-Side = Literal["jax", "torch"]
-SIDES: tuple[Side, ...] = ("jax", "torch")
-START, JOB = "start.safetensors", "job.json"
-# What says where a run lies and how it is driven, but does not change its numbers.
-_NOT_COMPARED = ("run", "data_dir", "resume", "overwrite", "feed_threads", "feed_prefetch", "log_every", "weights")
-
-
-@dataclass(frozen=True)
-class Job:
-    """The baseline's rules on prepared data sets.
-
-    Attributes:
-      out: folder for both sides.
-      data_dir: of the prepared data sets.
-      sources: their names.
-      weights: `random`, `imagenet` or a file. With random weights nothing is frozen.
-      image_size: side of the pictures in pixels.
-      epochs: passes over each task's pictures.
-      batch_size: pictures per step.
-      seed: of random weights and of the order.
-      limit: use only this many pictures of each split.
-    """
-
-    out: Path
-    data_dir: Path | None
-    sources: tuple[str, ...]
-    weights: str
-    image_size: int
-    epochs: int
-    batch_size: int
-    seed: int
-    limit: int | None
-
-    def config(self) -> TrainConfig:
-        """Returns the config of the JAX side: the baseline recipe with this job's sizes."""
-        recipe = load_recipe("baseline")
-        return recipe.replace(
-            run=self.out / "jax",
-            data_dir=self.data_dir or default_data_dir(),
-            sources=self.sources,
-            weights=str(self.out / START),
-            trainable=("all",) if self.weights == "random" else recipe.model.trainable,
-            image_size=self.image_size,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            seed=self.seed,
-            limit=self.limit,
-            # PyTorch's side computes in float32 too; JAX would take TF32 on a GPU.
-            matmul_precision="highest",
-        )
-
-    def settings(self) -> dict[str, Any]:
-        """Returns what the figures depend on; a folder holds one job only."""
-        values = {name: value for name, value in self.config().to_json().items() if name not in _NOT_COMPARED}
-        return {**values, "weights": self.weights}
+JOB = "job.json"
 
 
 def run(job: Job, sides: tuple[Side, ...]) -> dict[Side, dict[str, Any]]:
@@ -152,7 +92,7 @@ def train_jax(job: Job) -> dict[str, Any]:
                 "val": {name: entry[name] for name in ("accuracy", "loss", "loss_of_batches", "n")},
             }
         )
-    return _result(job, "jax", passes, results["heads"], results["seconds"])
+    return _result(job, "jax", passes, results["heads"], results["seconds"], None)
 
 
 def train_torch(job: Job) -> dict[str, Any]:
@@ -169,9 +109,7 @@ def train_torch(job: Job) -> dict[str, Any]:
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    model = baseline_model.MultiTaskNet()
-    start = weights_conversion.read(job.out / START)
-    model.load_state_dict({name: torch.from_numpy(array) for name, array in start.items()}, strict=True)
+    model = load_torch(baseline_model.MultiTaskNet(), weights_conversion.read(job.out / START), "float32")
     if config.model.trainable in (("last",), ("layer4",)):
         baseline_model.freeze_early_layers(model)
     model.to(device)
@@ -208,42 +146,26 @@ def train_torch(job: Job) -> dict[str, Any]:
         )
     final = {task: _figures(validated(task, "final weights:")) for task in config.data.tasks}
     seconds = time.perf_counter() - started
-    weights_conversion.write(job.out / "torch.pth", {n: t.cpu().numpy() for n, t in model.state_dict().items()})
-    return _result(job, "torch", passes, final, seconds)
+    weights_conversion.write(job.out / "torch.pth", torch_state(model))
+    name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
+    return _result(job, "torch", passes, final, seconds, name)
 
 
 def _figures(result: Any) -> dict[str, Any]:
     return {name: getattr(result, name) for name in ("accuracy", "loss", "loss_of_batches", "n")}
 
 
-def _result(job: Job, side: Side, passes: list[dict], final: dict[str, Any], seconds: float) -> dict[str, Any]:
+def _result(
+    job: Job, side: Side, passes: list[dict], final: dict[str, Any], seconds: float, devices: str | None
+) -> dict[str, Any]:
+    packages = {"jax": ("jax", "jaxlib", "flax", "optax"), "torch": ("torch", "torchvision")}[side]
     return {
         "side": side,
         "settings": {**job.settings(), "weights": Path(job.weights).name},
-        "environment": _environment(side),
-        "date": datetime.date.today().isoformat(),
+        **environment.record(job.command(), (*packages, "numpy", "pillow"), devices),
         "seconds": seconds,
         "passes": passes,
         "final": final,
-    }
-
-
-def _environment(side: Side) -> dict[str, str]:
-    names = {"jax": ("jax", "jaxlib", "flax", "optax"), "torch": ("torch", "torchvision")}[side]
-    if side == "jax":
-        import jax
-
-        devices = sorted({device.device_kind for device in jax.devices()})
-    else:
-        import torch
-
-        devices = [torch.cuda.get_device_name()] if torch.cuda.is_available() else ["cpu"]
-    return {
-        "processor": environment.processor(),
-        "cores": str(cores()),
-        "devices": ", ".join(devices),
-        "python": platform.python_version(),
-        **environment.versions((*names, "numpy", "pillow")),
     }
 
 
@@ -253,21 +175,18 @@ def _path(job: Job, side: Side) -> Path:
 
 def _read(job: Job, side: Side) -> dict[str, Any] | None:
     path = _path(job, side)
-    return _json(path) if path.exists() else None
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} can't be read ({error}); delete its folder and start anew") from error
+    return (
+        read_results(path, "this comparison", ("settings", "environment", "final", "command"))
+        if path.exists()
+        else None
+    )
 
 
 def _claim(job: Job) -> None:
     """Makes the folder this job's, with the weights to start from; refuses one that holds another job."""
     path, settings = job.out / JOB, job.settings()
     if path.exists():
-        earlier = _json(path)
+        earlier = read_results(path, "this comparison", ())
         if changed := [name for name in settings if earlier.get(name) != settings[name]]:
             raise UserError(
                 f"{job.out} holds a job with other settings ({', '.join(changed)}); give --out a new folder"
@@ -285,25 +204,18 @@ def _in_process(function: Callable[[Job], Any], job: Job) -> Any:
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_answer, args=(function, job, sender))
 
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        process.terminate()
-        process.join()
-        raise Interrupted(number, "stopped; the same command goes on")
-
-    previous = signal.signal(signal.SIGTERM, pass_on)
+    process.start()
+    sender.close()
     try:
-        process.start()
-        sender.close()
         error, result = receiver.recv()
-    except KeyboardInterrupt:
-        process.join()  # Ctrl-C reached it too; it may be writing a checkpoint
-        raise
     except EOFError:
         process.join()
         raise RuntimeError(f"the process of {function.__name__} ended with exit code {process.exitcode}") from None
+    except signals.Terminated:
+        process.terminate()  # Ctrl-C reaches it by itself
+        raise Interrupted(signal.SIGTERM, "stopped; the same command resumes") from None
     finally:
-        signal.signal(signal.SIGTERM, previous)
-    process.join()
+        process.join()  # it may be writing a checkpoint
     if error is not None:
         raise error
     return result
@@ -316,86 +228,3 @@ def _answer(function: Callable[[Job], Any], job: Job, sender: Connection) -> Non
         sender.send((UserError(str(error)), None))
     except Interrupted as stopped:
         sys.exit(stopped.exit_code)  # a signal that the parent has too, and answers
-
-
-def report(results: dict[Side, dict[str, Any]]) -> str:
-    """Returns the figures of the sides beside each other, as Markdown."""
-    sides = [side for side in SIDES if side in results]
-    title = {"jax": "JAX", "torch": "PyTorch"}
-    some = results[sides[0]]
-    tasks = list(some["final"])
-    settings = some["settings"]
-    frozen = "nothing frozen" if settings["trainable"] == ["all"] else "layer4 and the heads trained"
-    lines = [
-        f"Baseline's rules, {settings['weights']} weights (the same on both sides), {frozen}, "
-        f"{settings['image_size']} px, batch {settings['batch_size']}, {settings['epochs']} epochs, "
-        f"seed {settings['seed']}, sources {', '.join(settings['sources'])}"
-        + (f", at most {settings['limit']} pictures of each split." if settings["limit"] else "."),
-        "",
-        "| side | date | device | versions | training and validation |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    for side in sides:
-        env = dict(results[side]["environment"])
-        where = f"{env.pop('devices')} ({env.pop('cores')} cores of {env.pop('processor')})"
-        versions = ", ".join(f"{name} {version}" for name, version in env.items())
-        lines.append(
-            f"| {title[side]} | {results[side]['date']} | {where} | {versions} | {results[side]['seconds']:.0f} s |"
-        )
-
-    def header(*first: str, figures: tuple[str, ...]) -> list[str]:
-        names = [*first, *(f"{title[side]}: {figure}" for figure in figures for side in sides)]
-        return [row(*names), row(*["---"] * len(names))]
-
-    lines += ["", "Right after its own last pass, and of the final weights (validation):", ""]
-    lines += header(
-        "head", "pictures", figures=("accuracy, own pass", "loss, own pass", "accuracy, final", "loss, final")
-    )
-    for task in tasks:
-        own = {side: [p for p in results[side]["passes"] if p["task"] == task][-1]["val"] for side in sides}
-        final = {side: results[side]["final"][task] for side in sides}
-        lines.append(
-            row(
-                task,
-                some["final"][task]["n"],
-                *(f"{own[side]['accuracy']:.3f}" for side in sides),
-                *(f"{own[side]['loss_of_batches']:.4f}" for side in sides),
-                *(f"{final[side]['accuracy']:.3f}" for side in sides),
-                *(f"{final[side]['loss_of_batches']:.4f}" for side in sides),
-            )
-        )
-    lines += ["", "Pass by pass:", ""]
-    lines += header("epoch", "head", figures=("training loss", "accuracy", "loss", "images/s"))
-    for number, one in enumerate(some["passes"]):
-        both = [results[side]["passes"][number] for side in sides]
-        lines.append(
-            row(
-                one["epoch"],
-                one["task"],
-                *(f"{p['train_loss']:.4f}" for p in both),
-                *(f"{p['val']['accuracy']:.3f}" for p in both),
-                *(f"{p['val']['loss_of_batches']:.4f}" for p in both),
-                *(f"{p['images_per_s']:.0f}" for p in both),
-            )
-        )
-    lines += [
-        "",
-        "Losses are means of batch means, as the notebook reports them. Images/s are those of training, waiting for "
-        "pictures included; the first pass of each head in JAX also compiles.",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def command(job: Job) -> str:
-    """Returns the command that does the job, without anything of the machine that it ran on."""
-    values = {
-        "data-dir": "DIR",
-        "sources": " ".join(job.sources),
-        "weights": Path(job.weights).name,
-        "image-size": job.image_size,
-        "epochs": job.epochs,
-        "batch-size": job.batch_size,
-        "seed": job.seed,
-        **({} if job.limit is None else {"limit": job.limit}),
-    }
-    return "python scripts/compare_with_pytorch.py train " + " ".join(f"--{k} {v}" for k, v in values.items())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from benchmarking.pictures import Listing, read_listing
-from benchmarking.worker import serve
-from facefeat_jax.benchmarking.measure import Measurement, Once, Repeated, Settings
+from facefeat_jax.benchmarking.measure import Measurement, Settings, repeated, serve
 from pytorch_baseline import training
 from pytorch_baseline.model import MultiTaskNet, freeze_early_layers
 from pytorch_baseline.pictures import PictureDataset, tensor_of
@@ -63,14 +62,40 @@ def _network(trainable: str, weights: str | None = None) -> MultiTaskNet:
     return model
 
 
-def _trainer(settings: Settings, trainable: str) -> Trainer:
-    return Trainer(
-        _network(trainable, settings.get("weights")),
-        DEVICE,
-        settings["precision"],
-        compiled=settings.get("compile", False),
-        batch_size=settings["batch"],
-    )
+class _AsWritten:
+    """The notebook's program, with the methods of `Trainer`; pictures are normalised before they reach the device."""
+
+    def __init__(self, model: MultiTaskNet):
+        self.model = model.to(DEVICE)
+        self._optimizer = training.make_optimizer(model)
+
+    def to_device(self, pixels: torch.Tensor) -> torch.Tensor:
+        return tensor_of(pixels.numpy(), torch.float32).to(DEVICE)
+
+    def logits(self, images: torch.Tensor, task: str) -> torch.Tensor:
+        return self.model(images, task)
+
+    def step(self, images: torch.Tensor, labels: torch.Tensor, task: str) -> object:
+        return training.train_step(self.model, self._optimizer, task, images, labels)
+
+    def train_pass(self, batches: DataLoader, task: str) -> int:
+        return training.train_pass(self.model, self._optimizer, task, _on_device(batches)).n
+
+    def validate(self, batches: DataLoader, task: str) -> tuple[int, float, float]:
+        found = training.validate(self.model, task, _on_device(batches))
+        return found.n, found.accuracy, found.loss
+
+
+def _on_device(loader: DataLoader) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    return ((images.to(DEVICE), labels.to(DEVICE)) for images, labels in loader)
+
+
+def _program(settings: Settings, trainable: str) -> Trainer | _AsWritten:
+    model = _network(trainable, settings.get("weights"))
+    if not _is_tuned(settings):
+        return _AsWritten(model)
+    compiled = settings.get("compile", False)
+    return Trainer(model, DEVICE, settings["precision"], compiled=compiled, batch_size=settings["batch"])
 
 
 def matmul(settings: Settings) -> Measurement:
@@ -79,7 +104,7 @@ def matmul(settings: Settings) -> Measurement:
     size = settings["size"]
     left, right = (torch.randn(size, size, device=DEVICE).to(_DTYPES[settings["precision"]]) for _ in range(2))
     about = _about(flops_per_call=2.0 * size**3)
-    return Repeated(lambda: left @ right, _wait, images=0, seconds=settings["round_seconds"], about=about)
+    return repeated(lambda: left @ right, _wait, images=0, seconds=settings["round_seconds"], about=about)
 
 
 class _Written(PictureDataset):
@@ -95,7 +120,6 @@ class _Written(PictureDataset):
 
 
 def _loader(pictures: list[tuple[str, int]], settings: Settings, *, shuffle: bool = False) -> DataLoader:
-    pictures = [(file, label) for file, label in pictures]
     size, batch = settings["image_size"], settings["batch"]
     if _is_tuned(settings):
         return tuned_loader(FileDataset(pictures, size), batch, settings["workers"], DEVICE, shuffle=shuffle)
@@ -115,7 +139,7 @@ def decode(settings: Settings) -> Measurement:
         return {"images": sum(len(labels) for _, labels in loader)}
 
     run()
-    return Once(run, about=_about(workers=settings["workers"]))
+    return Measurement(run, about=_about(workers=settings["workers"]))
 
 
 def feed(settings: Settings) -> Measurement:
@@ -131,80 +155,57 @@ def feed(settings: Settings) -> Measurement:
         return {"images": images}
 
     run()
-    return Once(run, about=_about(workers=settings["workers"]), after=_after)
+    return Measurement(run, about=_about(workers=settings["workers"]), after=_after)
 
 
-def _pixels(settings: Settings) -> np.ndarray:
+def _pixels(settings: Settings) -> torch.Tensor:
     shape = (settings["batch"], settings["image_size"], settings["image_size"], 3)
-    return np.random.RandomState(0).randint(0, 256, shape).astype(np.uint8)
+    return torch.from_numpy(np.random.RandomState(0).randint(0, 256, shape).astype(np.uint8))
 
 
 def step(settings: Settings) -> Measurement:
     """A training step on a batch that is on the device already."""
     _forget_peak()
     task, batch = settings["task"], settings["batch"]
-    labels = (torch.arange(batch) % 2).to(DEVICE)
-    if _is_tuned(settings):
-        trainer = _trainer(settings, settings["trainable"])
-        trainer.model.train()
-        images = trainer.to_device(torch.from_numpy(_pixels(settings)))
+    program = _program(settings, settings["trainable"])
+    program.model.train()
+    images, labels = program.to_device(_pixels(settings)), (torch.arange(batch) % 2).to(DEVICE)
 
-        def call() -> None:
-            trainer.step(images, labels, task)
-    else:
-        model = _network(settings["trainable"]).to(DEVICE).train()
-        optimizer = training.make_optimizer(model)
-        images = tensor_of(_pixels(settings), torch.float32).to(DEVICE)
+    def call() -> None:
+        program.step(images, labels, task)
 
-        def call() -> None:
-            training.train_step(model, optimizer, task, images, labels)
-
-    return Repeated(call, _wait, images=batch, seconds=settings["round_seconds"], about=_about(), after=_after)
+    return repeated(call, _wait, images=batch, seconds=settings["round_seconds"], about=_about(), after=_after)
 
 
 def forward(settings: Settings) -> Measurement:
     """The evaluation of a batch that is on the device already."""
     _forget_peak()
     task, batch = settings["task"], settings["batch"]
-    if _is_tuned(settings):
-        trainer = _trainer(settings, "all")
-        trainer.model.eval()
-        images = trainer.to_device(torch.from_numpy(_pixels(settings)))
+    program = _program(settings, "all")
+    program.model.eval()
+    images = program.to_device(_pixels(settings))
+    without_gradients = torch.inference_mode if _is_tuned(settings) else torch.no_grad
 
-        def call() -> None:
-            with torch.inference_mode():
-                trainer.logits(images, task)
-    else:
-        model = _network("all").to(DEVICE).eval()
-        images = tensor_of(_pixels(settings), torch.float32).to(DEVICE)
+    def call() -> None:
+        with without_gradients():
+            program.logits(images, task)
 
-        def call() -> None:
-            with torch.no_grad():
-                model(images, task)
-
-    return Repeated(call, _wait, images=batch, seconds=settings["round_seconds"], about=_about(), after=_after)
+    return repeated(call, _wait, images=batch, seconds=settings["round_seconds"], about=_about(), after=_after)
 
 
 def validation(settings: Settings) -> Measurement:
     """Picture files to a head's accuracy and loss, with a model in memory."""
     task = settings["task"]
     loader = _loader(_listing(settings).pictures["val"][task], settings)
-    if _is_tuned(settings):
-        trainer = _trainer(settings, "layer4")
+    program = _program(settings, "layer4")
 
-        def run() -> dict[str, Any]:
-            return {"images": trainer.validate(loader, task)[0]}
-    else:
-        model = _network("layer4").to(DEVICE)
-
-        def run() -> dict[str, Any]:
-            batches = ((images.to(DEVICE), labels.to(DEVICE)) for images, labels in loader)
-            return {"images": training.validate(model, task, batches).n}
+    def run() -> dict[str, Any]:
+        return {"images": program.validate(loader, task)[0]}
 
     started = time.perf_counter()
     run()
     first = time.perf_counter() - started
-    return Once(run, about=_about(first_call_seconds=first, workers=settings["workers"]), after=_after)
+    return Measurement(run, about=_about(first_call_seconds=first, workers=settings["workers"]), after=_after)
 
 
 def job(settings: Settings) -> Measurement:
@@ -224,12 +225,13 @@ def job(settings: Settings) -> Measurement:
             split: {task: _loader(of, settings, shuffle=split == "train") for task, of in tasks.items()}
             for split, tasks in pictures.items()
         }
-        program = _tuned_job(settings) if _is_tuned(settings) else _written_job(settings)
+        program = _program(settings, settings["trainable"])
         images, accuracy, seconds = 0, {}, []
         for _ in range(settings["epochs"]):
             started = time.perf_counter()
             for task in pictures["train"]:
-                trained, validated, accuracy[task] = program(task, loaders["train"][task], loaders["val"][task])
+                trained = program.train_pass(loaders["train"][task], task)
+                validated, accuracy[task], _ = program.validate(loaders["val"][task], task)
                 images += trained + validated
             seconds.append(time.perf_counter() - started)
         return {
@@ -240,37 +242,7 @@ def job(settings: Settings) -> Measurement:
             "accuracy": accuracy,
         }
 
-    return Once(run, about=_about(workers=settings["workers"]), after=_after)
-
-
-Program = Callable[[str, DataLoader, DataLoader], tuple[int, int, float]]  # trained, validated, accuracy
-
-
-def _written_job(settings: Settings) -> Program:
-    model = _network(settings["trainable"], settings["weights"]).to(DEVICE)
-    optimizer = training.make_optimizer(model)
-
-    def program(task: str, train: DataLoader, val: DataLoader) -> tuple[int, int, float]:
-        trained = training.train_pass(model, optimizer, task, _on_device(train))
-        validated = training.validate(model, task, _on_device(val))
-        return trained.n, validated.n, validated.accuracy
-
-    return program
-
-
-def _on_device(loader: DataLoader):
-    return ((images.to(DEVICE), labels.to(DEVICE)) for images, labels in loader)
-
-
-def _tuned_job(settings: Settings) -> Program:
-    trainer = _trainer(settings, settings["trainable"])
-
-    def program(task: str, train: DataLoader, val: DataLoader) -> tuple[int, int, float]:
-        trained = trainer.train_pass(train, task)
-        validated, accuracy, _ = trainer.validate(val, task)
-        return trained, validated, accuracy
-
-    return program
+    return Measurement(run, about=_about(workers=settings["workers"]), after=_after)
 
 
 OPERATIONS: dict[str, Callable[[Settings], Measurement]] = {

@@ -18,21 +18,13 @@ Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]  # images NCHW, normalised
 
 @dataclass(frozen=True)
 class PassResult:
-    """One pass over the batches of a task.
+    """One pass over the batches of a task."""
 
-    Attributes:
-      accuracy: share of pictures predicted right.
-      loss: mean over pictures (beyond the notebook).
-      loss_of_batches: mean of the batches' means, which is what the notebook reports.
-      n: number of pictures.
-      seconds: how long it took, waiting for pictures included.
-    """
-
-    accuracy: float
-    loss: float
-    loss_of_batches: float
-    n: int
-    seconds: float
+    accuracy: float  # share of pictures predicted right
+    loss: float  # mean over pictures (beyond the notebook)
+    loss_of_batches: float  # mean of the batches' means, which is what the notebook reports
+    n: int  # number of pictures
+    seconds: float  # how long it took, waiting for pictures included
 
 
 def make_optimizer(model: MultiTaskNet) -> torch.optim.Adam:

@@ -34,34 +34,21 @@ TRIED = {
 
 @dataclass(frozen=True)
 class Size:
-    """How much a part of the comparison trains.
+    """How much a part of the comparison trains."""
 
-    Attributes:
-      image_size: side of the pictures in pixels.
-      epochs: passes over the training pictures.
-      limit: how many pictures of each split of each set; None for all.
-    """
-
-    image_size: int
-    epochs: int
-    limit: int | None
+    image_size: int  # side of the pictures in pixels
+    epochs: int  # passes over the training pictures
+    limit: int | None  # how many pictures of each split of each set; None for all
 
 
 @dataclass(frozen=True)
 class Row:
-    """One training run of the comparison.
+    """One training run of the comparison."""
 
-    Attributes:
-      part: `ablation` or `seeds`.
-      name: of the row in the tables.
-      seed: of weights, order and augmentation.
-      fields: what of the config is not the baseline's.
-    """
-
-    part: Part
-    name: str
-    seed: int
-    fields: dict[str, Any] = field(hash=False)
+    part: Part  # `ablation` or `seeds`
+    name: str  # of the row in the tables
+    seed: int  # of weights, order and augmentation
+    fields: dict[str, Any] = field(hash=False)  # what of the config is not the baseline's
 
     @property
     def key(self) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from facefeat_jax.runs.run_folder import write_file, write_json
+from facefeat_jax.system import environment
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.markdown import table
 from recipe_comparison.plan import Row, ablation, seeds
@@ -79,14 +80,8 @@ def _wrapped(line: str) -> str:
 
 
 def _environment(found: Sequence[Found]) -> list[str]:
-    machines = sorted(
-        {
-            f"{one['processor']}, {one['cores']} core of it, {one['devices']}, Python {one['python']}, "
-            + ", ".join(f"{name} {version}" for name, version in one["versions"].items())
-            for one in (row["environment"] for row in found)
-        }
-    )
-    return [*(f"Machine: {one}." for one in machines), "", "```", *COMMANDS.splitlines(), "```"]
+    machines = sorted({f"Machine: {environment.line(row['environment'])}." for row in found})
+    return [*machines, "", "```", *COMMANDS.splitlines(), "```"]
 
 
 def _size(rows: Sequence[Found]) -> str:

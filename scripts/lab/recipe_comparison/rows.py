@@ -51,8 +51,7 @@ def run_row(row: Row, size: Size, weights: str, data_dir: Path, out: Path) -> di
             for which, examples in (("train", data.training), ("val", data.validation))
         },
         "seconds": results["seconds"],
-        # Without its variables, which may hold paths.
-        "environment": {**describe(PACKAGES, results["environment"]["devices"]), "variables": {}},
+        "environment": describe(PACKAGES, results["environment"]["devices"]),
     }
     write_json(done, found)
     if (row.part, row.name) != ("seeds", "best"):

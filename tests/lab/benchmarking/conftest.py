@@ -46,10 +46,7 @@ def made_up() -> dict[str, Any]:
     found = [
         case(
             "matmul/float32",
-            {
-                "ours": steps("ours", [1], flops_per_call=4e11),
-                "tuned": steps("tuned", [1], flops_per_call=2e11),
-            },
+            {"ours": steps("ours", [1], flops_per_call=4e11), "tuned": steps("tuned", [1], flops_per_call=2e11)},
             precision="float32",
             size=2048,
         ),

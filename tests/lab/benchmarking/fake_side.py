@@ -6,12 +6,11 @@ import os
 import sys
 import time
 
-from benchmarking.worker import serve
-from facefeat_jax.benchmarking.measure import Once, Settings
+from facefeat_jax.benchmarking.measure import Measurement, Settings, serve
 from facefeat_jax.system.errors import UserError
 
 
-def count(settings: Settings) -> Once:
+def count(settings: Settings) -> Measurement:
     print("libraries print what they like")
     sys.stdout.flush()
     done = []
@@ -20,22 +19,22 @@ def count(settings: Settings) -> Once:
         done.append(1)
         return {"images": settings["pictures"] * len(done), "cache": os.environ.get("FACEFEAT_CACHE", "")}
 
-    return Once(run, about={"process": os.getpid()}, after=lambda: {"rounds": len(done)})
+    return Measurement(run, about={"process": os.getpid()}, after=lambda: {"rounds": len(done)})
 
 
-def refuse(settings: Settings) -> Once:
+def refuse(settings: Settings) -> Measurement:
     raise UserError("no such\nthing here")
 
 
-def fail(settings: Settings) -> Once:
-    return Once(lambda: 1 // 0)
+def fail(settings: Settings) -> Measurement:
+    return Measurement(lambda: 1 // 0)
 
 
-def die(settings: Settings) -> Once:
+def die(settings: Settings) -> Measurement:
     os._exit(7)
 
 
-def hang(settings: Settings) -> Once:
+def hang(settings: Settings) -> Measurement:
     time.sleep(600)
     raise AssertionError
 

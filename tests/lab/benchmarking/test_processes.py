@@ -85,7 +85,7 @@ def test_cases_of_a_group_share_processes_and_a_failing_side_is_noted(tmp_path):
 
     def case(name: str, operation: str, group: str) -> Case:
         entries = {"one": Entry("fake"), "other": Entry("fake")}
-        return Case(name, "step", operation, {"pictures": 1}, entries, rounds=2, group=group)
+        return Case(name, operation, {"pictures": 1}, entries, rounds=2, group=group)
 
     first, second, third, failed = (
         benchmark._measure(case(*words), None)["entries"]
@@ -104,7 +104,7 @@ def test_cases_of_a_group_share_processes_and_a_failing_side_is_noted(tmp_path):
 def test_a_fresh_round_has_a_process_and_caches_of_its_own(tmp_path, keep):
     benchmark = _benchmark(tmp_path, FAKE)
     entries = {"first": Entry("fake"), "second": Entry("fake")}
-    case = Case("x", "start", "count", {}, entries, rounds=2, fresh=True, keep_caches=keep)
+    case = Case("x", "count", {}, entries, rounds=2, fresh=True, keep_caches=keep)
     found = benchmark._measure(case, None)["entries"]
     rounds = [one for entry in found.values() for one in entry["rounds"]]
     assert len({one["process"] for one in rounds}) == 4

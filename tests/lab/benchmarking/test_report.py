@@ -9,7 +9,7 @@ import pytest
 from benchmarking import targets
 from benchmarking.cases import PLANS, STAGES, cases
 from benchmarking.figures import Figures, whole_job_seconds
-from benchmarking.report import read_results, report
+from benchmarking.report import read, report
 from facefeat_jax.system.errors import UserError
 
 
@@ -17,6 +17,10 @@ def _row(text: str, *beginnings: str) -> list[str]:
     """Returns the cells of the only row of a table that begins so."""
     (line,) = (line for line in text.splitlines() if line.startswith("| " + " | ".join(beginnings)))
     return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def _page(made_up: dict) -> str:
+    return "\n".join(report([made_up]))
 
 
 def _verdict(made_up: dict, what: str, where: str = "") -> list[str]:
@@ -77,7 +81,7 @@ def test_another_device_and_a_rehearsal_don_t_count(made_up):
     assert _verdict(made_up, "second start", "| GPU |")[3] == "not measured"
     made_up["plan"] = "quick"
     assert all("| not measured |" in line for line in targets.table([Figures(made_up)])[2:])
-    assert "only show that everything works" in report([made_up])
+    assert "only show that everything works" in _page(made_up)
 
 
 def test_a_part_of_the_pictures_is_not_the_baseline_sized_job(made_up):
@@ -116,7 +120,7 @@ def test_the_later_of_two_runs_counts(made_up):
 
 
 def test_the_report_shows_every_stage(made_up):
-    text = report([made_up])
+    text = _page(made_up)
     assert "2 cores of Abacus" in text and "torch 2.13.0" in text and "commit abc" in text
     # 30 images/s at 5e9 operations each are 0.15 TFLOP/s; the best product reached 4e11 in 2 s.
     ours = _row(text, "layer4 and heads", "float32", "32", "facefeat_jax")
@@ -133,9 +137,9 @@ def test_the_report_shows_every_stage(made_up):
 
 
 def test_other_work_on_the_machine_is_said(made_up):
-    assert "not a quiet machine" not in report([made_up])
+    assert "not a quiet machine" not in _page(made_up)
     made_up["cases"][0]["busy_cores"] = 1.4
-    assert "up to 1.4 of 2 cores" in report([made_up])
+    assert "up to 1.4 of 2 cores" in _page(made_up)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"format": 1}', None])
@@ -144,21 +148,21 @@ def test_a_file_that_holds_no_results_is_one_line(tmp_path, content):
     if content is not None:
         path.write_text(content)
     with pytest.raises(UserError, match=r"x\.json"):
-        read_results(path)
+        read(path)
 
 
 def test_results_of_another_format_are_refused(tmp_path, made_up):
     (tmp_path / "x.json").write_text(json.dumps(made_up))
-    assert read_results(tmp_path / "x.json") == made_up
+    assert read(tmp_path / "x.json") == made_up
     (tmp_path / "x.json").write_text(json.dumps(made_up | {"format": 0}))
     with pytest.raises(UserError, match="measure again"):
-        read_results(tmp_path / "x.json")
+        read(tmp_path / "x.json")
 
 
 @pytest.mark.parametrize("plan", PLANS)
 def test_plans_cover_every_stage_and_the_figures_to_reach_find_their_cases(plan):
     everybody = ("ours", "pytorch", "tuned", "compiled")
-    planned = {case.name: case for case in cases(PLANS[plan], "cpu", 2, everybody, STAGES)}
+    planned = {case.name: case for case in cases(PLANS[plan], 2, everybody, STAGES)}
     assert {case.stage for case in planned.values()} == set(STAGES)
     wanted = {
         "cpu": ["job/layer4", "job/heads", "step/layer4/float32/32", "step/all/float32/32", "forward/float32/1"],
@@ -170,14 +174,14 @@ def test_plans_cover_every_stage_and_the_figures_to_reach_find_their_cases(plan)
     for name in wanted:
         assert {"ours", "tuned"} & set(planned[name].entries), name
     assert ("compiled" in planned["job/layer4"].entries) is (plan == "gpu")
-    alone = cases(PLANS[plan], "cpu", 2, ("ours",), STAGES)
+    alone = cases(PLANS[plan], 2, ("ours",), STAGES)
     assert {entry.side for case in alone for entry in case.entries.values()} == {"ours"}
 
 
 def test_a_stage_or_case_that_is_not_there_is_refused():
     with pytest.raises(UserError, match="no case begins with job/head/; there are job/layer4, job/heads"):
-        cases(PLANS["cpu"], "cpu", 2, ["ours"], ["job"], ["job/heads", "job/head/"])
-    chosen = cases(PLANS["cpu"], "cpu", 2, ["ours"], ["job", "step"], ["job/heads", "step/all"])
+        cases(PLANS["cpu"], 2, ["ours"], ["job"], ["job/heads", "job/head/"])
+    chosen = cases(PLANS["cpu"], 2, ["ours"], ["job", "step"], ["job/heads", "step/all"])
     assert [case.name for case in chosen] == ["job/heads", "step/all/float32/32"]
     with pytest.raises(UserError, match="no stage steps; there are matmul, decode"):
-        cases(PLANS["quick"], "cpu", 1, ("ours",), ("steps",))
+        cases(PLANS["quick"], 1, ("ours",), ("steps",))

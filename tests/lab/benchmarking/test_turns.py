@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarking.turns import Spread, paired_ratios, spread, take_turns
-from facefeat_jax.benchmarking.measure import MOST_CALLS, Once, Repeated
+from facefeat_jax.benchmarking.measure import MOST_CALLS, Measurement, repeated
 
 
 class Clock:
@@ -57,7 +57,7 @@ def test_the_first_call_is_kept_apart_and_a_round_is_filled():
         calls.append(clock.now)
         clock.now += 9.0 if len(calls) == 1 else 0.25
 
-    measured = Repeated(call, lambda: None, images=32, seconds=2.0, clock=clock)
+    measured = repeated(call, lambda: None, images=32, seconds=2.0, clock=clock)
     assert measured.about == {"first_call_seconds": 9.0, "compile_seconds": 8.75, "calls_per_round": 8}
     before = len(calls)
     assert measured.round() == {"seconds": 2.0, "images": 32 * 8, "calls": 8}
@@ -71,7 +71,7 @@ def test_work_that_goes_on_after_the_call_is_waited_for():
         clock.now += 0.5 * len(under_way)
         under_way.clear()
 
-    measured = Repeated(lambda: under_way.append(1), wait, images=1, seconds=2.0, clock=clock)
+    measured = repeated(lambda: under_way.append(1), wait, images=1, seconds=2.0, clock=clock)
     assert measured.round()["seconds"] == pytest.approx(2.0)
 
 
@@ -82,16 +82,16 @@ def test_a_round_has_at_least_one_call_and_not_endlessly_many(each, calls):
     def call():
         clock.now += each
 
-    assert Repeated(call, lambda: None, images=1, seconds=1.0, clock=clock).about["calls_per_round"] == calls
+    assert repeated(call, lambda: None, images=1, seconds=1.0, clock=clock).about["calls_per_round"] == calls
 
 
-def test_once_times_what_it_calls():
+def test_a_round_times_what_it_calls():
     clock = Clock()
 
     def run():
         clock.now += 3
         return {"images": 6}
 
-    measured = Once(run, after=lambda: {"device_peak_bytes": 1}, clock=clock)
+    measured = Measurement(run, after=lambda: {"device_peak_bytes": 1}, clock=clock)
     assert measured.round() == {"seconds": 3, "images": 6}
     assert measured.close() == {"device_peak_bytes": 1}

@@ -17,7 +17,7 @@ from facefeat_jax.data.images import BadImageError, check
 from facefeat_jax.data.trees import open_tree
 from facefeat_jax.system import tables
 from facefeat_jax.system.errors import UserError
-from faults import corpus, decoding, labels, models, processes, weights
+from faults import cases, corpus, decoding, labels, models, processes, weight_files, weights
 from faults.crafted import CRAFTED
 from faults.tally import Tally
 
@@ -42,7 +42,7 @@ def test_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "MODELS", 0)
     tally = weights.run(tmp_path, count=400, seed=3)
     assert_survived(tally, 400)
-    assert len(tally.counts) == 8 + len(weights._LYING) + 14 and not (tmp_path / "ran").exists()
+    assert len(tally.counts) == 8 + len(weight_files.LYING) + 14 and not (tmp_path / "ran").exists()
 
 
 def test_the_attacks_are_attacks_and_the_watch_sees_them(tmp_path):
@@ -52,9 +52,9 @@ def test_the_attacks_are_attacks_and_the_watch_sees_them(tmp_path):
 import pickle, sys
 from pathlib import Path
 import numpy as np
-from faults import weights
-weights._CONTAINERS = (lambda body: body,) * 4
-makers = weights._hostile(Path({str(sentinel)!r}))
+from faults import weight_files, weights
+weight_files.CONTAINERS = (lambda body: body,) * 4
+makers = weight_files.hostile(Path({str(sentinel)!r}))
 contents = {{name: make(np.random.RandomState(0)) for name, make in makers.items()}}
 watch = weights._Watch()
 for name in ("os.system", "eval", "exec, deep inside", "subprocess", "a pickle in a pickle", "open for writing"):
@@ -77,8 +77,8 @@ def test_models_that_are_not_to_be_used(tmp_path, monkeypatch, capsys):
     taken = []
     monkeypatch.setattr(conversion, "create_from_weights", lambda *args: taken.append(args))
     models.main(tmp_path, 0, len(models._SPOILED) + 1, 3)
-    cases = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [case["failure"] for case in cases] == [""] * (len(models._SPOILED) + 1) and not taken
+    tried = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [case["failure"] for case in tried] == [""] * (len(models._SPOILED) + 1) and not taken
 
 
 def test_a_process_that_dies_is_counted_and_gone_on_after(tmp_path, monkeypatch):
@@ -88,9 +88,9 @@ def test_a_process_that_dies_is_counted_and_gone_on_after(tmp_path, monkeypatch)
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     tally = Tally("dies", "x")
-    weights.follow("dies", tally, tmp_path / "work", 6, 0)
+    cases.follow("dies", tally, tmp_path / "work", 6, 0)
     assert (tally.tried, tally.survived, tally.counts) == (6, 5, {"k": 5, "crash": 1})
-    assert "file 3 of seed 0: exit code -6" in tally.failures[0]
+    assert "case 3 of seed 0: exit code -6" in tally.failures[0]
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,7 @@ def test_time_and_memory_of_each_picture_alone(spoiled, tmp_path):
 
 def test_archives_with_hostile_entries(tmp_path):
     """The archive of the campaign is skipped entry by entry, each with its reason."""
-    from faults import pictures
+    from faults import archives
 
     seen: dict[str, object] = {}
 
@@ -162,11 +162,11 @@ def test_archives_with_hostile_entries(tmp_path):
         return processes.Ended(1, 0.0, 0, "", "", True)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pictures, "run_command", stop)
-        patch.setattr(pictures, "_BOMB_BYTES", 2**24)
-        patch.setattr(pictures, "_HONEST_BYTES", 2**22)
+        patch.setattr(archives, "run_command", stop)
+        patch.setattr(archives, "_BOMB_BYTES", 2**24)
+        patch.setattr(archives, "_HONEST_BYTES", 2**22)
         tally = Tally("pictures", "x")
-        pictures._zip(tmp_path, 3, tally)
+        archives.run_zip(tmp_path, 3, tally)
     assert tally.failures and len(seen) == 10, seen
     assert "damaged" in str(seen["bomb"]) and "climbs out" in str(seen["../climbs.jpg"])
 
@@ -179,7 +179,7 @@ def _refused(tree, name: str) -> str:
 
 def test_a_pickle_that_is_run_would_be_seen_by_its_file(tmp_path):
     """The bare bytes of an attack, for who doubts them."""
-    make = weights._hostile(tmp_path / "ran")["pickle: behind good weights"]
+    make = weight_files.hostile(tmp_path / "ran")["pickle: behind good weights"]
     content = make(np.random.RandomState(1))
     assert b"cos\nsystem\n" in content or zipfile.is_zipfile(io.BytesIO(content))
     assert pickle.PROTO in content

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from parity.cases import Case, multi_task_shapes, multi_task_weights
-from parity.records import Record, differences, relative, summary, summary_difference
+from parity.golden import summary, summary_difference
+from weights_conversion._records import Record, differences, relative, split_state, without_rounding
 
 
 def _record() -> Record:
@@ -55,6 +56,24 @@ def test_what_is_no_number_is_infinite(change: str) -> None:
 
 def test_a_nan_is_not_smaller_than_anything() -> None:
     assert relative(np.array([np.nan]), np.array([1.0])) == float("inf")
+
+
+def test_gradients_that_are_rounding_are_held_against_the_largest() -> None:
+    """That of a bias which the next BatchNorm removes is noise on both sides; a weight of that size would count."""
+    ours, theirs = ({"a": np.array([1.0, -2.0]), "bias": np.array([noise])} for noise in (1e-17, -3e-17))
+    (row,) = differences(Record({"gradients": ours}), Record({"gradients": theirs}))
+    assert row.largest == 2e-17 and row.where == "bias"
+    (row,) = differences(Record({"weights": ours}), Record({"weights": theirs}))
+    assert row.largest == pytest.approx(4 / 3)
+    assert without_rounding(ours)["bias"] == 0 and without_rounding(ours)["a"] is ours["a"]
+
+
+def test_a_state_dict_has_weights_statistics_and_counters() -> None:
+    state = {name: array for name, array in multi_task_weights(0).items() if name.startswith("backbone.bn1.")}
+    weights, statistics, counters = split_state(state)
+    assert set(weights) == {"backbone.bn1.weight", "backbone.bn1.bias"}
+    assert set(statistics) == {"backbone.bn1.running_mean", "backbone.bn1.running_var"}
+    assert counters == {"backbone.bn1.num_batches_tracked": int(state["backbone.bn1.num_batches_tracked"])}
 
 
 @pytest.mark.parametrize("where", ["kept entry", "sum"])

@@ -76,7 +76,7 @@ def test_a_row_is_trained_once_and_its_figures_are_the_final_weights(tiny_row, a
         assert 0 <= figures["calibration_error"] <= 1
     assert found["passes"] == 2 * 44
     assert found["pictures"]["train"] == {"gender": 44, "glasses": 44, "shirt": 44}
-    assert found["environment"]["variables"] == {}
+    assert "/" not in "".join(found["environment"]["variables"].values())
     assert open_run(tmp_path / "runs" / "seeds-best-0").step == 12
     assert str(tmp_path) not in (tmp_path / "rows" / "seeds-best-0.json").read_text()
 

@@ -1,18 +1,17 @@
-"""What `scripts/benchmark.py run` is told."""
+"""What `scripts/benchmark.py run` takes."""
 
 from __future__ import annotations
 
-import json as json_module
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarking.processes import Side
+from facefeat_jax.system.errors import UserError
+
+RESULTS = "results.json"
 
 
 @dataclass(frozen=True)
-class RunArguments:
+class Request:
     """Times every stage from picture files to the results table, and all of it together."""
 
     out: Path = Path("runs/benchmark")
@@ -43,44 +42,21 @@ class RunArguments:
     json: bool = False
     """Print the results as JSON; the default is to print the tables."""
 
-    def measure(self, program: str, others: Sequence[Side]) -> int:
-        """Runs the benchmark, prints what was found, and writes it.
-
-        Args:
-          program: how the command line began that was typed.
-          others: the sides beside ours.
-        """
-        from benchmarking.report import report
-        from benchmarking.run import OURS, RESULTS, Request, run, typed_command
-        from facefeat_jax.runs.run_folder import write_file
-        from facefeat_jax.system.errors import UserError
-        from facefeat_jax.system.progress import say
-
+    def check(self) -> None:
+        """Raises UserError where options contradict each other, or name what is not there."""
         if self.downloads is not None and self.synthetic is not None:
             raise UserError("--downloads uses pictures that are there, --synthetic makes some; give one of them")
         if self.downloads is None and self.fraction is not None:
             raise UserError("--fraction is of --downloads; for made pictures say --synthetic FRACTION")
-        request = Request(
-            out=self.out,
-            work=self.work,
-            plan=self.plan,
-            stages=self.stages,
-            cases=self.cases,
-            downloads=self.downloads,
-            fraction=self.fraction if self.synthetic is None else self.synthetic,
-            budget=self.budget,
-            keep=self.keep,
-            commit=self.commit,
-            command=typed_command(program),
-        )
-        results = run(request, [OURS, *others])
-        text = report([results])
-        write_file(self.out / "report.md", text.encode())
-        if self.json:
-            json_module.dump(results, sys.stdout, indent=2)
-            print()
-        else:
-            print(text)
-        say(f"results: {self.out / RESULTS}")
-        say(f"report:  {self.out / 'report.md'}")
-        return 0
+        if (self.out / RESULTS).exists():
+            raise UserError(f"{self.out} already holds results; give --out a new folder")
+        if self.downloads is not None and not self.downloads.is_dir():
+            raise UserError(
+                f"--downloads takes a folder with fairface/, glasses/ and apparel/; {self.downloads} is none"
+            )
+
+    def share(self, made: float) -> float:
+        """Returns the fraction of the pictures to use; `made` is that of pictures that are made, if none is given."""
+        if self.downloads is None:
+            return made if self.synthetic is None else self.synthetic
+        return 1.0 if self.fraction is None else self.fraction
