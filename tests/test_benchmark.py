@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from facefeat_jax.benchmarking import command
 from facefeat_jax.benchmarking.command import STAGES
 from facefeat_jax.benchmarking.stages import OPERATIONS, config_of
 from facefeat_jax.cli import main
@@ -133,6 +134,12 @@ def test_what_fails_is_in_the_table_and_the_rest_is_measured(tmp_path, capsys, m
     monkeypatch.setenv("XLA_FLAGS", "--xla_no_such_flag=1")
     assert main(["benchmark", "--plan", "quick", "--stages", "matmul", "--out", str(tmp_path / "b")]) == 1
     assert "| matmul/auto |  | not measured: its process ended with exit code" in capsys.readouterr().out
+
+
+def test_what_takes_too_long_is_in_the_table(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(command, "_TIMEOUT", 0.01)
+    assert main(["benchmark", "--plan", "quick", "--stages", "matmul", "--out", str(tmp_path / "b")]) == 1
+    assert "| matmul/auto |  | not measured: not done within 0.01 s" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -37,8 +37,8 @@ OURS = Side(
 # What a worker of ours must not inherit: it would find programs compiled by somebody else.
 _CLEAN = {"JAX_COMPILATION_CACHE_DIR": ""}
 _ABOUT_DEVICE = """import jax
-d = jax.devices()
-print(d[0].platform, f'{d[0].device_kind} x{len(d)}', sep='|')"""
+from facefeat_jax.system.environment import device_names
+print(jax.default_backend(), device_names(), sep='|')"""
 
 
 def run(request: Request, sides: Sequence[Side] = (OURS,)) -> dict[str, Any]:
