@@ -24,8 +24,7 @@ from facefeat_jax.data.pixels import PixelFormat, open_rows
 from facefeat_jax.data.placement import Placement
 from facefeat_jax.evaluation.evaluate import Evaluator
 from facefeat_jax.system.allocator import keep_freed_memory
-from facefeat_jax.training._inputs import Inputs
-from facefeat_jax.training.data import open_data
+from facefeat_jax.training.data import Inputs, open_data
 
 
 def decode(settings: Settings) -> Measurement:
@@ -72,13 +71,13 @@ class TrainingFeed:
     """The training feed of a run, as the loop opens it, and the first of its calls over and over."""
 
     def __init__(self, config: TrainConfig, batches: int):
-        pipeline, tasks = chosen(config.pipeline), config.data.tasks
+        pipeline = chosen(config.pipeline)
         data = open_data(config.data, config.batches, seed=config.seed)
         pixels = PixelFormat(config.data.image_size, config.data.decode)
-        inputs = Inputs(pipeline, tasks, pixels, data.training, data.validation, None, Placement())
+        inputs = Inputs(pipeline, pixels, data, None, Placement())
         self.name = inputs.feed
         self._steps = data.stream
-        self._feed, _ = inputs.open(None)
+        self._feed, _ = inputs.open()
         calls = (call for pass_ in data.stream.passes for call in pass_.calls(pipeline.steps_per_call))
         self._calls = list(itertools.islice(calls, max(1, batches // pipeline.steps_per_call)))
         self._gather = jax.jit(take, static_argnums=2)

@@ -43,6 +43,7 @@ def digests_of(split: Split) -> np.ndarray:
             yield part, np.array([digest_of(split.read(index)) for index in part], np.uint64)
 
     try:
-        return row_store.open_or_fill(row_store.store_folder(), rows, read).take(np.arange(len(split)))
+        (store,) = row_store.open_all([(rows, read)])
+        return store.take(np.arange(len(split)))
     except UserError:  # a cache that is full or closed; or records that can't be read, which this raises again
         return np.array([digest_of(split.read(index)) for index in range(len(split))], np.uint64)

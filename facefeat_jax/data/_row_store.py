@@ -16,7 +16,7 @@ import os
 import shutil
 import threading
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from facefeat_jax.system.whole_file import write_whole
 FORMAT = 2
 ABOUT, BIN, SUMS = "rows.json", "rows.bin", "rows.crc"
 _SPARE_BYTES = 16 * 2**20
+_ELSEWHERE = "choose another folder with FACEFEAT_CACHE"
 
 Produce = Callable[[list[range]], Iterable[tuple[range, np.ndarray]]]
 """From ranges of row numbers to the rows of each, in whatever order."""
@@ -99,13 +100,13 @@ class Store:
     Args:
       folder: where it lies.
       rows: what it holds.
-      sums: `[count]`, uint32, a CRC-32 of each row.
       produce: makes rows, for those that are spoilt.
     """
 
-    def __init__(self, folder: Path, rows: Rows, sums: np.ndarray, produce: Produce):
+    def __init__(self, folder: Path, rows: Rows, produce: Produce):
         self.shape, self.dtype = rows.shape, rows.dtype
-        self._folder, self._rows, self._sums, self._produce = folder, rows, sums, produce
+        self._folder, self._rows, self._produce = folder, rows, produce
+        self._sums = np.frombuffer((folder / SUMS).read_bytes(), "<u4").astype(np.uint32)
         if rows.count:
             # A plain view: numpy's own class would be handed on by whatever reads it.
             self._values = np.asarray(np.memmap(folder / BIN, rows.dtype, "r", shape=(rows.count, *rows.shape)))
@@ -150,6 +151,21 @@ class Store:
             return made[index - start]
 
 
+def open_all(wanted: Sequence[tuple[Rows, Produce]]) -> list[Store]:
+    """Returns stores of the cache folder; those that are not there are filled, if there is room for all of them.
+
+    Args:
+      wanted: what each holds, and what makes its rows.
+
+    Raises:
+      NoRoomError: there is no room for them.
+      UserError: the folder can't be written to.
+    """
+    root = store_folder()
+    require_room(root, [rows for rows, _ in wanted])
+    return [open_or_fill(root, rows, produce) for rows, produce in wanted]
+
+
 def open_or_fill(root: Path, rows: Rows, produce: Produce) -> Store:
     """Returns the rows, mapped into memory; fills the store where they are not there or not whole.
 
@@ -164,7 +180,7 @@ def open_or_fill(root: Path, rows: Rows, produce: Produce) -> Store:
     """
     folder = root / rows.key
     if _fault(folder, rows) is None:
-        return Store(folder, rows, _read_sums(folder), produce)
+        return Store(folder, rows, produce)
     try:
         root.mkdir(parents=True, exist_ok=True)
         wait = f"another process is filling {folder} ({rows.what}); waiting for it"
@@ -175,17 +191,14 @@ def open_or_fill(root: Path, rows: Rows, produce: Produce) -> Store:
                     say(f"{folder} ({rows.what}) {fault}: filling it again")
                     shutil.rmtree(folder)
                 _fill(folder, rows, produce)
-        return Store(folder, rows, _read_sums(folder), produce)
+        return Store(folder, rows, produce)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise NoRoomError(
                 f"no room left in {root} for {rows.what} ({format_size(rows.num_bytes)} in all); make room and start "
-                "again, or choose another folder with FACEFEAT_CACHE"
+                f"again, or {_ELSEWHERE}"
             ) from error
-        raise UserError(
-            f"{rows.what} can't be kept in {root} ({error.strerror or error}); "
-            "choose another folder with FACEFEAT_CACHE"
-        ) from error
+        raise UserError(f"{rows.what} can't be kept in {root} ({error.strerror or error}); {_ELSEWHERE}") from error
 
 
 def missing_bytes(root: Path, rows: Rows) -> int:
@@ -211,7 +224,7 @@ def require_room(root: Path, stores: Iterable[Rows]) -> None:
     if free < needed + _SPARE_BYTES:
         raise NoRoomError(
             f"{root} needs {format_size(needed + _SPARE_BYTES)} for decoded pictures, {format_size(free)} are free; "
-            "make room, or choose another folder with FACEFEAT_CACHE"
+            f"make room, or {_ELSEWHERE}"
         )
 
 
@@ -235,10 +248,6 @@ def _fault(folder: Path, rows: Rows) -> str | None:
     if size != rows.num_bytes:
         return f"is cut short ({size:,} bytes of {rows.num_bytes:,})"
     return None
-
-
-def _read_sums(folder: Path) -> np.ndarray:
-    return np.frombuffer((folder / SUMS).read_bytes(), "<u4").astype(np.uint32)
 
 
 def _fill(folder: Path, rows: Rows, produce: Produce) -> None:

@@ -113,6 +113,10 @@ class Examples:
         kept = [rows[mask] for rows, mask in zip(self.rows, np.split(chosen, ends), strict=True)]
         return Examples(self.splits, self._classes, kept=kept, limit=limit)
 
+    def by_split(self) -> list[Examples]:
+        """Returns the pictures of each split on their own, without labels."""
+        return [Examples([split], {}, kept=[rows]) for split, rows in zip(self.splits, self.rows, strict=True)]
+
     def labelled(self, task: str) -> np.ndarray:
         """Returns the numbers (int64) of the pictures that have a label for the task."""
         return np.flatnonzero(self.labels[task] != UNKNOWN)

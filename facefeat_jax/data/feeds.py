@@ -7,7 +7,7 @@ and sends them ahead of their use, `device` has all rows on the device and sends
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -19,18 +19,13 @@ import numpy as np
 from facefeat_jax.data.examples import UNKNOWN, Examples
 from facefeat_jax.data.index_stream import Call, IndexBatch
 from facefeat_jax.data.placement import Placement
-from facefeat_jax.system.errors import UserError
-from facefeat_jax.system.figures import format_size
+from facefeat_jax.system.progress import Bar
 
 if TYPE_CHECKING:
     from facefeat_jax.data.pixels import ExampleRows  # with Pillow, which those that only draw figures don't need
 
 FeedName = Literal["stream", "device"]
 
-# Of the free memory of a device, what its rows may take: the rest is the step's.
-_DEVICE_SHARE = 0.6
-# On CPU the device's memory is the host's, and rows that are mapped from a file take none: only small ones are copied.
-_CPU_ROOM = 512 * 2**20
 # What is sent to the device at a time when a table is filled.
 _SENT_BYTES = 64 * 2**20
 
@@ -64,7 +59,17 @@ class Table(NamedTuple):
 
 
 def take(table: Table | None, batches: Batches, tasks: Sequence[str]) -> tuple[Any, dict[str, Any], Any]:
-    """Returns rows, labels and mask of batches, inside jit: those at hand, or those that the indices stand for."""
+    """Returns rows, labels and mask of batches, inside jit: those at hand, or those that the indices stand for.
+
+    Args:
+      table: all examples, or None where `batches` has rows.
+      batches: of a call, or of one of its steps.
+      tasks: the labels that are wanted from a table.
+
+    Returns:
+      `[..., batch, *row]` in the table's dtype (uint8 for pictures), per task `[..., batch]` int32 (`UNKNOWN` for
+      padding and where there is no label), and `[..., batch]` bool, false for padding.
+    """
     if table is None:
         return batches.rows, batches.labels, batches.mask
 
@@ -184,7 +189,16 @@ def shared(batch: IndexBatch, placement: Placement) -> IndexBatch:
 
 
 def batches_of(wanted: Sequence[IndexBatch], rows: ExampleRows | None, examples: Examples) -> Batches:
-    """Returns the batches of some steps as numpy arrays; with `rows` None, the numbers of their examples."""
+    """Returns the batches of some steps as numpy arrays `[steps, batch, ...]`.
+
+    Args:
+      wanted: the numbers of each step, all of one size and of the same tasks.
+      rows: the rows on the host; None for the numbers of their examples alone.
+      examples: the labels.
+
+    Raises:
+      BadImageError: a picture does not decode; the message names it.
+    """
     indices = np.stack([batch.indices for batch in wanted])
     mask = np.stack([batch.mask for batch in wanted])
     if rows is None:
@@ -204,18 +218,28 @@ def batches_of(wanted: Sequence[IndexBatch], rows: ExampleRows | None, examples:
     return Batches(real[np.where(mask, places, places[:, :1])], None, labels, mask)
 
 
-def fill_table(chunks: Iterator[tuple[range, Any]], examples: Examples, layout: Layout) -> Table:
+def fill_table(
+    read: Callable[[list[range]], Iterable[tuple[range, Any]]],
+    examples: Examples,
+    layout: Layout,
+    *,
+    title: str,
+    chunk: int | None = None,
+) -> Table:
     """Returns all examples on the device.
 
     Args:
-      chunks: the rows of `layout.own()`, in order, by range of numbers; on the host or on this process's devices.
+      read: gives ranges of examples with their rows, in order; on the host or on this process's devices.
       examples: the labels.
       layout: the form of the table.
+      title: title of the progress bar.
+      chunk: how many rows are read and sent at a time; the default is 64 MiB of them.
     """
     described, placement = layout.table(), layout.placement
     assert described is not None
     n = described.rows.shape[0]
-    own = placement.share(n)
+    own, numbers = placement.share(n), layout.own()
+    chunk = chunk or max(1, _SENT_BYTES // max(layout.row_bytes, 1))
 
     @partial(jax.jit, donate_argnums=0)
     def put(table: jax.Array, chunk: jax.Array, first: jax.Array) -> jax.Array:
@@ -224,8 +248,11 @@ def fill_table(chunks: Iterator[tuple[range, Any]], examples: Examples, layout: 
     shape = (own.stop - own.start, *layout.row_shape)
     zeros = partial(jnp.zeros, shape, described.rows.dtype)
     rows = placement.in_turn(jax.jit(zeros, out_shardings=placement.local.table)())
-    for span, values in chunks:
-        rows = placement.in_turn(put(rows, *jax.device_put((values, np.int32(span.start - own.start)))))
+    with Bar(title, len(numbers)) as bar:
+        for span, values in read([numbers[at : at + chunk] for at in range(0, len(numbers), chunk)]):
+            rows = placement.in_turn(put(rows, *jax.device_put((values, np.int32(span.start - own.start)))))
+            bar.advance(len(span))
+        jax.block_until_ready(rows)
     labels = {
         task: placement.join(
             np.pad(examples.labels[task], (0, n - len(examples)), constant_values=UNKNOWN)[own], placement.table
@@ -233,53 +260,3 @@ def fill_table(chunks: Iterator[tuple[range, Any]], examples: Examples, layout: 
         for task in layout.tasks
     }
     return Table(placement.join_table(rows), labels)
-
-
-def in_chunks(numbers: range, size: int) -> list[range]:
-    """Returns a range as ranges of `size`; the last may be shorter."""
-    return [range(start, min(start + size, numbers.stop)) for start in range(numbers.start, numbers.stop, size)]
-
-
-def sent_at_a_time(row_bytes: int) -> int:
-    """Returns how many rows are sent to the device at a time when a table is filled."""
-    return max(1, _SENT_BYTES // max(row_bytes, 1))
-
-
-def choose(
-    asked: Literal["auto", "stream", "device"], counts: Sequence[int], row_bytes: int, placement: Placement
-) -> tuple[FeedName, str]:
-    """Chooses the feed by the memory that is free on the devices.
-
-    Args:
-      asked: what the config says.
-      counts: number of rows of each table.
-      row_bytes: size of a row.
-      placement: the devices.
-
-    Returns:
-      The feed, and why in words.
-
-    Raises:
-      UserError: `device` is asked for and the rows don't fit.
-    """
-    needed = math.ceil(sum(counts) / placement.num_devices) * row_bytes
-    device = placement.device
-    each = " on each device" if placement.num_devices > 1 else ""
-    need = f"the pictures take {format_size(needed)}{each}"
-    if device.platform == "cpu":
-        room, why = (
-            _CPU_ROOM,
-            f"of which up to {format_size(_CPU_ROOM)} are copied on CPU; more is read where it is mapped",
-        )
-    else:
-        stats = device.memory_stats() or {}
-        free = stats.get("bytes_limit", 0) - stats.get("bytes_in_use", 0)
-        room = int(_DEVICE_SHARE * free)
-        why = f"{format_size(free)} are free on {device.device_kind}, of which they may take {_DEVICE_SHARE:.0%}"
-    if asked == "stream":
-        return "stream", "as asked"
-    if asked == "device":
-        if device.platform != "cpu" and needed > room:
-            raise UserError(f"--feed device does not fit: {need}, {why}; give --feed stream")
-        return "device", "as asked"
-    return ("device" if needed <= room else "stream"), f"{need}, {why}"

@@ -166,6 +166,7 @@ class IndexStream:
         return self.passes[bisect_right(self._first_steps, step) - 1]
 
     def __getitem__(self, step: int) -> IndexBatch:
+        """Returns the pictures of a step, from 0; raises IndexError outside of the run."""
         if not 0 <= step < len(self):
             raise IndexError(f"step {step} of {len(self)}")
         at = self.pass_at(step)
@@ -186,7 +187,7 @@ def _by_labels(examples: Examples, tasks: Sequence[str], indices: np.ndarray) ->
 
 
 def in_order(indices: np.ndarray, tasks: tuple[str, ...], batch_size: int) -> list[IndexBatch]:
-    """Returns the batches of one pass over `indices` in their order, as validation takes them."""
+    """Returns the batches of one pass over `indices` `[n]` in their order, as validation takes them."""
     return [pad(tasks, indices[start : start + batch_size], batch_size) for start in range(0, len(indices), batch_size)]
 
 

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Literal, Protocol
 
@@ -129,33 +130,6 @@ def stores(examples: Examples, pixels: PixelFormat) -> list[row_store.Rows]:
     ]
 
 
-def pack(examples: Examples, pixels: PixelFormat, *, threads: int | None = None) -> StoredRows:
-    """Returns the pictures from the cache; decodes them into it, on all cores, where they are not there.
-
-    Args:
-      examples: the pictures.
-      pixels: how they are decoded.
-      threads: how many pictures are decoded at a time; one per core if None. Pillow releases the GIL meanwhile.
-
-    Raises:
-      row_store.NoRoomError: the cache has no room for them.
-      BadImageError: one does not decode.
-      UserError: the cache can't be written to.
-    """
-    wanted = stores(examples, pixels)
-    root = row_store.store_folder()
-    row_store.require_room(root, wanted)
-    parts, first = [], 0
-    for rows in wanted:
-
-        def decoded(ranges: list[range], first: int = first) -> Iterator[tuple[range, np.ndarray]]:
-            return read_ahead(DecodedRows(examples, pixels), ranges, first=first, threads=threads)
-
-        parts.append(row_store.open_or_fill(root, rows, decoded))
-        first += rows.count
-    return StoredRows(parts)
-
-
 def are_packed(examples: Examples, pixels: PixelFormat) -> bool:
     """Returns whether the cache holds all of the pictures."""
     return not any(row_store.missing_bytes(row_store.store_folder(), rows) for rows in stores(examples, pixels))
@@ -167,13 +141,27 @@ def open_rows(
     """Returns the pictures: from the cache with `on`, decoded anew whenever they are asked for with `off`.
 
     With `auto`, from the cache if there is room for them; otherwise a line is printed, and they are decoded again.
+    Those that the cache does not hold are decoded into it first.
+
+    Args:
+      examples: the pictures.
+      pixels: how they are decoded.
+      packed: see above.
+      threads: how many pictures are decoded into the cache at a time; one per core if None. Pillow releases the GIL.
+
+    Returns:
+      uint8 rows `[image_size, image_size, 3]`.
 
     Raises:
-      UserError: see `pack`.
+      row_store.NoRoomError: the cache has no room for them, with `on`.
+      BadImageError: one does not decode; the message names it.
+      UserError: the cache can't be written to.
     """
     if packed != "off":
         try:
-            return pack(examples, pixels, threads=threads)
+            parts = [DecodedRows(part, pixels) for part in examples.by_split()]
+            produce = [partial(read_ahead, part, threads=threads) for part in parts]
+            return StoredRows(row_store.open_all(list(zip(stores(examples, pixels), produce, strict=True))))
         except row_store.NoRoomError as error:
             if packed == "on":
                 raise
@@ -193,19 +181,18 @@ def _key(split: Split, rows: np.ndarray, pixels: PixelFormat) -> str:
 
 
 def read_ahead(
-    rows: ExampleRows, ranges: Iterable[range], *, first: int = 0, threads: int | None = None
+    rows: ExampleRows, ranges: Iterable[range], *, threads: int | None = None
 ) -> Iterator[tuple[range, np.ndarray]]:
     """Yields ranges of examples with their rows, in order, some read ahead by threads.
 
     Args:
       rows: where they are read from.
       ranges: which ones.
-      first: added to the numbers in the ranges.
       threads: how many ranges are read at a time; one per core if None.
     """
 
     def take(span: range) -> np.ndarray:
-        return rows.take(first + np.arange(span.start, span.stop))
+        return rows.take(np.arange(span.start, span.stop))
 
     workers = threads or os.cpu_count() or 1
     with worker_threads(workers) as pool:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +16,8 @@ import numpy as np
 from flax import nnx
 
 from facefeat_jax.data import _row_store as row_store
-from facefeat_jax.data import feeds
 from facefeat_jax.data.examples import Examples
-from facefeat_jax.data.pixels import ExampleRows, StoredRows, read_ahead
+from facefeat_jax.data.pixels import ExampleRows, PixelFormat, examples_key, read_ahead
 from facefeat_jax.data.placement import Placement
 from facefeat_jax.forward import prepared
 from facefeat_jax.models._values import Values
@@ -28,7 +25,9 @@ from facefeat_jax.models.registry import get_architecture
 from facefeat_jax.models.trunk import POOLED, Stages
 from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.system.progress import Bar
+from facefeat_jax.system.programs import Programs
+
+_PROGRAM = "prefix"
 
 
 def last_frozen(stages: Stages, trained: Iterable[str]) -> str:
@@ -61,6 +60,7 @@ class Prefix:
       until: the last of the stages, or `POOLED`.
       shape: shape of the output for one picture.
       dtype: dtype of the output.
+      batch_size: how many pictures are computed at a time.
 
     Args:
       graphdef: graph definition of the model in evaluation mode.
@@ -70,6 +70,7 @@ class Prefix:
       dtype: dtype of the computation and of the stored outputs.
       until: see above.
       placement: the devices of this process.
+      programs: compiles it; see `compile_ahead`.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Prefix:
         dtype: str,
         until: str,
         placement: Placement,
+        programs: Programs,
     ):
         def run(params: Values, batch_stats: Values, images: jax.Array) -> jax.Array:
             model = nnx.merge(graphdef, params, batch_stats, copy=True)
@@ -89,9 +91,9 @@ class Prefix:
 
         self.until = until
         self._modules = _modules_up_to(get_architecture(spec.trunk).stages, until)
-        self._placement = placement
+        self._placement, self._programs = placement, programs
         self._params, self._batch_stats = params, batch_stats
-        self._batch_size = placement.round_up(32 if placement.device.platform == "cpu" else 256)
+        self.batch_size = placement.round_up(32 if placement.device.platform == "cpu" else 256)
         self._run = jax.jit(run)
         self._image_shape = (spec.image_size, spec.image_size, 3)
         made = jax.eval_shape(run, params, batch_stats, self._abstract_images())
@@ -103,21 +105,80 @@ class Prefix:
         self._params, self._batch_stats = params, batch_stats
 
     def _abstract_images(self) -> jax.ShapeDtypeStruct:
-        shape = (self._batch_size, *self._image_shape)
+        shape = (self.batch_size, *self._image_shape)
         return jax.ShapeDtypeStruct(shape, np.uint8, sharding=self._placement.table)
 
-    def lower(self) -> jax.stages.Lowered:
-        """Traces the program, for compiling it ahead."""
-        return self._run.lower(self._params, self._batch_stats, self._abstract_images())
+    def compile_ahead(self) -> None:
+        """Begins to compile the program, which the methods below wait for."""
+        self._programs.add(_PROGRAM, lambda: self._run.lower(self._params, self._batch_stats, self._abstract_images()))
 
-    def store(self, examples: Examples, examples_key: str) -> row_store.Rows:
-        """Returns what the cache holds for examples.
+    def describe(self, examples: Examples) -> str:
+        """Returns in words what is computed: "layer3 of fairface train"."""
+        return f"{self.until} of {', '.join(f'{split.source} {split.split}' for split in examples.splits)}"
+
+    def outputs(self, source: ExampleRows, ranges: Iterable[range]) -> Iterator[tuple[range, jax.Array]]:
+        """Yields ranges of examples with what becomes of them, on the device; some run ahead.
+
+        Args:
+          source: their pictures, uint8 `[n, size, size, 3]`.
+          ranges: which ones, none longer than `batch_size`.
+        """
+        running: deque[tuple[range, jax.Array]] = deque()
+        for span, images in read_ahead(source, ranges):
+            running.append((span, self._outputs_of_batch(images)))
+            if len(running) > 2:
+                yield running.popleft()
+        yield from running
+
+    def of(self, images: np.ndarray) -> jax.Array:
+        """Returns what becomes of one or more pictures, uint8 `[n, size, size, 3]`: `[n, *shape]`."""
+        starts = range(0, len(images), self.batch_size)
+        made = [self._outputs_of_batch(images[at : at + self.batch_size]) for at in starts]
+        return self._placement.in_turn(jnp.concatenate(made))
+
+    def _outputs_of_batch(self, images: np.ndarray) -> jax.Array:
+        """Returns what becomes of pictures, as many as the batch or fewer."""
+        n = len(images)
+        if n < self.batch_size:
+            images = np.concatenate([images, np.zeros((self.batch_size - n, *images.shape[1:]), np.uint8)])
+        images = jax.device_put(images, self._placement.table)
+        program = self._programs.get(_PROGRAM)
+        made = self._placement.in_turn(program(self._params, self._batch_stats, images))
+        return made if n == self.batch_size else self._placement.in_turn(jax.lax.slice_in_dim(made, 0, n))
+
+    def stored(self, examples: Examples, pixels: PixelFormat, source: ExampleRows) -> row_store.Store:
+        """Returns the outputs for all examples from the cache; computes them into it where they are not there.
 
         Args:
           examples: the pictures.
-          examples_key: key of their pixels (`data.pixels.examples_key`).
+          pixels: how their files become rows.
+          source: those rows.
+
+        Raises:
+          row_store.NoRoomError: the cache has no room for them.
+          UserError: the cache can't be written to.
         """
-        digest = hashlib.sha256(f"prefix {self.until} {self.dtype} {examples_key}\n".encode())
+        rows = row_store.Rows(
+            key=self._key(examples_key(examples, pixels)),
+            count=len(examples),
+            shape=self.shape,
+            dtype=self.dtype,
+            what=self.describe(examples),
+            chunk=self.batch_size,
+        )
+
+        def produce(ranges: list[range]) -> Iterator[tuple[range, np.ndarray]]:
+            return ((span, jax.device_get(made)) for span, made in self.outputs(source, ranges))
+
+        try:
+            (store,) = row_store.open_all([(rows, produce)])
+        except row_store.NoRoomError as error:
+            raise row_store.NoRoomError(f"{error}; or give --no-cache-prefix") from error
+        return store
+
+    def _key(self, pictures: str) -> str:
+        """Returns the store's key, of all that the outputs depend on; `pictures` is `examples_key`'s."""
+        digest = hashlib.sha256(f"prefix {self.until} {self.dtype} {pictures}\n".encode())
         precision = jax.config.values["jax_default_matmul_precision"]
         digest.update(f"{jax.__version__} {self._placement.device.device_kind} {precision}\n".encode())
         for values in (self._params["trunk"], self._batch_stats["trunk"]):
@@ -125,94 +186,7 @@ class Prefix:
             for path, value in jax.tree_util.tree_leaves_with_path(kept):
                 digest.update(jax.tree_util.keystr(path).encode())
                 digest.update(np.ascontiguousarray(jax.device_get(value)).tobytes())
-        names = ", ".join(f"{split.source} {split.split}" for split in examples.splits)
-        return row_store.Rows(
-            key=digest.hexdigest()[:32],
-            count=len(examples),
-            shape=self.shape,
-            dtype=self.dtype,
-            what=f"{self.until} of {names}",
-            chunk=self._batch_size,
-        )
-
-    def outputs(self, source: ExampleRows, ranges: Iterable[range], program: Any) -> Iterator[tuple[range, jax.Array]]:
-        """Yields ranges of examples with what becomes of them, on the device; some run ahead.
-
-        Args:
-          source: their pictures.
-          ranges: which ones, none longer than the batch.
-          program: what `lower` compiles to.
-        """
-        running: deque[tuple[range, jax.Array]] = deque()
-        for span, images in read_ahead(source, ranges):
-            running.append((span, self._outputs_of_batch(images, program)))
-            if len(running) > 2:
-                yield running.popleft()
-        yield from running
-
-    def of(self, images: np.ndarray, program: Any) -> jax.Array:
-        """Returns what becomes of pictures, uint8 `[n, size, size, 3]`.
-
-        Args:
-          images: one or more.
-          program: what `lower` compiles to.
-        """
-        starts = range(0, len(images), self._batch_size)
-        made = [self._outputs_of_batch(images[at : at + self._batch_size], program) for at in starts]
-        return self._placement.in_turn(jnp.concatenate(made))
-
-    def _outputs_of_batch(self, images: np.ndarray, program: Any) -> jax.Array:
-        """Returns what becomes of pictures, as many as the batch or fewer."""
-        n = len(images)
-        if n < self._batch_size:
-            images = np.concatenate([images, np.zeros((self._batch_size - n, *images.shape[1:]), np.uint8)])
-        images = jax.device_put(images, self._placement.table)
-        made = self._placement.in_turn(program(self._params, self._batch_stats, images))
-        return made if n == self._batch_size else self._placement.in_turn(jax.lax.slice_in_dim(made, 0, n))
-
-    def stored(
-        self, examples: Examples, examples_key: str, source: ExampleRows, root: Path, program: Callable[[], Any]
-    ) -> StoredRows:
-        """Returns the outputs for all examples from the cache; computes them into it where they are not there.
-
-        Args:
-          examples: the pictures.
-          examples_key: key of their pixels (`data.pixels.examples_key`).
-          source: their pixels.
-          root: folder of the stores.
-          program: gives what `lower` compiles to, where it is needed.
-
-        Raises:
-          row_store.NoRoomError: the cache has no room for them.
-        """
-        rows = self.store(examples, examples_key)
-        row_store.require_room(root, [rows])
-
-        def produce(ranges: list[range]) -> Iterator[tuple[range, np.ndarray]]:
-            return ((span, jax.device_get(values)) for span, values in self.outputs(source, ranges, program()))
-
-        return StoredRows([row_store.open_or_fill(root, rows, produce)])
-
-    def table(self, examples: Examples, source: ExampleRows, layout: feeds.Layout, program: Any) -> feeds.Table:
-        """Returns the outputs for all examples on the device, computed anew: that is faster than to read them back.
-
-        Args:
-          examples: the pictures.
-          source: their pixels.
-          layout: the form of the table.
-          program: what `lower` compiles to.
-        """
-        ranges = feeds.in_chunks(layout.own(), self._batch_size)
-        names = ", ".join(f"{split.source} {split.split}" for split in examples.splits)
-        with Bar(f"{self.until} of {names}", len(layout.own())) as bar:
-
-            def counted() -> Iterator[tuple[range, jax.Array]]:
-                for span, values in self.outputs(source, ranges, program):
-                    yield span, values
-                    bar.advance(len(span))
-
-            table = feeds.fill_table(counted(), examples, layout)
-            return jax.block_until_ready(table)
+        return digest.hexdigest()[:32]
 
 
 def _modules_up_to(stages: Stages, until: str) -> list[str]:

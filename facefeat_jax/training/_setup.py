@@ -41,9 +41,8 @@ from facefeat_jax.training import _automatic as automatic
 from facefeat_jax.training import _groups as groups
 from facefeat_jax.training import _out_of_memory as out_of_memory
 from facefeat_jax.training import steps
-from facefeat_jax.training._inputs import Inputs
 from facefeat_jax.training._prefix import Prefix, last_frozen
-from facefeat_jax.training.data import RunData, open_data
+from facefeat_jax.training.data import Inputs, RunData, open_data
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +86,8 @@ class Session:
     def compile_ahead(self) -> None:
         """Begins to compile all programs of the run, those that are needed first in front."""
         if self.prefix is not None:
-            self.programs.add("prefix", self.prefix.lower)
-        state, layout = _abstract(self.state), self.inputs.layouts.validation
+            self.prefix.compile_ahead()
+        state, layout = _abstract(self.state), self.inputs.validation
         for one in self.data.stream.passes:
             # A pass has thousands of calls of one kind, and may end with one of another.
             for kind, call in {(call.tasks, call.num_steps): call for call in self.calls(one)}.items():
@@ -96,7 +95,7 @@ class Session:
             self.programs.add("predict", partial(self.evaluator.lower, state.params, state.batch_stats, layout))
 
     def _lower(self, state: steps.TrainState, call: Call, batch_size: int) -> jax.stages.Lowered:
-        layout = self.inputs.layouts.training
+        layout = self.inputs.training
         batches = layout.batches(call, self.placement.round_up(batch_size))
         return self.train_call.lower(state, layout.table(), batches, tasks=call.tasks)  # type: ignore[attr-defined]
 
@@ -160,9 +159,9 @@ def open_session(config: TrainConfig) -> Session:
     prefix = None
     if until is not None:
         weights = own_copies(state, placement)
-        prefix = Prefix(eval_graph, *weights, spec, dtype, until, placement.local)
+        prefix = Prefix(eval_graph, *weights, spec, dtype, until, placement.local, programs)
     pixels = PixelFormat(spec.image_size, spec.decode, spec.interpolation)
-    inputs = Inputs(pipeline, config.data.tasks, pixels, data.training, data.validation, prefix, placement)
+    inputs = Inputs(pipeline, pixels, data, prefix, placement)
     if inputs.feed == "device" and (idle := asked(config, "feed_threads", "feed_prefetch")):
         given = " and ".join(map(option, idle))
         say(f"{given}: without effect, since the pictures lie on the device; --feed stream reads them on the host")

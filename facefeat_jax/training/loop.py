@@ -115,7 +115,7 @@ def _train(session: Session, run: RunRecorder, began: float) -> Trained:
     session.inputs.warm_up()
     session.compile_ahead()
     reading = time.perf_counter()
-    training, validation = session.inputs.open(lambda: programs.get("prefix"))
+    training, validation = session.inputs.open()
     read_seconds = time.perf_counter() - reading
     validator, figures = Validator(session, validation), StepFigures(session, run)
 
@@ -224,7 +224,7 @@ def _trained(session: Session, state: TrainState, results: dict[str, Any], logit
     final = session.placement.own_copies(final_weights(state))
     frozen, prefix = None, session.prefix
     if prefix is not None:
-        frozen = Frozen(prefix.until, partial(prefix.of, program=session.programs.get("prefix")))
+        frozen = Frozen(prefix.until, prefix.of)
     return Trained(
         results=results,
         logits=logits,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
 
-from facefeat_jax.data import feeds
 from facefeat_jax.data.examples import open_examples
 from facefeat_jax.data.feeds import Feed, Layout, fill_table, take
 from facefeat_jax.data.images import BadImageError, decode_resized
@@ -15,6 +16,7 @@ from facefeat_jax.data.pixels import DecodedRows, PixelFormat, read_ahead
 from facefeat_jax.data.placement import Placement
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.tasks import TASKS
+from facefeat_jax.training.data import choose_feed
 
 CLASSES = {name: task.classes for name, task in TASKS.items()}
 PIXELS = PixelFormat(16, "upright")
@@ -60,8 +62,8 @@ def test_batches_hold_the_pictures_and_labels_of_their_indices(stream, examples,
 def test_both_feeds_give_the_same_batches_bit_for_bit(stream, examples, steps_per_call):
     placement = Placement()
     layout = Layout("device", len(examples), PIXELS.shape, np.dtype(np.uint8), tuple(TASKS), placement)
-    ranges = [range(0, 20), range(20, 40), range(40, 44)]
-    table = fill_table(read_ahead(DecodedRows(examples, PIXELS), ranges), examples, layout)
+    read = partial(read_ahead, DecodedRows(examples, PIXELS))
+    table = fill_table(read, examples, layout, title="to the device", chunk=20)  # 20, 20 and 4 pictures
     calls = calls_of(stream, steps_per_call)
     gather = jax.jit(lambda batches: take(table, batches, tuple(TASKS)))
     device = [gather(batches) for batches in Feed(examples, placement, None, table)(stream, calls)]
@@ -119,25 +121,25 @@ class _Placed:
 
 def test_auto_takes_the_device_where_the_pictures_fit_and_says_why():
     row = 224 * 224 * 3
-    name, why = feeds.choose("auto", [41_796, 11_875], row, _Placed(80 * 2**30))
+    name, why = choose_feed("auto", [41_796, 11_875], row, _Placed(80 * 2**30))
     assert name == "device"
     assert why == "the pictures take 7.52 GiB, 80.00 GiB are free on Imaginary, of which they may take 60%"
-    assert feeds.choose("auto", [41_796, 11_875], row, _Placed(12 * 2**30))[0] == "stream"
-    assert feeds.choose("auto", [41_796, 11_875], row, _Placed(12 * 2**30, num_devices=4))[0] == "device"
-    assert feeds.choose("stream", [1], row, _Placed(80 * 2**30)) == ("stream", "as asked")
+    assert choose_feed("auto", [41_796, 11_875], row, _Placed(12 * 2**30))[0] == "stream"
+    assert choose_feed("auto", [41_796, 11_875], row, _Placed(12 * 2**30, num_devices=4))[0] == "device"
+    assert choose_feed("stream", [1], row, _Placed(80 * 2**30)) == ("stream", "as asked")
 
 
 def test_a_device_without_room_is_refused_with_what_is_needed():
     with pytest.raises(
         UserError, match=r"does not fit: the pictures take 7\.52 GiB, 12\.00 GiB are free .* --feed stream"
     ):
-        feeds.choose("device", [53_671], 224 * 224 * 3, _Placed(12 * 2**30))
+        choose_feed("device", [53_671], 224 * 224 * 3, _Placed(12 * 2**30))
 
 
 def test_on_cpu_only_small_tables_are_copied():
-    assert feeds.choose("auto", [100], 2048, Placement())[0] == "device"
-    assert feeds.choose("auto", [53_671], 224 * 224 * 3, Placement())[0] == "stream"
-    assert feeds.choose("device", [53_671], 224 * 224 * 3, Placement())[0] == "device"
+    assert choose_feed("auto", [100], 2048, Placement())[0] == "device"
+    assert choose_feed("auto", [53_671], 224 * 224 * 3, Placement())[0] == "stream"
+    assert choose_feed("device", [53_671], 224 * 224 * 3, Placement())[0] == "device"
 
 
 def test_labels_are_matched_by_class_name(avatars_dir, examples):

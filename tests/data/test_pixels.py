@@ -11,7 +11,7 @@ from facefeat_jax.data import _row_store as row_store
 from facefeat_jax.data import pixels as pixels_module
 from facefeat_jax.data.examples import Examples, open_examples
 from facefeat_jax.data.images import BadImageError
-from facefeat_jax.data.pixels import DecodedRows, PixelFormat, StoredRows, are_packed, open_rows, pack, stores
+from facefeat_jax.data.pixels import DecodedRows, PixelFormat, StoredRows, are_packed, open_rows, stores
 from facefeat_jax.system.errors import UserError
 
 PIXELS = PixelFormat(16, "upright")
@@ -33,7 +33,7 @@ def test_packed_pictures_are_the_decoded_ones(examples, monkeypatch, threads):
     monkeypatch.setattr(pixels_module, "_CHUNK_BYTES", 5 * 16 * 16 * 3)  # several chunks, the last one short
     indices = np.array([3, 43, 0, 3, 17])
     decoded = DecodedRows(examples, PIXELS)
-    packed = pack(examples, PIXELS, threads=threads)
+    packed = open_rows(examples, PIXELS, "on", threads=threads)
     assert len(packed) == len(decoded) == 44
     assert (packed.shape, packed.dtype) == (decoded.shape, decoded.dtype) == ((16, 16, 3), np.uint8)
     np.testing.assert_array_equal(packed.take(indices), decoded.take(indices))
@@ -42,10 +42,10 @@ def test_packed_pictures_are_the_decoded_ones(examples, monkeypatch, threads):
 
 def test_the_second_time_nothing_is_decoded(examples, monkeypatch):
     assert not are_packed(examples, PIXELS)
-    first = pack(examples, PIXELS).take(np.arange(44))
+    first = open_rows(examples, PIXELS, "on").take(np.arange(44))
     assert are_packed(examples, PIXELS)
     monkeypatch.setattr(pixels_module, "decode_resized", None)
-    np.testing.assert_array_equal(pack(examples, PIXELS).take(np.arange(44)), first)
+    np.testing.assert_array_equal(open_rows(examples, PIXELS, "on").take(np.arange(44)), first)
 
 
 def test_the_key_changes_with_whatever_the_pixels_depend_on(examples, avatars_dir, monkeypatch):
@@ -81,7 +81,7 @@ def test_a_picture_that_does_not_decode_is_named(examples, monkeypatch):
     read = type(examples).read
     monkeypatch.setattr(type(examples), "read", lambda self, index: b"" if index == 30 else read(self, index))
     with pytest.raises(BadImageError, match=r"avatars/train: 00030\.png: empty file; prepare"):
-        pack(examples, PIXELS, threads=1)
+        open_rows(examples, PIXELS, "on", threads=1)
 
 
 def test_without_room_auto_decodes_anew_and_says_so(examples, monkeypatch, capsys):

@@ -64,8 +64,8 @@ def test_a_skipped_step_leaves_all_but_its_number(small_model):
 def one_bad_picture(monkeypatch):
     outputs = prefix.Prefix.outputs
 
-    def spoiled(self, source, ranges, program):
-        for one, values in outputs(self, source, ranges, program):
+    def spoiled(self, source, ranges):
+        for one, values in outputs(self, source, ranges):
             if len(source) == 44 and BAD in one:  # of the training pictures, not of those for validation
                 values = values.at[BAD - one.start].set(jnp.inf)
             yield one, values

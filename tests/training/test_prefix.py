@@ -18,6 +18,7 @@ from facefeat_jax.models.resnet import ResNet
 from facefeat_jax.models.trunk import POOLED
 from facefeat_jax.runs.run_folder import open_run
 from facefeat_jax.system.errors import UserError
+from facefeat_jax.system.programs import Programs
 from facefeat_jax.training import _groups as groups
 from facefeat_jax.training import _prefix as prefix
 from facefeat_jax.training import steps
@@ -41,6 +42,16 @@ class Pictures:
         return self.images[indices]
 
 
+class AtOnce(Programs):
+    """Compiles in the thread that asks: others don't know that float64 is enabled in it."""
+
+    def add(self, key, lower):
+        self._compiled = lower().compile()
+
+    def get(self, key):
+        return self._compiled
+
+
 @pytest.mark.parametrize(("trainable", "until"), [(("layer4",), "layer3"), (("none",), POOLED)])
 def test_training_from_a_prefix_equals_training_from_pictures(small_model, trainable, until):
     """Losses, weights, moments and statistics after some steps, and the logits of validation, in float64."""
@@ -52,9 +63,10 @@ def test_training_from_a_prefix_equals_training_from_pictures(small_model, train
         rate = groups.learning_rate_schedule(OptimizerConfig(learning_rate=1e-3), 100)
         pictures, placement = Pictures(STEPS * BATCH - 2), Placement()
         whole = steps.create_state(model, trained)
-        one = Prefix(eval_graph, whole.params, whole.batch_stats, spec, "float64", until, placement)
+        one = Prefix(eval_graph, whole.params, whole.batch_stats, spec, "float64", until, placement, AtOnce())
+        one.compile_ahead()
         chunks = [range(0, 10), range(10, len(pictures))]
-        kept = np.concatenate([values for _, values in one.outputs(pictures, chunks, one.lower().compile())])
+        kept = np.concatenate([values for _, values in one.outputs(pictures, chunks)])
         assert kept.shape == (len(pictures), *one.shape)
         assert kept.dtype == one.dtype == np.float64
 
@@ -141,5 +153,5 @@ def test_a_prefix_keeps_the_type_of_the_computation(small_model):
     model, spec = small_model("bfloat16", "float32")
     _, eval_graph = steps.graphdefs(model, (), freeze_batch_norm=True)
     state = steps.create_state(model, ())
-    one = Prefix(eval_graph, state.params, state.batch_stats, spec, "bfloat16", "layer2", Placement())
+    one = Prefix(eval_graph, state.params, state.batch_stats, spec, "bfloat16", "layer2", Placement(), Programs())
     assert (one.shape, one.dtype) == ((4, 4, 128), jnp.bfloat16)
