@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from facefeat_jax.data import selection
+from facefeat_jax.data._budget import FILES
 from facefeat_jax.data._worker_threads import worker_threads
 from facefeat_jax.data.images import BadImageError, check, fits_suffix
 from facefeat_jax.data.selection import LeftOut, Row, SplitName
@@ -45,6 +46,7 @@ def check_pictures(
     read: Callable[[Row], bytes],
     split: SplitName,
     *,
+    size: Callable[[Row], int] = lambda _: 0,
     workers: int | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[list[Picture], list[LeftOut]]:
@@ -54,6 +56,7 @@ def check_pictures(
       rows: the selected pictures.
       read: returns a picture's bytes; may raise `UnreadableError`.
       split: the split they are in.
+      size: returns how many bytes `read` will return, at most; their memory is shared by the threads (`_budget.FILES`).
       workers: number of threads; one per core if None.
       advance: called with the number of pictures done since the last call, from this thread.
 
@@ -62,15 +65,16 @@ def check_pictures(
     """
 
     def look(row: Row) -> Picture | LeftOut:
-        try:
-            data = read(row)
-            notes: list[str] = []
-            form = check(data, notes=notes)
-        except (UnreadableError, BadImageError) as error:
-            return LeftOut(row.source_file, split, selection.BAD_PICTURE, str(error))
-        if not fits_suffix(row.source_file, form):
-            notes.insert(0, f"{HOLDS} {form}")
-        return Picture(row, len(data), zlib.crc32(data), digest_of(data), tuple(notes))
+        notes: list[str] = []
+        with FILES.holding(size(row)):
+            try:
+                data = read(row)
+                form = check(data, notes=notes)
+            except (UnreadableError, BadImageError) as error:
+                return LeftOut(row.source_file, split, selection.BAD_PICTURE, str(error))
+            if not fits_suffix(row.source_file, form):
+                notes.insert(0, f"{HOLDS} {form}")
+            return Picture(row, len(data), zlib.crc32(data), digest_of(data), tuple(notes))
 
     pictures: list[Picture] = []
     bad: list[LeftOut] = []

@@ -62,6 +62,7 @@ class Split:
       groups: per group `[n]`, str; blank where unknown.
       source_files: per record the file's name in the download.
       fingerprint: changes with any picture, label or the order of records; the same on every machine.
+      largest_bytes: size of the largest file of the data set; 0 where an earlier version prepared it.
       digests: `[n]`, uint64; None where an earlier version prepared it (`data.digests.digests_of` has them then too).
     """
 
@@ -73,6 +74,7 @@ class Split:
     source_files: list[str]
     fingerprint: str
     _pictures: _Pictures = field(repr=False)
+    largest_bytes: int = 0
     digests: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -151,6 +153,7 @@ def open_split(source: str, split: Literal["train", "val"], data_dir: Path) -> S
         source_files=files,
         fingerprint=key.hexdigest()[:32],
         _pictures=pictures,
+        largest_bytes=max(0, int(summary.get("largest_bytes", 0))),
         digests=digests,
     )
 

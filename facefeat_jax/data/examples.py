@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from facefeat_jax.data._budget import FILES
 from facefeat_jax.data._digests import digests_of
 from facefeat_jax.data.dataset import Split, open_split
 from facefeat_jax.data.selection import SplitName, shared
@@ -67,6 +69,14 @@ class Examples:
     def read(self, index: int) -> bytes:
         """Returns the encoded picture of that number."""
         return self.splits[self._split_of[index]].read(int(self._row_of[index]))
+
+    @contextmanager
+    def opened(self, index: int) -> Iterator[bytes]:
+        """Gives the encoded picture of that number, with its share of the memory for files (`_budget.FILES`)."""
+        with FILES.holding(self.splits[self._split_of[index]].largest_bytes) as keep:
+            data = self.read(index)
+            keep(len(data))
+            yield data
 
     def name(self, index: int) -> str:
         """Returns where the picture came from: `source/split: file`."""

@@ -16,17 +16,9 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from facefeat_jax.data import _sample_range as sample_range
-from facefeat_jax.data._decoder_limits import (
-    BUDGET,
-    MAX_PIXELS,
-    MAX_SIDE,
-    BadImageError,
-    MeteredFile,
-    is_slow,
-    require_memory,
-    require_sane_headers,
-    too_large,
-)
+from facefeat_jax.data._budget import DECODING as BUDGET
+from facefeat_jax.data._decoder_limits import MAX_PIXELS, MAX_SIDE, BadImageError, MeteredFile, too_large
+from facefeat_jax.data._decoder_memory import is_slow, require_memory, require_sane_headers
 from facefeat_jax.data._sample_range import in_bands
 from facefeat_jax.system.allocator import give_back_freed_memory
 from facefeat_jax.system.errors import UserError, unknown
@@ -98,7 +90,7 @@ def decode(data: bytes, policy: DecodePolicy, *, notes: list[str] | None = None)
     """Decodes a picture file; its content, not its name, decides the format. Of an animation, the first frame.
 
     Safe to call from several threads; Pillow releases the GIL while it decodes. All threads together take
-    `decoder_limits.MAX_DECODER_BYTES` at most; what needs more is refused before it is decoded.
+    `_budget.MAX_DECODER_BYTES` at most; what needs more is refused before it is decoded.
 
     Args:
       data: the file's bytes.
@@ -113,7 +105,7 @@ def decode(data: bytes, policy: DecodePolicy, *, notes: list[str] | None = None)
 
     Raises:
       BadImageError: the data is empty, cut short, damaged, not a picture, takes more memory or time than is allowed
-        (`decoder_limits`), or, with `upright`, has samples of an unknown range.
+        (`_decoder_memory`), or, with `upright`, has samples of an unknown range.
       UserError: there is no such policy.
     """
     with decoded(data, policy, notes=notes) as picture:

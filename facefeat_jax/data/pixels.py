@@ -52,7 +52,8 @@ class PixelFormat:
           BadImageError: it does not decode; the message names it.
         """
         try:
-            return decode_resized(examples.read(index), self.image_size, self.decode, interpolation=self.interpolation)
+            with examples.opened(index) as data:
+                return decode_resized(data, self.image_size, self.decode, interpolation=self.interpolation)
         except BadImageError as error:
             raise BadImageError(f"{examples.name(index)}: {error}; prepare the data set again") from error
 

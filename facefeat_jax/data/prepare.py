@@ -55,6 +55,7 @@ class PrepareSummary:
       left_out: files and label rows not used, by reason.
       notes: how it was selected, and what is odd about it.
       num_bytes: size of the pictures.
+      largest_bytes: size of the largest of them; 0 where an earlier version prepared them.
       seconds: how long it took.
       prepared_from: the download, as an absolute path; empty where it was drawn, or an earlier version prepared it.
       already_prepared: whether it was prepared before and nothing was done.
@@ -69,6 +70,7 @@ class PrepareSummary:
     left_out: dict[str, int]
     notes: list[str] = field(default_factory=list)
     num_bytes: int = 0
+    largest_bytes: int = 0
     seconds: float = 0.0
     prepared_from: str = ""
     already_prepared: bool = False
@@ -181,7 +183,7 @@ def prepare(
             if not overwrite and (earlier := _already_prepared(builder, folder, from_)):
                 return earlier
             chosen = gathered.select(workers, quiet=not progress)
-            pictures = _checked(described, chosen, gathered.read, workers, quiet=not progress)
+            pictures = _checked(described, chosen, gathered, workers, quiet=not progress)
             _require_room(folder, sum(picture.num_bytes for of_split in pictures.values() for picture in of_split))
             with _staged(folder) as staging:
                 written = _write(builder, staging, pictures, gathered.read, quiet=not progress)
@@ -209,6 +211,9 @@ class _Download:
     def read(self, row: Row) -> bytes:
         return self._tree.read(self._chosen.root + row.source_file)
 
+    def size(self, row: Row) -> int:
+        return self._tree.size(self._chosen.root + row.source_file)
+
 
 class _Drawing:
     """Pictures that are drawn."""
@@ -226,15 +231,20 @@ class _Drawing:
     def read(self, row: Row) -> bytes:
         return self._data[row.source_file]
 
+    def size(self, row: Row) -> int:
+        return 0  # it is in memory already
+
 
 def _checked(
-    source: Source, chosen: Selection, read: Callable[[Row], bytes], workers: int | None, *, quiet: bool
+    source: Source, chosen: Selection, gathered: _Download | _Drawing, workers: int | None, *, quiet: bool
 ) -> dict[SplitName, list[Picture]]:
     """Returns the pictures that decode; those that don't are added to what is left out."""
     pictures = {}
     for split, rows in chosen.rows.items():
         with Bar(f"{source.name}: checking {split}", len(rows), quiet=quiet) as bar:
-            pictures[split], bad = check_pictures(rows, read, split, workers=workers, advance=bar.advance)
+            pictures[split], bad = check_pictures(
+                rows, gathered.read, split, size=gathered.size, workers=workers, advance=bar.advance
+            )
         chosen.left_out += bad
         if not pictures[split]:
             first = f"; the first is {bad[0].file}: {bad[0].detail}" if bad else ""
@@ -296,6 +306,7 @@ def _summary(
         left_out=dict(Counter(left.reason for left in chosen.left_out).most_common()),
         notes=notes,
         num_bytes=sum(picture.num_bytes for of_split in pictures.values() for picture in of_split),
+        largest_bytes=max(picture.num_bytes for of_split in pictures.values() for picture in of_split),
         seconds=round(seconds, 2),
         prepared_from=os.path.realpath(from_) if from_ else "",
     )

@@ -14,11 +14,9 @@ import zlib
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+from facefeat_jax.data._budget import MAX_FILE_BYTES
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.regular_file import read_regular
-
-MAX_FILE_BYTES = 256 * 2**20
-"""Larger files are no pictures of these data sets; an archive may claim any size."""
 
 _PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 _MOST_LEVELS = 100  # of folders in folders; deeper ones are no data set, and would exhaust Python's stack
@@ -41,6 +39,9 @@ class Tree(Protocol):
 
     def files(self) -> list[str]:
         """Returns the names relative to the root, with `/`, sorted."""
+
+    def size(self, name: str) -> int:
+        """Returns how many bytes `read` will return, at most; 0 where that is not known."""
 
     def read(self, name: str) -> bytes:
         """Returns a file's content; safe to call from several threads.
@@ -95,6 +96,12 @@ class FolderTree:
 
     def files(self) -> list[str]:
         return sorted(self._files)
+
+    def size(self, name: str) -> int:
+        try:
+            return os.stat(self._files[name]).st_size
+        except OSError:
+            return 0  # nor can it be read
 
     def read(self, name: str) -> bytes:
         try:
@@ -195,6 +202,9 @@ class ZipTree:
     def files(self) -> list[str]:
         return sorted(self._entries)
 
+    def size(self, name: str) -> int:
+        return self._entries[name].file_size
+
     def read(self, name: str) -> bytes:
         entry = self._entries[name]
         try:
@@ -228,6 +238,10 @@ class _Union:
 
     def files(self) -> list[str]:
         return sorted(self._owner)
+
+    def size(self, name: str) -> int:
+        tree, inside = self._owner[name]
+        return tree.size(inside)
 
     def read(self, name: str) -> bytes:
         tree, inside = self._owner[name]

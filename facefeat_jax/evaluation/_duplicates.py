@@ -80,13 +80,15 @@ def take_prints(parts: Sequence[Examples], *, threads: int = 4) -> Prints:
     from PIL import Image
 
     def one(place: tuple[Examples, int]) -> tuple[str, str, int, np.ndarray]:
-        data = place[0].read(place[1])
-        image = decode(data, "upright")
+        examples, index = place
+        with examples.opened(index) as data:
+            image = decode(data, "upright")
+            file = hashlib.sha256(data).hexdigest()
         pixels = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
         bits = imagehash.phash(image).hash.ravel()
         small = np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)).ravel()
         number = int.from_bytes(np.packbits(bits).tobytes(), "big")
-        return hashlib.sha256(data).hexdigest(), pixels, number, small
+        return file, pixels, number, small
 
     places = [(examples, index) for examples in parts for index in range(len(examples))]
     found: list[tuple[str, str, int, np.ndarray]] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -153,9 +153,12 @@ class PeoplePredictor:
             return _Picture(source, [], [], [], str(error))
         return _Picture(source, people, frames, rows, notes=tuple(notes))
 
-    def _decoded(self, source: str, notes: list[str] | None = None) -> AbstractContextManager[Image.Image]:
+    @contextmanager
+    def _decoded(self, source: str, notes: list[str] | None = None) -> Iterator[Image.Image]:
         # A crop is as large as the largest picture at most.
-        return decoded(content_of(Path(source)), self._predictor.spec.decode, beside=4 * MAX_PIXELS, notes=notes)
+        policy, beside = self._predictor.spec.decode, 4 * MAX_PIXELS
+        with content_of(Path(source)) as data, decoded(data, policy, beside=beside, notes=notes) as picture:
+            yield picture
 
     def _rows_in(self, count: int) -> int:
         return max(1, count // (3 * self._predictor.spec.image_size**2))

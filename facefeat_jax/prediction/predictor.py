@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from itertools import islice
 from os import PathLike
@@ -15,10 +16,10 @@ import jax
 import numpy as np
 import PIL.Image
 
+from facefeat_jax.data._budget import FILES, MAX_FILE_BYTES
 from facefeat_jax.data._worker_threads import worker_threads
 from facefeat_jax.data.images import BadImageError, decode_resized, pixels_resized
 from facefeat_jax.data.placement import Placement
-from facefeat_jax.data.trees import MAX_FILE_BYTES
 from facefeat_jax.evaluation.calibration import Calibration, HeadCalibration
 from facefeat_jax.evaluation.metrics import probabilities
 from facefeat_jax.forward import make_predict_step
@@ -143,8 +144,8 @@ class Predictor:
         notes: list[str] = []
         try:
             if isinstance(image, str | Path | bytes):
-                content = image if isinstance(image, bytes) else content_of(Path(image))
-                pixels = decode_resized(content, size, policy, interpolation=interpolation, notes=notes)
+                with nullcontext(image) if isinstance(image, bytes) else content_of(Path(image)) as content:
+                    pixels = decode_resized(content, size, policy, interpolation=interpolation, notes=notes)
             else:
                 pixels = pixels_resized(image, size, policy, interpolation=interpolation, notes=notes)
         except BadImageError as error:
@@ -200,12 +201,19 @@ def each(images: Images) -> Iterable[Image]:
     return images
 
 
-def content_of(path: Path) -> bytes:
-    """Returns a file's bytes; raises `BadImageError` where it can't be read."""
-    try:
-        return read_regular(path, MAX_FILE_BYTES)
-    except (OSError, ValueError) as error:
-        raise BadImageError(not_read(error)) from error
+@contextmanager
+def content_of(path: Path) -> Iterator[bytes]:
+    """Gives a file's bytes, with their share of the memory for files (`data._budget.FILES`).
+
+    Raises:
+      BadImageError: it can't be read.
+    """
+    with ExitStack() as held:
+        try:
+            content = read_regular(path, MAX_FILE_BYTES, before=lambda size: held.enter_context(FILES.holding(size)))
+        except (OSError, ValueError) as error:
+            raise BadImageError(not_read(error)) from error
+        yield content
 
 
 def _head(names: Sequence[str], probability: np.ndarray, calibration: HeadCalibration) -> HeadPrediction:

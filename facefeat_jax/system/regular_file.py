@@ -5,28 +5,31 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 
-def read_regular(path: str | Path, most_bytes: int) -> bytes:
+def read_regular(path: str | Path, most_bytes: int, *, before: Callable[[int], object] = lambda size: None) -> bytes:
     """Returns the content of a regular file; anything else is refused before it can block or go on without end.
 
     Args:
       path: the file; links are followed.
       most_bytes: the largest size that is read.
+      before: called with the file's size before it is read.
 
     Raises:
       OSError: it can't be read, is no regular file (a pipe, a device, a folder) or is larger; `strerror` says which.
       ValueError: no file can have that name.
     """
     with opened(path) as file:
-        if os.fstat(file.fileno()).st_size > most_bytes:
+        size = os.fstat(file.fileno()).st_size
+        if size > most_bytes:
             raise OSError(errno.EFBIG, f"larger than {most_bytes >> 20} MiB", os.fspath(path))
+        before(size)
         # What grows meanwhile is cut here, and refused by whoever decodes it.
-        return file.read(most_bytes)
+        return file.read(size)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import threading
@@ -12,9 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from facefeat_jax.data import _decoder_limits as decoder_limits
+from facefeat_jax.data import _decoder_memory as decoder_memory
 from facefeat_jax.data import images
-from facefeat_jax.data._decoder_limits import BadImageError, Budget, require_memory
+from facefeat_jax.data._budget import Budget
+from facefeat_jax.data._codestreams import avif_coded_pixels
+from facefeat_jax.data._decoder_limits import BadImageError
+from facefeat_jax.data._decoder_memory import require_memory
 from facefeat_jax.data.images import check, decode, decode_resized
 from faults.crafted import chunks, codestream, progressive, rle_bmp, scan_before_frame, segment, tiled
 
@@ -45,7 +49,7 @@ CRAFTED = {
 
 @pytest.mark.parametrize("name", CRAFTED)
 def test_crafted_files_are_refused_at_once_and_in_little_memory(name, monkeypatch):
-    monkeypatch.setattr(decoder_limits, "MAX_DECODER_BYTES", 2**27 if name == "tile of 600 MiB" else 2**30)
+    monkeypatch.setattr(decoder_memory, "MAX_DECODER_BYTES", 2**27 if name == "tile of 600 MiB" else 2**30)
     for policy in ("as_notebook", "upright"):
         started = time.monotonic()
         with pytest.raises(BadImageError, match=r"too large|too slow") as caught:
@@ -93,6 +97,51 @@ def test_what_a_decoder_needs_counts_and_not_the_pixels_alone(form, monkeypatch)
     monkeypatch.setattr(Image, "open", larger)
     with pytest.raises(BadImageError, match=r"GiB to decode, the limit is 1"):
         decode(data, "upright")
+
+
+def box(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", 8 + len(content)) + name + content
+
+
+def test_the_size_in_a_box_is_not_taken_for_that_of_the_codestream(monkeypatch):
+    """A decoder allocates what the codestream says, whatever the boxes around it say."""
+    large = encoded(Image.new("RGB", (1200, 1100), 77), "AVIF", speed=10)
+    small = large.replace(struct.pack(">II", 1200, 1100), struct.pack(">II", 64, 64))
+    assert small != large and Image.open(io.BytesIO(small)).size == (64, 64)
+    decoy = box(b"xml ", codestream(64, 1))
+    head = encoded(Image.new("L", (64, 64)), "JPEG2000")
+    head = head[: head.index(b"jp2c") - 4]
+    jpeg2000 = head + decoy + box(b"jp2c", codestream(9000, 1, tile=40))
+    assert Image.open(io.BytesIO(jpeg2000)).size == (64, 64)
+    with pytest.raises(BadImageError, match="too slow to decode"):
+        decode(jpeg2000, "upright")
+    monkeypatch.setattr(decoder_memory, "MAX_DECODER_BYTES", 2**22)
+    for data in (large, small):
+        with pytest.raises(BadImageError, match=r"too large: .* of AVIF"):
+            decode(data, "upright")
+
+
+@pytest.mark.parametrize(("mode", "layers"), [("RGB", 1), ("RGBA", 2), ("L", 1)])
+def test_the_coded_pixels_of_an_avif_are_those_of_its_colour_and_alpha(mode, layers):
+    frame = Image.effect_noise((100, 60), 50).convert(mode)
+    if mode == "RGBA":
+        frame.putalpha(128)
+    assert avif_coded_pixels(encoded(frame, "AVIF")) == 6000 * layers
+    # In an animation, which holds its first frame as a picture too, frames may be as large as 7 and 6 bits allow.
+    film = encoded(frame, "AVIF", save_all=True, append_images=[frame, frame])
+    assert avif_coded_pixels(film) == 2 * 128 * 64 * layers
+    assert decode_resized(film, 16, "upright").shape == (16, 16, 3)
+
+
+def test_avif_that_is_cut_or_in_crumbs_is_looked_at_no_longer_than_others():
+    data = encoded(Image.new("RGB", (64, 64)), "AVIF")
+    at = data.index(b"meta") - 4
+    for crumbs in (data[:at] + box(b"free", b"") * 20_000 + data[at:], data[: data.index(b"mdat") + 4] + b"\x12\0" * 9):
+        with pytest.raises(BadImageError, match=r"too slow|without a sequence header"):
+            avif_coded_pixels(crumbs)
+    for cut in range(len(data)):
+        with contextlib.suppress(BadImageError, struct.error, IndexError, KeyError):
+            avif_coded_pixels(data[:cut])
 
 
 def test_honest_pictures_of_all_forms_pass(picture):

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from facefeat_jax.data import images
-from facefeat_jax.data._decoder_limits import MAX_PIXELS, Budget
+from facefeat_jax.data._budget import Budget
+from facefeat_jax.data._decoder_limits import MAX_PIXELS
 from facefeat_jax.data.images import (
     BadImageError,
     check,

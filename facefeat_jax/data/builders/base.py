@@ -140,7 +140,10 @@ class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # ty
         def read(row: Row) -> bytes:
             return tree.read(chosen.root + row.source_file)
 
-        return {split: check_pictures(rows, read, split)[0] for split, rows in chosen.rows.items()}, read
+        def size(row: Row) -> int:
+            return tree.size(chosen.root + row.source_file)
+
+        return {split: check_pictures(rows, read, split, size=size)[0] for split, rows in chosen.rows.items()}, read
 
     def _shard_iterators_per_split(self, dl_manager: tfds.download.DownloadManager) -> Mapping[str, Sequence[Any]]:
         pictures, read = self._pictures, self._read

@@ -1,0 +1,112 @@
+"""Picture files that are read by several threads share memory from before they are read."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from facefeat_jax.data import _listing as listing
+from facefeat_jax.data import examples as examples_module
+from facefeat_jax.data._budget import FILES, MAX_FILE_BYTES, Budget
+from facefeat_jax.data._listing import check_pictures
+from facefeat_jax.data.examples import open_examples
+from facefeat_jax.data.pixels import PixelFormat
+from facefeat_jax.data.selection import Row
+from facefeat_jax.prediction import predictor
+from facefeat_jax.prediction.predictor import content_of
+
+
+class Inside:
+    """Counts how many threads are inside at a time."""
+
+    def __init__(self) -> None:
+        self.now, self.most = 0, 0
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+        time.sleep(0.01)
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self.now -= 1
+
+
+def test_a_share_can_be_made_smaller():
+    budget = Budget(100)
+    with budget.holding(80) as keep:
+        keep(30)
+        with budget.holding(70) as other:
+            other(90)  # no more than was held
+            assert budget._held == 100
+        keep(0)
+        assert budget._held == 0
+    assert budget._held == 0
+    with pytest.raises(KeyError), budget.holding(500):
+        assert budget._held == 100
+        raise KeyError
+    assert budget._held == 0 and FILES._most == MAX_FILE_BYTES
+
+
+@pytest.mark.parametrize(("size", "most"), [(100_000, 2), (10_000, 4)])
+def test_predict_reads_no_more_than_there_is_room_for(tmp_path, monkeypatch, size, most):
+    monkeypatch.setattr(predictor, "FILES", Budget(250_000))
+    paths = [tmp_path / str(number) for number in range(12)]
+    for path in paths:
+        path.write_bytes(bytes(size))
+    inside = Inside()
+
+    def read(path) -> None:
+        with content_of(path) as data, inside:
+            assert len(data) == size
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(read, paths))
+    assert inside.most <= most and (inside.most > 2) == (most == 4)
+
+
+@pytest.mark.parametrize(("size", "most"), [(100_000, 2), (10_000, 4)])
+def test_prepare_reads_no_more_than_there_is_room_for(monkeypatch, picture, size, most):
+    monkeypatch.setattr(listing, "FILES", Budget(250_000))
+    monkeypatch.setattr(listing, "_CHUNK", 1)
+    inside, data = Inside(), picture(1)
+
+    def read(row: Row) -> bytes:
+        with inside:
+            return data
+
+    rows = [Row(f"{number}.jpg", number, {}, {}) for number in range(12)]
+    pictures, bad = check_pictures(rows, read, "train", size=lambda row: size, workers=4)
+    assert len(pictures) == 12 and not bad and inside.most <= most and (inside.most > 2) == (most == 4)
+
+
+def test_training_reads_no_more_than_there_is_room_for(avatars_dir, monkeypatch):
+    """How large a record is shows when it is read: until then, room for the largest of its data set is held."""
+    (summary,) = avatars_dir.glob("avatars/*/summary.json")
+    examples = open_examples(["avatars"], "train", avatars_dir, {"gender": ("female", "male")})
+    largest = json.loads(summary.read_text())["largest_bytes"]
+    assert largest >= max(len(examples.read(index)) for index in range(len(examples)))
+    assert examples.splits[0].largest_bytes == largest
+    monkeypatch.setattr(examples_module, "FILES", Budget(250_000))
+    inside = Inside()
+    read = type(examples).read
+
+    def counted(self, index: int) -> bytes:
+        with inside:
+            return read(self, index)
+
+    monkeypatch.setattr(type(examples), "read", counted)
+    pixels = PixelFormat(16, "upright")
+    for size, most in ((100_000, 2), (10_000, 4)):
+        examples.splits = [dataclasses.replace(examples.splits[0], largest_bytes=size)]
+        inside.most = 0
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda index: pixels.read(examples, index), range(12)))
+        assert inside.most <= most and (inside.most > 2) == (most == 4)
