@@ -21,6 +21,8 @@ from facefeat_jax.tasks import TASKS
 # but smaller: a third of a face may contain the glasses and everything that shows the gender.
 _ERASED_AREA = (0.02, 0.2)
 _ERASED_RATIO = (0.3, 3.3)
+# What a change folds into the step's key, so that each draws numbers of its own; 1 is the dropout's (`steps`).
+_CROP, _COLOUR, _ERASE = 2, 3, 4
 # ITU-R 601, as in PIL and torchvision.
 _LUMA = (0.299, 0.587, 0.114)
 
@@ -54,24 +56,28 @@ def augmented(
     images, labels, key = jax.lax.optimization_barrier((images, dict(labels), key))
     pixels = images.astype(jnp.float32)
     if config.crop:
-        pixels = cropped(pixels, jax.random.fold_in(key, 2), config.crop)
+        pixels = cropped(pixels, jax.random.fold_in(key, _CROP), config.crop)
     if config.colour_jitter:
-        changed = recoloured(pixels, jax.random.fold_in(key, 3), config.colour_jitter)
-        pixels = jnp.where(
-            about_colour(labels, len(images))[:, None, None, None], pixels.astype(changed.dtype), changed
-        )
+        changed = recoloured(pixels, jax.random.fold_in(key, _COLOUR), config.colour_jitter)
+        pixels = sparing_colours(changed, pixels, labels)
     if config.erase:
-        pixels = erased(pixels, jax.random.fold_in(key, 4), config.erase, fill)
+        pixels = erased(pixels, jax.random.fold_in(key, _ERASE), config.erase, fill)
     return jax.lax.optimization_barrier(jnp.round(pixels.clip(0, 255)).astype(jnp.uint8))
 
 
-def about_colour(labels: Mapping[str, jax.Array], batch: int) -> jax.Array:
-    """Returns whether each picture has a label that a change of colour would make wrong: `[batch]`, bool."""
-    spared = jnp.zeros(batch, bool)
+def sparing_colours(changed: jax.Array, pixels: jax.Array, labels: Mapping[str, jax.Array]) -> jax.Array:
+    """Returns `changed`, but `pixels` for pictures with a label that a change of colour would make wrong.
+
+    Args:
+      changed: `[batch, height, width, 3]`, float.
+      pixels: the same pictures as they were.
+      labels: by task `[batch]`, int32; negative: unknown.
+    """
+    spared = jnp.zeros(len(pixels), bool)
     for task, values in labels.items():
         if task in TASKS and TASKS[task].about_colour:
             spared |= values >= 0
-    return spared
+    return jnp.where(spared[:, None, None, None], pixels.astype(changed.dtype), changed)
 
 
 def mirrored(images: jax.Array, key: jax.Array) -> jax.Array:
