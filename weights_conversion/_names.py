@@ -7,13 +7,15 @@ out. `{...}` stands for one part of a name and is the same on both sides. Of row
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from flax import nnx
 
-from facefeat_jax.models import EfficientNet, MultiTaskModel, ResNet, VisionTransformer
+from facefeat_jax.models import BatchNorm, EfficientNet, MultiTaskModel, ResNet, VisionTransformer
 from facefeat_jax.models.trunk import Trunk
+from facefeat_jax.system.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -126,27 +128,60 @@ KINDS: dict[str, tuple[Layout, ...]] = {
 }
 
 
+# What a layer is in a trunk without a table.
+_KIND_OF: dict[type[nnx.Module], str] = {
+    nnx.Conv: "conv",
+    nnx.Linear: "linear",
+    nnx.LayerNorm: "layer_norm",
+    BatchNorm: "batch_norm",
+}
+
+
+class UnknownLayerError(UserError):
+    """A trunk without a table has a layer that PyTorch has no form of."""
+
+
 def table(model: MultiTaskModel | Trunk) -> tuple[Layer, ...]:
     """Returns the rows for a model: those of its trunk, behind their prefixes, and of its heads.
 
+    A trunk without a table has the names of its own modules in torch too.
+
     Raises:
-      KeyError: there is no table for this kind of trunk.
+      UnknownLayerError: it has no table, and a layer whose kind is not known.
     """
     if isinstance(model, MultiTaskModel):
         torch_prefix, module_prefix = BACKBONE
         trunk = (
             Layer((torch_prefix + row.torch).rstrip("."), module_prefix + row.module, row.kind)
-            for row in TRUNKS[type(model.trunk)]
+            for row in table(model.trunk)
         )
         return (*trunk, *HEADS)
-    return TRUNKS[type(model)]
+    known = [TRUNKS[kind] for kind in type(model).__mro__ if kind in TRUNKS]
+    return known[0] if known else tuple(_own_names(model))
+
+
+def _own_names(trunk: Trunk) -> Iterator[Layer]:
+    """Yields a row for each layer of a trunk, in the order of its stages, under the name of its module."""
+    modules = [name for stage in trunk.STAGES.values() for name in stage]
+    for name in [*modules, CLASSIFIER]:
+        for path, node in nnx.iter_graph(getattr(trunk, name)):
+            where = ".".join(map(str, (name, *path)))
+            kind = next((kind for layer, kind in _KIND_OF.items() if isinstance(node, layer)), None)
+            if kind:
+                yield Layer(where, where, kind)
+            elif isinstance(node, nnx.Module) and any(isinstance(own, nnx.Variable) for own in vars(node).values()):
+                raise UnknownLayerError(
+                    f"{type(trunk).__name__} has no table of PyTorch's names, and its layer {where} is a "
+                    f"{type(node).__name__}, whose form there is not known; add a table to weights_conversion/_names.py"
+                )
 
 
 def classifier_prefix(model: MultiTaskModel | Trunk) -> str:
     """Returns what torch's names of the trunk's classifier begin with."""
     rows = table(model)
-    classifier = f"{BACKBONE[1]}{CLASSIFIER}" if isinstance(model, MultiTaskModel) else CLASSIFIER
-    return next(row.torch for row in rows if row.module == classifier) + "."
+    torch_prefix, module_prefix = BACKBONE if isinstance(model, MultiTaskModel) else ("", "")
+    named = (row.torch for row in rows if row.module == module_prefix + CLASSIFIER)
+    return next(named, torch_prefix + CLASSIFIER) + "."
 
 
 def canonical(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

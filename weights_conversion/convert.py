@@ -153,13 +153,14 @@ def recognise(state_dict: Mapping[str, np.ndarray]) -> str | None:
         for name, tensor in names.canonical(state_dict).items()
         if is_trunk_only(state_dict) or name.startswith(names.BACKBONE[0])
     }
-    others: set[str] = set()  # families whose first tensor is not there
+    others: set[tuple[str, ...]] = set()  # families whose first tensor is not there
     for architecture in ARCHITECTURES.values():
-        if architecture.paper in others:
+        family = (architecture.paper, *architecture.stages)
+        if family in others:
             continue
         first, classifier, expected = _fingerprint(architecture.name)
         if first not in shapes:
-            others.add(architecture.paper)
+            others |= {family} if first else set()
             continue
 
         def body(shapes: Mapping[str, tuple[int, ...]], first=first, classifier=classifier) -> dict:
@@ -199,9 +200,16 @@ def position_size(state_dict: Mapping[str, np.ndarray]) -> int | None:
 
 @functools.cache
 def _fingerprint(name: str) -> tuple[str, str, dict[str, tuple[int, ...]]]:
-    """Returns an architecture's first tensor, what its classifier's names begin with, and all names and shapes."""
+    """Returns an architecture's first tensor, what its classifier's names begin with, and all names and shapes.
+
+    No file has the first tensor of a trunk whose names in PyTorch are not known: it is the empty text.
+    """
     trunk = abstract(ARCHITECTURES[name].build, num_classes=1)
-    return f"{names.table(trunk)[0].torch}.weight", names.classifier_prefix(trunk), torch_shapes(trunk)
+    try:
+        rows = names.table(trunk)
+    except names.UnknownLayerError:
+        return "", "", {}
+    return f"{rows[0].torch}.weight", names.classifier_prefix(trunk), torch_shapes(trunk)
 
 
 def to_torch(model: MultiTaskModel | Trunk) -> dict[str, np.ndarray]:

@@ -64,7 +64,8 @@ def test_a_small_trunk_of_each_family(name: str) -> None:
     _check(trunk.run("jax"), theirs)
 
 
-MODELS = list_models()  # now: other tests add one
+# Of torchvision's; a trunk of the project's own has no names there.
+MODELS = [name for name in list_models() if get_architecture(name).published]  # now: other tests add one
 
 
 @pytest.mark.parametrize("name", MODELS)
