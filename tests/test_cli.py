@@ -93,6 +93,16 @@ def test_help_names_every_command_and_needs_no_jax():
         assert f"\n  {command} " in answer.stdout
 
 
+def test_help_of_every_command_loads_no_jax():
+    code = (
+        "import sys\nfrom facefeat_jax.cli import COMMANDS, main\nfor command in COMMANDS:\n"
+        "    try: main([command, '--help'])\n    except SystemExit: pass\n"
+        "sys.exit(f'loaded: {found}' if (found := {'jax', 'grain', 'PIL'} & set(sys.modules)) else 0)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+
+
 def test_every_command_has_help(capsys):
     for command in COMMANDS:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json as json_module
+import json
 import os
 import shutil
 import statistics
@@ -18,7 +18,7 @@ from facefeat_jax.system import environment
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.figures import format_size
 from facefeat_jax.system.markdown import table
-from facefeat_jax.system.progress import say
+from facefeat_jax.system.progress import say, show_json
 
 RESULTS, REPORT = "results.json", "report.md"
 FORMAT = 1
@@ -90,7 +90,7 @@ def cases(size: Size, stages: Sequence[str], threads: int) -> Iterator[Case]:
 
 
 @dataclass(frozen=True)
-class BenchmarkArguments:
+class Arguments:
     """Measures the speed of each stage on this machine, from encoded pictures to the table of results."""
 
     out: Path = Path("runs/benchmark")
@@ -109,61 +109,61 @@ class BenchmarkArguments:
     json: bool = False
     """Print the results as JSON instead of a table."""
 
-    def run(self) -> int:
-        """Measures, writes the results after each case and prints them; returns the exit code.
 
-        Raises:
-          UserError: bad input. Where one case fails, the others are measured, and the exit code is 1.
-        """
-        from facefeat_jax.data.dataset import default_data_dir
-        from facefeat_jax.runs.run_folder import write_file, write_json
-        from facefeat_jax.system.runtime import cores
+def run(arguments: Arguments) -> int:
+    """Measures, writes the results after each case and prints them; returns the exit code.
 
-        if unknown := sorted(set(self.stages) - set(STAGES)):
-            raise UserError(f"no stage {', '.join(unknown)}; choose from {', '.join(STAGES)}")
-        if (self.out / RESULTS).exists():
-            raise UserError(f"{self.out} already holds results; give --out a new folder")
-        data_dir = self.data_dir or default_data_dir()
-        wanted = self.stages or STAGES
-        sources, missing = _prepared(data_dir, self.sources)
-        if missing and set(self.stages) & set(_ON_DATA):
-            raise UserError(missing)
-        self.out.mkdir(parents=True, exist_ok=True)
-        started, failed = time.monotonic(), False
-        results: dict[str, Any] = {
-            "format": FORMAT,
-            **environment.record(environment.typed("facefeat"), devices=""),
-            "plan": self.plan,
-            "device": "",
-            "sides": {"ours": {"title": "facefeat_jax", "absent": ""}},
-            "cases": [],
-        }
-        for case in cases(PLANS[self.plan], wanted, cores()):
-            record: dict[str, Any] = {"name": case.name, "stage": case.stage, "operation": case.operation}
-            record["settings"] = case.settings
-            elapsed = time.monotonic() - started
-            if missing and case.stage in _ON_DATA:
-                record["skipped"] = missing
-            elif self.budget is not None and elapsed > self.budget:
-                record["skipped"] = f"no time left of {self.budget:.0f} s"
-            else:
-                say(f"benchmark [{elapsed:.0f} s]: {case.name}")
-                record["entries"] = _measured(case, self.out / "work", {"data_dir": str(data_dir), "sources": sources})
-                failed |= any("error" in entry for entry in record["entries"].values())
-            for entry in record.get("entries", {}).values():
-                if after := entry.get("after"):
-                    results["device"], results["environment"]["devices"] = after.pop("device"), after.pop("devices")
-            results["cases"].append(record)
-            write_json(self.out / RESULTS, results)
-        text = report(results)
-        write_file(self.out / REPORT, text.encode())
-        if self.json:
-            json_module.dump(results, sys.stdout, indent=2)
-            print()
+    Raises:
+      UserError: bad input. Where one case fails, the others are measured, and the exit code is 1.
+    """
+    from facefeat_jax.data.dataset import default_data_dir
+    from facefeat_jax.runs.run_folder import write_file, write_json
+    from facefeat_jax.system.runtime import cores
+
+    if unknown := sorted(set(arguments.stages) - set(STAGES)):
+        raise UserError(f"no stage {', '.join(unknown)}; choose from {', '.join(STAGES)}")
+    if (arguments.out / RESULTS).exists():
+        raise UserError(f"{arguments.out} already holds results; give --out a new folder")
+    data_dir = arguments.data_dir or default_data_dir()
+    wanted = arguments.stages or STAGES
+    sources, missing = _prepared(data_dir, arguments.sources)
+    if missing and set(arguments.stages) & set(_ON_DATA):
+        raise UserError(missing)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    started, failed = time.monotonic(), False
+    results: dict[str, Any] = {
+        "format": FORMAT,
+        **environment.record(environment.typed("facefeat"), devices=""),
+        "plan": arguments.plan,
+        "device": "",
+        "sides": {"ours": {"title": "facefeat_jax", "absent": ""}},
+        "cases": [],
+    }
+    for case in cases(PLANS[arguments.plan], wanted, cores()):
+        record: dict[str, Any] = {"name": case.name, "stage": case.stage, "operation": case.operation}
+        record["settings"] = case.settings
+        elapsed = time.monotonic() - started
+        if missing and case.stage in _ON_DATA:
+            record["skipped"] = missing
+        elif arguments.budget is not None and elapsed > arguments.budget:
+            record["skipped"] = f"no time left of {arguments.budget:.0f} s"
         else:
-            print(text)
-        say(f"results: {self.out / RESULTS}")
-        return 1 if failed else 0
+            say(f"benchmark [{elapsed:.0f} s]: {case.name}")
+            record["entries"] = _measured(case, arguments.out / "work", {"data_dir": str(data_dir), "sources": sources})
+            failed |= any("error" in entry for entry in record["entries"].values())
+        for entry in record.get("entries", {}).values():
+            if after := entry.get("after"):
+                results["device"], results["environment"]["devices"] = after.pop("device"), after.pop("devices")
+        results["cases"].append(record)
+        write_json(arguments.out / RESULTS, results)
+    text = report(results)
+    write_file(arguments.out / REPORT, text.encode())
+    if arguments.json:
+        show_json(results)
+    else:
+        print(text)
+    say(f"results: {arguments.out / RESULTS}")
+    return 1 if failed else 0
 
 
 def _prepared(data_dir: Path, sources: Sequence[str]) -> tuple[list[str], str]:
@@ -215,7 +215,7 @@ def _answers(case: Case, settings: dict[str, Any], variables: dict[str, str]) ->
     try:
         done = subprocess.run(
             [sys.executable, "-m", "facefeat_jax.benchmarking.stages"],
-            input="".join(f"{json_module.dumps(request)}\n" for request in requests),
+            input="".join(f"{json.dumps(request)}\n" for request in requests),
             stdout=subprocess.PIPE,
             text=True,
             env=variables,
@@ -224,7 +224,7 @@ def _answers(case: Case, settings: dict[str, Any], variables: dict[str, str]) ->
         )
     except subprocess.TimeoutExpired:
         raise RuntimeError(f"not done within {_TIMEOUT:,} s") from None
-    answers = [json_module.loads(line) for line in done.stdout.splitlines()]
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
     if error := next((answer["error"] for answer in answers if "error" in answer), ""):
         raise RuntimeError(error)
     if len(answers) < len(requests):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -46,6 +46,26 @@ class Prediction:
     error: str | None = None
     person: Person | None = None
     note: str | None = None
+
+
+@dataclass
+class Tally:
+    """Counts answers on their way to the output.
+
+    Attributes:
+      pictures: number of pictures with an answer; a picture with several people counts once.
+      bad: number of pictures that can't be used.
+    """
+
+    pictures: int = 0
+    bad: int = 0
+
+    def counted(self, predictions: Iterable[Prediction]) -> Iterator[Prediction]:
+        """Yields the answers, each counted before it is yielded."""
+        for prediction in predictions:
+            self.pictures += prediction.person is None or prediction.person.number == 1
+            self.bad += prediction.error is not None
+            yield prediction
 
 
 def unreadable(files: Iterable[str]) -> dict[str, Prediction] | None:

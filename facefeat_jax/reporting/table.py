@@ -81,6 +81,20 @@ def results_table(results: Mapping[str, Any], sequential: bool) -> str:
     )
 
 
+def timings_line(results: Mapping[str, Any]) -> str:
+    """Returns how long a training took and where the time went, from what a `results.json` holds."""
+    timings = results["timings"]
+    parts = {
+        "starting": timings["start"],
+        "reading pictures": timings["read"],
+        "steps": timings["train"],
+        "validation": timings["validate"],
+    }
+    listed = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in parts.items())
+    waited = f"{timings['compile_wait']:.1f} s of it waiting for the compiler"
+    return f"trained in {results['seconds']:.0f} s ({listed}; {waited})"
+
+
 def heads_table(heads: Mapping[str, HeadResult]) -> str:
     """Returns the figures of heads as a table: accuracy, loss (mean over pictures) and number of pictures."""
     return _aligned(

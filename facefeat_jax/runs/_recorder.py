@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -19,10 +19,35 @@ from facefeat_jax.system.distributed import is_first
 from facefeat_jax.system.progress import say
 
 
-class RunRecorder:
-    """Holds a run folder and writes into it; use it as a context manager, and call `begin` first.
+@contextlib.contextmanager
+def held(config: TrainConfig) -> Iterator[None]:
+    """Holds the run folder for a training and prepares it: no other training may use it until the block ends.
 
-    Of several processes the first one holds the folder and writes; all of them take part in checkpoints.
+    Of several processes the first one does this.
+
+    Args:
+      config: what is done, every choice made.
+
+    Raises:
+      UserError: another process trains there, or the folder can't be used or overwritten.
+    """
+    if not is_first():
+        yield
+        return
+    with run_folder.owned(config.run):
+        run_config.check_folder(config)  # again: another process may have held it since
+        if config.overwrite:
+            run_folder.clear(config.run)
+        if not config.resume:
+            # First: a folder that holds something but no config is not taken for a run.
+            run_folder.write_config(config.run, config)
+        yield
+
+
+class RunRecorder:
+    """Writes into a run folder that is `held`; use it as a context manager, and call `begin` first.
+
+    Of several processes the first one writes; all of them take part in checkpoints.
 
     Attributes:
       start: the step that the training starts or continues from.
@@ -36,9 +61,6 @@ class RunRecorder:
       record: the identity of the data.
       num_steps: how many steps the whole run has.
       began: `time.perf_counter()` when the training was called.
-
-    Raises:
-      UserError: on entering: another process trains there, or the folder can't be used or overwritten.
     """
 
     start: int
@@ -49,29 +71,18 @@ class RunRecorder:
         self._config, self._spec, self._record, self._num_steps, self._began = config, spec, record, num_steps, began
         self._writes = is_first()
         self._seconds_before = 0.0
-        self._held = contextlib.ExitStack()
+        self._open = contextlib.ExitStack()
         self.history: list[dict[str, Any]] = []
 
     def __enter__(self) -> RunRecorder:
-        config = self._config
-        with contextlib.ExitStack() as held:
-            if self._writes:
-                held.enter_context(run_folder.owned(config.run))
-                run_config.check_folder(config)  # again: another process may have held it since
-                if config.overwrite:
-                    run_folder.clear(config.run)
-                if not config.resume:
-                    # First: a folder that holds something but no config is not taken for a run.
-                    run_folder.write_config(config.run, config)
-            self.checkpoints = Checkpoints(config.run, keep=config.checkpoints.keep_checkpoints)
-            held.callback(self.checkpoints.close)
-            self._held = held.pop_all()
+        self.checkpoints = Checkpoints(self._config.run, keep=self._config.checkpoints.keep_checkpoints)
+        self._open.callback(self.checkpoints.close)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._held.close()
+        self._open.close()
 
     def begin(self, like: Trees) -> dict[str, Any] | None:
         """Finds the checkpoint to continue from and opens the logs there.
@@ -95,7 +106,7 @@ class RunRecorder:
         validated = any(entry["step"] == self.start for entry in self.history)
         metrics, tensorboard = folder / run_folder.METRICS, folder / run_folder.TENSORBOARD
         self.logs = Logs(metrics, tensorboard, start=self.start, validated=validated)
-        self._held.callback(self.logs.close)
+        self._open.callback(self.logs.close)
         return trees
 
     def _restored(self, like: Trees) -> tuple[int, dict[str, Any] | None]:

@@ -1,9 +1,12 @@
-"""Progress on the terminal: a bar where there is one, plain lines where output goes to a file."""
+"""What a command prints: progress and notes to standard error, answers to standard output."""
 
 from __future__ import annotations
 
+import json
+import sys
 import time
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -95,3 +98,13 @@ def show(*lines: str) -> None:
     """Prints lines of an answer to standard output, as `say` does."""
     for line in lines:
         print(one_line(line))
+
+
+def show_json(value: Any) -> None:
+    """Prints an answer as JSON to standard output."""
+    print(json.dumps(value, indent=2))
+
+
+def show_data(line: str) -> None:
+    """Prints a line of data to standard output: for other programs as it is, on a terminal as `say` does."""
+    print(one_line(line) if sys.stdout and sys.stdout.isatty() else line)

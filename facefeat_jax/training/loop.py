@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from facefeat_jax.data.examples import Examples, count_data
 from facefeat_jax.data.index_stream import Call
 from facefeat_jax.evaluation.explain import Frozen
 from facefeat_jax.models.multi_task import MultiTaskModel
-from facefeat_jax.runs._recorder import RunRecorder
+from facefeat_jax.runs._recorder import RunRecorder, held
 from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.system import environment
 from facefeat_jax.system.errors import Interrupted, UserError
@@ -91,18 +92,30 @@ def train(config: TrainConfig) -> Trained:
       UserError: something in the config, the data or the weights can't be used; nothing is trained.
       Interrupted: a signal came; the run can be resumed.
     """
+    with training(config) as trained:
+        return trained
+
+
+@contextlib.contextmanager
+def training(config: TrainConfig) -> Iterator[Trained]:
+    """Trains as `train` does, and holds the run folder until the block ends, for whoever writes into it what is left.
+
+    Args and errors are those of `train`.
+    """
     began = time.perf_counter()
     session = open_session(config)
-    run = RunRecorder(session.config, session.spec, session.record, len(session.data.stream), began)
-    with contextlib.closing(session.programs), run:
-        try:
-            return _train(session, run, began)
-        except UserError:
-            raise  # a disk that is full is called RESOURCE_EXHAUSTED too
-        except Exception as error:
-            if not out_of_memory.is_out_of_memory(error):
-                raise
-            raise session.out_of_memory() from error
+    with held(session.config):
+        run = RunRecorder(session.config, session.spec, session.record, len(session.data.stream), began)
+        with contextlib.closing(session.programs), run:
+            try:
+                trained = _train(session, run, began)
+            except UserError:
+                raise  # a disk that is full is called RESOURCE_EXHAUSTED too
+            except Exception as error:
+                if not out_of_memory.is_out_of_memory(error):
+                    raise
+                raise session.out_of_memory() from error
+        yield trained
 
 
 def _train(session: Session, run: RunRecorder, began: float) -> Trained:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from facefeat_jax import commands
 from facefeat_jax.models import MultiTaskModel, ResNet
+from facefeat_jax.reporting import _publish
 from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.tasks import TASKS
 
@@ -18,7 +18,7 @@ from facefeat_jax.tasks import TASKS
 @pytest.fixture(autouse=True)
 def no_pages(monkeypatch):
     """Leaves the evaluation at the end of a training out: these tests look at what comes before it."""
-    monkeypatch.setattr(commands, "publish_training", lambda *arguments, **options: None)
+    monkeypatch.setattr(_publish, "publish_training", lambda *arguments, **options: None)
 
 
 @pytest.fixture(scope="session")

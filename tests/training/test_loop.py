@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import weights_conversion
-from facefeat_jax import commands
 from facefeat_jax.commands import train
 from facefeat_jax.evaluation.metrics import head_result
+from facefeat_jax.reporting import _publish
 from facefeat_jax.runs import run_folder
 from facefeat_jax.runs.checkpoints import Checkpoints
 from facefeat_jax.runs.logs import read_lines
@@ -206,6 +206,25 @@ def test_the_second_of_two_runs_in_one_folder_is_refused(tiny, tmp_path, trained
         assert before == sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "run").rglob("*"))
 
 
+def test_the_folder_is_held_until_its_pages_are_written(tiny, tmp_path, monkeypatch):
+    """Another training would delete what the pages are made of, and they would lie in its folder."""
+    run, seen = tmp_path / "run", []
+
+    def publish(*_, **options):
+        monkeypatch.setattr(_publish, "publish_training", lambda *_, **__: None)
+        before = sorted((path, path.stat().st_mtime_ns) for path in run.rglob("*"))
+        with pytest.raises(UserError, match="another process is training in"):
+            train(tiny(run, overwrite=True, epochs=1, limit=8))
+        assert before == sorted((path, path.stat().st_mtime_ns) for path in run.rglob("*"))
+        seen.append(options["step"])
+
+    monkeypatch.setattr(_publish, "publish_training", publish)
+    results = train(tiny(run, epochs=1, limit=8))
+    assert seen == [results["steps"]] and (run / run_folder.CURVES).is_file()
+    with run_folder.owned(run):  # it is free again
+        pass
+
+
 def test_what_a_run_did_not_write_is_not_overwritten(trained_run, tmp_path):
     shutil.copytree(trained_run, tmp_path / "run")
     (tmp_path / "run" / "notes.txt").write_text("mine")
@@ -250,7 +269,7 @@ def test_the_config_refuses_values_that_make_no_sense(tiny, tmp_path, fields, me
 def test_what_is_published_is_of_the_average_where_one_is_kept(tiny, tmp_path, monkeypatch):
     """Calibration, report and model card are of the weights that the results are of, and that the checkpoint holds."""
     published = {}
-    monkeypatch.setattr(commands, "publish_training", lambda *_, **options: published.update(options))
+    monkeypatch.setattr(_publish, "publish_training", lambda *_, **options: published.update(options))
     heads = {"trainable": ("none",), "batch_norm": "frozen", "cache_prefix": True, "feed": "device"}
     results = train(tiny(tmp_path / "run", ema=0.9, **heads))
     labels = published["validation"].labels["shirt"]

@@ -1,0 +1,182 @@
+"""`facefeat predict`: which options go together, and the way of the answers from the model to the output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+
+from facefeat_jax.system.errors import UserError
+from facefeat_jax.system.figures import count
+from facefeat_jax.system.progress import say, show_data
+
+if TYPE_CHECKING:
+    from facefeat_jax.prediction._answer_source import AnswerSource
+    from facefeat_jax.prediction.boxes import Boxes
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Prints the label and probability of every head for each picture, in the given order."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of the run."""
+    images: tyro.conf.Positional[tuple[str, ...]]
+    """Picture files. `-` reads file names from standard input, one per line."""
+    format: Literal["text", "json", "jsonl", "csv"] = "text"
+    """Output format."""
+    out: Path | None = None
+    """Write to this .jsonl or .csv file, not to standard output. --resume continues an interrupted file."""
+    resume: bool = False
+    """Continue the file of --out. Give the same pictures in the same order; those with an answer are skipped."""
+    json: bool = False
+    """The same as --format json."""
+    batch_size: int = 32
+    """Pictures per batch."""
+    checkpoint: Literal["newest", "best"] = "newest"
+    """Checkpoint to use. `best` has the highest validation accuracy; it exists if training used --keep-best."""
+    faces: bool = False
+    """Find the faces in each picture and predict for each person: gender from the face, glasses from the head, shirt
+    from the upper body. Needs the extra `faces`."""
+    face_model: Path | None = None
+    """Find faces with this YuNet ONNX file instead of OpenCV's Haar cascade."""
+    boxes: Path | None = None
+    """Predict for the faces in this CSV file. Its columns are file,left,top,right,bottom, in pixels or as fractions
+    from 0 to 1."""
+    draw: Path | None = None
+    """Write copies of the pictures with boxes and labels into this folder."""
+    explain: Path | None = None
+    """For each picture, write an image into this folder that shows which parts support each answer (Grad-CAM)."""
+
+    @property
+    def files(self) -> tuple[str, ...] | None:
+        """The pictures' files; None where their names come from standard input."""
+        return None if self.images == ("-",) else self.images
+
+    @property
+    def people(self) -> bool:
+        """Whether the answers are for each person in a picture."""
+        return bool(self.boxes or self.faces or self.face_model)
+
+
+def run(arguments: Arguments) -> int:
+    """Answers for the pictures, into a file or on standard output; returns the exit code.
+
+    It is 2 where a picture can't be used, or where no line of --boxes is for one of the pictures.
+
+    Raises:
+      UserError: options that contradict each other, or the run, the boxes or the output can't be used.
+    """
+    check(arguments)
+    from facefeat_jax.runs.run_config import read_config
+
+    read_config(arguments.run)  # before the slow imports
+    if arguments.out is not None:
+        from facefeat_jax.prediction.stream import check_out
+
+        check_out(arguments.out, resume=arguments.resume)
+    from facefeat_jax.system.tables import stdin_names
+
+    boxes = _read_boxes(arguments.boxes)
+    source = _source(arguments, boxes)
+    names: Iterable[str] = arguments.files or stdin_names()
+    if boxes:
+        names = boxes.watched(names)
+    bad = _print(source, names, arguments) if arguments.out is None else _write(source, names, arguments.out, arguments)
+    if bad:
+        say(f"facefeat: {bad} of the pictures can't be used; the output has the reason for each")
+    line, is_none = boxes.unused() if boxes else ("", False)
+    if line:
+        say(f"facefeat: {line}")
+    return 2 if bad or is_none else 0
+
+
+def check(arguments: Arguments) -> None:
+    """Checks what needs no run and no picture.
+
+    Raises:
+      UserError: no picture is named, options contradict each other, or a file that they name is not there.
+    """
+    if not arguments.images:
+        raise UserError("name the pictures: facefeat predict RUN IMAGE...")
+    if arguments.out is None and arguments.resume:
+        raise UserError("--resume continues a file; name it with --out FILE")
+    if arguments.out is not None and (arguments.json or arguments.format != "text"):
+        raise UserError("--out chooses the format by the file's suffix, .jsonl or .csv; leave out --format and --json")
+    if arguments.boxes and (arguments.faces or arguments.face_model):
+        raise UserError("--boxes gives the faces and --faces finds them; give only one of them")
+    if arguments.people and arguments.explain:
+        raise UserError("--explain works on whole pictures; give it without --faces and --boxes")
+    if arguments.batch_size < 1:
+        raise UserError(f"--batch-size must be 1 or more, got {arguments.batch_size}")
+    for file in (arguments.boxes, arguments.face_model):
+        if file is not None and not file.exists():
+            raise UserError(f"{file}: there is no such file; check the path")
+
+
+def _read_boxes(path: Path | None) -> Boxes | None:
+    if path is None:
+        return None
+    from facefeat_jax.prediction.boxes import read_boxes
+
+    boxes = read_boxes(path)
+    if boxes.are_shares:
+        say(f"{boxes.path}: all boxes lie between 0 and 1: read as fractions of each picture's width and height")
+    return boxes
+
+
+def _source(arguments: Arguments, boxes: Boxes | None) -> AnswerSource:
+    """Returns what gives the answers; loads the model only where a file can be opened."""
+    from facefeat_jax.prediction._answer_source import of_model, without_model
+    from facefeat_jax.system.runtime import use_compilation_cache
+
+    # A file of --out records its model, and so needs one; what --faces and `best` need may be missing too.
+    needs_model = arguments.out or arguments.faces or arguments.face_model or arguments.checkpoint != "newest"
+    if arguments.files and not needs_model and (source := without_model(arguments.run, arguments.files)):
+        return source
+    # Not start_up, which keeps freed memory: the memory of large pictures would add up.
+    use_compilation_cache()
+    return of_model(
+        arguments.run,
+        batch_size=arguments.batch_size,
+        checkpoint=arguments.checkpoint,
+        find_faces=arguments.faces,
+        face_model=arguments.face_model,
+        boxes=boxes,
+        draw=arguments.draw,
+        explain=arguments.explain,
+    )
+
+
+def _print(source: AnswerSource, names: Iterable[str], arguments: Arguments) -> int:
+    """Prints the answers; returns how many of the pictures can't be used."""
+    from facefeat_jax.prediction._output import lines
+    from facefeat_jax.prediction.answers import Tally
+
+    tally, form = Tally(), "json" if arguments.json else arguments.format
+    for line in lines(tally.counted(source.stream(names)), source.tasks, form, people=arguments.people):
+        show_data(line)
+    return tally.bad
+
+
+def _write(source: AnswerSource, names: Iterable[str], out: Path, arguments: Arguments) -> int:
+    """Writes the answers into the file of --out; returns how many of the pictures can't be used."""
+    from facefeat_jax.prediction.stream import write_answers
+
+    written = write_answers(
+        source.stream,
+        names,
+        out,
+        tasks=source.tasks,
+        about=source.about(),
+        resume=arguments.resume,
+        group=source.group,
+        total=len(arguments.files) if arguments.files else None,
+        people=arguments.people,
+    )
+    earlier = f", {written.before:,} of them from an earlier call" if written.before else ""
+    say(f"facefeat: {count(written.pictures, 'picture')} in {out}{earlier}")
+    return written.bad
