@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from operator import attrgetter
 from typing import Any, Literal
 
 from facefeat_jax.prediction.answers import HeadPrediction, Prediction
@@ -14,14 +15,61 @@ from facefeat_jax.system.tables import csv_row
 Format = Literal["text", "json", "jsonl", "csv"]
 
 
-_PERSON = ("person", "left", "top", "right", "bottom")
+@dataclass(frozen=True)
+class Column:
+    """A column of the CSV form.
+
+    Attributes:
+      name: what the header says.
+      cell: takes an answer and returns what its row says; None is an empty cell.
+    """
+
+    name: str
+    cell: Callable[[Prediction], object]
 
 
-def columns(tasks: Sequence[str], *, people: bool = False) -> list[str]:
-    """Returns the header of the CSV form; `people` as in `lines`."""
-    answers = [part for task in tasks for part in (task, f"{task}_probability")]
-    answers += [f"{task}_unsure" for task in tasks]
-    return ["file", *(_PERSON if people else ()), *answers, "note", "error"]
+# Columns that versions before this one did not write: a file without them is theirs, and can't be continued.
+ADDED = frozenset({"note"})
+
+
+def columns(tasks: Sequence[str], *, people: bool = False) -> list[Column]:
+    """Returns the columns of the CSV form, in order; `_json` has the members of the other forms.
+
+    Args:
+      tasks: the heads.
+      people: whether people were looked for.
+    """
+    answers = [
+        column
+        for task in tasks
+        for column in (
+            _of_head(task, "", lambda head: head.label),
+            _of_head(task, "_probability", lambda head: f"{head.probability:.6f}"),
+        )
+    ]
+    return [
+        Column("file", attrgetter("source")),
+        *(_of_person() if people else ()),
+        *answers,
+        *(_of_head(task, "_unsure", lambda head: "yes" if head.unsure else "no") for task in tasks),
+        Column("note", attrgetter("note")),
+        Column("error", attrgetter("error")),
+    ]
+
+
+def _of_person() -> list[Column]:
+    def side(name: str) -> Column:
+        return Column(name, lambda prediction: prediction.person and f"{getattr(prediction.person.face, name):.0f}")
+
+    number = Column("person", lambda prediction: prediction.person and prediction.person.number)
+    return [number, *map(side, ("left", "top", "right", "bottom"))]
+
+
+def _of_head(task: str, suffix: str, cell: Callable[[HeadPrediction], str]) -> Column:
+    def of(prediction: Prediction) -> str | None:
+        return cell(prediction.heads[task]) if task in prediction.heads else None
+
+    return Column(task + suffix, of)
 
 
 def lines(
@@ -37,8 +85,9 @@ def lines(
       people: whether people were looked for: then there is a line or row for each of them, with the face's box, and
         one for a picture without any.
     """
+    table = columns(tasks, people=people)
     if form == "csv":
-        yield csv_row(columns(tasks, people=people), "")
+        yield csv_row((column.name for column in table), "")
     first = True
     for prediction in predictions:
         if form == "text":
@@ -47,12 +96,7 @@ def lines(
             opening = "" if form == "jsonl" else "[" if first else ","
             yield opening + json.dumps({**name_in_json(prediction.source), **_json(prediction)})
         else:
-            pairs = [_cells(prediction, task) for task in tasks]
-            who = _who(prediction) if people else []
-            unsure = [_unsure(prediction, task) for task in tasks]
-            answers = [cell for pair in pairs for cell in pair]
-            cells = [prediction.source, *who, *answers, *unsure, prediction.note or "", prediction.error or ""]
-            yield csv_row(cells, "")
+            yield csv_row((column.cell(prediction) for column in table), "")
         first = False
     if form == "json":
         yield "[]" if first else "]"
@@ -101,19 +145,3 @@ def _json(prediction: Prediction) -> dict[str, object]:
     if prediction.note:
         found["note"] = prediction.note
     return found
-
-
-def _who(prediction: Prediction) -> list[str]:
-    if prediction.person is None:
-        return [""] * len(_PERSON)
-    return [str(prediction.person.number), *str(prediction.person.face).split(",")]
-
-
-def _cells(prediction: Prediction, task: str) -> tuple[str, str]:
-    head = prediction.heads.get(task)
-    return ("", "") if head is None else (head.label, f"{head.probability:.6f}")
-
-
-def _unsure(prediction: Prediction, task: str) -> str:
-    head = prediction.heads.get(task)
-    return "" if head is None else "yes" if head.unsure else "no"

@@ -17,8 +17,8 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from facefeat_jax.prediction._output import columns, lines, name_from_json
-from facefeat_jax.prediction.answers import Prediction
+from facefeat_jax.prediction._output import ADDED, columns, lines, name_from_json
+from facefeat_jax.prediction.answers import Prediction, Tally
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.locks import only_one
 from facefeat_jax.system.progress import Bar, say
@@ -162,7 +162,8 @@ def _skip_done(
     done = bad = whole = 0
     start = (0, 0, 0)  # where the last group begins
     since: list[str] = []  # the pictures that were answered from there on
-    rows = _rows_jsonl(file, out) if form == "jsonl" else _rows_csv(file, out, columns(tasks, people=people), people)
+    header = [column.name for column in columns(tasks, people=people)]
+    rows = _rows_jsonl(file, out) if form == "jsonl" else _rows_csv(file, out, header, people)
     for row in rows:
         if row.source is not None:
             if row.begins:
@@ -216,6 +217,8 @@ def _rows_csv(file: IO[bytes], out: Path, header: list[str], people: bool) -> It
             read += len(line)
             yield line.decode("utf-8", "surrogateescape")
 
+    # A head may have the name of a column; heads stand between these.
+    file_at, person_at, error_at = header.index("file"), header.index("person") if people else 0, _last(header, "error")
     reader = csv.reader(texts(), strict=True)
     number = 0
     while True:
@@ -226,17 +229,30 @@ def _rows_csv(file: IO[bytes], out: Path, header: list[str], people: bool) -> It
             row = None if file.read(1) == b"" else []  # at the end: cut inside of a name
         if row is None:
             return
-        if number == 1 and list(map(from_csv, row)) == [name for name in header if name != "note"]:
+        cells = list(map(from_csv, row))
+        if number == 1 and (absent := _added_since(cells, header)):
             raise UserError(
-                f"{out} was started by an earlier version, whose answers have no column `note`; continue with that "
+                f"{out} was started by an earlier version, whose answers have no column {absent}; continue with that "
                 "version, or give another file"
             )
-        if len(row) != len(header) or (number == 1 and list(map(from_csv, row)) != header):
+        if len(cells) != len(header) or (number == 1 and cells != header):
             raise UserError(f"{out}, row {number:,}: not an answer of `predict` for these heads; give another file")
         if number == 1:
             yield _Row(None, False, False, read)
         else:
-            yield _Row(from_csv(row[0]), not people or row[1] in ("", "1"), bool(row[-1]), read)
+            begins = not people or cells[person_at] in ("", "1")
+            yield _Row(cells[file_at], begins, bool(cells[error_at]), read)
+
+
+def _last(names: list[str], name: str) -> int:
+    return len(names) - 1 - names[::-1].index(name)
+
+
+def _added_since(found: list[str], header: list[str]) -> str:
+    """Returns the columns that an earlier version did not write yet, where a file's header lacks them and only them."""
+    absent = [name for name in header if name in ADDED and name not in found]
+    is_earlier = found == [name for name in header if name not in absent]
+    return ", ".join(f"`{name}`" for name in absent) if is_earlier else ""
 
 
 def _go_on(
@@ -249,16 +265,8 @@ def _go_on(
     total: int | None,
     people: bool,
 ) -> Written:
-    done, bad, said = start.pictures, start.bad, time.monotonic()
-
-    def counted() -> Iterator[Prediction]:
-        nonlocal done, bad
-        for prediction in predictions:
-            done += prediction.person is None or prediction.person.number == 1
-            bad += prediction.error is not None
-            yield prediction
-
-    written = lines(counted(), tasks, form, people=people)
+    tally, said = Tally(start.pictures, start.bad), time.monotonic()
+    written = lines(tally.counted(predictions), tasks, form, people=people)
     if form == "csv":
         header = next(written)  # it comes before any picture is looked at
         if not file.tell():
@@ -270,14 +278,14 @@ def _go_on(
                 file.write(line.encode("utf-8", "surrogateescape") + b"\n")
                 if number % _FLUSH_EVERY == 0:
                     file.flush()
-                bar.advance(done - start.pictures - bar.done)
+                bar.advance(tally.pictures - start.pictures - bar.done)
                 if not bar.is_shown and time.monotonic() - said > _SAY_EVERY_S:
                     said = time.monotonic()
-                    say(f"facefeat: {done:,}{of} pictures, {bar.rate:.0f} per second")
+                    say(f"facefeat: {tally.pictures:,}{of} pictures, {bar.rate:.0f} per second")
         file.flush()
         os.fsync(file.fileno())
     except KeyboardInterrupt:
         file.flush()
-        say(f"facefeat: {done:,}{of} pictures are done; the same command with --resume continues")
+        say(f"facefeat: {tally.pictures:,}{of} pictures are done; the same command with --resume continues")
         raise
-    return Written(done, start.before, bad)
+    return Written(tally.pictures, start.before, tally.bad)
