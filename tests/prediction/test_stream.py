@@ -24,6 +24,8 @@ from facefeat_jax.avatars import draw
 from facefeat_jax.cli import main
 from facefeat_jax.data._sample_range import CLIPPED, DARK, FLOATS
 from facefeat_jax.data.images import SINGLE_COLOUR
+from facefeat_jax.prediction import _output
+from facefeat_jax.prediction import stream as stream_module
 from facefeat_jax.prediction._output import name_from_json
 from facefeat_jax.prediction.crops import Box, Person
 from facefeat_jax.prediction.predictor import HeadPrediction, Prediction
@@ -197,6 +199,32 @@ def test_a_table_that_an_earlier_version_began_is_left_as_it_is_and_named(tmp_pa
     ):
         write(out, resume=True)
     assert out.read_bytes() == whole
+
+
+@pytest.mark.parametrize("people", [False, True])
+def test_a_column_more_is_written_continued_and_documented(people, tmp_path, monkeypatch):
+    """Wherever it stands, and what it holds: the last column is not taken for the error."""
+    own = _output.columns
+
+    def with_size(tasks, *, people=False):
+        return [*own(tasks, people=people), _output.Column("size", lambda prediction: len(prediction.source))]
+
+    out = tmp_path / "answers.csv"
+    monkeypatch.setattr(_output, "ADDED", frozenset({"size"}))
+    monkeypatch.setattr(stream_module, "ADDED", frozenset({"size"}))
+    write(out, NAMES[:2], people=people)
+    for module in (_output, stream_module):
+        monkeypatch.setattr(module, "columns", with_size)
+    with pytest.raises(UserError, match=r"earlier version, whose answers have no column `size`"):
+        write(out, resume=True, people=people)
+    out.unlink()
+    write(out, NAMES[:6], people=people, group=3)
+    assert write(out, resume=True, people=people, group=3).bad == 1
+    with out.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        header, *rows = csv.reader(file)
+    assert [row[header.index("size")] for row in rows] == [str(len(name)) for name in NAMES]
+    page = (Path(__file__).resolve().parents[2] / "docs" / "predict.md").read_text()
+    assert all(f"`{column.name}`" in page for column in own(("gender",), people=people))
 
 
 @pytest.mark.parametrize("name", ["answers.txt", "answers", "answers.json"])
