@@ -1,4 +1,8 @@
-"""Locks between processes. The system drops them with their holder, however that ends: none goes stale."""
+"""Locks between processes. The system drops them with their holder, however that ends: none goes stale.
+
+Not the package filelock: it would be one more dependency; where a file system has no locks, its own kind stays behind a
+process that was killed; and it refuses links and, in some versions, empties the file, which may be the user's answers.
+"""
 
 from __future__ import annotations
 

@@ -22,7 +22,8 @@ def update(average: Average, values: Any, decay: float, step: jax.Array) -> Aver
 
     This is `optax.ema(decay, debias=True)`: a mean whose weights shrink by `decay` with each step of age and sum to 1
     from the first step on, so the initial values have no influence. It is written as a move towards the new values, so
-    that values that don't change (a frozen stage) stay the same to the last bit.
+    that values that don't change (a frozen stage) stay the same to the last bit. `optax.incremental_update` computes
+    `share * new + (1 - share) * old`, which changes the last bit of many a value that stays the same.
 
     Args:
       average: average over the previous steps.

@@ -199,6 +199,8 @@ def make_step(graphdef: nnx.GraphDef, spec: ModelSpec, options: StepOptions):
             average = averaging.update(average, (updated, batch_stats), optimizer.ema, state.step)
         after_step = TrainState(groups.replace(state.params, updated), batch_stats, moments, state.step + 1, average)
         if optimizer.on_nonfinite == "skip":
+            # Not optax.apply_if_finite: it looks at the gradients alone, keeps only the optimizer (not the statistics
+            # and the average), takes the step after all when several in a row fail, and adds to the checkpoint.
             finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((gradients, batch_stats))]).all()
             finite &= jnp.isfinite(sum(metric["loss"] for metric in metrics.values()))
             kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after_step, state)
