@@ -1,4 +1,4 @@
-"""Predictions as text, JSON or CSV, a picture at a time."""
+"""Predictions as text, JSON or CSV, one picture at a time: the columns of CSV, and the members of JSON."""
 
 from __future__ import annotations
 
@@ -75,15 +75,18 @@ def _of_head(task: str, suffix: str, cell: Callable[[HeadPrediction], str]) -> C
 def lines(
     predictions: Iterable[Prediction], tasks: Sequence[str], form: Format, *, people: bool = False
 ) -> Iterator[str]:
-    """Yields the lines of an output; each is complete as soon as its picture is done.
+    """Yields the lines of an output, each as soon as its answer is known.
 
     Args:
-      predictions: in the order of the output.
-      tasks: the heads, in the order of the columns.
-      form: `text` is a line per picture; `json` one array; `jsonl` an object per picture; `csv` a header and a row per
+      predictions: the answers, in the order of the output.
+      tasks: names of the heads, in the order of the columns.
+      form: `text` is a line per picture, `json` one array, `jsonl` an object per picture, `csv` a header and a row per
         picture.
-      people: whether people were looked for: then there is a line or row for each of them, with the face's box, and
-        one for a picture without any.
+      people: whether people were looked for. Then there is a line or row for each of them, with the face's box, and
+        one for a picture without people.
+
+    Returns:
+      The lines, without line ends. A row of CSV may hold line ends of a file's name.
     """
     table = columns(tasks, people=people)
     if form == "csv":
@@ -119,10 +122,10 @@ def _answer(head: HeadPrediction) -> str:
 
 
 def name_in_json(name: str) -> dict[str, str]:
-    """Returns what stands in JSON for a file's name: `file`, and for one that is not UTF-8 its bytes in hexadecimal.
+    """Returns the members that hold a file's name in JSON: `file`, and `file_bytes` if the name is not UTF-8.
 
-    What Python has for such bytes is no text to other programs, some of which refuse the whole line; in `file` a
-    question mark in a diamond (U+FFFD) stands for each.
+    Python stands surrogates for bytes that are not UTF-8, and some programs refuse a line with them. In `file`, U+FFFD
+    replaces each such byte; `file_bytes` holds all bytes of the name in hexadecimal.
     """
     data = name.encode("utf-8", "surrogateescape")
     text = data.decode("utf-8", "replace")
@@ -130,7 +133,7 @@ def name_in_json(name: str) -> dict[str, str]:
 
 
 def name_from_json(answer: dict[str, Any]) -> str:
-    """Returns the name of which `name_in_json` made an answer's."""
+    """Returns the name from the members that `name_in_json` made."""
     if "file_bytes" in answer:
         return bytes.fromhex(answer["file_bytes"]).decode("utf-8", "surrogateescape")
     return str(answer["file"])

@@ -18,7 +18,7 @@ class HeadPrediction:
 
     Attributes:
       label: name of the most probable class.
-      probability: probability of that class, calibrated if the run is.
+      probability: probability of that class, from 0 to 1, calibrated if the run is.
       probabilities: probability of every class, by name; they sum to 1.
       unsure: whether the probability is below the calibrated threshold; don't rely on `label` then.
     """

@@ -55,7 +55,7 @@ class Person:
     Attributes:
       number: from 1, in the order of the boxes.
       face: the box of the face, in pixels.
-      note: what is to be said of it (a box that reaches outside, a part that is not in the picture), or empty.
+      note: a remark (a box that reaches outside, a part that is not in the picture), or empty.
     """
 
     number: int

@@ -74,7 +74,7 @@ class _Picture:
       frames: for each of them, the frames that there are crops of.
       rows: the first crops, person by person, as the model gets them.
       error: what is wrong with the picture.
-      notes: what is to be said of it.
+      notes: remarks on it.
     """
 
     source: str

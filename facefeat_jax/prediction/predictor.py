@@ -119,10 +119,12 @@ class Predictor:
     def predict(self, images: Images) -> list[Prediction]:
         """Returns a prediction for each picture, in the same order. For a bad picture it has an `error` and no heads.
 
-        A single picture gives a list with one prediction.
+        Args:
+          images: one picture, for a list with one prediction, or several. A picture is the path of a file, its content
+            as bytes, a PIL image, or a uint8 array `[height, width, 3]`, RGB.
 
         Raises:
-          UserError: that is neither a picture nor a row of them.
+          UserError: that is neither a picture nor several of them.
         """
         return list(self.stream(images))
 
@@ -189,7 +191,7 @@ def each(images: Images) -> Iterable[Image]:
     """Returns the pictures, also where one is given on its own (Python would go through the letters of its name).
 
     Raises:
-      UserError: that is neither a picture nor a row of them.
+      UserError: that is neither a picture nor several of them.
     """
     is_one = isinstance(images, str | bytes | bytearray | memoryview | PathLike | PIL.Image.Image)
     if is_one or (hasattr(images, "ndim") and images.ndim < 4):

@@ -1,8 +1,8 @@
-"""Answers for any number of pictures, into a file that an interrupted run can go on with.
+"""Answers for any number of pictures, in a file that an interrupted command can continue.
 
-The file's lines stand in the order of the pictures, so what is done is always a beginning of the list: `--resume`
-walks along both, and continues where the file ends. Memory does not grow with the number of pictures. Beside the file
-lies `FILE.about.json`: what made the answers. Another model's are never appended.
+The answers stand in the order of the pictures, so those in the file are always the beginning of the list: `--resume`
+reads both side by side, and continues where the file ends. Memory does not grow with the number of pictures.
+`FILE.about.json`, beside the file, holds what the answers depend on: those of another model are never appended.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Written:
     """What `write_answers` did.
 
     Attributes:
-      pictures: answered in the file.
-      before: how many of them were there already.
-      bad: how many pictures of all can't be used.
+      pictures: number of pictures with an answer in the file.
+      before: how many of them had one before the call.
+      bad: how many of `pictures` can't be used.
     """
 
     pictures: int
@@ -57,24 +57,25 @@ def write_answers(
     total: int | None = None,
     people: bool = False,
 ) -> Written:
-    """Writes an answer for each picture, or for each person in it, in order, as soon as it is there.
+    """Writes an answer for each picture, or for each person in it, in order, as soon as it is known.
 
     Args:
-      stream: gives one answer for each name, in their order: `Predictor.stream`; or those of `people.people_of`.
-      names: the pictures' files.
-      out: the file; its suffix, `.jsonl` or `.csv`, says the form.
-      tasks: the heads, in the order of the columns.
+      stream: takes names and yields their answers in the same order: `Predictor.stream`, or what `people.people_of`
+        returns.
+      names: names of the picture files.
+      out: the file to write. Its suffix, `.jsonl` or `.csv`, sets the format.
+      tasks: names of the heads, in the order of the columns.
       about: whatever the answers depend on beside the pictures, as JSON values.
-      resume: go on with a file that is there: its answers are kept, a last line that was cut is mended.
-      group: pictures that are answered together, a batch. A resumed run begins with a whole one: the last digits of an
-        answer depend on the size of its batch, and the file shall be the same as without the interruption.
-      total: number of names where it is known, for the bar.
-      people: whether there may be several answers for a picture. Then nothing says that a file's last picture is
-        complete, and a resumed run answers its group anew.
+      resume: continue an existing file: its answers are kept, and an incomplete last line is replaced.
+      group: number of pictures that are answered together, a batch. A resumed run begins with a whole one: the last
+        digits of an answer depend on the size of its batch, and the file is to be the same as without interruption.
+      total: number of names where it is known, for the progress bar.
+      people: whether there may be several answers for a picture. A file does not show then whether its last picture is
+        complete, and a resumed run answers its group again.
 
     Raises:
-      UserError: another suffix; the file is there and `resume` is not set; it is not of these pictures, in this order,
-        and of this model; another process writes it; or it can't be written.
+      UserError: the suffix is another one; the file exists and `resume` is not set; its answers are not those of these
+        pictures, in this order, by this model; another process writes it; or it can't be written.
     """
     form = check_out(out, resume=resume)
     try:
@@ -94,10 +95,10 @@ def write_answers(
 
 
 def check_out(out: Path, *, resume: bool) -> Literal["jsonl", "csv"]:
-    """Returns the form of a file to write; known before anything that takes long.
+    """Returns the format of a file to write. Quick, so that a wrong name is reported before a model is loaded.
 
     Raises:
-      UserError: another suffix, or the file is there and `resume` is not set.
+      UserError: the suffix is another one, or the file exists and `resume` is not set.
     """
     form = _FORMS.get(out.suffix.lower())
     if form is None:
