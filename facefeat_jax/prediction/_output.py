@@ -124,7 +124,7 @@ def _answer(head: HeadPrediction) -> str:
 def name_in_json(name: str) -> dict[str, str]:
     """Returns the members that hold a file's name in JSON: `file`, and `file_bytes` if the name is not UTF-8.
 
-    Python stands surrogates for bytes that are not UTF-8, and some programs refuse a line with them. In `file`, U+FFFD
+    Python reads bytes that are not UTF-8 as surrogates, and some programs refuse a line with them. In `file`, U+FFFD
     replaces each such byte; `file_bytes` holds all bytes of the name in hexadecimal.
     """
     data = name.encode("utf-8", "surrogateescape")
