@@ -56,8 +56,8 @@ class Pair:
 
     Attributes:
       kind: `file`: the same bytes; `pixels`: other bytes, the same picture; `near`: nearly the same.
-      first: number of one.
-      second: number of the other, greater.
+      first: number of the first picture.
+      second: number of the second picture, which is greater.
       bits: in which their perceptual hashes differ.
       levels: mean difference of their thumbnails' colours, of 255.
     """
@@ -73,13 +73,13 @@ def take_prints(parts: Sequence[Examples], *, threads: int = 4) -> Prints:
     """Reads, decodes and hashes all pictures, one part after the other.
 
     Raises:
-      BadImageError: one does not decode.
+      BadImageError: a picture does not decode.
       ImportError: imagehash is not installed.
     """
     import imagehash
     from PIL import Image
 
-    def one(place: tuple[Examples, int]) -> tuple[str, str, int, np.ndarray]:
+    def fingerprint(place: tuple[Examples, int]) -> tuple[str, str, int, np.ndarray]:
         examples, index = place
         with examples.opened(index) as data:
             image = decode(data, "upright")
@@ -94,7 +94,7 @@ def take_prints(parts: Sequence[Examples], *, threads: int = 4) -> Prints:
     found: list[tuple[str, str, int, np.ndarray]] = []
     with Bar("comparing pictures", len(places)) as bar, worker_threads(threads) as pool:
         for start in range(0, len(places), _BATCH):
-            found += pool.map(one, places[start : start + _BATCH])
+            found += pool.map(fingerprint, places[start : start + _BATCH])
             bar.advance(len(found) - start)
     files, pixels, hashes, thumbnails = zip(*found, strict=True) if found else ((), (), (), ())
     return Prints(

@@ -1,4 +1,4 @@
-"""What all heads say of a set of pictures: the one thing that figures, slices, calibration and audit are made of."""
+"""The answers of all heads for a set of pictures, from which figures, slices, calibration and audit are computed."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Answers:
         )
 
     def scaled(self, temperatures: Mapping[str, float]) -> Answers:
-        """Returns the answers with each head's logits divided by its temperature, where it has one."""
+        """Returns the answers with each head's logits divided by its temperature, if any."""
         logits = {task: values / temperatures.get(task, 1.0) for task, values in self.logits.items()}
         return Answers(self.classes, logits, self.labels, self.groups, self.names, self.units)
 

@@ -8,99 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facefeat_jax.evaluation._bootstrap import Interval, mean_interval, resampled_shares, share_interval
+from facefeat_jax.evaluation._calibration_check import CalibrationCheck, check_calibration
 from facefeat_jax.evaluation.answers import Answers
-from facefeat_jax.evaluation.calibration import (
-    ERROR_RATE,
-    Bin,
-    Calibration,
-    Coverage,
-    HeadCalibration,
-    calibrate,
-    coverage_curve,
-    fitting_part,
-    reliability,
-)
+from facefeat_jax.evaluation.calibration import ERROR_RATE, Calibration, HeadCalibration, calibrate, fitting_part
 from facefeat_jax.evaluation.evaluate import RunAnswers, answers_of_run, head_results
-from facefeat_jax.evaluation.metrics import HeadResult, losses, predicted, probabilities
+from facefeat_jax.evaluation.metrics import HeadResult
 from facefeat_jax.evaluation.scores import HeadScores, head_scores
 from facefeat_jax.evaluation.slices import Slicing, slice_head
 from facefeat_jax.runs.checkpoints import Which
 from facefeat_jax.runs.run_folder import EVALUATION, write_file, write_json
 from facefeat_jax.system import kinds
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.system.figures import format_distinct
 from facefeat_jax.system.tables import csv_table
 
 ASSESSMENT = "evaluation.json"
-HEADS_CSV, SLICES_CSV, PREDICTIONS_CSV = "heads.csv", "slices.csv", "predictions.csv"
-
-
-@dataclass(frozen=True)
-class CalibrationCheck:
-    """The effect of a head's calibration on pictures that it was not fitted on.
-
-    Attributes:
-      fitted: temperature and threshold.
-      before: metrics before calibration.
-      after: metrics with the temperature.
-      bins_before: bins of the reliability diagram before calibration.
-      bins_after: the same with the temperature.
-      curve: accuracy of the answers by the share of pictures that get one.
-      coverage: the share that gets one at the threshold; None where there is none.
-      accuracy: accuracy of those answers; None where there are none.
-      interval: its 95% interval.
-      loss_change: change of the mean loss by the temperature; 0 without one.
-      loss_change_interval: its 95% interval, of the same pictures before and after; None where there is no temperature.
-    """
-
-    fitted: HeadCalibration
-    before: HeadScores
-    after: HeadScores
-    bins_before: list[Bin]
-    bins_after: list[Bin]
-    curve: list[Coverage]
-    coverage: float | None
-    accuracy: float | None
-    interval: Interval | None
-    loss_change: float
-    loss_change_interval: Interval | None
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What has to be known of the calibration, among it that the temperature makes the loss worse."""
-        if self.loss_change <= 0 or self.loss_change_interval is None:
-            return self.fitted.notes
-        low, high = self.loss_change_interval
-        before, after = format_distinct(self.before.values["loss"] or 0.0, self.after.values["loss"] or 0.0)
-        worse = (
-            f"the temperature makes the loss worse on pictures that it was not fitted on: {before} to "
-            f"{after}, by {self.loss_change:.2g} (95% interval of the difference {low:.2g} to {high:.2g})"
-        )
-        return (*self.fitted.notes, worse)
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns the fields as JSON values; of `before` and `after` what a temperature changes."""
-        figures = {}
-        for when, scores in (("before", self.before), ("after", self.after)):
-            full = scores.to_json()
-            names = ("loss", "brier", "ece")
-            figures[when] = {name: full[name] for name in names}
-            figures[when]["intervals"] = {name: full["intervals"][name] for name in names}
-        return {
-            **dataclasses.asdict(self.fitted),
-            "n_reported": self.before.n,
-            **figures,
-            "bins_before": [dataclasses.asdict(bin_) for bin_ in self.bins_before],
-            "bins_after": [dataclasses.asdict(bin_) for bin_ in self.bins_after],
-            "curve": [dataclasses.asdict(point) for point in self.curve],
-            "coverage": self.coverage,
-            "accuracy_of_answers": self.accuracy,
-            "interval_of_answers": list(self.interval) if self.interval else None,
-            "loss_change": self.loss_change,
-            "interval_of_loss_change": list(self.loss_change_interval) if self.loss_change_interval else None,
-            "notes": list(self.notes),
-        }
 
 
 @dataclass(frozen=True)
@@ -196,7 +117,7 @@ def assess(
     slicings = {task: slice_head(answers, task, crossings=crossings) for task in tasks}
     checked = answers.select(~fitting_part(answers.units)) if on_part else answers
     fitted = {} if calibration is None else {task: calibration.heads.get(task, HeadCalibration()) for task in tasks}
-    checks = {task: _check(checked, task, head) for task, head in fitted.items() if checked.count(task)}
+    checks = {task: check_calibration(checked, task, head) for task, head in fitted.items() if checked.count(task)}
     return Assessment(
         data=tuple(data),
         pictures=len(answers),
@@ -214,41 +135,9 @@ def _scores(answers: Answers, task: str) -> HeadScores:
     return head_scores(logits, labels, answers.units[answers.labels[task] >= 0], answers.classes[task])
 
 
-def _check(answers: Answers, task: str, fitted: HeadCalibration) -> CalibrationCheck:
-    logits, labels = answers.labelled(task)
-    units = answers.units[answers.labels[task] >= 0]
-    classes = answers.classes[task]
-    scaled = logits / fitted.temperature
-    before, after = (head_scores(values, labels, units, classes) for values in (logits, scaled))
-    probability = probabilities(scaled)
-    confidence, right = probability.max(axis=1), predicted(logits) == labels
-    changes = losses(scaled, labels) - losses(logits, labels)
-    coverage = accuracy = interval = None
-    if fitted.threshold is not None or fitted.never_sure:
-        answered = ~fitted.unsure(confidence)
-        coverage = float(answered.mean())
-        if answered.any():
-            accuracy = float(right[answered].mean())
-            shares, count = resampled_shares(right[answered], units[answered])
-            interval = share_interval(shares, accuracy, count)
-    return CalibrationCheck(
-        fitted,
-        before,
-        after,
-        reliability(probabilities(logits), labels),
-        reliability(probability, labels),
-        coverage_curve(confidence, right),
-        coverage,
-        accuracy,
-        interval,
-        float(changes.mean()),
-        mean_interval(changes, units) if fitted.temperature != 1 else None,
-    )
-
-
 @dataclass(frozen=True)
 class RunAssessment:
-    """An evaluation of a run, and what it was made of.
+    """An evaluation of a run, and what it was made from.
 
     Attributes:
       found: the run, the pictures and the answers.
@@ -312,19 +201,16 @@ def write_assessment(folder: Path, assessment: Assessment, answers: Answers) -> 
       UserError: a file can't be written.
     """
     write_json(folder / ASSESSMENT, assessment.to_json())
-    for name, text in (
-        (HEADS_CSV, assessment.heads_csv()),
-        (SLICES_CSV, assessment.slices_csv()),
-        (PREDICTIONS_CSV, answers.to_csv()),
-    ):
-        write_file(folder / name, text.encode())
+    write_file(folder / "heads.csv", assessment.heads_csv().encode())
+    write_file(folder / "slices.csv", assessment.slices_csv().encode())
+    write_file(folder / "predictions.csv", answers.to_csv().encode())
     return folder
 
 
 def largest_gaps(slicings: Mapping[str, Sequence[Slicing]]) -> list[Slicing]:
-    """Returns, of each head, the slicing by one kind of groups whose gap exceeds chance the most.
+    """Returns, for each head, the slicing whose gap exceeds chance the most; heads without such a gap are left out.
 
-    It ignores crossings: there are so many that some exceed chance by accident. Heads without such a gap are left out.
+    Crossings don't count: there are so many that some exceed chance by accident.
     """
     found = []
     for of_head in slicings.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ LISTED = 1000
 """Pictures with the highest loss that are listed, of each head and split."""
 
 _SPLITS = ("train", "val")
+_KINDS = ("file", "pixels", "near")  # of duplicates
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Double:
 
     @property
     def across(self) -> bool:
-        """Whether one is trained on and the other validated on."""
+        """Whether the first is in another split than the second."""
         return self.splits[0] != self.splits[1]
 
 
@@ -90,7 +92,7 @@ class Link:
 
     Attributes:
       first: a head, or a group.
-      second: another.
+      second: another head or group.
       strength: Cramér's V, from 0 (independent) to 1 (one tells the other).
       counts: pictures, by the value of `first`, then of `second`.
     """
@@ -146,7 +148,7 @@ class Audit:
     def counts(self) -> dict[str, int]:
         """Returns how many pairs there are of each kind: in all, across the splits, and with labels that differ."""
         counts = {}
-        for kind in ("file", "pixels", "near"):
+        for kind in _KINDS:
             of_kind = [pair for pair in self.doubles if pair.kind == kind]
             counts[kind] = len(of_kind)
             counts[f"{kind}_across"] = sum(pair.across for pair in of_kind)
@@ -204,12 +206,11 @@ def audit(target: str, *, data_dir: Path | None = None) -> Audit:
 
 def _balance(examples: Mapping[str, Examples], classes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     balance = count_data(examples, classes)
-    for split, one in examples.items():
-        groups = {name: values for name, values in one.groups().items() if name != IDENTITY}
+    for split, part in examples.items():
         balance[split]["groups"] = {
-            name: dict(zip(*(part.tolist() for part in np.unique(values, return_counts=True)), strict=True))
-            for name, values in groups.items()
-            if len(np.unique(values)) <= MAX_VALUES
+            name: dict(sorted(Counter(values.tolist()).items()))
+            for name, values in part.groups().items()
+            if name != IDENTITY and len(np.unique(values)) <= MAX_VALUES
         }
     return balance
 
@@ -277,8 +278,7 @@ def _doubles(
                 tuple(task for task, x, y in labels if UNKNOWN not in (x, y) and x != y),
             )
         )
-    order = {"file": 0, "pixels": 1, "near": 2}
-    return sorted(found, key=lambda pair: (order[pair.kind], not pair.across, pair.levels))
+    return sorted(found, key=lambda pair: (_KINDS.index(pair.kind), not pair.across, pair.levels))
 
 
 def _suspects(answers: Answers, task: str, split: str) -> list[Suspect]:

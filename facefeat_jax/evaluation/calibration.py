@@ -26,9 +26,6 @@ from facefeat_jax.system import checked_json, kinds
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.figures import format_distinct, format_given
 
-NUM_BINS = 15
-"""Of equal width, as in the paper above."""
-
 ERROR_RATE = 0.05
 """Default largest fraction of wrong answers; where a head can't guarantee it, it is unsure."""
 
@@ -87,13 +84,13 @@ class Calibration:
         return {task: head.temperature for task, head in self.heads.items()}
 
     def write(self, run: Path) -> Path:
-        """Writes it into a run folder, in place of one of the same checkpoint."""
-        heads = {task: dataclasses.asdict(head) for task, head in self.heads.items()}
-        return write_json(_path(run, self.step), checked_json.with_digest({"step": self.step, "heads": heads}))
+        """Writes it into a run folder, in place of what was there of the same checkpoint; returns the file."""
+        content = {"step": self.step, "heads": heads_to_json(self.heads)}
+        return write_json(_path(run, self.step), checked_json.with_digest(content))
 
     @classmethod
     def read(cls, run: Path, *, step: int, tasks: Collection[str] | None = None) -> Calibration | None:
-        """Reads that of a run's checkpoint; None where there is none.
+        """Reads the calibration of a run's checkpoint; None where there is none.
 
         Args:
           run: the run folder.
@@ -103,27 +100,23 @@ class Calibration:
         Raises:
           UserError: the file can't be read, is not what was written, or is of other heads.
         """
-        # An earlier version kept one for the whole run; `open_run` says of such a run that its files can't be checked.
+        # An earlier version kept a file for the whole run; `open_run` reports that such files can't be checked.
         path = next((path for path in (_path(run, step), run / OLD_CALIBRATION) if path.exists()), None)
         if path is None:
             return None
         try:
-            found = cls._of(checked_json.read_checked(path).content)
+            content = checked_json.read_checked(path).content
+            if content.keys() != {"step", "heads"} or kinds.fault(content["step"], int):
+                raise ValueError("it is not a calibration")
+            found = cls(content["step"], heads_from_json(content["heads"]))
             if path.name != OLD_CALIBRATION and found.step != step:
                 raise ValueError(f"it belongs to step {found.step}")
             if tasks is not None and (others := found.heads.keys() - set(tasks)):
                 raise ValueError(f"it has a head {min(others)!r:.40}, which the model does not have")
         except (OSError, ValueError) as error:
-            raise UserError(
-                f"{path} can't be read ({error}); delete it, or write it again with facefeat evaluate {run}"
-            ) from error
+            advice = f"delete it, or write it again with facefeat evaluate {run}"
+            raise UserError(f"{path} can't be read ({error}); {advice}") from error
         return found if found.step == step else None
-
-    @classmethod
-    def _of(cls, values: Mapping[str, Any]) -> Calibration:
-        if values.keys() != {"step", "heads"} or kinds.fault(values["step"], int) or kinds.fault(values["heads"], dict):
-            raise ValueError("it is not a calibration")
-        return cls(values["step"], {task: _head(task, head) for task, head in values["heads"].items()})
 
 
 def heads_to_json(heads: Mapping[str, HeadCalibration]) -> dict[str, Any]:
@@ -135,7 +128,7 @@ def heads_from_json(values: Any) -> dict[str, HeadCalibration]:
     """Reads what `heads_to_json` wrote.
 
     Raises:
-      ValueError: a field is missing or unknown, or is none that a calibration can have.
+      ValueError: a field is missing or unknown, or its value is invalid.
     """
     if not isinstance(values, dict):
         raise ValueError("the calibration is not an object")
@@ -163,7 +156,7 @@ def _head(task: str, values: Any) -> HeadCalibration:
 def fitting_part(units: np.ndarray) -> np.ndarray:
     """Returns which pictures are fitted on, bool `[n]`; the others are reported on.
 
-    It is half of the units, by a hash of each: the same pictures in every run, and no person is in both parts.
+    They are half of the units, by a hash of each: the same pictures in every run, and no person is in both parts.
     """
     names, unit_of = np.unique(units, return_inverse=True)
     is_fitted = np.array([hashlib.sha256(name.encode()).digest()[0] < 128 for name in names.tolist()], bool)
@@ -203,11 +196,8 @@ def calibrate_head(
       error_rate: the share of wrong answers that is wanted at most.
     """
     if len(labels) < LEAST:
-        return HeadCalibration(
-            error_rate=error_rate,
-            n=len(labels),
-            notes=(f"not calibrated: {len(labels)} labelled pictures to fit on, but {LEAST} are needed",),
-        )
+        why = f"not calibrated: {len(labels)} labelled pictures to fit on, but {LEAST} are needed"
+        return HeadCalibration(error_rate=error_rate, n=len(labels), notes=(why,))
     notes = []
     right = predicted(logits) == labels
     if right.all():
@@ -278,8 +268,8 @@ def choose_threshold(confidence: np.ndarray, right: np.ndarray, error_rate: floa
     """Returns the threshold that gives the most answers with an error rate of at most `error_rate`.
 
     That is: the upper end of the share of wrong answers (Clopper and Pearson, one-sided, `CONFIDENCE`) is at most
-    `error_rate`. It is the bound of one threshold; that several were looked at is not corrected for, so what it is
-    worth is measured on other pictures.
+    `error_rate`. The bound is not corrected for the number of thresholds that were looked at, so its worth is measured
+    on other pictures.
 
     Args:
       confidence: `[n]`, the probability of each answer.
@@ -306,97 +296,3 @@ def choose_threshold(confidence: np.ndarray, right: np.ndarray, error_rate: floa
 def least_pictures(error_rate: float) -> int:
     """Returns the number of answers, all of them right, that are needed to guarantee an error rate."""
     return 1 if error_rate >= 1 else math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-error_rate))
-
-
-def confidence_bins(probability: np.ndarray) -> np.ndarray:
-    """Returns the bin `[n]`, from 0, of the probability of each answer; `probability` is `[n, classes]`."""
-    confidence = probability.max(axis=1)
-    return np.clip(np.ceil(confidence * NUM_BINS).astype(int) - 1, 0, NUM_BINS - 1)
-
-
-def calibration_error(probability: np.ndarray, labels: np.ndarray) -> float:
-    """Returns the expected calibration error: mean over bins of |confidence - accuracy|, weighted by their pictures.
-
-    Over `NUM_BINS` bins of equal width of the answer's probability: Naeini, Cooper and Hauskrecht, "Obtaining Well
-    Calibrated Probabilities Using Bayesian Binning", AAAI 2015, in the form of the paper above. With few pictures even
-    perfect probabilities have an error above 0.
-
-    Args:
-      probability: `[n, classes]`.
-      labels: `[n]`, class numbers.
-    """
-    gap = probability.max(axis=1) - (probability.argmax(axis=1) == labels)
-    return float(np.abs(np.bincount(confidence_bins(probability), gap)).sum() / len(labels))
-
-
-@dataclass(frozen=True)
-class Bin:
-    """The answers whose probability lies between `low` and `high`.
-
-    Attributes:
-      low: exclusive.
-      high: inclusive.
-      n: number of pictures.
-      confidence: mean probability of the answers.
-      accuracy: share that is right.
-      interval: 95% interval of that share, exact (Clopper and Pearson).
-    """
-
-    low: float
-    high: float
-    n: int
-    confidence: float
-    accuracy: float
-    interval: tuple[float, float]
-
-
-def reliability(probability: np.ndarray, labels: np.ndarray) -> list[Bin]:
-    """Returns the bins that hold a picture, for a reliability diagram; arguments as for `calibration_error`."""
-    confidence = probability.max(axis=1)
-    right = probability.argmax(axis=1) == labels
-    bins = confidence_bins(probability)
-    found = []
-    for number in np.unique(bins):
-        chosen = bins == number
-        n, hits = int(chosen.sum()), int(right[chosen].sum())
-        low = float(beta.ppf(0.025, hits, n - hits + 1)) if hits else 0.0
-        high = float(beta.ppf(0.975, hits + 1, n - hits)) if hits < n else 1.0
-        edges = number / NUM_BINS, (number + 1) / NUM_BINS
-        found.append(Bin(*edges, n, float(confidence[chosen].mean()), hits / n, (low, high)))
-    return found
-
-
-@dataclass(frozen=True)
-class Coverage:
-    """What a threshold leaves.
-
-    Attributes:
-      threshold: least probability of an answer.
-      coverage: share of pictures that get an answer.
-      accuracy: share of the answers that is right.
-    """
-
-    threshold: float
-    coverage: float
-    accuracy: float
-
-
-def coverage_curve(confidence: np.ndarray, right: np.ndarray, *, points: int = 100) -> list[Coverage]:
-    """Returns the accuracy of the answers as fewer and fewer pictures get one.
-
-    Args:
-      confidence: `[n]`, the probability of each answer.
-      right: `[n]`, bool.
-      points: at most this many, spread over the coverage; fewer where probabilities are equal.
-
-    Returns:
-      By rising coverage; the last has all pictures.
-    """
-    order = np.argsort(-confidence, kind="stable")
-    ordered, hits = confidence[order], np.cumsum(right[order])
-    ends = np.flatnonzero(np.append(np.diff(ordered) < 0, True))
-    wanted = np.linspace(0, len(order) - 1, min(points, len(order)))
-    chosen = np.unique(ends[np.searchsorted(ends, wanted.astype(int))])
-    return [
-        Coverage(float(ordered[end]), (end + 1) / len(order), float(hits[end] / (end + 1))) for end in chosen.tolist()
-    ]

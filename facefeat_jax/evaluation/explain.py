@@ -5,7 +5,7 @@ gradient of the head's score for its answer, averaged over the places of a map o
 what is left above zero of their sum speaks for the answer. Each head has its own gradient, and so its own picture. It
 shows where, not why, and says nothing of whether the answer is right.
 
-The map is that of the last stage with 4 by 4 places or more. Where it is the one before a global average (a ResNet's
+The map is that of the last stage with 4 by 4 places or more. Where only a global average follows it (a ResNet's
 `layer4` and an EfficientNet's `head`, from about 128 px on), Grad-CAM and HiResCAM (Draelos and Carin, 2020) are the
 same. A Vision Transformer's features are its class token, on which the last stages' patch tokens have no more
 influence, so the map is made of the patch tokens that go into its last block.
@@ -47,7 +47,7 @@ def explained_stage(trunk: Trunk, image_size: int) -> str:
     names = list(trunk.STAGES)  # in order, which JAX's dicts don't keep
     shapes = {name: found[name].shape for name in names}
     if len(shapes[names[-1]]) == 3:
-        # Tokens: the last stage in which the patches still have a say is the one before the last block.
+        # Tokens: the last stage in which the patches still have a say is that before the last block.
         return names[max(0, len(names) - 3)]
     sides = {name: min(shape[1:3]) for name, shape in shapes.items()}
     wanted = min(LEAST_SIDE, max(sides.values()))

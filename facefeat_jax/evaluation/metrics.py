@@ -35,7 +35,7 @@ class HeadResult:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> HeadResult:
-        """Returns what `to_json` was called of; other members are passed over."""
+        """Returns the result that `to_json` was called on; other members are ignored."""
         return cls(float(values["accuracy"]), float(values["loss"]), float(values["loss_of_batches"]), int(values["n"]))
 
 

@@ -18,7 +18,7 @@ from sklearn.metrics import (
 )
 
 from facefeat_jax.evaluation._bootstrap import Interval, Resamples, percentile_interval, share_interval
-from facefeat_jax.evaluation.calibration import calibration_error, confidence_bins
+from facefeat_jax.evaluation._reliability import calibration_error, confidence_bins
 from facefeat_jax.evaluation.metrics import losses, predicted, probabilities
 
 METRICS: dict[str, str] = {
@@ -88,7 +88,7 @@ def head_scores(
 
     AUROC and average precision are those of the second class where there are two, else the mean over the classes, each
     against the rest. The Brier score is scikit-learn's: between 0 and 1 for two classes, and 0 and 2 for more. The
-    calibration error is `calibration.calibration_error`.
+    calibration error is `_reliability.calibration_error`.
 
     Args:
       logits: `[n, outputs]`.
@@ -129,7 +129,7 @@ def head_scores(
         elif name == "accuracy":
             intervals[name] = share_interval(drawn[name], value, draws.num_units)
         elif name == "ece":
-            # A resample, which has pictures twice, has a larger one than the pictures have: moved back by that much.
+            # The error of a resample, which has pictures twice, is larger than that of the pictures: moved back.
             low, high = percentile_interval(drawn[name]) + (value - np.median(drawn[name]))
             intervals[name] = (max(0.0, float(low)), float(high))
         else:

@@ -2,14 +2,14 @@
 
 Groups come from the data set (race, age), from its labels (gender is a group for the glasses head where both are
 labelled, and for its own head), and, where a data set knows nothing of an attribute, from the prediction of the head
-for it. The last are marked: such a group is what a model takes for one, mistakes included.
+for it. The last are marked: such a group is what a model predicts, mistakes included.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from facefeat_jax.evaluation.answers import Answers
 from facefeat_jax.evaluation.metrics import losses, predicted, probabilities
 
 LEAST = 20
-"""Pictures that a group must have to be compared with others; smaller ones are shown."""
+"""Pictures that a group must have to be compared with others; smaller groups are shown."""
 
 MAX_VALUES = 40
 """A group with more values than this is no group (file names, numbers of persons)."""
@@ -66,7 +66,7 @@ class Slicing:
       slices: the groups, in the order of their names.
       unknown: pictures of which the group is not known; they are in no slice.
       lowest: the group with the lowest accuracy, of those that are not small; None where fewer than two are left.
-      highest: the one with the highest.
+      highest: the group with the highest.
       gap: difference of their accuracies.
       gap_interval: 95% interval of the difference of these two groups.
       gap_by_chance: 95 of 100 random assignments to groups give a smaller gap. A gap below it means nothing.
@@ -97,11 +97,7 @@ class Slicing:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the fields as JSON values."""
-        slices = [
-            {**vars(group), "interval": list(group.interval) if group.interval else None} for group in self.slices
-        ]
-        ends = list(self.gap_interval) if self.gap_interval else None
-        return {**vars(self), "slices": slices, "gap_interval": ends, "notes": list(self.notes)}
+        return asdict(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,10 +214,10 @@ def _slicing(head: _Head, grouping: _Grouping) -> Slicing:
     for number, value in enumerate(grouping.values):
         rows = np.flatnonzero(grouping.numbers == number)
         if len(rows):
-            one, drawn[number] = head.slice(value, rows, seed=number)
+            group, drawn[number] = head.slice(value, rows, seed=number)
         else:
-            one = Slice(value, 0, None, None, None, None, None, small=True)
-        slices.append(one)
+            group = Slice(value, 0, None, None, None, None, None, small=True)
+        slices.append(group)
     unknown = int(np.sum(grouping.numbers == UNKNOWN))
     notes = []
     if unknown:

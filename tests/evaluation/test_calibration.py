@@ -9,20 +9,17 @@ import numpy as np
 import pytest
 from sklearn.calibration import calibration_curve
 
+from facefeat_jax.evaluation._reliability import NUM_BINS, calibration_error, coverage_curve, reliability
 from facefeat_jax.evaluation.calibration import (
-    NUM_BINS,
     Calibration,
     HeadCalibration,
     calibrate,
     calibrate_head,
-    calibration_error,
     choose_threshold,
-    coverage_curve,
     cross_fitted_loss,
     fit_temperature,
     fitting_part,
     least_pictures,
-    reliability,
 )
 from facefeat_jax.evaluation.metrics import losses, predicted, probabilities
 from facefeat_jax.system.errors import UserError

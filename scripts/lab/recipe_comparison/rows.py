@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from facefeat_jax.commands import train
-from facefeat_jax.evaluation.calibration import calibration_error
+from facefeat_jax.evaluation._reliability import calibration_error
 from facefeat_jax.evaluation.evaluate import answers_of_run
 from facefeat_jax.evaluation.metrics import head_result, probabilities
 from facefeat_jax.runs import checkpoints
