@@ -88,7 +88,7 @@ class Double:
 
 @dataclass(frozen=True)
 class Link:
-    """The association between two labels or groups.
+    """How far two labels or groups go together.
 
     Attributes:
       first: a head, or a group.
@@ -226,10 +226,8 @@ def _links(examples: Mapping[str, Examples], classes: Mapping[str, Sequence[str]
             values = np.concatenate([part.groups()[name] for part in examples.values()])
             known[name] = np.where(known[name] == "", values, known[name]) if name in known else values
     found = []
-    for task in classes:
-        for other, values in known.items():
-            if other == task or (other in classes and list(classes).index(other) < list(classes).index(task)):
-                continue
+    for number, task in enumerate(classes):  # with which `known` begins, in this order
+        for other, values in list(known.items())[number + 1 :]:
             both = (known[task] != "") & (values != "")
             rows, columns = np.unique(known[task][both]), np.unique(values[both])
             if min(len(rows), len(columns)) < 2 or len(columns) > MAX_VALUES:
@@ -246,12 +244,9 @@ def _links(examples: Mapping[str, Examples], classes: Mapping[str, Sequence[str]
 
 
 def _persons_across(examples: Mapping[str, Examples]) -> tuple[int, int] | None:
-    units = {split: part.units() for split, part in examples.items()}
-    persons = {split: {unit for unit in values.tolist() if ": person " in unit} for split, values in units.items()}
-    if not any(persons.values()):
-        return None
-    both = persons["train"] & persons["val"]
-    return len(both), int(np.isin(units["val"], list(both)).sum())
+    train, val = ([unit for unit in examples[split].units().tolist() if ": person " in unit] for split in _SPLITS)
+    both = {*train} & {*val}
+    return (len(both), sum(unit in both for unit in val)) if train or val else None
 
 
 def _doubles(
