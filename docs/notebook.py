@@ -57,7 +57,7 @@ from facefeat_jax.config import load_recipe
 from facefeat_jax.data.pixels import PixelFormat
 from facefeat_jax.data.prepare import prepare
 from facefeat_jax.reporting.curves import SERIES_COLORS, draw_training_loss, draw_validation, read_curves
-from facefeat_jax.reporting.report import training_samples
+from facefeat_jax.reporting.samples import training_samples
 from facefeat_jax.reporting.table import results_table
 from facefeat_jax.runs.run_folder import REPORT
 from facefeat_jax.system.runtime import start_up

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from facefeat_jax.reporting.curves import SERIES_MARKERS, SVG_INK, dress, series_color, svg_of
+from facefeat_jax.reporting._drawing import SERIES_MARKERS, SVG_INK, dress, series_color, svg_of
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
     from facefeat_jax.evaluation.assessment import CalibrationCheck
 
@@ -16,53 +16,35 @@ def reliability_svg(check: CalibrationCheck, series: int) -> str:
     """Returns an SVG element: accuracy by the probability of the answer, before (hollow) and after the temperature.
 
     Args:
-      check: calibration check of one head.
+      check: calibration check of a head.
       series: the number of its colour.
     """
-    from matplotlib.ticker import PercentFormatter
+    before, after = check.bins_before, check.bins_after
 
-    def draw(figure: Figure) -> None:
-        axes = figure.add_subplot()
+    def draw(axes: Axes) -> None:
         color, marker = series_color(series), SERIES_MARKERS[series % len(SERIES_MARKERS)]
-        least = min(bin_.low for bin_ in (*check.bins_before, *check.bins_after))
+        least = min(bin_.low for bin_ in (*before, *after))
         axes.plot([least, 1], [least, 1], color=SVG_INK, alpha=0.5, linewidth=1, linestyle="--")
-        axes.plot(
-            [bin_.confidence for bin_ in check.bins_before],
-            [bin_.accuracy for bin_ in check.bins_before],
-            color=color,
-            marker=marker,
-            markersize=6,
-            fillstyle="none",
-            linewidth=1,
-            linestyle=":",
-        )
-        x, y = [bin_.confidence for bin_ in check.bins_after], [bin_.accuracy for bin_ in check.bins_after]
-        below = [bin_.accuracy - bin_.interval[0] for bin_ in check.bins_after]
-        above = [bin_.interval[1] - bin_.accuracy for bin_ in check.bins_after]
+        x, y = [bin_.confidence for bin_ in before], [bin_.accuracy for bin_ in before]
+        axes.plot(x, y, color=color, marker=marker, markersize=6, fillstyle="none", linewidth=1, linestyle=":")
+        x, y = [bin_.confidence for bin_ in after], [bin_.accuracy for bin_ in after]
+        below = [bin_.accuracy - bin_.interval[0] for bin_ in after]
+        above = [bin_.interval[1] - bin_.accuracy for bin_ in after]
         axes.errorbar(x, y, yerr=[below, above], color=color, marker=marker, markersize=5, linewidth=2, elinewidth=1)
         axes.set_xlim(least, 1.01)
         axes.set_ylim(0, 1.03)
-        axes.set_xlabel("probability of the answer")
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        dress(axes, SVG_INK)
+        _finish(axes, "probability of the answer")
 
     return svg_of(draw)
 
 
 def coverage_svg(check: CalibrationCheck, series: int) -> str:
-    """Returns an SVG element: accuracy of the answers by the share of pictures that get one; arguments as above."""
-    from matplotlib.ticker import PercentFormatter
+    """Returns an SVG element: accuracy of the answers by the share of pictures answered; arguments as above."""
 
-    def draw(figure: Figure) -> None:
-        axes = figure.add_subplot()
+    def draw(axes: Axes) -> None:
         color = series_color(series)
-        axes.plot(
-            [point.coverage for point in check.curve],
-            [point.accuracy for point in check.curve],
-            color=color,
-            linewidth=2,
-        )
+        x, y = [point.coverage for point in check.curve], [point.accuracy for point in check.curve]
+        axes.plot(x, y, color=color, linewidth=2)
         wanted = 1 - check.fitted.error_rate
         axes.axhline(wanted, color=SVG_INK, alpha=0.5, linewidth=1, linestyle="--")
         if check.coverage and check.accuracy is not None:
@@ -71,9 +53,15 @@ def coverage_svg(check: CalibrationCheck, series: int) -> str:
         low = min([wanted, *(point.accuracy for point in check.curve if point.coverage > 0.05 or point.coverage == 1)])
         axes.set_ylim(max(0.0, low - 0.05), 1.01)
         axes.set_xlim(0, 1.01)
-        axes.set_xlabel("pictures that get an answer")
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        dress(axes, SVG_INK)
+        _finish(axes, "pictures that get an answer")
 
     return svg_of(draw)
+
+
+def _finish(axes: Axes, title: str) -> None:
+    from matplotlib.ticker import PercentFormatter
+
+    axes.set_xlabel(title)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    dress(axes, SVG_INK)

@@ -1,4 +1,4 @@
-"""What an evaluation leaves in the run folder: tables, calibration, report and model card."""
+"""What an evaluation writes into the run folder: tables, calibration, report and model card."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from facefeat_jax.evaluation.calibration import Calibration, calibrate
 from facefeat_jax.evaluation.explain import Explainer, overlay
 from facefeat_jax.reporting._report_sections import ExamplePicture, choose_examples
 from facefeat_jax.reporting.model_card import write_model_card
-from facefeat_jax.reporting.report import Sample, training_samples, write_report
+from facefeat_jax.reporting.report import write_report
+from facefeat_jax.reporting.samples import Sample, training_samples
 from facefeat_jax.runs import run_folder
 from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.runs.unseen import halves
@@ -134,9 +135,9 @@ def explained(
     rows = np.stack([pixels.read(examples, example.index) for example in shown])
     maps = explainer.maps(rows, tuple(spec.classes))
     found = []
-    for number, one in enumerate(shown):
+    for number, example in enumerate(shown):
         image = rows[number]
         side = max(_OVERLAY_SIDE, spec.image_size)
         large = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
-        found.append(dataclasses.replace(one, image=image, overlay=overlay(large, maps[one.head][number])))
+        found.append(dataclasses.replace(example, image=image, overlay=overlay(large, maps[example.head][number])))
     return found

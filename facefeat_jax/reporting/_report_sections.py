@@ -151,14 +151,14 @@ def _slicing(slicing: Slicing, series: Mapping[str, int]) -> dict[str, Any]:
         return round(100 * (share - floor) / (1 - floor), 1)
 
     lines = []
-    for one in shown:
-        name = one.value.replace("_", " ")
-        line: dict[str, Any] = {"value": name, "n": f"{one.n:,}", "small": one.small, "bar": None}
-        if one.accuracy is not None and one.interval is not None and one.confidence is not None:
-            line["accuracy"] = format_accuracy(one.accuracy)
-            line["interval"] = _ends(one.interval, format_accuracy)
-            line["confidence"] = format_accuracy(one.confidence)
-            line["bar"] = {"at": place(one.accuracy), "low": place(one.interval[0]), "high": place(one.interval[1])}
+    for group in shown:
+        name, accuracy, ends = group.value.replace("_", " "), group.accuracy, group.interval
+        line: dict[str, Any] = {"value": name, "n": f"{group.n:,}", "small": group.small, "bar": None}
+        if accuracy is not None and ends is not None and group.confidence is not None:
+            line["accuracy"] = format_accuracy(accuracy)
+            line["interval"] = _ends(ends, format_accuracy)
+            line["confidence"] = format_accuracy(group.confidence)
+            line["bar"] = {"at": place(accuracy), "low": place(ends[0]), "high": place(ends[1])}
         lines.append(line)
     text = ""
     if slicing.gap is not None and slicing.gap_interval is not None and slicing.gap_by_chance is not None:

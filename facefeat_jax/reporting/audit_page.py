@@ -11,7 +11,7 @@ import numpy as np
 
 from facefeat_jax.data.images import decode
 from facefeat_jax.evaluation.audit import Audit
-from facefeat_jax.reporting.report import inlined, render
+from facefeat_jax.reporting._pages import inlined, render
 from facefeat_jax.runs.run_folder import write_file, write_json
 from facefeat_jax.system.figures import format_accuracy, format_area
 from facefeat_jax.system.tables import csv_table

@@ -1,15 +1,10 @@
-"""Curves of a run: losses and accuracies over the training, as `curves.png` and as SVG for the report.
-
-matplotlib is loaded when something is drawn, and its global state (pyplot, backends) is left alone.
-"""
+"""Curves of a run: losses and accuracies over the training, as `curves.png` and as SVG for the report."""
 
 from __future__ import annotations
 
-import hashlib
 import io
 import itertools
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from facefeat_jax.reporting._drawing import (
+    INK,
+    SERIES_COLORS,
+    SERIES_MARKERS,
+    SVG_INK,
+    dress,
+    series_color,
+    style,
+    svg_of,
+)
 from facefeat_jax.runs.logs import read_metrics
 from facefeat_jax.runs.run_folder import CURVES, METRICS, RESULTS, write_file
 from facefeat_jax.system import checked_json
@@ -24,29 +29,14 @@ from facefeat_jax.system.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which the colour-blind tell apart; darkened or lightened until each has a contrast of 3:1 or
-# more with white (first of a pair) and with the report's dark background (second). Marks differ as well.
-SERIES_COLORS = (
-    ("#0072b2", "#56b4e9"),
-    ("#c65400", "#f0a030"),
-    ("#00805c", "#2fcf9f"),
-    ("#a8467f", "#e49ac4"),
-    ("#6b6b00", "#d9cf4a"),
-)
-SERIES_MARKERS = ("o", "s", "^", "D", "v")
-
-_INK = "#1d2329"  # of axes and letters
-SVG_INK = "#010203"  # stands in the SVG for the page's own colour of letters, which then replaces it
-_FONTS = ["DejaVu Sans"]  # comes with matplotlib: the same picture everywhere
 _LOG_RANGE = 30.0  # a loss that falls by more than this factor is drawn on a logarithmic axis
 _MAX_BINS = 400  # raw losses are thinned to this many pairs of least and greatest: no screen shows more
 
 
 @dataclass(frozen=True)
 class HeadCurve:
-    """What the log of a run says of one head.
+    """The log of a run for one head.
 
     Attributes:
       losses: losses of each of its training steps, in order.
@@ -69,7 +59,7 @@ def read_curves(run: Path) -> dict[str, HeadCurve]:
     """Reads the log of a run, by head, in the order in which they were first trained.
 
     Raises:
-      UserError: the folder has no log, or not one of a training.
+      UserError: the folder has no log, or the log is not that of a training.
     """
     path = run / METRICS
     try:
@@ -106,7 +96,7 @@ def smooth(values: Sequence[float] | np.ndarray, window: int | None = None) -> n
     """Returns the moving average: over `window` values around each, and over those that there are at the ends.
 
     Args:
-      values: one per step.
+      values: a value for each step.
       window: how many; the default is a twentieth of them, between 5 and 100.
     """
     array = np.asarray(values, np.float64)
@@ -136,7 +126,7 @@ def write_curves(run: Path) -> Path:
     curves = read_curves(run)
     final = _final_heads(run)
     columns = max(len(curves), 2)
-    with _style(10.5, 0.12):
+    with style(10.5, 0.12):
         figure = Figure(figsize=(4.2 * columns, 6.4), dpi=150, facecolor="white", layout="constrained")
         FigureCanvasAgg(figure)
         grid = figure.add_gridspec(2, columns * 2)
@@ -144,11 +134,11 @@ def write_curves(run: Path) -> Path:
             # A single head has the row to itself.
             span = slice(2 * column, 2 * column + 2) if len(curves) > 1 else slice(0, None)
             axes = figure.add_subplot(grid[0, span])
-            draw_training_loss(axes, curve, SERIES_COLORS[column % len(SERIES_COLORS)][0], _INK)
+            draw_training_loss(axes, curve, SERIES_COLORS[column % len(SERIES_COLORS)][0], INK)
             axes.set_title(f"{task}: training loss", loc="left")
         for half, (name, title) in enumerate((("accuracy", "validation accuracy"), ("loss", "validation loss"))):
             axes = figure.add_subplot(grid[1, half * columns : (half + 1) * columns])
-            hollow = draw_validation(axes, curves, name, final, [light for light, _ in SERIES_COLORS], _INK)
+            hollow = draw_validation(axes, curves, name, final, [light for light, _ in SERIES_COLORS], INK)
             axes.set_title(title + (" (hollow: of the final weights)" if hollow else ""), loc="left")
             if half == 0 and len(axes.lines):
                 axes.legend(loc="best", frameon=False)
@@ -159,21 +149,13 @@ def write_curves(run: Path) -> Path:
 
 def training_loss_svg(curve: HeadCurve, series: int) -> str:
     """Returns an SVG element with the training loss of a head; `series` is the number of its colour."""
-
-    def draw(figure: Figure) -> None:
-        draw_training_loss(figure.add_subplot(), curve, series_color(series), SVG_INK)
-
-    return svg_of(draw)
+    return svg_of(lambda axes: draw_training_loss(axes, curve, series_color(series), SVG_INK))
 
 
 def validation_svg(curves: Mapping[str, HeadCurve], name: str, final: Mapping[str, Mapping[str, Any]]) -> str:
     """Returns an SVG element with what the validations found; arguments as for `draw_validation`."""
-
-    def draw(figure: Figure) -> None:
-        colors = [series_color(number) for number in range(len(SERIES_COLORS))]
-        draw_validation(figure.add_subplot(), curves, name, final, colors, SVG_INK)
-
-    return svg_of(draw)
+    colors = [series_color(number) for number in range(len(SERIES_COLORS))]
+    return svg_of(lambda axes: draw_validation(axes, curves, name, final, colors, SVG_INK))
 
 
 def draw_training_loss(axes: Axes, curve: HeadCurve, color: str, ink: str) -> None:
@@ -256,92 +238,6 @@ def _log_scale(axes: Axes) -> None:
     axes.set_yscale("log")
     # 0.01 rather than a power of ten: read at a glance, and letters of one size.
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-
-
-def dress(axes: Axes, ink: str) -> None:
-    """Gives axes the look that all figures have, in the colour `ink`."""
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(ink)
-    axes.spines[["left", "bottom"]].set_alpha(0.6)
-    axes.tick_params(which="both", colors=ink, length=3)
-    axes.tick_params(which="minor", labelleft=False)
-    axes.xaxis.label.set_color(ink)
-    axes.grid(axis="y", color=ink, alpha=0.14, linewidth=0.8)
-    axes.set_axisbelow(True)
-
-
-def _style(font_size: float, padding: float) -> Any:
-    """Returns the settings to draw with, as a context; `padding` is around each plot, in inches."""
-    import matplotlib
-
-    return matplotlib.rc_context(
-        {
-            # A head is called what it is called: `$` begins no formula.
-            "text.parse_math": False,
-            "text.usetex": False,
-            "font.family": "sans-serif",
-            "font.sans-serif": _FONTS,
-            "font.size": font_size,
-            "axes.titlesize": "large",
-            "axes.titleweight": "bold",
-            "axes.titlecolor": _INK,
-            "axes.titlepad": 10,
-            "figure.constrained_layout.h_pad": padding,
-            "figure.constrained_layout.w_pad": padding,
-            "lines.solid_capstyle": "round",
-            "lines.solid_joinstyle": "round",
-            "path.simplify": True,
-            # Letters stay letters in the SVG, in the page's own type; the same input gives the same bytes.
-            "svg.fonttype": "none",
-            "svg.hashsalt": "facefeat",
-        }
-    )
-
-
-def svg_of(draw: Any) -> str:
-    """Returns what `draw` puts on a figure as an SVG element whose colours are the page's."""
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    # As wide as it is shown, on a phone and in a row of three: the letters keep their size.
-    with _style(12.5, 0.02):
-        figure = Figure(figsize=(4.6, 3.0), dpi=72, layout="constrained")
-        FigureCanvasSVG(figure)
-        draw(figure)
-        figure.patch.set_visible(False)
-        for axes in figure.axes:
-            axes.patch.set_visible(False)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return _inlined(buffer.getvalue())
-
-
-def series_color(number: int) -> str:
-    """Returns what stands in the SVG for a series' colour; no other colour in it looks like this."""
-    return f"#01020{4 + number % len(SERIES_COLORS)}"
-
-
-def _inlined(svg: str) -> str:
-    """Makes matplotlib's SVG file an element for a page: no prolog, own ids, colours by the page's style."""
-    svg = svg[svg.index("<svg") :]
-    # The style sheet in it is meant for a file of its own; the page says the same of its figures.
-    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
-    # The size is the page's to choose, the letters' type too.
-    head, rest = svg.split(">", 1)
-    view = re.search(r'viewBox="[^"]*"', head)
-    assert view is not None
-    svg = f'<svg {view.group()} aria-hidden="true" focusable="false">{rest}'
-    svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
-    svg = svg.replace('xlink:href="', 'href="')
-    # Ids are one space for the whole page: elements that differ get others.
-    prefix = f"g{hashlib.sha256(svg.encode()).hexdigest()[:10]}-"
-    svg = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}\1"', svg)
-    svg = re.sub(r'href="#([^"]+)"', rf'href="#{prefix}\1"', svg)
-    svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}\1)", svg)
-    svg = svg.replace(SVG_INK, "currentColor")
-    for number in range(len(SERIES_COLORS)):
-        svg = svg.replace(series_color(number), f"var(--series-{number})")
-    return svg
 
 
 def thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

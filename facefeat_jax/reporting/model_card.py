@@ -13,7 +13,8 @@ from facefeat_jax.data.builders import get_source, list_sources
 from facefeat_jax.evaluation.assessment import Assessment, largest_gaps
 from facefeat_jax.evaluation.slices import Slicing
 from facefeat_jax.models.published import find_weights
-from facefeat_jax.reporting.report import cautions_of, command_line, render
+from facefeat_jax.reporting._pages import render
+from facefeat_jax.reporting.report import cautions_of, command_line
 from facefeat_jax.reporting.table import gap_figures
 from facefeat_jax.runs.run_folder import MODEL_CARD, RESULTS, read_config, write_file
 from facefeat_jax.runs.spec import ModelSpec
@@ -56,18 +57,12 @@ def write_model_card(run: Path, spec: ModelSpec, assessment: Assessment) -> Path
 def _sources(names: Sequence[str]) -> list[dict[str, str]]:
     found = []
     for name in names:
+        known: dict[str, str] = {"what": "", "terms": "unknown", "homepage": ""}
         if name in list_sources():
             source = get_source(name)
-            found.append(
-                {
-                    "name": name,
-                    "what": source.description,
-                    "terms": source.terms,
-                    "homepage": Markdown(one_line(source.homepage)),
-                }
-            )
-        else:
-            found.append({"name": name, "what": "", "terms": "unknown", "homepage": ""})
+            homepage = Markdown(one_line(source.homepage))
+            known = {"what": source.description, "terms": source.terms, "homepage": homepage}
+        found.append({"name": name, **known})
     return found
 
 
@@ -99,18 +94,13 @@ def _gap(slicing: Slicing) -> Markdown:
 def _weakest(assessment: Assessment) -> list[Markdown]:
     """Returns for each head the known group with the lowest accuracy, if the gap exceeds chance."""
     found = []
-    for task, slicings in assessment.slicings.items():
-        known = [
-            slicing
-            for slicing in slicings
-            if not slicing.predicted and "×" not in slicing.by and slicing.exceeds_chance
-        ]
-        for slicing in known:
-            one = next(group for group in slicing.slices if group.value == slicing.lowest)
-            low, high = one.interval or (0.0, 1.0)
-            share = f"{format_accuracy(one.accuracy or 0.0)} ({format_accuracy(low)} to {format_accuracy(high)})"
-            of = f"{share} of {count(one.n, 'picture')}"
-            found.append(filled("**{}**, {} {}: accuracy {}", task, slicing.by, one.value, of))
+    for slicing in (slicing for slicings in assessment.slicings.values() for slicing in slicings):
+        if slicing.exceeds_chance and not slicing.predicted and "×" not in slicing.by:
+            group = next(group for group in slicing.slices if group.value == slicing.lowest)
+            low, high = group.interval or (0.0, 1.0)
+            share = f"{format_accuracy(group.accuracy or 0.0)} ({format_accuracy(low)} to {format_accuracy(high)})"
+            of = f"{share} of {count(group.n, 'picture')}"
+            found.append(filled("**{}**, {} {}: accuracy {}", slicing.head, slicing.by, group.value, of))
     return found
 
 

@@ -5,55 +5,28 @@ The template is `templates/report.html.j2`; this module computes its values, one
 
 from __future__ import annotations
 
-import base64
-import io
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from facefeat_jax.config import TrainConfig, apply_smoke, list_recipes, load_recipe
 from facefeat_jax.config._checks import option
 from facefeat_jax.data.builders import is_drawn
 from facefeat_jax.reporting import curves as curves_of
-from facefeat_jax.reporting.table import (
-    OWN_PASS,
-    WHY_THEY_DIFFER,
-    ResultRow,
-    result_rows,
-)
+from facefeat_jax.reporting._pages import LARGEST, inlined, render
+from facefeat_jax.reporting.samples import Sample
+from facefeat_jax.reporting.table import OWN_PASS, WHY_THEY_DIFFER, ResultRow, result_rows
 from facefeat_jax.runs.logs import read_metrics
 from facefeat_jax.runs.run_folder import METRICS, REPORT, RESULTS, read_config, write_file
-from facefeat_jax.system import checked_json, environment, markdown
+from facefeat_jax.system import checked_json, environment
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.system.escape import one_line
 from facefeat_jax.system.figures import count, format_accuracy, format_loss
 
 if TYPE_CHECKING:
-    from facefeat_jax.data.examples import Examples
-    from facefeat_jax.data.pixels import PixelFormat
     from facefeat_jax.evaluation.assessment import Assessment
     from facefeat_jax.reporting._report_sections import ExamplePicture
-
-_LARGEST_PNG = 128  # side in pixels up to which PNG is small
-_LARGEST = 256  # side in pixels to which larger pictures are brought: they are shown no larger
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A picture to show in the report.
-
-    Attributes:
-      image: uint8 `[height, width, 3]`.
-      caption: what stands under it, such as its labels.
-    """
-
-    image: np.ndarray
-    caption: str
 
 
 def write_report(
@@ -108,50 +81,13 @@ def write_report(
         "samples": [
             {"source": inlined(sample.image, exact=True), "caption": sample.caption} for sample in samples or ()
         ],
-        "samples_are_smaller": any(max(sample.image.shape) > _LARGEST for sample in samples or ()),
+        "samples_are_smaller": any(max(sample.image.shape) > LARGEST for sample in samples or ()),
         "data": _data(results.get("data")),
         "configuration": [(name, _shown(value)) for name, value in config.to_json().items()],
         "environment": [(name, _shown(value)) for name, value in results.get("environment", {}).items()],
         "command": str(results.get("command") or command_line(config)) if trained_here else "",
     }
     return write_file(run / REPORT, render("report.html.j2", context).encode())
-
-
-def training_samples(
-    examples: Examples,
-    classes: Mapping[str, Sequence[str]],
-    *,
-    pixels: PixelFormat,
-    number: int = 24,
-) -> list[Sample]:
-    """Returns pictures spread evenly over the data, as the model gets them, with their labels as captions.
-
-    Where sources label different heads, each kind of picture gets its share, however few there are of it.
-
-    Args:
-      examples: the data.
-      classes: class names of each task, as in `ModelSpec`.
-      pixels: how files become the model's pixels.
-      number: how many; fewer where there are not as many.
-    """
-    known = np.stack([examples.labels[task] >= 0 for task in classes], axis=1)
-    patterns = np.unique(known, axis=0)[::-1]
-    samples = []
-    for index in _spread([np.flatnonzero((known == pattern).all(axis=1)) for pattern in patterns], number):
-        labels = {task: int(examples.labels[task][index]) for task in classes}
-        caption = ", ".join(classes[task][label].replace("_", " ") for task, label in labels.items() if label >= 0)
-        samples.append(Sample(pixels.read(examples, index), caption or "no label"))
-    return samples
-
-
-def _spread(rows: Sequence[np.ndarray], count: int) -> list[int]:
-    """Returns `count` numbers, as many as possible from each of the lists, spread evenly over it."""
-    chosen: list[int] = []
-    # The shortest first: what it can't give, the others do.
-    for left, of_kind in zip(range(len(rows), 0, -1), sorted(rows, key=len), strict=True):
-        share = min(len(of_kind), (count - len(chosen)) // left)
-        chosen += of_kind[np.linspace(0, len(of_kind) - 1, share).astype(int)].tolist()
-    return sorted(chosen)
 
 
 def command_line(config: TrainConfig) -> str:
@@ -336,29 +272,6 @@ def _data(data: Any) -> dict[str, Any] | None:
     return {"splits": splits, "totals": [f"{data[split]['pictures']:,}" for split in splits], "lines": lines}
 
 
-def inlined(image: np.ndarray, *, exact: bool = False) -> str:
-    """Returns a picture as a data URI, at most 256 pixels wide and high.
-
-    Args:
-      image: uint8 `[height, width, 3]`.
-      exact: whether its pixels are to be kept, where it is not larger than that; else larger ones become JPEG.
-    """
-    from PIL import Image
-
-    picture = Image.fromarray(np.asarray(image, np.uint8)).convert("RGB")
-    picture.thumbnail((_LARGEST, _LARGEST))
-    form, options = _form(picture.size, exact and max(image.shape[:2]) <= _LARGEST)
-    buffer = io.BytesIO()
-    picture.save(buffer, form, **options)
-    return f"data:image/{form.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _form(size: tuple[int, int], exact: bool) -> tuple[str, dict[str, Any]]:
-    if max(size) <= _LARGEST_PNG:
-        return "PNG", {"optimize": True}
-    return ("WEBP", {"lossless": True}) if exact else ("JPEG", {"quality": 88})
-
-
 def _shown(value: Any) -> str:
     if value is None:
         return "not set"
@@ -377,30 +290,3 @@ def format_duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def render(template: str, context: Mapping[str, Any]) -> str:
-    """Returns a page: a template of `templates/` with its context, to which the page's colours are added.
-
-    What is put into a page is escaped, as names of heads, classes and files are whatever someone called them: texts are
-    one line without control characters (`escape.one_line`), and then HTML's or Markdown's special characters. The
-    filter `drawn` lets SVG of `curves` and `diagrams` through, in which matplotlib has escaped all letters; what is
-    Markdown already is `markdown.Markdown`.
-    """
-    import jinja2
-    from markupsafe import Markup
-
-    is_markdown = template.endswith(".md.j2")
-    pages = jinja2.Environment(
-        loader=jinja2.PackageLoader("facefeat_jax.reporting"),
-        autoescape=not is_markdown,
-        finalize=markdown.escaped if is_markdown else lambda value: one_line(value) if type(value) is str else value,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    pages.filters["drawn"] = Markup
-    pages.filters["code"] = markdown.code
-    pages.filters["sentence"] = lambda text: text[:1].upper() + text[1:]
-    pages.filters["number_of"] = count
-    return pages.get_template(template).render({"series_colors": curves_of.SERIES_COLORS, **context})

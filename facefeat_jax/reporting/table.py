@@ -8,14 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from facefeat_jax.evaluation.metrics import HeadResult
 from facefeat_jax.system.escape import one_line
-from facefeat_jax.system.figures import (
-    count,
-    decimals_apart,
-    format_accuracy,
-    format_area,
-    format_loss,
-    format_points,
-)
+from facefeat_jax.system.figures import count, decimals_apart, format_accuracy, format_area, format_loss, format_points
 
 if TYPE_CHECKING:
     from facefeat_jax.evaluation.assessment import Assessment
@@ -51,7 +44,7 @@ def result_rows(results: Mapping[str, Any]) -> list[ResultRow]:
     """Returns the lines of the table from what a `results.json` holds.
 
     Raises:
-      KeyError, TypeError, ValueError: it is not one.
+      KeyError, TypeError, ValueError: it is not the content of such a file.
     """
     last = {entry["task"]: entry for entry in results["history"]}
     return [
@@ -127,11 +120,11 @@ def gap_lines(assessment: Assessment) -> list[str]:
     gaps = {gap_slicing.head: gap_slicing for gap_slicing in largest_gaps(assessment.slicings)}
     lines = []
     for task, scores in assessment.scores.items():
-        if one := gaps.get(task):
-            gap, low, high, by_chance = gap_figures(one)
+        if found := gaps.get(task):
+            gap, low, high, by_chance = gap_figures(found)
             lines.append(
-                f"{task}: largest gap by {one.by}: {gap} points ({low} to {high}) from {one.lowest} to {one.highest}; "
-                f"chance alone: up to {by_chance}"
+                f"{task}: largest gap by {found.by}: {gap} points ({low} to {high}) from {found.lowest} to "
+                f"{found.highest}; chance alone: up to {by_chance}"
             )
         elif assessment.slicings[task]:
             lines.append(f"{task}: no gap between groups is larger than chance explains")
@@ -174,9 +167,7 @@ def audit_lines(made: Audit) -> list[str]:
 
 
 def _figures(result: HeadResult | None) -> list[str]:
-    if result is None:
-        return ["", ""]
-    return [format_accuracy(result.accuracy), format_loss(result.loss)]
+    return ["", ""] if result is None else [format_accuracy(result.accuracy), format_loss(result.loss)]
 
 
 def _aligned(rows: Sequence[Sequence[str]], spans: Mapping[int, int] | None = None) -> str:

@@ -33,7 +33,8 @@ from facefeat_jax.evaluation.slices import Slicing
 from facefeat_jax.reporting import curves
 from facefeat_jax.reporting._report_sections import choose_examples
 from facefeat_jax.reporting.model_card import write_model_card
-from facefeat_jax.reporting.report import Sample, command_line, training_samples, write_report
+from facefeat_jax.reporting.report import command_line, write_report
+from facefeat_jax.reporting.samples import Sample, training_samples
 from facefeat_jax.reporting.table import gap_figures, gap_lines, heads_table, results_table, scores_table
 from facefeat_jax.runs.run_folder import write_json
 from facefeat_jax.runs.spec import ModelSpec
