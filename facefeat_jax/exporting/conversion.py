@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,16 +30,6 @@ MODEL_KEY = "facefeat_model"
 CLASSES_KEY = "facefeat_classes"
 _HEAD_OUTPUT = "_head.2.bias"
 _LONGEST = 1 << 20  # characters of a description
-
-
-@dataclasses.dataclass(frozen=True)
-class _Given:
-    """What the caller of `convert` says, None or empty where nothing."""
-
-    classes: Mapping[str, Sequence[str]]
-    trunk: str | None
-    image_size: int | None
-    decode: DecodePolicy | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,8 +99,8 @@ def convert(
     Args:
       source: a `.pth` or `.safetensors` file with `backbone.*` and `{task}_head.*`.
       run: the folder to make.
-      classes: class names by task, in the order of the outputs; like the next ones, in place of what the file says or
-        of what would be assumed.
+      classes: class names by task, in the order of the outputs. Like the next three, they replace what the file says or
+        what would be assumed.
       trunk: name of the trunk.
       image_size: side of the pictures in pixels.
       decode: how files become RGB.
@@ -119,17 +110,12 @@ def convert(
       UserError: the file can't be read or doesn't fit, or the class names don't fit its heads.
     """
     named = {task: kinds.names(names, f"the classes of {task}") for task, names in (classes or {}).items()}
-    given = _Given(named, trunk, image_size, decode)
     notes: list[str] = []
     tensors = weights_conversion.read(source, key=key, note=notes.append)
     tensors = weights_conversion.as_notebooks(tensors, note=lambda line: notes.append(f"{source}: {line}"))
     weights_conversion.check_finite(tensors, source)
-    widths = _widths(tensors, source)
-    metadata = weights_conversion.read_metadata(source)
-    if MODEL_KEY in metadata:
-        spec, calibration = _carried(source, metadata[MODEL_KEY], widths, given, notes)
-    else:
-        spec, calibration = _assumed(source, tensors, widths, metadata, given, notes), None
+    file = _File(source, tensors, weights_conversion.read_metadata(source), named, trunk, image_size, decode, notes)
+    spec, calibration = file.carried() if MODEL_KEY in file.metadata else (file.assumed(), None)
     set_numerics(spec.dtype, spec.param_dtype, spec.matmul_precision)
     model = weights_conversion.to_flax(tensors, spec.abstract(), source=str(source))
     config = load_recipe("baseline").replace(
@@ -143,173 +129,163 @@ def convert(
     return Converted(run, spec, tuple(notes))
 
 
-def _widths(tensors: Mapping[str, np.ndarray], source: Path) -> dict[str, int]:
-    """Returns how many outputs each head has.
+@dataclasses.dataclass(frozen=True)
+class _File:
+    """A file that is converted: what it holds, and what the caller of `convert` says of it (None or empty: nothing)."""
 
-    Raises:
-      UserError: there is none, or one has a name that no task can have.
-    """
-    widths = {
-        name.removesuffix(_HEAD_OUTPUT): int(np.size(array))
-        for name, array in tensors.items()
-        if name.endswith(_HEAD_OUTPUT)
-    }
-    if wrong := [name for name in widths if not name.isidentifier()]:
-        raise UserError(f"{source} has a head of the name {wrong[0][:60]!r}; a task's name is letters, digits and _")
-    if not widths:
-        heads = [name for name in tensors if "_head" in name]
-        why = weights_conversion.cause_of(heads)
-        raise UserError(
-            f"{source} has no heads ({{task}}_head.0 and .2), so there is nothing to predict with"
-            f"{f': it has {why}' if why else ''}. To train from it: facefeat train RECIPE --weights FILE"
-        )
-    return widths
+    source: Path
+    tensors: Mapping[str, np.ndarray]
+    metadata: Mapping[str, str]
+    classes: Mapping[str, Sequence[str]]
+    trunk: str | None
+    image_size: int | None
+    decode: DecodePolicy | None
+    notes: list[str]  # what is assumed or changed is added
 
+    @functools.cached_property
+    def widths(self) -> dict[str, int]:
+        """How many outputs each head has.
 
-# ------------------------------------------------------------------------------------------- what exported files carry
-
-
-def _carried(
-    source: Path, text: str, widths: Mapping[str, int], given: _Given, notes: list[str]
-) -> tuple[ModelSpec, Calibration | None]:
-    """Returns the spec and the calibration that `export` put into the file, with what is to hold instead."""
-    where = f"the description of the model in {source}"
-    try:
-        if len(text) > _LONGEST:
-            raise ValueError("it is too long")
-        content = checked_json.checked(checked_json.parse(text)).content
-        spec = ModelSpec.from_json(content.get("spec"), where="its model")
-        if missing := [field.name for field in dataclasses.fields(spec) if field.name not in content["spec"]]:
-            raise ValueError(f"its model lacks {', '.join(missing)}")
-        heads = content.get("calibration")
-        calibration = None if heads is None else Calibration(0, heads_from_json(heads))
-        if not all(_is_class_names(names) for names in spec.classes.values()) or not spec.weights.isprintable():
-            raise ValueError("a name in it is not printable text")
-        if calibration and not calibration.heads.keys() <= spec.classes.keys():
-            raise ValueError("it calibrates heads that the model does not have")
-    except (ValueError, UserError) as error:
-        raise UserError(
-            f"{where} can't be read ({error}); export it again, or give the weights alone (torch.save(state_dict))"
-        ) from error
-    if spec.classes.keys() != widths.keys():
-        raise UserError(
-            f"{where} names the heads {', '.join(spec.classes)}, its weights have {', '.join(widths)}; export it again"
-        )
-    _check_names(source, widths, spec.classes)
-    _check_given(source, given, widths)
-    changes: dict[str, Any] = {
-        name: getattr(given, name)
-        for name in ("trunk", "image_size", "decode")
-        if getattr(given, name) not in (None, getattr(spec, name))
-    }
-    if changes:
-        named = ", ".join(f"{name} {value} instead of {getattr(spec, name)}" for name, value in changes.items())
-        lost = ", so its calibration is dropped" if calibration else ""
-        notes.append(f"{source}: {named}, as given{lost}")
-        spec, calibration = dataclasses.replace(spec, **changes), None
-    if given.classes:
-        renamed = {task: tuple(given.classes.get(task, names)) for task, names in spec.classes.items()}
-        _check_names(source, widths, renamed)
-        spec = dataclasses.replace(spec, classes=renamed)
-    return spec, calibration
-
-
-# ----------------------------------------------------------------------------------------------- what others leave open
-
-
-def _assumed(
-    source: Path,
-    tensors: Mapping[str, np.ndarray],
-    widths: Mapping[str, int],
-    metadata: Mapping[str, str],
-    given: _Given,
-    notes: list[str],
-) -> ModelSpec:
-    """Returns the spec of a file that doesn't say what its model is; what is assumed goes to the notes."""
-    names = _class_names(source, widths, given, _carried_classes(source, metadata.get(CLASSES_KEY)), notes)
-    # In the table's order, whatever the file's; heads of one's own come last.
-    ordered = {task: names[task] for task in (*(t for t in TASKS if t in names), *(t for t in names if t not in TASKS))}
-    trunk = given.trunk or weights_conversion.recognise(tensors)
-    if trunk is None:
-        trunk = weights_conversion.nearest(tensors) or load_recipe("baseline").model.trunk
-    architecture = get_architecture(trunk)
-    made_for = weights_conversion.position_size(tensors) if architecture.fixed_size else None
-    size, decode = given.image_size or made_for or 224, given.decode or "as_notebook"
-    if given.image_size is None:
-        why = "what its position embeddings are for" if made_for else "the notebook's"
-        notes.append(
-            f"{source} does not state the size of its pictures: assuming {size} pixels, {why}; change it with "
-            "--image-size"
-        )
-    if given.decode is None:
-        notes.append(f"{source} does not state how files were decoded: assuming {decode}; change it with --decode")
-    mean, std = ("/".join(map(str, values)) for values in (IMAGENET_MEAN, IMAGENET_STD))
-    notes.append(
-        f"{source} does not state how pictures were resized and normalised: assuming bilinear, with ImageNet's mean "
-        f"{mean} and standard deviation {std}"
-    )
-    if any(array.dtype == np.float64 for array in tensors.values()):
-        notes.append(f"{source} has float64 weights: converted to float32, and computed in float32")
-    return ModelSpec(trunk, ordered, size, decode, str(source), made_for=made_for)
-
-
-def _class_names(
-    source: Path,
-    widths: Mapping[str, int],
-    given: _Given,
-    in_file: Mapping[str, tuple[str, ...]],
-    notes: list[str],
-) -> dict[str, tuple[str, ...]]:
-    """Returns the class names of each head; what is assumed goes to the notes."""
-    _check_given(source, given, widths)
-    notebook = {**{name: task.classes for name, task in TASKS.items()}, "shirt": NOTEBOOK_SHIRT_CLASSES}
-    names = {}
-    for task in widths:
-        if task in given.classes:
-            names[task] = tuple(given.classes[task])
-        elif task in in_file:
-            names[task] = in_file[task]
-        elif task in notebook:
-            names[task] = notebook[task]
-            order = "in the notebook's training order " if task == "shirt" else ""
-            notes.append(
-                f"{source} has no class names: assuming {order}{', '.join(notebook[task])} for {task}; "
-                f"change them with --classes {task}=..."
-            )
-        else:
+        Raises:
+          UserError: there is no head, a head has a name that no task can have, or classes are given for no head.
+        """
+        source = self.source
+        widths = {
+            name.removesuffix(_HEAD_OUTPUT): int(np.size(array))
+            for name, array in self.tensors.items()
+            if name.endswith(_HEAD_OUTPUT)
+        }
+        if wrong := [name for name in widths if not name.isidentifier()]:
+            name = wrong[0][:60]
+            raise UserError(f"{source} has a head of the name {name!r}; a task's name is letters, digits and _")
+        if not widths:
+            why = weights_conversion.cause_of([name for name in self.tensors if "_head" in name])
             raise UserError(
-                f"{source} has a head {task!r} whose class names are not known; give them: --classes {task}=a,b"
+                f"{source} has no heads ({{task}}_head.0 and .2), so there is nothing to predict with"
+                f"{f': it has {why}' if why else ''}. To train from it: facefeat train RECIPE --weights FILE"
             )
-    _check_names(source, widths, names)
-    return names
+        for task in self.classes:
+            if task not in widths:
+                raise unknown(f"head in {source}", task, widths)
+        return widths
 
-
-def _check_given(source: Path, given: _Given, widths: Mapping[str, int]) -> None:
-    for task in given.classes:
-        if task not in widths:
-            raise unknown(f"head in {source}", task, widths)
-
-
-def _check_names(source: Path, widths: Mapping[str, int], names: Mapping[str, Sequence[str]]) -> None:
-    """Raises UserError where a head has another number of outputs than its class names ask for."""
-    for task, width in widths.items():
-        needed = 2 if width == 1 else width
-        if len(names[task]) != needed:
+    def carried(self) -> tuple[ModelSpec, Calibration | None]:
+        """Returns the spec and the calibration that `export` put into the file, with what the caller changes."""
+        where, text = f"the description of the model in {self.source}", self.metadata[MODEL_KEY]
+        widths = self.widths
+        try:
+            if len(text) > _LONGEST:
+                raise ValueError("it is too long")
+            content = checked_json.checked(checked_json.parse(text)).content
+            spec = ModelSpec.from_json(content.get("spec"), where="its model")
+            if missing := [field.name for field in dataclasses.fields(spec) if field.name not in content["spec"]]:
+                raise ValueError(f"its model lacks {', '.join(missing)}")
+            heads = content.get("calibration")
+            calibration = None if heads is None else Calibration(0, heads_from_json(heads))
+            if not all(_is_class_names(names) for names in spec.classes.values()) or not spec.weights.isprintable():
+                raise ValueError("a name in it is not printable text")
+            if calibration and not calibration.heads.keys() <= spec.classes.keys():
+                raise ValueError("it calibrates heads that the model does not have")
+        except (ValueError, UserError) as error:
             raise UserError(
-                f"the {task} head of {source} tells {needed} classes apart, but {len(names[task])} names are given "
-                f"({', '.join(names[task])[:200]}); --classes {task}=... takes one for each"
+                f"{where} can't be read ({error}); export it again, or give the weights alone (torch.save(state_dict))"
+            ) from error
+        if spec.classes.keys() != widths.keys():
+            named, held = ", ".join(spec.classes), ", ".join(widths)
+            raise UserError(f"{where} names the heads {named}, its weights have {held}; export it again")
+        self._check_names(spec.classes)
+        changes: dict[str, Any] = {
+            name: getattr(self, name)
+            for name in ("trunk", "image_size", "decode")
+            if getattr(self, name) not in (None, getattr(spec, name))
+        }
+        if changes:
+            named = ", ".join(f"{name} {value} instead of {getattr(spec, name)}" for name, value in changes.items())
+            lost = ", so its calibration is dropped" if calibration else ""
+            self.notes.append(f"{self.source}: {named}, as given{lost}")
+            spec, calibration = dataclasses.replace(spec, **changes), None
+        if self.classes:
+            renamed = {task: tuple(self.classes.get(task, names)) for task, names in spec.classes.items()}
+            self._check_names(renamed)
+            spec = dataclasses.replace(spec, classes=renamed)
+        return spec, calibration
+
+    def assumed(self) -> ModelSpec:
+        """Returns the spec of a file that doesn't say what its model is; what is assumed goes to the notes."""
+        names, source, tensors = self._class_names(), self.source, self.tensors
+        # In the table's order, whatever the file's; heads of other tasks come last.
+        ordered = {
+            task: names[task] for task in (*(t for t in TASKS if t in names), *(t for t in names if t not in TASKS))
+        }
+        trunk = self.trunk or weights_conversion.recognise(tensors)
+        if trunk is None:
+            trunk = weights_conversion.nearest(tensors) or load_recipe("baseline").model.trunk
+        made_for = weights_conversion.position_size(tensors) if get_architecture(trunk).fixed_size else None
+        size, decode = self.image_size or made_for or 224, self.decode or "as_notebook"
+        if self.image_size is None:
+            why = "what its position embeddings are for" if made_for else "the notebook's"
+            self.notes.append(
+                f"{source} does not state the size of its pictures: assuming {size} pixels, {why}; change it with "
+                "--image-size"
             )
+        if self.decode is None:
+            self.notes.append(
+                f"{source} does not state how files were decoded: assuming {decode}; change it with --decode"
+            )
+        mean, std = ("/".join(map(str, values)) for values in (IMAGENET_MEAN, IMAGENET_STD))
+        self.notes.append(
+            f"{source} does not state how pictures were resized and normalised: assuming bilinear, with ImageNet's "
+            f"mean {mean} and standard deviation {std}"
+        )
+        if any(array.dtype == np.float64 for array in tensors.values()):
+            self.notes.append(f"{source} has float64 weights: converted to float32, and computed in float32")
+        return ModelSpec(trunk, ordered, size, decode, str(source), made_for=made_for)
 
+    def _class_names(self) -> dict[str, tuple[str, ...]]:
+        """Returns the class names of each head; what is assumed goes to the notes."""
+        widths, in_file = self.widths, self._carried_classes()
+        notebook = {**{name: task.classes for name, task in TASKS.items()}, "shirt": NOTEBOOK_SHIRT_CLASSES}
+        names = {}
+        for task in widths:
+            if task in self.classes:
+                names[task] = tuple(self.classes[task])
+            elif task in in_file:
+                names[task] = in_file[task]
+            elif task in notebook:
+                names[task] = notebook[task]
+                order = "in the notebook's training order " if task == "shirt" else ""
+                self.notes.append(
+                    f"{self.source} has no class names: assuming {order}{', '.join(notebook[task])} for {task}; "
+                    f"change them with --classes {task}=..."
+                )
+            else:
+                raise UserError(
+                    f"{self.source} has a head {task!r} whose class names are not known; give them: "
+                    f"--classes {task}=a,b"
+                )
+        self._check_names(names)
+        return names
 
-def _carried_classes(source: Path, text: str | None) -> dict[str, tuple[str, ...]]:
-    """Returns the class names that `export` put into the file before it put in all the rest."""
-    try:
-        found = checked_json.parse(text[:_LONGEST]) if text else {}
-        if all(_is_class_names(names) for names in found.values()):
-            return {task: tuple(names) for task, names in found.items()}
-    except (ValueError, AttributeError):
-        pass
-    raise UserError(f"the class names in {source} can't be read; give them: --classes TASK=NAME,...")
+    def _check_names(self, names: Mapping[str, Sequence[str]]) -> None:
+        """Raises UserError where a head has another number of outputs than its class names ask for."""
+        for task, width in self.widths.items():
+            needed = 2 if width == 1 else width
+            if len(names[task]) != needed:
+                raise UserError(
+                    f"the {task} head of {self.source} tells {needed} classes apart, but {len(names[task])} names are "
+                    f"given ({', '.join(names[task])[:200]}); --classes {task}=... takes one for each"
+                )
+
+    def _carried_classes(self) -> dict[str, tuple[str, ...]]:
+        """Returns the class names that earlier versions of `export` put into the file, without all the rest."""
+        text = self.metadata.get(CLASSES_KEY)
+        try:
+            found = checked_json.parse(text[:_LONGEST]) if text else {}
+            if all(_is_class_names(names) for names in found.values()):
+                return {task: tuple(names) for task, names in found.items()}
+        except (ValueError, AttributeError):
+            pass
+        raise UserError(f"the class names in {self.source} can't be read; give them: --classes TASK=NAME,...")
 
 
 def _is_class_names(names: Any) -> bool:
