@@ -28,7 +28,7 @@ class Reading:
     Attributes:
       path: the file.
       key: the set of weights that is wanted, of several: a key of the checkpoint, or a wrapper of names.
-      notes: what was taken off or chosen; one line each.
+      notes: what was taken off or chosen; a line each.
     """
 
     path: Path
@@ -36,10 +36,10 @@ class Reading:
     notes: list[str] = field(default_factory=list)
 
     def choose(self, sets: Mapping[str, Any], *, is_known: Callable[[str], bool]) -> str:
-        """Returns the name of one of several sets of weights.
+        """Returns the name of the set of weights to read, of several.
 
         Raises:
-          UnreadableError: the one that is wanted is not there, or there is no saying which is meant.
+          UnreadableError: the wanted set is not there, or it is not clear which is meant.
         """
         listed = _listed(sets)
         if self.key is not None:
@@ -62,7 +62,7 @@ class Reading:
 
 
 def state_dict_of(value: Any, reading: Reading) -> dict[str, Tensor]:
-    """Takes the tensors out of what was saved: a mapping of them, or a checkpoint that holds one under some key.
+    """Takes the tensors out of what was saved: a mapping of them, or a checkpoint that holds such a mapping.
 
     Raises:
       UnreadableError: it is neither, or a mapping of other things.
@@ -88,7 +88,7 @@ def state_dict_of(value: Any, reading: Reading) -> dict[str, Tensor]:
 
 
 def _sets_in(value: dict[Any, Any]) -> dict[str, dict[Any, Any]]:
-    """Returns the mappings with tensors that a checkpoint holds, by key; of those one further in, by `key.key`.
+    """Returns the mappings with tensors that a checkpoint holds, by key; those a level further in by `key.key`.
 
     Each is looked at once, however often the file refers to it.
     """
@@ -135,7 +135,7 @@ def unwrapped(names: Iterable[str], reading: Reading) -> dict[str, str]:
     Where nothing known is behind a wrapper, names stay as they are.
 
     Raises:
-      UnreadableError: there are several sets of weights, and no saying which is meant.
+      UnreadableError: there are several sets of weights, and it is not clear which is meant.
     """
     names = list(names)
     taken = {name: name for name in names if name != _AVERAGED_COUNT}

@@ -1,7 +1,7 @@
-"""The table from torchvision's names to the module tree, one per architecture.
+"""The tables from torchvision's names to the module tree, one per architecture.
 
 A row names a layer on both sides and its kind; the kind says what the layer's tensors are called and how they are laid
-out. `{...}` stands for one part of a name and is the same on both sides. Of rows that fit, the first one counts.
+out. `{...}` stands for a part of a name and is the same on both sides. Of rows that fit, the first counts.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ VIT = (
 # The perceptrons of the files that torchvision published before it numbered their layers.
 RENAMED = ((".mlp.linear_1.", ".mlp.0."), (".mlp.linear_2.", ".mlp.3."))
 
-# What the classifier is called in the module tree, in every table: weights without one fit a trunk without one.
+# What the classifier is called in the module tree, in every table; weights without it fit a trunk without it.
 CLASSIFIER = "fc"
 
 # The notebook's own model: torchvision's trunk under `backbone`, and nn.Sequential heads (index 1 is the ReLU).
@@ -89,7 +89,7 @@ TRUNKS: dict[type[Trunk], tuple[Layer, ...]] = {ResNet: RESNET, EfficientNet: EF
 
 @dataclass(frozen=True)
 class Layout:
-    """How one tensor of a layer is called on both sides, and how its axes go to Flax's order and back."""
+    """The names of a layer's tensor on both sides, and how its axes go to Flax's order and back."""
 
     torch: str
     module: str

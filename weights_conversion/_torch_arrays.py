@@ -11,7 +11,7 @@ import numpy as np
 from weights_conversion._torch_objects import CUT_SHORT, Storage, Tensor, UnreadableError
 
 # Tensors may share a storage or repeat its elements, so what is returned can be larger than the file. A small file must
-# not ask for all memory, though: 16 times its size, and a megabyte for the tiny ones, is more than weights ever need.
+# not ask for all memory, though: 16 times its size, and a megabyte for tiny files, is more than weights ever need.
 _GROWTH, _SLACK = 16, 1 << 20
 MOST_BYTES = 4 << 30
 """What the tensors of a file may take: the largest trunk here has 1.2 GiB in float32."""

@@ -83,7 +83,7 @@ class _Machine:
         self.data, self.at, self.persistent, self.steps = data, start, persistent, steps
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
-        self.copied = 0  # entries copied by calls: the one thing here that could outgrow the file
+        self.copied = 0  # entries copied by calls: nothing else here could outgrow the file
 
     def run(self) -> tuple[Any, int]:
         try:

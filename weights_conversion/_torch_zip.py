@@ -110,7 +110,7 @@ def _open_zip(file: IO[bytes]) -> zipfile.ZipFile:
         end = file.read()
         at = end.rfind(b"PK\5\6")
         (table,) = struct.unpack_from("<I", end, at + 12) if at >= 0 else (0,)
-        if table == 0xFFFFFFFF and at >= 76:  # zip64: its own record, then where that is, then this one
+        if table == 0xFFFFFFFF and at >= 76:  # zip64: its own record, then where that is, then this record
             (table,) = struct.unpack_from("<Q", end, at - 76 + 40)
         if table > _LARGEST_TABLE:
             raise UnreadableError("its archive has more members than that of any model")
@@ -134,7 +134,7 @@ def _torch_members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.Zip
         raise UnreadableError(
             "it is a TorchScript program, not weights", "load it with torch.jit.load and save state_dict()"
         )
-    # torch stores its members as they are. A compressed or overlapping one could claim far more than the file holds.
+    # torch stores its members as they are. A compressed or overlapping member could claim far more than the file holds.
     if any(m.compress_type != zipfile.ZIP_STORED or m.compress_size != m.file_size for m in members.values()):
         raise UnreadableError("its members are compressed, which torch never does", "save it again with torch.save")
     if sum(m.file_size for m in members.values()) > size:

@@ -121,7 +121,7 @@ def _unfit(tensor: np.ndarray, dtype: DTypeLike) -> str:
 
 
 def _resized(positions: np.ndarray, expected: tuple[int, ...]) -> np.ndarray:
-    """Returns position embeddings for another grid of patches, where both are of square pictures and of one width."""
+    """Returns position embeddings for another grid of patches, if both are of square pictures and the same width."""
     sides = [math.isqrt(max(shape[1] - 1, 0)) for shape in (positions.shape, expected) if len(shape) == 3]
     is_square = len(sides) == 2 and [side**2 + 1 for side in sides] == [positions.shape[1], expected[1]]
     if positions.shape == expected or not is_square or positions.shape[::2] != expected[::2] or 0 in sides:
@@ -134,7 +134,7 @@ def _resized(positions: np.ndarray, expected: tuple[int, ...]) -> np.ndarray:
 
 
 def is_trunk_only(state_dict: Mapping[str, np.ndarray]) -> bool:
-    """Returns whether a state dict is a trunk's, as torchvision saves one, and not that of a model with heads."""
+    """Returns whether a state dict is a trunk's, as torchvision saves it, and not that of a model with heads."""
     return not any(name.startswith(names.BACKBONE[0]) for name in state_dict)
 
 

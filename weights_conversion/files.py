@@ -59,8 +59,8 @@ def read(
     Raises:
         WeightsFileError: There is no such file; it is empty, cut short, damaged or no file of weights; it holds a whole
             module or something that would run code (nothing is run); it holds other things than tensors, or tensors
-            that are sparse or quantised; there are several sets of weights, and no saying which is meant; they take
-            more than 4 GiB.
+            that are sparse or quantised; there are several sets of weights, and it is not clear which is meant; they
+            take more than 4 GiB.
     """
     path = Path(path)
     reading = Reading(path, key)

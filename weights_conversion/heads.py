@@ -17,8 +17,8 @@ def as_notebooks(tensors: Mapping[str, np.ndarray], *, note: Callable[[str], obj
     """Returns a state dict as the notebook's model would have it, where that gives the same answers.
 
     What profilers leave (`total_ops`, `total_params`) is left out. Heads of two linear layers are numbered 0 and 2,
-    also where a Dropout between them has moved the second. A head of two outputs and a softmax becomes one of a single
-    output: the second row less the first.
+    also where a Dropout between them has moved the second. A head of two outputs and a softmax gets a single output:
+    the second row less the first.
 
     Args:
       tensors: names as the file has them.
@@ -51,7 +51,7 @@ def as_notebooks(tensors: Mapping[str, np.ndarray], *, note: Callable[[str], obj
 
 
 def _layers(tensors: Mapping[str, np.ndarray]) -> dict[str, dict[int, list[str]]]:
-    """Returns, by head, the parts of each layer that has a weight of two axes: a linear one."""
+    """Returns, by head, the parts of each linear layer (its weight has two axes)."""
     heads: dict[str, dict[int, list[str]]] = {}
     for name in tensors:
         if match := _HEAD.fullmatch(name):
@@ -70,10 +70,7 @@ CAUSES = (
     (re.compile(r"\.weight_[gv]$"), "weight normalisation: call remove_weight_norm first"),
     (re.compile(r"(^|\.)total_(ops|params)$"), "a profiler's (thop): delete them"),
     (re.compile(r"_head\.(weight|bias)$"), "heads of one linear layer, where the notebook's have two with a ReLU"),
-    (
-        re.compile(r"_head\.\d+\.(running_mean|running_var)$"),
-        "batch normalisation inside a head",
-    ),
+    (re.compile(r"_head\.\d+\.(running_mean|running_var)$"), "batch normalisation inside a head"),
     (re.compile(r"_head\.[013-9]+\d*\.(weight|bias)$"), "heads of other layers than Linear, ReLU, Linear"),
     (re.compile(r"lora_|adapter"), "an adapter: merge it into the weights first"),
 )

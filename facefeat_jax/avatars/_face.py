@@ -81,7 +81,7 @@ def draw_marks(pen: Pen, face: Face, dice: Dice) -> None:
 
 
 def draw_patch(pen: Pen, face: Face, dice: Dice) -> None:
-    """Draws an eye-patch over one eye (the other one keeps its cues)."""
+    """Draws an eye-patch over one eye (the other keeps its cues)."""
     if face.marks == "patch":
         side = dice.pick((-1.0, 1.0))
         color = mix(face.marks_color, _INK, 0.6)

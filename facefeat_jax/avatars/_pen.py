@@ -12,7 +12,7 @@ from facefeat_jax.avatars._palette import Color
 _TURN = np.linspace(0.0, 2.0 * np.pi, 28, endpoint=False)
 _CIRCLE = np.stack([np.cos(_TURN), np.sin(_TURN)], axis=1)
 _STEPS = np.linspace(0.0, 1.0, 5, endpoint=False)[:, None]
-# Catmull-Rom: the curve goes through its control points, so shapes can be written down as what one would draw.
+# Catmull-Rom: the curve goes through its control points, so shapes can be written down as they would be drawn.
 _SPLINE = 0.5 * np.concatenate(
     [
         -_STEPS + 2 * _STEPS**2 - _STEPS**3,
@@ -32,7 +32,7 @@ def ellipse(x: float, y: float, rx: float, ry: float) -> np.ndarray:
 
 
 def rounded(x: float, y: float, rx: float, ry: float, power: float) -> np.ndarray:
-    """Returns the points of a superellipse: power 2 is an ellipse, higher ones come close to a rectangle."""
+    """Returns the points of a superellipse: power 2 is an ellipse, higher powers come close to a rectangle."""
     return np.sign(_CIRCLE) * np.abs(_CIRCLE) ** (2.0 / power) * (rx, ry) + (x, y)
 
 
@@ -65,7 +65,7 @@ class Pen:
         self._shift = matrix[:, 2].copy()
 
     def frame(self, x: float = 0.0, y: float = 0.0, scale: tuple[float, float] = (1.0, 1.0), angle: float = 0.0) -> Pen:
-        """Returns a pen whose frame is scaled, then turned by `angle`, then put at (x, y) of this one's."""
+        """Returns a pen whose frame is scaled, then turned by `angle`, then put at (x, y) of this pen's."""
         c, s = math.cos(angle), math.sin(angle)
         local = np.array([[c * scale[0], -s * scale[1], x], [s * scale[0], c * scale[1], y], [0.0, 0.0, 1.0]])
         return Pen(self._canvas, self._matrix @ local)

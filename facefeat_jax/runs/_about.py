@@ -1,6 +1,6 @@
 """The JSON item of a checkpoint: what the model is, the validation results so far, and digests of the arrays.
 
-Orbax writes it with the arrays. It is read without Orbax, so that a damaged one is found before anything goes by it.
+Orbax writes it with the arrays. It is read without Orbax, so that damage is found before the item is used.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ENTRY = {"step": int, "epoch": int, "task": str, "accuracy": float, "loss": flo
 
 
 def sealed(about: Mapping[str, Any], digests: Mapping[str, str]) -> dict[str, Any]:
-    """Returns what is written: with the digests of the arrays, and one of all of it.
+    """Returns what is written: with the digests of the arrays, and a digest of the whole.
 
     Raises:
       ValueError: a number is infinite or NaN.
@@ -55,16 +55,16 @@ def heads(run: Path) -> tuple[str, ...] | None:
 
 
 def replace(checkpoint: Path, about: Mapping[str, Any], digests: Mapping[str, str]) -> None:
-    """Writes the item of a complete checkpoint anew; who reads it finds the earlier one or this one, whole.
+    """Writes the item of a complete checkpoint anew; whoever reads it finds the earlier item or this, whole.
 
     Raises:
-      OSError: it can't be written; the earlier one stays.
+      OSError: it can't be written; the earlier item stays.
     """
     write_whole(checkpoint / ITEM / _FILE, json.dumps(sealed(about, digests)).encode())
 
 
 def _require_kinds(content: Mapping[str, Any]) -> None:
-    # A name that is not known is one that was damaged; without this, one bit of `digests` would switch them off.
+    # An unknown name is a damaged name; without this, a flipped bit in `digests` would switch the digests off.
     if unknown := sorted(content.keys() - _MEMBERS.keys()):
         raise ValueError(f"there is a member {unknown[0][:40]!r}")
     for name, kind in _MEMBERS.items():

@@ -101,9 +101,9 @@ class DataRecord:
                 raise ValueError(f"{array.name} is not what was written")
             pictures = np.load(io.BytesIO(content), allow_pickle=False)
             parts, first = [], 0
-            for one in values["parts"]:
-                end = first + one["count"]
-                parts.append(Part(one["source"], one["split"], one["fingerprint"], pictures[first:end]))
+            for part in values["parts"]:
+                end = first + part["count"]
+                parts.append(Part(part["source"], part["split"], part["fingerprint"], pictures[first:end]))
                 first = end
             by_split = {split: tuple(part for part in parts if part.split == split) for split in ("train", "val")}
             return cls(by_split["train"], by_split["val"])
@@ -149,9 +149,9 @@ def parts_of(examples: Examples) -> tuple[Part, ...]:
 def is_unchanged(part: Part, before: Sequence[Part]) -> bool:
     """Returns whether a split is as it was in a record."""
     return any(
-        (one.source, one.split) == (part.source, part.split)
-        and (one.fingerprint == part.fingerprint or difference(one, part) is None)
-        for one in before
+        (earlier.source, earlier.split) == (part.source, part.split)
+        and (earlier.fingerprint == part.fingerprint or difference(earlier, part) is None)
+        for earlier in before
     )
 
 

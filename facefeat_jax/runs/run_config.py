@@ -1,4 +1,4 @@
-"""The config in a run folder, and whether a folder is one: known before anything that takes long to import."""
+"""The config in a run folder, and whether a folder is a run: known before anything that takes long to import."""
 
 from __future__ import annotations
 

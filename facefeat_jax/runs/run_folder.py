@@ -33,7 +33,7 @@ RESULTS = "results.json"
 REPORT = "report.html"
 CURVES = "curves.png"
 CALIBRATION = "calibration"
-OLD_CALIBRATION = "calibration.json"  # of versions that kept one for the whole run
+OLD_CALIBRATION = "calibration.json"  # of versions that kept a calibration for the whole run
 MODEL_CARD = "model-card.md"
 EVALUATION = "evaluation"
 AUDIT = "audit"
@@ -105,7 +105,7 @@ def warn_unchecked(folder: Path) -> None:
 
 @contextlib.contextmanager
 def owned(folder: Path) -> Iterator[None]:
-    """Makes the folder and holds it for this process: two runs in one would spoil each other's checkpoints.
+    """Makes the folder and holds it for this process: two runs in a folder would spoil each other's checkpoints.
 
     Raises:
       UserError: another process holds it, or it can't be made.
@@ -126,7 +126,7 @@ def owned(folder: Path) -> Iterator[None]:
 def clear(folder: Path) -> None:
     """Deletes what a run wrote into its folder, but for its config, and nothing else that lies there.
 
-    The config is written anew by the next run; until then it says that the folder is one.
+    The config is written anew by the next run; until then it marks the folder as a run.
 
     Raises:
       UserError: something can't be deleted.
@@ -149,8 +149,8 @@ def open_run(folder: Path, checkpoint: checkpoints.Which = "newest") -> Run:
 
     Args:
       folder: the run folder.
-      checkpoint: `newest` (if it is damaged, the previous one, with a message), or `best`, by validation, in a run
-        trained with `keep_best`.
+      checkpoint: `newest` (if it is damaged, the previous, with a message), or `best`, by validation, in a run trained
+        with `keep_best`.
 
     Raises:
       UserError: the folder is not a run, or holds no checkpoint that can be read.

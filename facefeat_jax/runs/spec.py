@@ -26,8 +26,8 @@ NUMERICS = ("dtype", "param_dtype", "matmul_precision")
 class ModelSpec:
     """The architecture, the class names, the preprocessing and the number formats of one model.
 
-    Nothing else decides what the model's weights answer, but for the calibration: whoever builds from the spec, with
-    whatever version of the tables of tasks and published weights, gets the same answers.
+    Apart from the calibration, nothing else decides what the model's weights answer: built from the spec, with any
+    version of the tables of tasks and published weights, the model gives the same answers.
 
     Attributes:
       trunk: name of the trunk in the registry.
@@ -46,7 +46,7 @@ class ModelSpec:
       frames: what of a person each head looks at; the default is the table of tasks'.
 
     Raises:
-      UserError: a value is not one that a model can have.
+      UserError: no model can have such a value.
     """
 
     trunk: str
@@ -102,7 +102,7 @@ class ModelSpec:
     ) -> ModelSpec:
         """Makes a spec whose mean, deviation and interpolation are those that the weights were trained with.
 
-        Weights that are not published for the trunk (random ones, a file under a name of its own) get the defaults.
+        Weights that are not published for the trunk (random, or a file under a name of its own) get the defaults.
         `others` are further fields.
         """
         entry = find_weights(trunk, weights)
@@ -152,7 +152,7 @@ class ModelSpec:
           before: values of fields that are missing, for descriptions by versions before this.
 
         Raises:
-          UserError: a field is missing or unknown, or its value is none that a model can have.
+          UserError: a field is missing or unknown, or no model can have its value.
         """
         advice = "use the version it was written with, or an earlier checkpoint"
         if not isinstance(values, dict):

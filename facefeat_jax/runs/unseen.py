@@ -113,10 +113,10 @@ def halves(run: Run, data_dir: Path) -> Halves:
 def _changes(run: Run, before: Sequence[Part], now: Sequence[Part]) -> list[str]:
     """Returns a line for each split of the run's data that is not as it was."""
     return [
-        f"the data are not those of {run.folder}: {difference(one, part)}"
+        f"the data are not those of {run.folder}: {difference(earlier, part)}"
         for part in now
-        for one in before
-        if (one.source, one.split) == (part.source, part.split) and not is_unchanged(part, before)
+        for earlier in before
+        if (earlier.source, earlier.split) == (part.source, part.split) and not is_unchanged(part, before)
     ]
 
 
