@@ -92,111 +92,59 @@ _SWAG_LINEAR = "SWAG: trained by Meta on Instagram hashtags, a linear classifier
 # torchvision's DEFAULT.
 _TABLE = (
     # name, torchvision's name, top-1, crop, resize, interpolation, SHA-256, bytes, MiB, licence, origin
-    (
-        "resnet18-f37072fd", "IMAGENET1K_V1", 69.758, 224, 256, "bilinear",
-        "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec", 46_830_571, 44.661, _TORCHVISION, _SIMPLE,
-    ),
-    (
-        "resnet18-5c106cde", "before 0.10", 69.758, 224, 256, "bilinear",
-        "5c106cde386e87d4033832f2996f5493238eda96ccf559d1d62760c4de0613f8", 46_827_520, 44.658, _TORCHVISION,
-        "the weights of resnet18-f37072fd in the older file format",
-    ),
-    (
-        "resnet34-b627a593", "IMAGENET1K_V1", 73.314, 224, 256, "bilinear",
-        "b627a593bcbe140c234610266fe4f8ae95ea42fc881d091c9b6052e6b1d0590f", None, 83.275, _TORCHVISION, _SIMPLE,
-    ),
-    (
-        "resnet50-11ad3fa6", "IMAGENET1K_V2", 80.858, 224, 232, "bilinear",
-        "11ad3fa62ca79e40addfd354a8ec4b7c75143b3038b8d2a807fbc68deab379ca", 102_540_417, 97.79, _TORCHVISION, _NEW,
-    ),
-    (
-        "resnet50-0676ba61", "IMAGENET1K_V1", 76.13, 224, 256, "bilinear",
-        "0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a", 102_530_333, 97.781, _TORCHVISION, _SIMPLE,
-    ),
-    (
-        "resnet101-cd907fc2", "IMAGENET1K_V2", 81.886, 224, 232, "bilinear",
-        "cd907fc2a0de2292b2ba2b27d2216bc672d84632d1cf20058d01c0c03b5e020e", None, 170.53, _TORCHVISION, _NEW,
-    ),
-    (
-        "resnet101-63fe2227", "IMAGENET1K_V1", 77.374, 224, 256, "bilinear",
-        "63fe2227b86e8f1f2063f43a75c84d195911b6a0eace650907dd3dc62dd49a0a", None, 170.511, _TORCHVISION, _SIMPLE,
-    ),
-    (
-        "resnet152-f82ba261", "IMAGENET1K_V2", 82.284, 224, 232, "bilinear",
-        None, None, 230.474, _TORCHVISION, _NEW,
-    ),
-    (
-        "resnet152-394f9c45", "IMAGENET1K_V1", 78.312, 224, 256, "bilinear",
-        "394f9c45966e3651a89bbb78a48410a6755854ce4a5ab64927cf1c7247f85e58", None, 230.434, _TORCHVISION, _SIMPLE,
-    ),
-    (
-        "efficientnet_b0_rwightman-7f5810bc", "IMAGENET1K_V1", 77.692, 224, 256, "bicubic",
-        "7f5810bc96def8f7552d5b7e68d53c4786f81167d28291b21c0d90e1fca14934", None, 20.451, _TORCHVISION, _TIMM,
-    ),
-    (
-        "efficientnet_b1-c27df63c", "IMAGENET1K_V2", 79.838, 240, 255, "bilinear",
-        "c27df63ce6eb17ef8bcea58922fd3a254cba910c720f41ee89d64d99fb7a4ddf", None, 30.136, _TORCHVISION, _NEW,
-    ),
-    (
-        "efficientnet_b1_rwightman-bac287d4", "IMAGENET1K_V1", 78.642, 240, 256, "bicubic",
-        None, None, 30.134, _TORCHVISION, _TIMM,
-    ),
-    (
-        "efficientnet_b2_rwightman-c35c1473", "IMAGENET1K_V1", 80.608, 288, 288, "bicubic",
-        None, None, 35.174, _TORCHVISION, _TIMM,
-    ),
-    (
-        "efficientnet_b3_rwightman-b3899882", "IMAGENET1K_V1", 82.008, 300, 320, "bicubic",
-        None, None, 47.184, _TORCHVISION, _TIMM,
-    ),
-    (
-        "efficientnet_b4_rwightman-23ab8bcd", "IMAGENET1K_V1", 83.384, 380, 384, "bicubic",
-        "23ab8bcd5bdbef61a7a43b91adcad81f622fd7f36fb4935a569828d77888c44e", None, 74.489, _TORCHVISION, _TIMM,
-    ),
-    (
-        "efficientnet_b5_lukemelas-1a07897c", "IMAGENET1K_V1", 83.444, 456, 456, "bicubic",
-        None, None, 116.864, _TORCHVISION, _LUKEMELAS,
-    ),
-    (
-        "efficientnet_b6_lukemelas-24a108a5", "IMAGENET1K_V1", 84.008, 528, 528, "bicubic",
-        None, None, 165.362, _TORCHVISION, _LUKEMELAS,
-    ),
-    (
-        "efficientnet_b7_lukemelas-c5b4e57e", "IMAGENET1K_V1", 84.122, 600, 600, "bicubic",
-        None, None, 254.675, _TORCHVISION, _LUKEMELAS,
-    ),
-    (
-        "vit_b_16-c867db91", "IMAGENET1K_V1", 81.072, 224, 256, "bilinear",
-        "c867db91d3e12c6cbadabb610d73c24a546bf82d8c03a9fea34f43a712ddb0e9", None, 330.285, _TORCHVISION, _DEIT,
-    ),
-    (
-        "vit_b_16_swag-9ac1b537", "IMAGENET1K_SWAG_E2E_V1", 85.304, 384, 384, "bicubic",
-        "9ac1b5378d9927bd6c8374ce0cd557ef80e1b3f8fbc1859df332c4dc9d0fd825", None, 331.398, _SWAG, _SWAG_WHOLE,
-    ),
-    (
-        "vit_b_16_lc_swag-4e70ced5", "IMAGENET1K_SWAG_LINEAR_V1", 81.886, 224, 224, "bicubic",
-        None, None, 330.285, _SWAG, _SWAG_LINEAR,
-    ),
-    (
-        "vit_b_32-d86f8d99", "IMAGENET1K_V1", 75.912, 224, 256, "bilinear",
-        None, None, 336.604, _TORCHVISION, _DEIT,
-    ),
-    (
-        "vit_l_16-852ce7e3", "IMAGENET1K_V1", 79.662, 224, 242, "bilinear",
-        None, None, 1161.023, _TORCHVISION, _DEIT,
-    ),
-    (
-        "vit_l_16_swag-4f3808c9", "IMAGENET1K_SWAG_E2E_V1", 88.064, 512, 512, "bicubic",
-        None, None, 1164.258, _SWAG, _SWAG_WHOLE,
-    ),
-    (
-        "vit_l_16_lc_swag-4d563306", "IMAGENET1K_SWAG_LINEAR_V1", 85.146, 224, 224, "bicubic",
-        None, None, 1161.023, _SWAG, _SWAG_LINEAR,
-    ),
-    (
-        "vit_l_32-c7638314", "IMAGENET1K_V1", 76.972, 224, 256, "bilinear",
-        None, None, 1169.449, _TORCHVISION, _DEIT,
-    ),
+    ("resnet18-f37072fd", "IMAGENET1K_V1", 69.758, 224, 256, "bilinear",
+     "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec", 46_830_571, 44.661, _TORCHVISION, _SIMPLE),
+    ("resnet18-5c106cde", "before 0.10", 69.758, 224, 256, "bilinear",
+     "5c106cde386e87d4033832f2996f5493238eda96ccf559d1d62760c4de0613f8", 46_827_520, 44.658, _TORCHVISION,
+     "the weights of resnet18-f37072fd in the older file format"),
+    ("resnet34-b627a593", "IMAGENET1K_V1", 73.314, 224, 256, "bilinear",
+     "b627a593bcbe140c234610266fe4f8ae95ea42fc881d091c9b6052e6b1d0590f", None, 83.275, _TORCHVISION, _SIMPLE),
+    ("resnet50-11ad3fa6", "IMAGENET1K_V2", 80.858, 224, 232, "bilinear",
+     "11ad3fa62ca79e40addfd354a8ec4b7c75143b3038b8d2a807fbc68deab379ca", 102_540_417, 97.79, _TORCHVISION, _NEW),
+    ("resnet50-0676ba61", "IMAGENET1K_V1", 76.13, 224, 256, "bilinear",
+     "0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a", 102_530_333, 97.781, _TORCHVISION, _SIMPLE),
+    ("resnet101-cd907fc2", "IMAGENET1K_V2", 81.886, 224, 232, "bilinear",
+     "cd907fc2a0de2292b2ba2b27d2216bc672d84632d1cf20058d01c0c03b5e020e", None, 170.53, _TORCHVISION, _NEW),
+    ("resnet101-63fe2227", "IMAGENET1K_V1", 77.374, 224, 256, "bilinear",
+     "63fe2227b86e8f1f2063f43a75c84d195911b6a0eace650907dd3dc62dd49a0a", None, 170.511, _TORCHVISION, _SIMPLE),
+    ("resnet152-f82ba261", "IMAGENET1K_V2", 82.284, 224, 232, "bilinear",
+     None, None, 230.474, _TORCHVISION, _NEW),
+    ("resnet152-394f9c45", "IMAGENET1K_V1", 78.312, 224, 256, "bilinear",
+     "394f9c45966e3651a89bbb78a48410a6755854ce4a5ab64927cf1c7247f85e58", None, 230.434, _TORCHVISION, _SIMPLE),
+    ("efficientnet_b0_rwightman-7f5810bc", "IMAGENET1K_V1", 77.692, 224, 256, "bicubic",
+     "7f5810bc96def8f7552d5b7e68d53c4786f81167d28291b21c0d90e1fca14934", None, 20.451, _TORCHVISION, _TIMM),
+    ("efficientnet_b1-c27df63c", "IMAGENET1K_V2", 79.838, 240, 255, "bilinear",
+     "c27df63ce6eb17ef8bcea58922fd3a254cba910c720f41ee89d64d99fb7a4ddf", None, 30.136, _TORCHVISION, _NEW),
+    ("efficientnet_b1_rwightman-bac287d4", "IMAGENET1K_V1", 78.642, 240, 256, "bicubic",
+     None, None, 30.134, _TORCHVISION, _TIMM),
+    ("efficientnet_b2_rwightman-c35c1473", "IMAGENET1K_V1", 80.608, 288, 288, "bicubic",
+     None, None, 35.174, _TORCHVISION, _TIMM),
+    ("efficientnet_b3_rwightman-b3899882", "IMAGENET1K_V1", 82.008, 300, 320, "bicubic",
+     None, None, 47.184, _TORCHVISION, _TIMM),
+    ("efficientnet_b4_rwightman-23ab8bcd", "IMAGENET1K_V1", 83.384, 380, 384, "bicubic",
+     "23ab8bcd5bdbef61a7a43b91adcad81f622fd7f36fb4935a569828d77888c44e", None, 74.489, _TORCHVISION, _TIMM),
+    ("efficientnet_b5_lukemelas-1a07897c", "IMAGENET1K_V1", 83.444, 456, 456, "bicubic",
+     None, None, 116.864, _TORCHVISION, _LUKEMELAS),
+    ("efficientnet_b6_lukemelas-24a108a5", "IMAGENET1K_V1", 84.008, 528, 528, "bicubic",
+     None, None, 165.362, _TORCHVISION, _LUKEMELAS),
+    ("efficientnet_b7_lukemelas-c5b4e57e", "IMAGENET1K_V1", 84.122, 600, 600, "bicubic",
+     None, None, 254.675, _TORCHVISION, _LUKEMELAS),
+    ("vit_b_16-c867db91", "IMAGENET1K_V1", 81.072, 224, 256, "bilinear",
+     "c867db91d3e12c6cbadabb610d73c24a546bf82d8c03a9fea34f43a712ddb0e9", None, 330.285, _TORCHVISION, _DEIT),
+    ("vit_b_16_swag-9ac1b537", "IMAGENET1K_SWAG_E2E_V1", 85.304, 384, 384, "bicubic",
+     "9ac1b5378d9927bd6c8374ce0cd557ef80e1b3f8fbc1859df332c4dc9d0fd825", None, 331.398, _SWAG, _SWAG_WHOLE),
+    ("vit_b_16_lc_swag-4e70ced5", "IMAGENET1K_SWAG_LINEAR_V1", 81.886, 224, 224, "bicubic",
+     None, None, 330.285, _SWAG, _SWAG_LINEAR),
+    ("vit_b_32-d86f8d99", "IMAGENET1K_V1", 75.912, 224, 256, "bilinear",
+     None, None, 336.604, _TORCHVISION, _DEIT),
+    ("vit_l_16-852ce7e3", "IMAGENET1K_V1", 79.662, 224, 242, "bilinear",
+     None, None, 1161.023, _TORCHVISION, _DEIT),
+    ("vit_l_16_swag-4f3808c9", "IMAGENET1K_SWAG_E2E_V1", 88.064, 512, 512, "bicubic",
+     None, None, 1164.258, _SWAG, _SWAG_WHOLE),
+    ("vit_l_16_lc_swag-4d563306", "IMAGENET1K_SWAG_LINEAR_V1", 85.146, 224, 224, "bicubic",
+     None, None, 1161.023, _SWAG, _SWAG_LINEAR),
+    ("vit_l_32-c7638314", "IMAGENET1K_V1", 76.972, 224, 256, "bilinear",
+     None, None, 1169.449, _TORCHVISION, _DEIT),
 )  # fmt: skip
 
 

@@ -161,8 +161,6 @@ def open_run(folder: Path, checkpoint: checkpoints.Which = "newest") -> Run:
         raise UserError(
             f"{folder} has no checkpoint yet: {checkpoints.FOLDER}/ is missing. Train it first (with --resume)"
         )
-    reader = checkpoints.Checkpoints(folder, read_only=True)
-
     before = {name: getattr(config.numerics, name) for name in NUMERICS}
 
     def read(step: int) -> Run:
@@ -173,10 +171,8 @@ def open_run(folder: Path, checkpoint: checkpoints.Which = "newest") -> Run:
         model.eval()
         return Run(folder, config, spec, model, step)
 
-    try:
+    with contextlib.closing(checkpoints.Checkpoints(folder, read_only=True)) as reader:
         run = read(_best(reader, folder)) if checkpoint == "best" else reader.newest(read)
-    finally:
-        reader.close()
     if run is None:
         raise UserError(f"{store} holds no complete checkpoint. Train it first (with --resume)")
     if run.step in reader.unchecked:
@@ -200,11 +196,8 @@ def has_checkpoint(folder: Path) -> bool:
     """Returns whether a run has a checkpoint to continue from; the weights that it began with are not needed then."""
     if not (folder / checkpoints.FOLDER).is_dir():
         return False
-    store = checkpoints.Checkpoints(folder, read_only=True)
-    try:
+    with contextlib.closing(checkpoints.Checkpoints(folder, read_only=True)) as store:
         return bool(store.steps())
-    finally:
-        store.close()
 
 
 def newest_spec(folder: Path, *, before: Mapping[str, Any]) -> ModelSpec | None:
@@ -217,14 +210,11 @@ def newest_spec(folder: Path, *, before: Mapping[str, Any]) -> ModelSpec | None:
     Raises:
       UserError: this version can't build such a model.
     """
-    store = checkpoints.Checkpoints(folder, read_only=True)
-    try:
+    with contextlib.closing(checkpoints.Checkpoints(folder, read_only=True)) as store:
         for step in store.steps():
             with contextlib.suppress(checkpoints.DamagedError):  # which is reported where it is restored
                 return store.spec(step, before=before)
-        return None
-    finally:
-        store.close()
+    return None
 
 
 def create_from_weights(
