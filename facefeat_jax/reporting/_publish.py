@@ -17,7 +17,7 @@ from facefeat_jax.evaluation.explain import Explainer, overlay
 from facefeat_jax.reporting._report_sections import ExamplePicture, choose_examples
 from facefeat_jax.reporting.model_card import write_model_card
 from facefeat_jax.reporting.report import write_report
-from facefeat_jax.reporting.samples import Sample, training_samples
+from facefeat_jax.reporting.samples import training_samples
 from facefeat_jax.runs import run_folder
 from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.runs.unseen import halves
@@ -40,17 +40,9 @@ def publish(run: Path, found: RunAssessment) -> list[str]:
     lines = [f"tables: {folder}"]
     if not assessment.calibrated_on_part or found.calibration is None:
         return lines
-    training = halves(opened, found.found.data_dir).train
-    write_pages(
-        run,
-        assessment,
-        found.calibration,
-        answers=found.found.answers,
-        examples=found.found.examples,
-        samples=_samples(training, opened.spec),
-        explainer=Explainer(opened.model, opened.spec),
-        spec=opened.spec,
-    )
+    training, validation = halves(opened, found.found.data_dir).train, found.found.examples
+    explainer = Explainer(opened.model, opened.spec)
+    _write_pages(run, assessment, found.calibration, found.found.answers, training, validation, explainer, opened.spec)
     return [*lines, f"report: {run / run_folder.REPORT}", f"model card: {run / run_folder.MODEL_CARD}"]
 
 
@@ -86,58 +78,42 @@ def publish_training(
     calibration = calibrate(answers, step=step)
     assessment = assess(answers, calibration, data=sources, batch_size=batch_size, on_part=True)
     write_assessment(evaluation_folder(run, sources, sources), assessment, answers)
-    samples = _samples(training, spec)
-    write_pages(
-        run,
-        assessment,
-        calibration,
-        answers=answers,
-        examples=validation,
-        samples=samples,
-        explainer=explainer,
-        spec=spec,
-    )
+    _write_pages(run, assessment, calibration, answers, training, validation, explainer, spec)
     return assessment
 
 
-def _samples(training: Examples, spec: ModelSpec) -> list[Sample]:
-    pixels = PixelFormat(spec.image_size, spec.decode, spec.interpolation)
-    return training_samples(training, spec.classes, pixels=pixels)
-
-
-def write_pages(
+def _write_pages(
     run: Path,
     assessment: Assessment,
     calibration: Calibration,
-    *,
     answers: Answers,
-    examples: Examples,
-    samples: Sequence[Sample],
+    training: Examples,
+    validation: Examples,
     explainer: Explainer,
     spec: ModelSpec,
 ) -> None:
-    """Writes calibration, report and model card of a run; see `publish_training` for the arguments."""
+    pixels = PixelFormat(spec.image_size, spec.decode, spec.interpolation)
+    samples = training_samples(training, spec.classes, pixels=pixels)
     calibration.write(run)
-    shown = explained(choose_examples(answers), examples, explainer, spec)
+    shown = _explained(choose_examples(answers), validation, explainer, pixels, tuple(spec.classes))
     write_report(run, samples=samples, assessment=assessment, shown=shown)
     write_model_card(run, spec, assessment)
 
 
-def explained(
-    shown: Sequence[ExamplePicture], examples: Examples, explainer: Explainer, spec: ModelSpec
+def _explained(
+    shown: Sequence[ExamplePicture], examples: Examples, explainer: Explainer, pixels: PixelFormat, tasks: Sequence[str]
 ) -> list[ExamplePicture]:
     """Returns what is shown with its pictures, and what speaks for each answer laid over them."""
     if not shown:
         return []
     from PIL import Image
 
-    pixels = PixelFormat(spec.image_size, spec.decode, spec.interpolation)
     rows = np.stack([pixels.read(examples, example.index) for example in shown])
-    maps = explainer.maps(rows, tuple(spec.classes))
+    maps = explainer.maps(rows, tasks)
     found = []
     for number, example in enumerate(shown):
         image = rows[number]
-        side = max(_OVERLAY_SIDE, spec.image_size)
+        side = max(_OVERLAY_SIDE, pixels.image_size)
         large = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
         found.append(dataclasses.replace(example, image=image, overlay=overlay(large, maps[example.head][number])))
     return found
