@@ -23,17 +23,11 @@ _AVERAGED_COUNT = "n_averaged"  # of torch.optim.swa_utils.AveragedModel, beside
 
 @dataclass
 class Reading:
-    """How a file is to be read, and what has to be said of it.
+    """How a file is to be read, and what has to be said of it."""
 
-    Attributes:
-      path: the file.
-      key: the set of weights that is wanted, of several: a key of the checkpoint, or a wrapper of names.
-      notes: what was taken off or chosen; a line each.
-    """
-
-    path: Path
-    key: str | None = None
-    notes: list[str] = field(default_factory=list)
+    path: Path  # the file
+    key: str | None = None  # the set of weights that is wanted: a key of the checkpoint, or a wrapper of names
+    notes: list[str] = field(default_factory=list)  # what was taken off or chosen; a line each
 
     def choose(self, sets: Mapping[str, Any], *, is_known: Callable[[str], bool]) -> str:
         """Returns the name of the set of weights to read, of several.

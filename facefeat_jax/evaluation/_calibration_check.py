@@ -17,33 +17,19 @@ from facefeat_jax.system.figures import format_distinct
 
 @dataclass(frozen=True)
 class CalibrationCheck:
-    """The effect of a head's calibration on pictures that it was not fitted on.
+    """The effect of a head's calibration on pictures that it was not fitted on."""
 
-    Attributes:
-      fitted: temperature and threshold.
-      before: metrics before calibration.
-      after: metrics with the temperature.
-      bins_before: bins of the reliability diagram before calibration.
-      bins_after: the same with the temperature.
-      curve: accuracy of the answers by the share of pictures that are answered.
-      coverage: the share that is answered at the threshold; None without a threshold.
-      accuracy: accuracy of those answers; None where there are none.
-      interval: its 95% interval.
-      loss_change: change of the mean loss by the temperature; 0 without a temperature.
-      loss_change_interval: its 95% interval, of the same pictures before and after; None without a temperature.
-    """
-
-    fitted: HeadCalibration
-    before: HeadScores
-    after: HeadScores
-    bins_before: list[Bin]
-    bins_after: list[Bin]
-    curve: list[Coverage]
-    coverage: float | None
-    accuracy: float | None
-    interval: Interval | None
-    loss_change: float
-    loss_change_interval: Interval | None
+    fitted: HeadCalibration  # temperature and threshold
+    before: HeadScores  # metrics before calibration
+    after: HeadScores  # metrics with the temperature
+    bins_before: list[Bin]  # bins of the reliability diagram before calibration
+    bins_after: list[Bin]  # the same with the temperature
+    curve: list[Coverage]  # accuracy of the answers by the share of pictures that are answered
+    coverage: float | None  # the share that is answered at the threshold; None without a threshold
+    accuracy: float | None  # accuracy of those answers; None where there are none
+    interval: Interval | None  # its 95% interval
+    loss_change: float  # change of the mean loss by the temperature; 0 without a temperature
+    loss_change_interval: Interval | None  # its 95% interval; None without a temperature
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -35,38 +35,23 @@ _BATCH = 64
 
 @dataclass(frozen=True, eq=False)
 class Prints:
-    """The fingerprints of pictures.
+    """The fingerprints of pictures."""
 
-    Attributes:
-      files: `[n]`, SHA-256 of each file, str.
-      pixels: `[n]`, SHA-256 of the decoded picture and its size, str.
-      hashes: `[n]`, uint64, perceptual.
-      thumbnails: `[n, 768]`, uint8, of 16 by 16 in RGB.
-    """
-
-    files: np.ndarray
-    pixels: np.ndarray
-    hashes: np.ndarray
-    thumbnails: np.ndarray
+    files: np.ndarray  # `[n]`, SHA-256 of each file, str
+    pixels: np.ndarray  # `[n]`, SHA-256 of the decoded picture and its size, str
+    hashes: np.ndarray  # `[n]`, uint64, perceptual
+    thumbnails: np.ndarray  # `[n, 768]`, uint8, of 16 by 16 in RGB
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two pictures that are the same, or nearly.
+    """Two pictures that are the same, or nearly."""
 
-    Attributes:
-      kind: `file`: the same bytes; `pixels`: other bytes, the same picture; `near`: nearly the same.
-      first: number of the first picture.
-      second: number of the second picture, which is greater.
-      bits: in which their perceptual hashes differ.
-      levels: mean difference of their thumbnails' colours, of 255.
-    """
-
-    kind: Kind
-    first: int
-    second: int
-    bits: int
-    levels: float
+    kind: Kind  # `file`: the same bytes; `pixels`: other bytes, the same picture; `near`: nearly the same
+    first: int  # number of the first picture
+    second: int  # number of the second picture, which is greater
+    bits: int  # in which their perceptual hashes differ
+    levels: float  # mean difference of their thumbnails' colours, of 255
 
 
 def take_prints(parts: Sequence[Examples], *, threads: int = 4) -> Prints:

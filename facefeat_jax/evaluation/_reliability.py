@@ -34,23 +34,14 @@ def calibration_error(probability: np.ndarray, labels: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Bin:
-    """The answers whose probability lies between `low` and `high`.
+    """The answers whose probability lies between `low` and `high`."""
 
-    Attributes:
-      low: exclusive.
-      high: inclusive.
-      n: number of pictures.
-      confidence: mean probability of the answers.
-      accuracy: share that is right.
-      interval: 95% interval of that share, exact (Clopper and Pearson).
-    """
-
-    low: float
-    high: float
-    n: int
-    confidence: float
-    accuracy: float
-    interval: tuple[float, float]
+    low: float  # exclusive
+    high: float  # inclusive
+    n: int  # number of pictures
+    confidence: float  # mean probability of the answers
+    accuracy: float  # share that is right
+    interval: tuple[float, float]  # 95% interval of that share, exact (Clopper and Pearson)
 
 
 def reliability(probability: np.ndarray, labels: np.ndarray) -> list[Bin]:
@@ -71,17 +62,11 @@ def reliability(probability: np.ndarray, labels: np.ndarray) -> list[Bin]:
 
 @dataclass(frozen=True)
 class Coverage:
-    """What a threshold leaves.
+    """What a threshold leaves."""
 
-    Attributes:
-      threshold: least probability of an answer.
-      coverage: share of pictures that get an answer.
-      accuracy: share of the answers that is right.
-    """
-
-    threshold: float
-    coverage: float
-    accuracy: float
+    threshold: float  # least probability of an answer
+    coverage: float  # share of pictures that get an answer
+    accuracy: float  # share of the answers that is right
 
 
 def coverage_curve(confidence: np.ndarray, right: np.ndarray, *, points: int = 100) -> list[Coverage]:

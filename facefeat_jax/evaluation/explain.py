@@ -55,15 +55,10 @@ def explained_stage(trunk: Trunk, image_size: int) -> str:
 
 
 class Frozen(NamedTuple):
-    """A part of the trunk that is compiled already.
+    """A part of the trunk that is compiled already."""
 
-    Attributes:
-      until: its last stage, or `POOLED`.
-      outputs: maps pictures, uint8 `[n, size, size, 3]`, to that stage's output.
-    """
-
-    until: str
-    outputs: Callable[[np.ndarray], jax.Array]
+    until: str  # its last stage, or `POOLED`
+    outputs: Callable[[np.ndarray], jax.Array]  # maps pictures, uint8 `[n, size, size, 3]`, to that stage's output
 
 
 class Explainer:

@@ -33,27 +33,16 @@ _FORMATS: dict[str, Callable[[float], str]] = {
 
 @dataclass(frozen=True)
 class ExamplePicture:
-    """A picture on which a head was right or wrong.
+    """A picture on which a head was right or wrong."""
 
-    Attributes:
-      head: the head.
-      right: whether the head was right.
-      index: index of the picture in the answers.
-      label: label of the picture.
-      answer: class that the head predicts.
-      probability: probability of that class.
-      image: the picture as the model sees it, uint8 `[size, size, 3]`; None until it is read.
-      overlay: the same with the Grad-CAM map on it, uint8 `[height, width, 3]`.
-    """
-
-    head: str
-    right: bool
-    index: int
-    label: str
-    answer: str
-    probability: float
-    image: np.ndarray | None = None
-    overlay: np.ndarray | None = None
+    head: str  # the head
+    right: bool  # whether the head was right
+    index: int  # index of the picture in the answers
+    label: str  # label of the picture
+    answer: str  # class that the head predicts
+    probability: float  # probability of that class
+    image: np.ndarray | None = None  # the picture as the model sees it, uint8 `[size, size, 3]`; None until it is read
+    overlay: np.ndarray | None = None  # the same with the Grad-CAM map on it, uint8 `[height, width, 3]`
 
 
 def choose_examples(answers: Answers, count: int = SHOWN_EACH) -> list[ExamplePicture]:

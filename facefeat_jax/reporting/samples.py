@@ -15,15 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture to show in the report.
+    """A picture to show in the report."""
 
-    Attributes:
-      image: uint8 `[height, width, 3]`.
-      caption: what stands under it, such as its labels.
-    """
-
-    image: np.ndarray
-    caption: str
+    image: np.ndarray  # uint8 `[height, width, 3]`
+    caption: str  # what stands under it, such as its labels
 
 
 def training_samples(

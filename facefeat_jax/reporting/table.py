@@ -27,17 +27,11 @@ WHY_THEY_DIFFER = (
 
 @dataclass(frozen=True)
 class ResultRow:
-    """A line of the results table.
+    """A line of the results table."""
 
-    Attributes:
-      head: name of the head.
-      final: its figures with the final weights.
-      own_pass: its figures right after its own last pass; None where it was not validated on its own.
-    """
-
-    head: str
-    final: HeadResult
-    own_pass: HeadResult | None
+    head: str  # name of the head
+    final: HeadResult  # its figures with the final weights
+    own_pass: HeadResult | None  # its figures right after its own last pass; None where it was not validated on its own
 
 
 def result_rows(results: Mapping[str, Any]) -> list[ResultRow]:

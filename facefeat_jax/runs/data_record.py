@@ -27,19 +27,12 @@ _MAX_BYTES = 2**30
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """The pictures of one split that a run used.
+    """The pictures of one split that a run used."""
 
-    Attributes:
-      source: name of the data set.
-      split: `train` or `val`.
-      fingerprint: fingerprint of the whole split (`data.dataset.Split`).
-      pictures: `[n]`, in order; the fields are `digest` (uint64) and `label_TASK` (int16) for each head of the run.
-    """
-
-    source: str
-    split: str
-    fingerprint: str
-    pictures: np.ndarray
+    source: str  # name of the data set
+    split: str  # `train` or `val`
+    fingerprint: str  # fingerprint of the whole split (`data.dataset.Split`)
+    pictures: np.ndarray  # `[n]`, in order; fields: `digest` (uint64) and, for each head, `label_TASK` (int16)
 
     @property
     def digests(self) -> np.ndarray:

@@ -26,29 +26,18 @@ FEWEST = 10
 
 
 class Unseen(NamedTuple):
-    """Pictures that a run was not trained on.
+    """Pictures that a run was not trained on."""
 
-    Attributes:
-      examples: the pictures.
-      notes: lines: how the data differ from those of the run, and what is left out.
-    """
-
-    examples: Examples
-    notes: list[str]
+    examples: Examples  # the pictures
+    notes: list[str]  # lines: how the data differ from those of the run, and what is left out
 
 
 class Halves(NamedTuple):
-    """The pictures of a run's data sets.
+    """The pictures of a run's data sets."""
 
-    Attributes:
-      train: those that it was trained on.
-      val: others.
-      notes: lines: how the data differ from those of the run.
-    """
-
-    train: Examples
-    val: Examples
-    notes: list[str]
+    train: Examples  # those that it was trained on
+    val: Examples  # others
+    notes: list[str]  # lines: how the data differ from those of the run
 
 
 def open_unseen(run: Run, sources: Sequence[str], data_dir: Path, *, limit: int | None) -> Unseen:
