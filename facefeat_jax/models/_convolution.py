@@ -34,7 +34,7 @@ def conv(
       kernel: side of the kernel, odd.
       stride: along height and width.
       groups: input channels are split into so many groups; `in_features` of them make it depthwise.
-      use_bias: whether a bias is added; batch normalisation makes one superfluous.
+      use_bias: whether a bias is added; batch normalisation makes it superfluous.
       dtype: dtype of the computation; the default is that of inputs and parameters together.
       param_dtype: dtype of the parameters.
       rngs: source of the initial kernel.

@@ -83,7 +83,7 @@ def overview(described: list[dict[str, Any]]) -> str:
             "",
             "Parameters without the classifier; multiply-adds with it, for one picture of that many pixels. Top-1 on "
             "ImageNet-1k as published.",
-            "`facefeat models NAME` says more of one: its stages, all its weights, their licences and preprocessing.",
+            "`facefeat models NAME` describes a trunk: its stages, all its weights, their licences and preprocessing.",
         ]
     )
 

@@ -27,7 +27,7 @@ def of_rank(values: jax.Array, like: jax.Array) -> jax.Array:
 def widest(*dtypes: DTypeLike) -> jnp.dtype:
     """Returns the dtype that arrays of these dtypes are computed in together."""
     with jax.numpy_dtype_promotion("standard"):
-        return functools.reduce(jnp.promote_types, [jnp.dtype(one) for one in dtypes])
+        return functools.reduce(jnp.promote_types, [jnp.dtype(dtype) for dtype in dtypes])
 
 
 def float32_or_wider(dtype: DTypeLike) -> jnp.dtype:

@@ -29,10 +29,10 @@ def abstract(build: Callable[..., Module], *arguments: Any, **options: Any) -> M
     """Makes a module without computing anything: its variables hold `jax.ShapeDtypeStruct`.
 
     The same as `nnx.eval_shape(lambda: build(..., rngs=nnx.Rngs(0)))`, more than twice as fast for a deep network: Flax
-    counts the keys that a stream has given in a traced array, whose history grows with every one.
+    counts the keys that a stream has given in a traced array, whose history grows with every key.
 
     Args:
-      build: a module's class or a function that makes one, given `rngs`.
+      build: a module's class or a function that makes a module, given `rngs`.
       *arguments: passed on to it.
       **options: passed on to it.
     """

@@ -15,7 +15,7 @@ class BatchNorm(nnx.Module):
     """Batch normalisation over all axes but the last, as `torch.nn.BatchNorm2d` does it.
 
     `nnx.BatchNorm` is different in two ways that matter here: it stores the biased variance where torch stores the
-    unbiased one (while both normalise with the biased one), and it keeps float32 statistics whatever `param_dtype`
+    unbiased (while both normalise with the biased), and it keeps float32 statistics whatever `param_dtype`
     says. Training also counts the batches seen, as torch's `num_batches_tracked` does.
 
     Attributes:

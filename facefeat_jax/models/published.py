@@ -67,11 +67,11 @@ class PublishedWeights:
         return self.name.rpartition("-")[2]
 
     def has_digest(self, sha256: str | None) -> bool:
-        """Returns whether a file with that SHA-256 is this one, as far as is known: all digits, or the first eight."""
+        """Returns whether a file with that SHA-256 is this file, as far as is known: all digits, or the first eight."""
         return sha256 is not None and (sha256 == self.sha256 if self.sha256 else sha256.startswith(self.digits))
 
     def may_have_size(self, size: int) -> bool:
-        """Returns whether a file of that many bytes may be this one."""
+        """Returns whether a file of that many bytes may be this file."""
         return size == self.size if self.size else round(size / 2**20, 3) == self.mebibytes
 
 
@@ -87,7 +87,7 @@ _SWAG_LINEAR = "SWAG: trained by Meta on Instagram hashtags, a linear classifier
 
 # Facts of torchvision 0.28 (tests/compare holds every field to it). It checks no more of a file than the eight digits
 # in its name. The full digests and sizes are those that public projects, independently of torchvision, pin for these
-# files; they were not recomputed from complete files here. Where nobody was found to pin one, it is None, and the eight
+# files; they were not recomputed from complete files here. Where nobody was found to pin it, it is None, and the eight
 # digits are what a download is held to. The first of an architecture is what `weights="imagenet"` means, which is
 # torchvision's DEFAULT.
 _TABLE = (

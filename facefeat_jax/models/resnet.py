@@ -107,7 +107,7 @@ def _shortcut(block: BasicBlock | Bottleneck, inputs: Maps, mask: Mask | None) -
 
 
 class ResNet(Trunk):
-    """A residual network: stem, four stages of blocks, global average pooling, and a classifier where one is asked for.
+    """A residual network: stem, four stages of blocks, global average pooling, and a classifier if asked for.
 
     Args:
       stage_sizes: how many blocks `layer1` to `layer4` have; `resnet18` is (2, 2, 2, 2).

@@ -99,7 +99,7 @@ class SelfAttention(nnx.Module):
         def uniform(key, shape, dtype, out_sharding=None):
             return jax.random.uniform(key, shape, dtype, -bound, bound)
 
-        # torch starts the three as the one matrix they are stored in, and the output like any linear layer.
+        # torch starts the three as the matrix that they are stored in, and the output like any linear layer.
         self.qkv = nnx.Linear(
             width,
             3 * width,
@@ -129,7 +129,7 @@ class SelfAttention(nnx.Module):
 
 
 class MLP(nnx.Module):
-    """Two linear layers with a GELU, the exact one, between them; each is followed by dropout."""
+    """Two linear layers with an exact GELU between them; each is followed by dropout."""
 
     def __init__(
         self,
