@@ -249,11 +249,29 @@ def test_progress_bar_shows_on_a_terminal_only(get: Get, capsys: pytest.CaptureF
 # -------------------------------------------------------------------------------------------------------- it goes wrong
 
 
-def test_a_cut_connection_is_resumed(get: Get, server: Server, tmp_path: Path) -> None:
-    server.plan = ["cut 1000000", "cut 500000"]
+CUT, AT = "cut 1000000", "bytes=1000000-"
+ON_THE_WAY: dict[str, tuple[bytes, list[str], list[str | None]]] = {
+    "the connection ends": (b"", [CUT, "cut 500000"], [None, AT, "bytes=1500000-"]),
+    "ranges are ignored": (b"", [CUT, "no range"], [None, AT]),
+    "another range is answered": (b"", [CUT, "wrong range"], [None, AT, None]),
+    "errors that pass": (b"", ["503", "429", "500"], [None] * 4),
+    "no length is stated": (b"", ["no length"], [None]),
+    "a part of another file": (b"?" * 1_000_000, [], [AT, None]),
+    "a part as long as the file": (b"?" * len(CONTENT), [], [None]),
+    "a part that is longer": (b"?" * (len(CONTENT) + 5), [], [None]),
+    "a part that is complete": (CONTENT, [], []),
+    "a range that the server does not have": (CONTENT[:1000], ["416"], ["bytes=1000-", None]),
+}
+
+
+@pytest.mark.parametrize("case", ON_THE_WAY)
+def test_whatever_happens_on_the_way_the_whole_file_comes(case: str, get: Get, server: Server, tmp_path: Path) -> None:
+    part, plan, ranges = ON_THE_WAY[case]
+    server.plan = list(plan)
+    if part:
+        (tmp_path / f"{FILE}.part").write_bytes(part)
     assert get().read_bytes() == CONTENT
-    assert server.ranges == [None, "bytes=1000000-", "bytes=1500000-"]
-    assert visible(tmp_path) == [FILE]
+    assert server.ranges == ranges and visible(tmp_path) == [FILE]
 
 
 def test_the_next_call_resumes_too(get: Get, server: Server, tmp_path: Path) -> None:
@@ -266,43 +284,6 @@ def test_the_next_call_resumes_too(get: Get, server: Server, tmp_path: Path) -> 
     assert visible(tmp_path) == [f"{FILE}.part"]
     server.default, server.ranges = "good", []
     assert get().read_bytes() == CONTENT and server.ranges == ["bytes=1000000-"]
-
-
-def test_a_server_that_ignores_ranges_starts_over(get: Get, server: Server) -> None:
-    server.plan = ["cut 1000000", "no range"]
-    assert get().read_bytes() == CONTENT and server.ranges == [None, "bytes=1000000-"]
-
-
-def test_a_server_that_answers_with_another_range(get: Get, server: Server) -> None:
-    server.plan = ["cut 1000000", "wrong range"]
-    assert get().read_bytes() == CONTENT and server.ranges == [None, "bytes=1000000-", None]
-
-
-def test_a_part_of_another_file_is_thrown_away(get: Get, server: Server, tmp_path: Path) -> None:
-    (tmp_path / f"{FILE}.part").write_bytes(b"?" * 1_000_000)
-    assert get().read_bytes() == CONTENT and server.ranges == ["bytes=1000000-", None]
-
-
-@pytest.mark.parametrize("length", [len(CONTENT), len(CONTENT) + 5])
-def test_a_part_that_is_too_long_is_thrown_away(get: Get, server: Server, tmp_path: Path, length: int) -> None:
-    (tmp_path / f"{FILE}.part").write_bytes(b"?" * length)
-    assert get().read_bytes() == CONTENT and server.ranges == [None]
-
-
-def test_a_part_that_is_complete_needs_no_network(get: Get, server: Server, tmp_path: Path) -> None:
-    (tmp_path / f"{FILE}.part").write_bytes(CONTENT)
-    assert get().read_bytes() == CONTENT and server.ranges == [] and visible(tmp_path) == [FILE]
-
-
-def test_an_unsatisfiable_range_starts_over(get: Get, server: Server, tmp_path: Path) -> None:
-    (tmp_path / f"{FILE}.part").write_bytes(CONTENT[:1000])
-    server.plan = ["416"]
-    assert get().read_bytes() == CONTENT and server.ranges == ["bytes=1000-", None]
-
-
-def test_errors_that_pass(get: Get, server: Server) -> None:
-    server.plan = ["503", "429", "500"]
-    assert get().read_bytes() == CONTENT and len(server.ranges) == 4
 
 
 def test_errors_that_stay(get: Get, server: Server, tmp_path: Path) -> None:
@@ -332,11 +313,6 @@ def test_a_page_instead_of_the_file(get: Get, server: Server, tmp_path: Path) ->
     server.content = b"<html>log in first</html>"
     assert "25 bytes long instead of 3,000,000" in refusal(get)
     assert visible(tmp_path) == []
-
-
-def test_no_length_stated(get: Get, server: Server) -> None:
-    server.plan = ["no length"]
-    assert get().read_bytes() == CONTENT
 
 
 def test_more_than_was_promised_is_not_kept(get: Get, server: Server, tmp_path: Path) -> None:
