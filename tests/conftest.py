@@ -20,16 +20,10 @@ ROOT = Path(__file__).resolve().parents[1]
 session.check_types()
 session.heed_interrupts()
 _made = None if "PYTEST_XDIST_WORKER" in os.environ else session.set_up()
-_failed = False
-
-
-def pytest_sessionfinish(exitstatus: int) -> None:
-    global _failed
-    _failed = exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    session.tear_down(_made, failed=_failed)
+    session.tear_down(_made)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

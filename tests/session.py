@@ -20,15 +20,11 @@ import jaxtyping
 _ALWAYS = "--xla_backend_optimization_level=0"
 _IF_KNOWN = "--xla_cpu_use_fusion_emitters=false"  # jaxlib 0.10; it saves as much again
 
-CACHE, TEMPORARY = "JAX_COMPILATION_CACHE_DIR", "PYTEST_DEBUG_TEMPROOT"
-
-# Where Linux keeps files in memory. Runs are many small files, for each of which a disk takes milliseconds; those of a
-# session take less than a gigabyte.
-_MEMORY, _ROOM = "/dev/shm", 4 * 2**30
+CACHE = "JAX_COMPILATION_CACHE_DIR"
 
 
-def set_up() -> str:
-    """Sets the environment of a session; returns the folder to be removed after it.
+def set_up() -> str | None:
+    """Sets the environment of a session; returns the folder to be removed after it, if it made one.
 
     What the caller set stays: `XLA_FLAGS= pytest` compiles as users' programs are.
     """
@@ -37,15 +33,12 @@ def set_up() -> str:
     os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
     # With it, commands leave the allocator alone: tests call many in one process, which would keep the most of each.
     os.environ.setdefault("MALLOC_ARENA_MAX", "8")
-    in_memory = os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _ROOM
-    folder = tempfile.mkdtemp(prefix="facefeat-tests-", dir=_MEMORY if in_memory else None)
-    if in_memory:
-        os.environ.setdefault(TEMPORARY, folder)
-    if CACHE not in os.environ:
-        os.environ[CACHE] = os.path.join(folder, "xla")
-        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
-        # A limit, because only then does jax lock the cache against other processes.
-        os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(8 * 2**30)
+    if CACHE in os.environ:
+        return None
+    os.environ[CACHE] = folder = tempfile.mkdtemp(prefix="facefeat-tests-xla-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+    # A limit, because only then does jax lock the cache against other processes.
+    os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(8 * 2**30)
     return folder
 
 
@@ -66,9 +59,9 @@ def check_types() -> None:
     jaxtyping.install_import_hook(list(_TYPED), checker)
 
 
-def tear_down(folder: str | None, *, failed: bool) -> None:
-    """Removes what `set_up` made; what tests that failed have left is kept."""
-    if folder is not None and not failed:
+def tear_down(folder: str | None) -> None:
+    """Removes what `set_up` made."""
+    if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
