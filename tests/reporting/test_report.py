@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import csv
 import dataclasses
 import io
@@ -501,6 +502,9 @@ class FakeExamples:
 
     def read(self, index: int) -> bytes:
         return encoded(Image.new("RGB", (10, 8), (40 * index, 0, 0)))
+
+    def opened(self, index: int) -> contextlib.AbstractContextManager[bytes]:
+        return contextlib.nullcontext(self.read(index))
 
 
 def test_samples_and_counts_of_data() -> None:

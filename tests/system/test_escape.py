@@ -114,5 +114,5 @@ def test_each_format_is_written_in_one_place():
     assert holding(r"csv\.(writer|DictWriter)") == {"system/tables.py"}
     assert holding(r"csv\.(reader|DictReader)") == {"system/tables.py", "data/dataset.py", "prediction/stream.py"}
     assert holding(r"\bprint\(") == {"cli.py", "system/main.py", "system/progress.py"}
-    assert holding(r"jinja2\.Environment|\bMarkup\b") == {"reporting/report.py"}
+    assert holding(r"jinja2\.Environment|\bMarkup\b") == {"reporting/_pages.py"}
     assert holding(r"Console\(") == {"system/progress.py"}
