@@ -79,6 +79,11 @@ def test_every_number_has_bounds(name):
             TrainConfig().replace(**{name: bad})
 
 
+def test_a_number_that_no_float_holds_is_refused():
+    with pytest.raises(UserError, match="--learning-rate takes a number"):
+        TrainConfig.from_json({"learning_rate": 10**400}, where="config.json")
+
+
 @pytest.mark.parametrize(
     ("option", "value", "bounds"),
     [

@@ -192,14 +192,16 @@ def _measured(case: Case, work: Path, common: dict[str, Any]) -> dict[str, Any]:
         for name, settings in case.entries.items():
             given = {**common, **case.settings, **settings, "work": str(work / name)}
             started = time.perf_counter()
-            opened, *rounds, after = _answers(case, given, variables)
+            try:
+                opened, *rounds, after = _answers(case, given, variables)
+            except RuntimeError as error:
+                entries[name] = {"side": "ours", "settings": settings, "rounds": [], "error": str(error)}
+                continue
             if case.operation == "job":
                 for round_ in rounds:
                     round_["wall_seconds"] = time.perf_counter() - started
             entries[name] = {"side": "ours", "settings": settings, "about": opened, "rounds": rounds, "after": after}
         return entries
-    except RuntimeError as error:
-        return {**entries, name: {"side": "ours", "settings": settings, "rounds": [], "error": str(error)}}
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -224,11 +226,15 @@ def _answers(case: Case, settings: dict[str, Any], variables: dict[str, str]) ->
         )
     except subprocess.TimeoutExpired:
         raise RuntimeError(f"not done within {_TIMEOUT:,} s") from None
-    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    ended = f"its process ended with exit code {done.returncode}"
+    try:
+        answers = [json.loads(line) for line in done.stdout.splitlines()]
+    except ValueError:
+        raise RuntimeError(ended) from None
     if error := next((answer["error"] for answer in answers if "error" in answer), ""):
         raise RuntimeError(error)
     if len(answers) < len(requests):
-        raise RuntimeError(f"its process ended with exit code {done.returncode}")
+        raise RuntimeError(ended)
     return [answer["result"] for answer in answers]
 
 

@@ -70,7 +70,10 @@ class Checked:
             elif wanted := kinds.fault(value, kind):
                 raise UserError(f"{option(name)} takes {wanted}, got {value!r}")
             else:
-                object.__setattr__(self, name, kinds.plain(value, kind))
+                try:
+                    object.__setattr__(self, name, kinds.plain(value, kind))
+                except OverflowError as error:
+                    raise UserError(f"{option(name)} takes a number that a float can hold") from error
             for one in bounds:
                 if value is not None and value not in one:
                     raise UserError(f"{option(name)} must be {one}, got {value}")

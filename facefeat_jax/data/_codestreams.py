@@ -273,8 +273,9 @@ def _locations(data: bytes, at: int) -> Iterator[tuple[int, bool, list[tuple[int
         yield item, method == 1, extents
 
 
-def _first_samples(data: bytes) -> Iterator[bytes]:
+def _first_samples(data: bytes) -> Iterator[memoryview]:
     """Yields the first sample of each track that holds AV1: the first frame of an animation."""
+    view = memoryview(data)  # which copies nothing: any number of tracks may share a sample
     for start, end in _found(data, 0, len(data), b"moov", b"trak", b"mdia", b"minf", b"stbl"):
         tables = {name: content for name, content, _ in _boxes(data, start, end)}
         if b"stsd" not in tables or data[tables[b"stsd"] + 12 : tables[b"stsd"] + 16] != b"av01":
@@ -284,4 +285,4 @@ def _first_samples(data: bytes) -> Iterator[bytes]:
             (size,) = struct.unpack_from(">I", data, tables[b"stsz"] + 12)
         is_wide = b"co64" in tables
         (first,) = struct.unpack_from(">Q" if is_wide else ">I", data, tables[b"co64" if is_wide else b"stco"] + 8)
-        yield data[first : first + size]
+        yield view[first : first + size]

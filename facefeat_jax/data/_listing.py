@@ -30,7 +30,7 @@ class Picture:
       row: where it comes from and what it shows.
       num_bytes: size of the file.
       crc32: of the file's bytes.
-      digest: digest of the file's bytes (`data.digests`).
+      digest: digest of the file's bytes (`data._digests`).
       notes: what is odd about it but no reason to leave it out.
     """
 

@@ -32,7 +32,7 @@ FILE = "source_file"
 """The listing's column of names in the download."""
 
 DIGEST = "digest"
-"""The column of the pictures' digests (`data.digests`), in hexadecimal; earlier versions wrote none."""
+"""The column of the pictures' digests (`data._digests`), in hexadecimal; earlier versions wrote none."""
 
 LABEL, GROUP = "label_", "group_"
 """What columns of the listing begin with."""
@@ -63,7 +63,7 @@ class Split:
       source_files: per record the file's name in the download.
       fingerprint: changes with any picture, label or the order of records; the same on every machine.
       largest_bytes: size of the largest file of the data set; 0 where an earlier version prepared it.
-      digests: `[n]`, uint64; None where an earlier version prepared it (`data.digests.digests_of` has them then too).
+      digests: `[n]`, uint64; None where an earlier version prepared it (`data._digests.digests_of` has them then too).
     """
 
     source: str
@@ -132,11 +132,12 @@ def open_split(source: str, split: Literal["train", "val"], data_dir: Path) -> S
         classes = {task: tuple(_class_names(folder, task)) for task in described.tasks}
         labels = {task: _numbered(columns[LABEL + task], names) for task, names in classes.items()}
         files = columns[FILE]
+        largest_bytes = max(0, int(summary.get("largest_bytes", 0)))
         digests = np.array([int(text, 16) for text in columns[DIGEST]], np.uint64) if DIGEST in columns else None
         if len(files) != summary["kept"][split]:
             raise ValueError(f"{listing.name} has {len(files)} lines, {summary['kept'][split]} were written")
         pictures = _Pictures(folder, split, len(files))
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, csv.Error) as error:
         reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
         raise _again(described, f"{folder} is not complete ({reason})") from error
     key = hashlib.sha256(f"{source} {described.version} {split}\n".encode() + content)
@@ -153,7 +154,7 @@ def open_split(source: str, split: Literal["train", "val"], data_dir: Path) -> S
         source_files=files,
         fingerprint=key.hexdigest()[:32],
         _pictures=pictures,
-        largest_bytes=max(0, int(summary.get("largest_bytes", 0))),
+        largest_bytes=largest_bytes,
         digests=digests,
     )
 

@@ -72,7 +72,10 @@ class Examples:
 
     @contextmanager
     def opened(self, index: int) -> Iterator[bytes]:
-        """Gives the encoded picture of that number, with its share of the memory for files (`_budget.FILES`)."""
+        """Gives the encoded picture of that number, with its share of the memory for files (`_budget.FILES`).
+
+        Data sets prepared by earlier versions don't state how large their files are; no memory is held for them.
+        """
         with FILES.holding(self.splits[self._split_of[index]].largest_bytes) as keep:
             data = self.read(index)
             keep(len(data))
@@ -114,7 +117,7 @@ class Examples:
         )
 
     def digests(self) -> np.ndarray:
-        """Returns the digest of each picture's file, `[n]`, uint64; see `data.digests`."""
+        """Returns the digest of each picture's file, `[n]`, uint64; see `data._digests`."""
         return np.concatenate([digests_of(split)[rows] for split, rows in zip(self.splits, self.rows, strict=True)])
 
     def only(self, chosen: np.ndarray, *, limit: int | None = None) -> Examples:

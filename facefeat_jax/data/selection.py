@@ -120,7 +120,7 @@ def fairface(
     Args:
       labels: the tables of both splits, with columns `file`, `gender`, `race` and, if known, `age`.
       names: the pictures' names as listed, or None to go by the tables alone.
-      content: as in `roots.find_place`.
+      content: as in `_roots.find_place`.
 
     Returns:
       The selection; labels are `gender`, groups `race` and `age` (ages mangled by a spreadsheet are mended).
@@ -183,7 +183,7 @@ def glasses(
     Args:
       names: the listing.
       attributes: by `file_names.identity` of `folder/file` what else is known: `gender`, `identity`.
-      content: as in `roots.find_place`.
+      content: as in `_roots.find_place`.
 
     Returns:
       The selection; labels are `glasses`, groups `gender` and `identity`, blank where unknown. Gender is a group here:
@@ -241,7 +241,7 @@ def apparel(names: Sequence[str], content: Callable[[str], Hashable] | None = No
 
     Args:
       names: the listing.
-      content: as in `roots.find_place`.
+      content: as in `_roots.find_place`.
 
     Returns:
       The selection; labels are `shirt`, the group is `garment`. Pictures in folders of a colour that the task doesn't

@@ -61,7 +61,7 @@ class Double:
     """A pair of duplicate pictures.
 
     Attributes:
-      kind: as in `duplicates.Pair`.
+      kind: as in `_duplicates.Pair`.
       first: where the first came from.
       second: where the second came from.
       splits: splits of both pictures.

@@ -1,4 +1,4 @@
-"""Figures of one head in full, each with its 95% interval. Points are scikit-learn's; see `bootstrap` for intervals."""
+"""Figures of one head in full, each with its 95% interval (`_bootstrap`). Points are scikit-learn's."""
 
 from __future__ import annotations
 
@@ -31,8 +31,6 @@ METRICS: dict[str, str] = {
     "ece": "calibration error",
 }
 """Names of the figures in JSON and CSV, and what people call them."""
-
-HIGHER_IS_BETTER = ("accuracy", "balanced_accuracy", "auroc", "average_precision")
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,7 @@ def head_scores(
       labels: `[n]`, class numbers.
       units: `[n]`, what is drawn together when resampling.
       classes: names of the classes.
-      resamples: how many; the default is `bootstrap.RESAMPLES`.
+      resamples: how many; the default is `_bootstrap.RESAMPLES`.
 
     Raises:
       ValueError: there is no picture.

@@ -1,7 +1,7 @@
 """What a run was trained and validated on: the identity of its data, kept in the run folder.
 
 `data.json` names the data sets with their fingerprints, `data.npy` has a line for each picture: the digest of its file
-(`data.digests`) and its labels. Pictures are the same where their digests are, whatever they are called.
+(`data._digests`) and its labels. Pictures are the same where their digests are, whatever they are called.
 """
 
 from __future__ import annotations

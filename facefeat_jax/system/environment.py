@@ -60,8 +60,12 @@ def record_lines(recorded: Mapping[str, Any]) -> list[str]:
 
 def typed(program: str) -> str:
     """Returns the command line that was typed, which began with `program`, without folders of this machine."""
-    words = (Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:])
-    return shlex.join([*program.split(), *words])
+    return shlex.join([*program.split(), *map(_without_folder, sys.argv[1:])])
+
+
+def _without_folder(word: str) -> str:
+    option, separator, value = word.rpartition("=")
+    return f"{option}{separator}{Path(value).name}" if Path(value).is_absolute() else word
 
 
 def describe(packages: Iterable[str] = PACKAGES, devices: str | None = None) -> dict[str, Any]:
@@ -80,7 +84,11 @@ def describe(packages: Iterable[str] = PACKAGES, devices: str | None = None) -> 
         "python": platform.python_version(),
         "versions": versions(packages),
         # Results are published: no paths of this machine, nor how it keeps compiled programs.
-        "variables": {k: v for k, v in variables().items() if os.sep not in v and "_CACHE_" not in k},
+        "variables": {
+            name: " ".join(map(_without_folder, value.split()))
+            for name, value in variables().items()
+            if not os.path.isabs(value) and "_CACHE_" not in name
+        },
     }
 
 

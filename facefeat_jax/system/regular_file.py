@@ -29,7 +29,8 @@ def read_regular(path: str | Path, most_bytes: int, *, before: Callable[[int], o
             raise OSError(errno.EFBIG, f"larger than {most_bytes >> 20} MiB", os.fspath(path))
         before(size)
         # What grows meanwhile is cut here, and refused by whoever decodes it.
-        return file.read(size)
+        # (Some file systems, such as /proc, give the size as 0.)
+        return file.read(size or most_bytes)
 
 
 @contextmanager

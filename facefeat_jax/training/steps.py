@@ -40,7 +40,7 @@ class TrainState:
     Attributes:
       params: `{"trunk": ..., "heads": {task: ...}}`.
       batch_stats: the trunk's running statistics, as in the module tree.
-      optimizer: Adam's state of each group (`training.groups`).
+      optimizer: Adam's state of each group (`training._groups`).
       step: `[]`, int32, number of steps taken.
       average: moving average of the trained groups and of the running statistics, or None.
     """
@@ -62,7 +62,7 @@ def create_state(
 
     Args:
       model: the initial weights.
-      trained: the trunk's modules that are trained (`groups.trained_modules`).
+      trained: the trunk's modules that are trained (`models.freezing.trained_modules`).
       optimizer: as in `StepOptions`.
     """
     trained, transformation = tuple(trained), groups.adam(optimizer)
@@ -130,7 +130,7 @@ class StepOptions:
     """What the training step does; fixed while the step is traced.
 
     Attributes:
-      trained: the trunk's modules that are trained (`groups.trained_modules`).
+      trained: the trunk's modules that are trained (`models.freezing.trained_modules`).
       learning_rate: learning rate by step: `[]` int32 to `[]`.
       dtype: dtype of the computation.
       optimizer: the `optimizer` of the run's config. Its learning rate is not read: see `learning_rate`.

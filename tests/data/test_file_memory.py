@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,11 +15,13 @@ from facefeat_jax.data import _listing as listing
 from facefeat_jax.data import examples as examples_module
 from facefeat_jax.data._budget import FILES, MAX_FILE_BYTES, Budget
 from facefeat_jax.data._listing import check_pictures
+from facefeat_jax.data.dataset import open_split
 from facefeat_jax.data.examples import open_examples
 from facefeat_jax.data.pixels import PixelFormat
 from facefeat_jax.data.selection import Row
 from facefeat_jax.prediction import predictor
 from facefeat_jax.prediction.predictor import content_of
+from facefeat_jax.system.errors import UserError
 
 
 class Inside:
@@ -110,3 +113,12 @@ def test_training_reads_no_more_than_there_is_room_for(avatars_dir, monkeypatch)
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda index: pixels.read(examples, index), range(12)))
         assert inside.most <= most and (inside.most > 2) == (most == 4)
+
+
+@pytest.mark.parametrize("stated", [None, "x", float("inf")])
+def test_a_summary_that_states_no_number_is_reported(stated, avatars_dir, tmp_path):
+    shutil.copytree(avatars_dir, tmp_path / "data")
+    (summary,) = (tmp_path / "data").glob("avatars/*/summary.json")
+    summary.write_text(json.dumps({**json.loads(summary.read_text()), "largest_bytes": stated}))
+    with pytest.raises(UserError, match=r"not complete .*prepare it again"):
+        open_split("avatars", "train", tmp_path / "data")
