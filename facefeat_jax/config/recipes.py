@@ -40,5 +40,5 @@ def load_recipe(name: str) -> TrainConfig:
 
 def asked(config: TrainConfig, *names: str) -> list[str]:
     """Returns those of the fields whose values are not the recipe's (without a recipe: not the default)."""
-    own = (load_recipe(config.recipe) if config.recipe else TrainConfig()).flat()
-    return [name for name in names if config.flat()[name] != own[name]]
+    given, own = config.flat(), (load_recipe(config.recipe) if config.recipe else TrainConfig()).flat()
+    return [name for name in names if given[name] != own[name]]

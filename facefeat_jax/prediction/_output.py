@@ -22,14 +22,12 @@ class Column:
     Attributes:
       name: what the header says.
       cell: takes an answer and returns what its row says; None is an empty cell.
+      is_new: whether versions before this one did not write it: a file without it is theirs, and can't be continued.
     """
 
     name: str
     cell: Callable[[Prediction], object]
-
-
-# Columns that versions before this one did not write: a file without them is theirs, and can't be continued.
-ADDED = frozenset({"note"})
+    is_new: bool = False
 
 
 def columns(tasks: Sequence[str], *, people: bool = False) -> list[Column]:
@@ -52,7 +50,7 @@ def columns(tasks: Sequence[str], *, people: bool = False) -> list[Column]:
         *(_of_person() if people else ()),
         *answers,
         *(_of_head(task, "_unsure", lambda head: "yes" if head.unsure else "no") for task in tasks),
-        Column("note", attrgetter("note")),
+        Column("note", attrgetter("note"), is_new=True),
         Column("error", attrgetter("error")),
     ]
 

@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from facefeat_jax.prediction._output import ADDED, columns, lines, name_from_json
+from facefeat_jax.prediction._output import Column, columns, lines, name_from_json
 from facefeat_jax.prediction.answers import Prediction, Tally
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.locks import only_one
@@ -163,8 +163,8 @@ def _skip_done(
     done = bad = whole = 0
     start = (0, 0, 0)  # where the last group begins
     since: list[str] = []  # the pictures that were answered from there on
-    header = [column.name for column in columns(tasks, people=people)]
-    rows = _rows_jsonl(file, out) if form == "jsonl" else _rows_csv(file, out, header, people)
+    table = columns(tasks, people=people)
+    rows = _rows_jsonl(file, out) if form == "jsonl" else _rows_csv(file, out, table, people)
     for row in rows:
         if row.source is not None:
             if row.begins:
@@ -206,9 +206,9 @@ def _rows_jsonl(file: IO[bytes], out: Path) -> Iterator[_Row]:
             raise UserError(f"{out}, line {number:,}: not an answer of `predict`; give another file") from None
 
 
-def _rows_csv(file: IO[bytes], out: Path, header: list[str], people: bool) -> Iterator[_Row]:
+def _rows_csv(file: IO[bytes], out: Path, table: list[Column], people: bool) -> Iterator[_Row]:
     """Yields each whole row's answer, and the header; a name with a line break goes over several lines."""
-    read = 0
+    header, read = [column.name for column in table], 0
 
     def texts() -> Iterator[str]:
         nonlocal read
@@ -231,7 +231,7 @@ def _rows_csv(file: IO[bytes], out: Path, header: list[str], people: bool) -> It
         if row is None:
             return
         cells = list(map(from_csv, row))
-        if number == 1 and (absent := _added_since(cells, header)):
+        if number == 1 and (absent := _added_since(cells, table)):
             raise UserError(
                 f"{out} was started by an earlier version, whose answers have no column {absent}; continue with that "
                 "version, or give another file"
@@ -249,10 +249,10 @@ def _last(names: list[str], name: str) -> int:
     return len(names) - 1 - names[::-1].index(name)
 
 
-def _added_since(found: list[str], header: list[str]) -> str:
+def _added_since(found: list[str], table: list[Column]) -> str:
     """Returns the columns that an earlier version did not write yet, where a file's header lacks them and only them."""
-    absent = [name for name in header if name in ADDED and name not in found]
-    is_earlier = found == [name for name in header if name not in absent]
+    absent = [column.name for column in table if column.is_new and column.name not in found]
+    is_earlier = found == [column.name for column in table if column.name not in absent]
     return ", ".join(f"`{name}`" for name in absent) if is_earlier else ""
 
 
