@@ -25,6 +25,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from facefeat_jax.system.errors import UserError
+from faults.weight_files import as_stream, as_tar, as_zip, zip_of
 from weights_conversion import _torch_pickle as torch_pickle
 from weights_conversion._torch_pickle import load
 from weights_conversion.files import WeightsFileError, check_finite, read, read_metadata, write
@@ -59,14 +60,6 @@ def refusal(path: Path) -> str:
     assert isinstance(caught.value, UserError)
     assert "\n" not in message and path.name in message and "; " in message
     return message
-
-
-def zip_of(members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", compression) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return file.getvalue()
 
 
 def members_of(content: bytes) -> dict[str, bytes]:
@@ -298,28 +291,7 @@ def test_a_name_with_a_line_break_stays_one_line(tmp_path: Path) -> None:
 # -------------------------------------------------------------------------------------------------------- other content
 
 
-def in_zip(body: bytes) -> bytes:
-    return zip_of({"archive/data.pkl": body, "archive/byteorder": b"little", "archive/data/0": bytes(64)})
-
-
-def in_stream(body: bytes) -> bytes:
-    magic, protocol, facts = pickle.dumps(0x1950A86A20F9469CFC6C, 2), pickle.dumps(1001, 2), pickle.dumps({}, 2)
-    body = body.replace(b"tQ", b"NtQ")  # here the reference to a storage ends with the facts of a view, or None
-    return magic + protocol + facts + body + pickle.dumps(["0"], 2) + struct.pack("<q", 16) + bytes(64)
-
-
-def in_tar(body: bytes) -> bytes:
-    file = io.BytesIO()
-    zero = pickle.dumps(0, 2)
-    with tarfile.open(fileobj=file, mode="w") as tar:
-        for name, content in (("pickle", body), ("tensors", zero), ("storages", zero + pickle.dumps([], 2))):
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return file.getvalue()
-
-
-CONTAINERS: dict[str, Callable[[bytes], bytes]] = {"zip": in_zip, "stream": in_stream, "tar": in_tar}
+CONTAINERS: dict[str, Callable[[bytes], bytes]] = {"zip": as_zip, "stream": as_stream, "tar": as_tar}
 
 
 def tensor(
@@ -336,7 +308,7 @@ def mapping(value: bytes, key: bytes = b"X\x01\x00\x00\x00a") -> bytes:
 
 def test_the_handmade_tensor_is_fine(tmp_path: Path) -> None:
     """What the next tests spoil does read when it is not spoiled."""
-    (tmp_path / "w.pth").write_bytes(in_zip(mapping(tensor())))
+    (tmp_path / "w.pth").write_bytes(as_zip(mapping(tensor())))
     assert_same(read(tmp_path / "w.pth"), {"a": np.zeros(2, np.float32)})
 
 
@@ -384,7 +356,7 @@ NO_STATE_DICT: list[tuple[str, bytes, str]] = [
 )
 def test_what_is_no_state_dict(body: bytes, says: str, tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
-    path.write_bytes(in_zip(body))
+    path.write_bytes(as_zip(body))
     assert says in refusal(path) and "state_dict()" in refusal(path)
 
 
@@ -392,7 +364,7 @@ def test_whole_modules_are_refused(tmp_path: Path) -> None:
     assert "holds a whole module" in refusal(FIXTURES / "module.pth")
     # The stream format refers to a module's class by a persistent id; here of a class that needs no other global.
     body = b"\x80\x02(X\x06\x00\x00\x00moduleX\x03\x00\x00\x00NetX\x01\x00\x00\x00aX\x01\x00\x00\x00btQ."
-    (tmp_path / "m.pth").write_bytes(in_stream(body))
+    (tmp_path / "m.pth").write_bytes(as_stream(body))
     assert "holds a whole module" in refusal(tmp_path / "m.pth")
 
 
@@ -405,7 +377,7 @@ def test_compressed_members_are_refused(tmp_path: Path) -> None:
 
 
 def test_zip_that_claims_more_than_it_has(tmp_path: Path) -> None:
-    whole = bytearray(in_zip(mapping(tensor())))
+    whole = bytearray(as_zip(mapping(tensor())))
     at = whole.rindex(b"PK\x01\x02")  # the last entry of the central directory: data/0
     struct.pack_into("<II", whole, at + 20, 0x7FFFFFFF, 0x7FFFFFFF)
     path = tmp_path / "w.pth"
@@ -414,7 +386,7 @@ def test_zip_that_claims_more_than_it_has(tmp_path: Path) -> None:
 
 
 def test_encrypted_member(tmp_path: Path) -> None:
-    whole = bytearray(in_zip(mapping(tensor())))
+    whole = bytearray(as_zip(mapping(tensor())))
     at = whole.index(b"PK\x01\x02")
     whole[at + 8] |= 1
     path = tmp_path / "w.pth"
@@ -563,7 +535,7 @@ def test_a_pickle_of_millions_of_objects_ends(tmp_path: Path, monkeypatch: pytes
     for container in CONTAINERS.values():
         (tmp_path / "w.pth").write_bytes(container(b"\x80\x02" + b"}" * 1000 + b"."))
         assert "longer than that of any model" in refusal(tmp_path / "w.pth")
-    (tmp_path / "w.pth").write_bytes(in_zip(mapping(tensor())))
+    (tmp_path / "w.pth").write_bytes(as_zip(mapping(tensor())))
     assert read(tmp_path / "w.pth")
 
 
@@ -572,7 +544,7 @@ def test_a_tar_of_nothing_ends(tmp_path: Path) -> None:
     with tarfile.open(path, "w") as tar:
         for _ in range(1200):
             tar.addfile(tarfile.TarInfo("x"))
-    path.write_bytes(path.read_bytes() + in_tar(mapping(tensor())))
+    path.write_bytes(path.read_bytes() + as_tar(mapping(tensor())))
     assert "without the members" in refusal(path)
 
 
@@ -603,7 +575,7 @@ def test_copies_do_not_multiply(tmp_path: Path) -> None:
     pairs = b"](" + b"(K\x01K\x02t" * 1000 + b"eq\x00"
     body = b"\x80\x02" + pairs + b"ccollections\nOrderedDict\nq\x01](" + b"h\x01h\x00\x85R" * 20_000 + b"e."
     path = tmp_path / "w.pth"
-    path.write_bytes(in_zip(body))
+    path.write_bytes(as_zip(body))
     assert "makes no sense" in refusal(path)
 
 

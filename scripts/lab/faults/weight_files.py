@@ -31,7 +31,7 @@ def _numbers(random: np.random.RandomState) -> int:
     return (2**63, 2**64, 2**31, 2**40, -1, 10**30, 1 + int(random.randint(3)) + 2**20)[random.randint(7)]
 
 
-def _zip(members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
+def zip_of(members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", method) as archive:
         for name, content in members.items():
@@ -45,17 +45,17 @@ def _state_dict(count: int = 16, shape: bytes = b"K\x02\x85", stride: bytes = b"
     return b"\x80\x02}X\x01\0\0\0actorch._utils\n_rebuild_tensor_v2\n(" + tensor + b"s."
 
 
-def _as_zip(body: bytes, data: bytes = bytes(64), method: int = zipfile.ZIP_STORED) -> bytes:
-    return _zip({"archive/data.pkl": body, "archive/byteorder": b"little", "archive/data/0": data}, method)
+def as_zip(body: bytes, data: bytes = bytes(64), method: int = zipfile.ZIP_STORED) -> bytes:
+    return zip_of({"archive/data.pkl": body, "archive/byteorder": b"little", "archive/data/0": data}, method)
 
 
-def _as_stream(body: bytes) -> bytes:
+def as_stream(body: bytes) -> bytes:
     facts = [pickle.dumps(value, 2) for value in (0x1950A86A20F9469CFC6C, 1001, {})]
     tail = pickle.dumps(["0"], 2) + struct.pack("<q", 16) + bytes(64)
     return b"".join(facts) + body.replace(b"tQ", b"NtQ") + tail
 
 
-def _as_tar(body: bytes) -> bytes:
+def as_tar(body: bytes) -> bytes:
     file = io.BytesIO()
     zero = pickle.dumps(0, 2)
     with tarfile.open(fileobj=file, mode="w") as tar:
@@ -66,11 +66,11 @@ def _as_tar(body: bytes) -> bytes:
     return file.getvalue()
 
 
-CONTAINERS = (_as_zip, _as_stream, _as_tar, lambda body: body)
+CONTAINERS = (as_zip, as_stream, as_tar, lambda body: body)
 
 
 def _zip_that_claims(random: np.random.RandomState) -> bytes:
-    whole = bytearray(_as_zip(_state_dict(), bytes(1 << 20), zipfile.ZIP_DEFLATED))
+    whole = bytearray(as_zip(_state_dict(), bytes(1 << 20), zipfile.ZIP_DEFLATED))
     struct.pack_into("<I", whole, whole.rindex(b"PK\x01\x02") + 24, int(random.randint(1, 2**31 - 1)))
     return bytes(whole)
 
@@ -113,9 +113,9 @@ LYING: dict[str, Callable[[np.random.RandomState], bytes]] = {
     "safetensors: header of other JSON": lambda random: _safetensors(
         {"a": random.choice(["null", "[]", "1", '"x"', "{}"])} if random.randint(2) else {"a": None}
     ),
-    "zip: members packed": lambda random: _as_zip(_state_dict(1 << 18), bytes(1 << 20), zipfile.ZIP_DEFLATED),
+    "zip: members packed": lambda random: as_zip(_state_dict(1 << 18), bytes(1 << 20), zipfile.ZIP_DEFLATED),
     "zip: a bomb that claims another size": _zip_that_claims,
-    "zip: an archive in the archive": lambda random: _as_zip(_as_zip(_state_dict())),
+    "zip: an archive in the archive": lambda random: as_zip(as_zip(_state_dict())),
     "zip: a table of many members": lambda random: (
         b"PK\3\4" + (table := _MEMBER * int(random.randint(180_000, 400_000))) + _end_of(table)
     ),
@@ -138,7 +138,7 @@ LYING: dict[str, Callable[[np.random.RandomState], bytes]] = {
     "checkpoint: several sets of weights": lambda random: CONTAINERS[random.randint(2)](
         b"\x80\x02}" + b"".join(b"X\x01\0\0\0" + bytes([97 + n]) + _state_dict()[2:-1] + b"s" for n in range(3)) + b"."
     ),
-    "zip: another zip": lambda random: _zip({f"{n}.txt": b"x" for n in range(random.randint(0, 9))}),
+    "zip: another zip": lambda random: zip_of({f"{n}.txt": b"x" for n in range(random.randint(0, 9))}),
     "tensors: a shape beyond the storage": lambda random: CONTAINERS[random.randint(2)](
         _state_dict(shape=_long(int(random.randint(17, 2**62))) + b"\x85")
     ),
