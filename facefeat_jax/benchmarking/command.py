@@ -257,7 +257,7 @@ def report(results: dict[str, Any]) -> str:
         "",
         *environment.record_lines(results),
         "",
-        *table(["stage", "", "median (lowest to highest)", "compiling", "memory"], rows),
+        *table(["stage", "", "median (lowest to highest)", "compiling", "memory"], rows, 2),
         "",
         "Pictures are those of the prepared data sets, the model is the notebook's. `start` and `job` are whole "
         "processes of the recipe `fast`, one epoch, with empty caches but for the second start. Memory is the most of "
