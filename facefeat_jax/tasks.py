@@ -8,7 +8,7 @@ from typing import get_args
 
 from facefeat_jax.system import kinds
 from facefeat_jax.system.errors import UserError, unknown
-from facefeat_jax.system.types import FrameName
+from facefeat_jax.system.kinds import FrameName
 
 __all__ = ["BASELINE_TASKS", "NOTEBOOK_SHIRT_CLASSES", "SHIRT_CLASSES", "TASKS", "Task", "add_task", "get_task"]
 

@@ -28,7 +28,7 @@ from facefeat_jax.data import _drawn as drawn
 from facefeat_jax.training import loop  # noqa: F401 - first met with `apply_smoke` patched, it would keep the patch
 
 from .conftest import ROOT
-from .system.test_extras import EXTRA
+from .system.test_errors import EXTRA
 
 DOCS = ROOT / "docs"
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))

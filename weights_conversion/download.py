@@ -19,7 +19,7 @@ from pathlib import Path
 
 from facefeat_jax.models.published import WEIGHTS, PublishedWeights
 from facefeat_jax.system.errors import UserError, unknown
-from facefeat_jax.system.locks import only_one
+from facefeat_jax.system.files import only_one
 from facefeat_jax.system.runtime import cache_dir as cache_root
 from weights_conversion._transfer import ChangedError, PermanentError, about_size, asked_wait, reason, transfer
 

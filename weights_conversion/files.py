@@ -19,8 +19,8 @@ from typing import IO, Any
 import numpy as np
 
 from facefeat_jax.system.errors import UserError
+from facefeat_jax.system.files import write_whole
 from facefeat_jax.system.progress import say
-from facefeat_jax.system.whole_file import write_whole
 from weights_conversion import _torch_old_files as old_files
 from weights_conversion import _torch_zip as torch_zip
 from weights_conversion._candidates import Reading, unwrapped

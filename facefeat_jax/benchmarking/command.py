@@ -16,9 +16,9 @@ from typing import Any, Literal, NamedTuple
 
 from facefeat_jax.system import environment
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.system.figures import format_size
 from facefeat_jax.system.markdown import table
 from facefeat_jax.system.progress import say, show_json
+from facefeat_jax.system.text import format_size
 
 RESULTS, REPORT = "results.json", "report.md"
 FORMAT = 1

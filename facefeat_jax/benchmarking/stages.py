@@ -23,7 +23,7 @@ from facefeat_jax.data.images import decode_resized
 from facefeat_jax.data.pixels import PixelFormat, open_rows
 from facefeat_jax.data.placement import Placement
 from facefeat_jax.evaluation.evaluate import Evaluator
-from facefeat_jax.system.allocator import keep_freed_memory
+from facefeat_jax.system.runtime import keep_freed_memory
 from facefeat_jax.training.data import Inputs, open_data
 
 

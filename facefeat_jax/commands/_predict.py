@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.system.figures import count
 from facefeat_jax.system.progress import say, show_data
+from facefeat_jax.system.text import count
 
 if TYPE_CHECKING:
     from facefeat_jax.prediction._answer_source import AnswerSource

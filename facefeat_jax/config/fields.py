@@ -11,7 +11,7 @@ import tyro
 
 from facefeat_jax.config._checks import Bounds, Checked
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.system.types import MAX_IMAGE_SIZE, DecodePolicy, DType, MatmulPrecision
+from facefeat_jax.system.kinds import MAX_IMAGE_SIZE, DecodePolicy, DType, MatmulPrecision
 from facefeat_jax.tasks import BASELINE_TASKS
 
 # Where there is an upper bound as well, more is a typing error or a damaged file.

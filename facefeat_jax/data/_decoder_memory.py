@@ -23,6 +23,7 @@ from facefeat_jax.data._decoder_limits import (
     BadImageError,
     too_large,
 )
+from facefeat_jax.system.text import format_size
 
 _MOST_SCANS = 100  # of a JPEG; encoders write about ten, and each walks over the whole picture
 _MOST_SEGMENTS = 10_000  # of a JPEG
@@ -97,8 +98,8 @@ def require_memory(image: Image.Image, data: bytes, *, per_row: int = 0) -> int:
     needed = len(data) + stored + max(decoder, turned + converted + per_row * max(height, width if turned else 0))
     if needed > MAX_DECODER_BYTES:
         raise BadImageError(
-            f"too large: {size} of {form} in mode {image.mode} take {needed / 2**30:.1f} GiB to decode, "
-            f"the limit is {MAX_DECODER_BYTES / 2**30:.0f}"
+            f"too large: {size} of {form} in mode {image.mode} take {format_size(needed)} to decode, "
+            f"the limit is {format_size(MAX_DECODER_BYTES)}"
         )
     return needed
 

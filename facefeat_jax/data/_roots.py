@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.system.figures import count as number_of
-from facefeat_jax.system.file_names import identity
+from facefeat_jax.system.files import identity
+from facefeat_jax.system.text import count as number_of
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 """Files that show where a set lies."""

@@ -24,11 +24,10 @@ import numpy as np
 
 from facefeat_jax.system import checked_json
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.system.figures import format_size
-from facefeat_jax.system.locks import only_one
+from facefeat_jax.system.files import only_one, write_whole
 from facefeat_jax.system.progress import Bar, say
 from facefeat_jax.system.runtime import cache_dir
-from facefeat_jax.system.whole_file import write_whole
+from facefeat_jax.system.text import format_size
 
 FORMAT = 2
 ABOUT, BIN, SUMS = "rows.json", "rows.bin", "rows.crc"

@@ -20,9 +20,9 @@ from facefeat_jax.data._budget import DECODING as BUDGET
 from facefeat_jax.data._decoder_limits import MAX_PIXELS, MAX_SIDE, BadImageError, MeteredFile, too_large
 from facefeat_jax.data._decoder_memory import is_slow, require_memory, require_sane_headers
 from facefeat_jax.data._sample_range import in_bands
-from facefeat_jax.system.allocator import give_back_freed_memory
 from facefeat_jax.system.errors import UserError, unknown
-from facefeat_jax.system.types import DecodePolicy, Interpolation
+from facefeat_jax.system.kinds import DecodePolicy, Interpolation
+from facefeat_jax.system.runtime import give_back_freed_memory
 
 _LARGE = 2**26  # bytes for one picture, before which what others have freed is given back: the budget counts it no more
 

@@ -20,8 +20,8 @@ from facefeat_jax.data._worker_threads import worker_threads
 from facefeat_jax.data.dataset import Split
 from facefeat_jax.data.examples import Examples
 from facefeat_jax.data.images import DECODING, BadImageError, decode_resized
+from facefeat_jax.system.kinds import DecodePolicy, Interpolation
 from facefeat_jax.system.progress import say
-from facefeat_jax.system.types import DecodePolicy, Interpolation
 
 _CHUNK_BYTES = 4 * 2**20  # decoded by a thread at a time
 

@@ -24,11 +24,10 @@ from facefeat_jax.data.dataset import DIGEST, FILE, GROUP, LABEL, RECORDS, SUMMA
 from facefeat_jax.data.selection import BAD_PICTURE, NO_PICTURE, UNLISTED, LeftOut, Row, Selection, SplitName
 from facefeat_jax.data.sources import Source, open_source, prepare_command
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.system.escape import one_line
-from facefeat_jax.system.figures import count
-from facefeat_jax.system.locks import only_one
+from facefeat_jax.system.files import only_one
 from facefeat_jax.system.progress import Bar, say
 from facefeat_jax.system.tables import csv_table
+from facefeat_jax.system.text import count, format_size, one_line
 from facefeat_jax.tasks import TASKS
 
 LEFT_OUT = "left_out.csv"
@@ -106,7 +105,7 @@ class PrepareSummary:
         lines.append(f"  left out{sum(self.left_out.values()):>8,}")
         lines += [f"    {reason}: {count:,}" for reason, count in self.left_out.items()]
         lines += [f"  note: {note}" for note in self.notes]
-        lines.append(f"  {self.num_bytes / 2**20:,.1f} MiB in {self.seconds:,.1f} s, in {self.folder}")
+        lines.append(f"  {format_size(self.num_bytes)} in {self.seconds:,.1f} s, in {self.folder}")
         lines.append(f"  listings: {RECORDS.format(split='*')}; left out, with reasons: {LEFT_OUT}")
         return lines
 
@@ -407,7 +406,7 @@ def _require_room(folder: Path, num_bytes: int) -> None:
     free = _free_bytes(folder.parent)
     if free < num_bytes + _SPARE_BYTES:
         raise UserError(
-            f"{folder.parent}: needs {(num_bytes + _SPARE_BYTES) / 2**20:,.0f} MiB, {free / 2**20:,.0f} MiB are free; "
+            f"{folder.parent}: needs {format_size(num_bytes + _SPARE_BYTES)}, {format_size(free)} are free; "
             "make room or choose another --data-dir"
         )
 

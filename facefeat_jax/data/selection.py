@@ -17,7 +17,7 @@ import numpy as np
 
 from facefeat_jax.data._label_files import mended_age
 from facefeat_jax.data._roots import PICTURE_SUFFIXES, Place, fairface_root, find_place
-from facefeat_jax.system.file_names import ByName, identity, spelled
+from facefeat_jax.system.files import ByName, identity, spelled
 from facefeat_jax.system.tables import TableRow
 from facefeat_jax.tasks import SHIRT_CLASSES
 

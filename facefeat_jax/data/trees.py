@@ -16,7 +16,8 @@ from typing import Protocol
 
 from facefeat_jax.data._budget import MAX_FILE_BYTES
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.system.regular_file import read_regular
+from facefeat_jax.system.files import read_regular
+from facefeat_jax.system.text import format_size
 
 _PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 _MOST_LEVELS = 100  # of folders in folders; deeper ones are no data set, and would exhaust Python's stack
@@ -148,7 +149,7 @@ class FolderTree:
                 elif not stat.S_ISREG(status.st_mode):
                     self.skipped.append((name, "not a regular file"))
                 elif status.st_size > MAX_FILE_BYTES and not name.lower().endswith(".zip"):
-                    self.skipped.append((name, f"larger than {MAX_FILE_BYTES >> 20} MiB"))
+                    self.skipped.append((name, f"larger than {format_size(MAX_FILE_BYTES)}"))
                 else:
                     self._files[name] = entry.path
 
@@ -194,7 +195,7 @@ class ZipTree:
         if entry.compress_type not in _METHODS:
             return "packed by a method that is not read: unpack it and pass the folder"
         if entry.file_size > MAX_FILE_BYTES:
-            return f"larger than {MAX_FILE_BYTES >> 20} MiB"
+            return f"larger than {format_size(MAX_FILE_BYTES)}"
         if name in self._entries:
             return "named a second time in the archive"
         return None

@@ -12,7 +12,7 @@ from facefeat_jax.evaluation.answers import Answers
 from facefeat_jax.evaluation.calibration import HeadCalibration
 from facefeat_jax.evaluation.metrics import losses, predicted, probabilities
 from facefeat_jax.evaluation.scores import HeadScores, head_scores
-from facefeat_jax.system.figures import format_distinct
+from facefeat_jax.system.text import format_distinct
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from facefeat_jax.evaluation.metrics import losses, predicted, probabilities
 from facefeat_jax.runs.run_folder import CALIBRATION, OLD_CALIBRATION, write_json
 from facefeat_jax.system import checked_json, kinds
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.system.figures import format_distinct, format_given
+from facefeat_jax.system.text import format_distinct, format_given
 
 ERROR_RATE = 0.05
 """Default largest fraction of wrong answers; where a head can't guarantee it, it is unsure."""

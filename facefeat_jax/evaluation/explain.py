@@ -29,7 +29,7 @@ from facefeat_jax.models._values import split_values
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.models.trunk import Trunk
 from facefeat_jax.runs.spec import ModelSpec
-from facefeat_jax.system.escape import one_line
+from facefeat_jax.system.text import one_line
 
 LEAST_SIDE = 4
 """Places that a map should have on a side: fewer show no part of a picture."""

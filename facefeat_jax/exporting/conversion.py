@@ -21,8 +21,8 @@ from facefeat_jax.runs.run_folder import create_from_weights, open_run
 from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.system import checked_json, kinds
 from facefeat_jax.system.errors import UserError, unknown
+from facefeat_jax.system.kinds import DecodePolicy
 from facefeat_jax.system.runtime import set_numerics
-from facefeat_jax.system.types import DecodePolicy
 from facefeat_jax.tasks import NOTEBOOK_SHIRT_CLASSES, TASKS
 
 # Under which an exported file carries what the model is, with its calibration; and the class names alone, for others.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from facefeat_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
-from facefeat_jax.system.types import Interpolation
+from facefeat_jax.system.kinds import Interpolation
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from facefeat_jax.prediction.answers import Prediction
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.system.escape import one_line
+from facefeat_jax.system.text import one_line
 
 # Told apart by people who see colours differently (Okabe and Ito), and dark enough for white letters.
 _COLOURS = ("#0072b2", "#b34700", "#00795a", "#a3497f", "#5b5b00", "#444444")

@@ -9,8 +9,8 @@ from operator import attrgetter
 from typing import Any, Literal
 
 from facefeat_jax.prediction.answers import HeadPrediction, Prediction
-from facefeat_jax.system.escape import one_line
 from facefeat_jax.system.tables import csv_row
+from facefeat_jax.system.text import one_line
 
 Format = Literal["text", "json", "jsonl", "csv"]
 

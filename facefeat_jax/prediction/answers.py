@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from facefeat_jax.system.regular_file import opened
+from facefeat_jax.system.files import opened
 
 if TYPE_CHECKING:
     from facefeat_jax.prediction.crops import Person

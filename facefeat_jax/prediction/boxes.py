@@ -13,8 +13,9 @@ from pathlib import Path
 
 from facefeat_jax.prediction.crops import Box
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.system.file_names import ByName, spelled
+from facefeat_jax.system.files import ByName, spelled
 from facefeat_jax.system.tables import MAX_BYTES, TableRow, table_rows
+from facefeat_jax.system.text import format_size
 
 COLUMNS = ("file", "left", "top", "right", "bottom")
 
@@ -109,7 +110,7 @@ def read_boxes(path: Path) -> Boxes:
     except (OSError, ValueError) as error:
         raise UserError(f"{path} can't be read ({error}); --boxes takes a CSV file with {','.join(COLUMNS)}") from error
     if len(data) > MAX_BYTES:
-        raise UserError(f"{path} is larger than {MAX_BYTES >> 20} MiB; give the boxes in several files")
+        raise UserError(f"{path} is larger than {format_size(MAX_BYTES)}; give the boxes in several files")
     rows = table_rows(data, str(path), COLUMNS)
     return Boxes(path, hashlib.sha256(data).hexdigest(), [_listed(path, row) for row in rows])
 

@@ -31,7 +31,7 @@ from facefeat_jax.runs.checkpoints import Which
 from facefeat_jax.runs.run_folder import open_run
 from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.system.regular_file import read_regular
+from facefeat_jax.system.files import read_regular
 
 Image = str | Path | bytes | np.ndarray | Any  # a file, its content, a uint8 array [height, width, 3], or a PIL image
 Images = Image | Iterable[Image]

@@ -20,10 +20,9 @@ from typing import IO, Any, Literal
 from facefeat_jax.prediction._output import Column, columns, lines, name_from_json
 from facefeat_jax.prediction.answers import Prediction, Tally
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.system.locks import only_one
+from facefeat_jax.system.files import only_one, write_whole
 from facefeat_jax.system.progress import Bar, say
 from facefeat_jax.system.tables import from_csv
-from facefeat_jax.system.whole_file import write_whole
 
 _FORMS: dict[str, Literal["jsonl", "csv"]] = {".jsonl": "jsonl", ".csv": "csv"}
 _FLUSH_EVERY = 32  # answers; what a killed process loses at most

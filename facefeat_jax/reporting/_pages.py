@@ -11,8 +11,7 @@ import numpy as np
 
 from facefeat_jax.reporting._drawing import SERIES_COLORS
 from facefeat_jax.system import markdown
-from facefeat_jax.system.escape import one_line
-from facefeat_jax.system.figures import count
+from facefeat_jax.system.text import count, one_line
 
 LARGEST = 256
 """Side in pixels to which larger pictures are brought: they are shown no larger."""
@@ -47,7 +46,7 @@ def render(template: str, context: Mapping[str, Any]) -> str:
     """Returns a page: a template of `templates/` with its context, to which the page's colours are added.
 
     What is put into a page is escaped, since heads, classes and files may have any name: texts become one line without
-    control characters (`escape.one_line`), then HTML's or Markdown's special characters are escaped. The filter `drawn`
+    control characters (`one_line`), then HTML's or Markdown's special characters are escaped. The filter `drawn`
     lets SVG through, in which matplotlib has escaped all letters; what is Markdown already is `markdown.Markdown`.
     """
     import jinja2

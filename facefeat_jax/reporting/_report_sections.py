@@ -18,7 +18,7 @@ from facefeat_jax.evaluation.scores import METRICS, HeadScores
 from facefeat_jax.evaluation.slices import LEAST, Slicing
 from facefeat_jax.reporting._diagrams import coverage_svg, reliability_svg
 from facefeat_jax.reporting.table import gap_figures
-from facefeat_jax.system.figures import count, format_accuracy, format_area, format_given, format_loss
+from facefeat_jax.system.text import count, format_accuracy, format_area, format_given, format_loss
 
 SHOWN_EACH = 6
 """Number of right, and of wrong, pictures to show for each head."""

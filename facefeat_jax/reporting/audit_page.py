@@ -13,8 +13,8 @@ from facefeat_jax.data.images import decode
 from facefeat_jax.evaluation.audit import Audit
 from facefeat_jax.reporting._pages import inlined, render
 from facefeat_jax.runs.run_folder import write_file, write_json
-from facefeat_jax.system.figures import format_accuracy, format_area
 from facefeat_jax.system.tables import csv_table
+from facefeat_jax.system.text import format_accuracy, format_area
 
 SHOWN = 24
 """Pictures of a contact sheet, and pairs that are shown."""

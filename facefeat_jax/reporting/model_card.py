@@ -19,9 +19,8 @@ from facefeat_jax.reporting.table import gap_figures
 from facefeat_jax.runs.run_folder import MODEL_CARD, RESULTS, read_config, write_file
 from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.system import environment
-from facefeat_jax.system.escape import one_line
-from facefeat_jax.system.figures import count, format_accuracy, format_area, format_given, format_loss
 from facefeat_jax.system.markdown import Markdown, filled
+from facefeat_jax.system.text import count, format_accuracy, format_area, format_given, format_loss, one_line
 
 
 def write_model_card(run: Path, spec: ModelSpec, assessment: Assessment) -> Path:

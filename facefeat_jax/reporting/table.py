@@ -7,8 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from facefeat_jax.evaluation.metrics import HeadResult
-from facefeat_jax.system.escape import one_line
-from facefeat_jax.system.figures import count, decimals_apart, format_accuracy, format_area, format_loss, format_points
+from facefeat_jax.system.text import (
+    count,
+    decimals_apart,
+    format_accuracy,
+    format_area,
+    format_loss,
+    format_points,
+    one_line,
+)
 
 if TYPE_CHECKING:
     from facefeat_jax.evaluation.assessment import Assessment

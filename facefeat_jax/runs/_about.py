@@ -12,7 +12,7 @@ from typing import Any
 
 from facefeat_jax.system import checked_json
 from facefeat_jax.system.checked_json import Checked
-from facefeat_jax.system.whole_file import write_whole
+from facefeat_jax.system.files import write_whole
 
 FOLDER = "checkpoints"
 ITEM = "about"

@@ -19,7 +19,7 @@ from facefeat_jax.data.examples import Examples
 from facefeat_jax.runs import run_folder
 from facefeat_jax.system import checked_json
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.system.regular_file import read_regular
+from facefeat_jax.system.files import read_regular
 
 _DIGEST, _LABEL = "digest", "label_"
 _MAX_BYTES = 2**30

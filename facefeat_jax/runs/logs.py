@@ -17,9 +17,9 @@ from tensorboardX.record_writer import RecordWriter
 
 from facefeat_jax.system import checked_json, kinds
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.system.escape import one_line
+from facefeat_jax.system.files import write_whole
 from facefeat_jax.system.progress import say
-from facefeat_jax.system.whole_file import write_whole
+from facefeat_jax.system.text import one_line
 
 _FLUSH_S = 10.0  # between flushes of the TensorBoard files
 _MEMBERS = {"event": str, "step": int, "epoch": int}

@@ -23,10 +23,9 @@ from facefeat_jax.runs.run_config import is_run as is_run
 from facefeat_jax.runs.spec import NUMERICS, ModelSpec
 from facefeat_jax.system import checked_json
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.system.locks import only_one
+from facefeat_jax.system.files import only_one, write_whole
 from facefeat_jax.system.progress import say
 from facefeat_jax.system.runtime import set_numerics
-from facefeat_jax.system.whole_file import write_whole
 
 METRICS = "metrics.jsonl"
 RESULTS = "results.json"

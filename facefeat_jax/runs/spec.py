@@ -15,7 +15,7 @@ from facefeat_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from facefeat_jax.models.published import find_weights
 from facefeat_jax.models.registry import get_architecture
 from facefeat_jax.system.errors import UserError, unknown
-from facefeat_jax.system.types import MAX_IMAGE_SIZE, DecodePolicy, DType, FrameName, Interpolation, MatmulPrecision
+from facefeat_jax.system.kinds import MAX_IMAGE_SIZE, DecodePolicy, DType, FrameName, Interpolation, MatmulPrecision
 from facefeat_jax.tasks import Task, frames_of
 
 NUMERICS = ("dtype", "param_dtype", "matmul_precision")

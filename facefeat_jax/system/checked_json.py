@@ -18,7 +18,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from facefeat_jax.system.regular_file import read_regular
+from facefeat_jax.system.files import read_regular
 
 FORMAT = 2
 """The version of the scheme; 1 was without digests."""

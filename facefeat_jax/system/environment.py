@@ -15,9 +15,9 @@ from typing import Any
 
 import psutil
 
-from facefeat_jax.system.figures import count
 from facefeat_jax.system.markdown import code
 from facefeat_jax.system.runtime import cores
+from facefeat_jax.system.text import count, format_size
 
 PACKAGES = (
     "facefeat-jax",
@@ -111,7 +111,7 @@ def line(described: Mapping[str, Any]) -> str:
     memory, system = described.get("memory_bytes"), described.get("system")
     parts = [
         f"{count(described['cores'], 'core')} of {described['processor']}",
-        f"{memory / 2**30:.0f} GiB" if memory else "",
+        format_size(memory, 0) if memory else "",
         system or "",
         f"Python {described['python']}",
         *(f"{name} {version}" for name, version in described["versions"].items()),

@@ -1,9 +1,28 @@
-"""What ends a command before it is done."""
+"""What ends a command before it is done: bad input, a signal, an extra that is not installed."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+
+# What a plain installation leaves out: models and their weights need none of it.
+PREDICT = ("PIL",)
+FACES = ("cv2",)
+TRAIN = (
+    "absl",
+    "grain",
+    "imagehash",
+    "importlib_resources",
+    "jinja2",
+    "markupsafe",
+    "matplotlib",
+    "optax",
+    "orbax",
+    "sklearn",
+    "tensorboardX",
+    "tensorflow_datasets",
+)
+"""The modules of each extra (of `train` in addition to those of `predict`); the packages are in pyproject.toml."""
 
 
 class UserError(Exception):
@@ -31,3 +50,14 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     match = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     suggestion = f" Did you mean {match[0]!r}?" if match else ""
     return UserError(f"unknown {kind} {name!r}.{suggestion} Known: {', '.join(names)}")
+
+
+def what_to_install(error: ImportError) -> str | None:
+    """Returns one line for a module that is missing because its extra is not installed; None for any other."""
+    module = (error.name or "").partition(".")[0]
+    if module in FACES:
+        return f"finding faces needs {module}, which is not installed; run: pip install 'facefeat-jax[predict,faces]'"
+    if module not in PREDICT + TRAIN:
+        return None
+    less = " (to predict alone, 'facefeat-jax[predict]' is enough)" if module in PREDICT else ""
+    return f"this needs {module}, which is not installed; run: pip install 'facefeat-jax[train]'{less}"

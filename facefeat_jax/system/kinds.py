@@ -1,4 +1,4 @@
-"""Whether a value from a file or a caller is of the kind that a field or an argument takes, and its plain form."""
+"""What a field or an argument takes: names of choices, and whether a value from a file or a caller is of its kind."""
 
 from __future__ import annotations
 
@@ -6,9 +6,26 @@ from collections.abc import Iterable
 from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from facefeat_jax.system.errors import UserError
+
+DType = Literal["float32", "bfloat16", "float64"]
+
+# Of float32 products; `default` is what JAX takes on the device.
+MatmulPrecision = Literal["default", "tensorfloat32", "highest"]
+
+# What of a person a head looks at: see `facefeat_jax.prediction.crops`.
+FrameName = Literal["face", "head", "upper_body", "whole"]
+
+# Side in pixels: one batch of larger pictures would fill the memory of most machines.
+MAX_IMAGE_SIZE = 4096
+
+# How pictures are resized; the weights decide.
+Interpolation = Literal["bilinear", "bicubic"]
+
+# How files become RGB: see `facefeat_jax.data.images.decode`.
+DecodePolicy = Literal["as_notebook", "upright"]
 
 
 def fault(value: Any, kind: Any) -> str | None:

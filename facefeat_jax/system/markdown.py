@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from facefeat_jax.system.escape import one_line
+from facefeat_jax.system.text import one_line
 
 # What has a meaning in Markdown, GitHub's included; `_` only where it is not inside of a word.
 _SPECIAL = re.compile(r"([\\`*\[\]<>|~&$@]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.)", re.IGNORECASE)

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from facefeat_jax.system.escape import one_line
+from facefeat_jax.system.text import one_line
 
 # Progress and notes go to standard error: standard output is for answers.
 console = Console(stderr=True, highlight=False, soft_wrap=True)

@@ -8,7 +8,7 @@ import pkgutil
 import sys
 from typing import Any
 
-from facefeat_jax.system.extras import what_to_install
+from facefeat_jax.system.errors import what_to_install
 
 
 def attach(package: str, *others: str) -> None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.system.figures import count
+from facefeat_jax.system.text import count
 
 MAX_BYTES = 256 * 2**20
 """Larger files are no tables that this package reads."""

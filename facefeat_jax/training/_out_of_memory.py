@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax
 
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.system.figures import format_size
+from facefeat_jax.system.text import format_size
 
 # What is left free: allocators lose some of the memory to gaps.
 _SPARE = 0.05

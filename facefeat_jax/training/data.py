@@ -23,8 +23,8 @@ from facefeat_jax.data.index_stream import IndexStream
 from facefeat_jax.data.pixels import ExampleRows, PixelFormat, are_packed, open_rows, read_ahead
 from facefeat_jax.data.placement import Placement
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.system.figures import format_size
 from facefeat_jax.system.progress import say
+from facefeat_jax.system.text import format_size
 from facefeat_jax.training._prefix import Prefix
 
 # Of the free memory of a device, what its rows may take: the rest is the step's.

@@ -22,8 +22,8 @@ from facefeat_jax.runs._recorder import RunRecorder, held
 from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.system import environment
 from facefeat_jax.system.errors import Interrupted, UserError
-from facefeat_jax.system.figures import format_accuracy, format_loss
 from facefeat_jax.system.progress import Bar, say
+from facefeat_jax.system.text import format_accuracy, format_loss
 from facefeat_jax.training import _out_of_memory as out_of_memory
 from facefeat_jax.training import _saved_state as saved_state
 from facefeat_jax.training._interrupt import SignalWatch, StopRequest

@@ -24,6 +24,7 @@ from common import run_command_line, write_page
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.main import run_and_exit
 from facefeat_jax.system.progress import say
+from facefeat_jax.system.text import format_size
 
 
 def pytorch_sides() -> list[Side]:
@@ -98,7 +99,7 @@ class Pack:
         from benchmarking.subset import write_subset
 
         count, size = write_subset(self.downloads, self.out, max_bytes=int(self.max_mib * 2**20))
-        print(f"{self.out}: {count:,} pictures, {size / 2**20:.1f} MiB")
+        print(f"{self.out}: {count:,} pictures, {format_size(size)}")
         return 0
 
 

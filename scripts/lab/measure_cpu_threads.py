@@ -13,8 +13,8 @@ import time
 
 import tyro
 
-from facefeat_jax.system.allocator import keep_freed_memory
 from facefeat_jax.system.main import run_and_exit
+from facefeat_jax.system.runtime import keep_freed_memory
 from measuring import Call, convolution, forward_and_backward, layers, show
 
 

@@ -18,8 +18,8 @@ from jax import lax
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.system import environment
-from facefeat_jax.system.allocator import keep_freed_memory
 from facefeat_jax.system.markdown import table
+from facefeat_jax.system.runtime import keep_freed_memory
 from facefeat_jax.tasks import TASKS
 from facefeat_jax.training import _groups as groups
 from facefeat_jax.training import steps

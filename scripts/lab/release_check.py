@@ -26,8 +26,8 @@ import tyro
 
 from facefeat_jax import avatars
 from facefeat_jax.system import environment, markdown
+from facefeat_jax.system.files import write_whole
 from facefeat_jax.system.main import run_and_exit
-from facefeat_jax.system.whole_file import write_whole
 from faults import processes
 
 _TWO_DEVICES = "audit, two CPU devices"

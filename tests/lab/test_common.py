@@ -53,7 +53,7 @@ def test_stored_measurements_of_speed_still_make_a_page():
     assert files and sum(line.startswith("- ") and "scripts/benchmark.py run" in line for line in lines) == len(files)
 
 
-def test_tables_and_versions_are_written_in_one_place():
+def test_tables_sizes_and_versions_are_written_in_one_place():
     folders = [ROOT / name for name in ("facefeat_jax", "weights_conversion", "scripts")]
     sources = {str(path.relative_to(ROOT)): path.read_text() for folder in folders for path in folder.rglob("*.py")}
 
@@ -61,8 +61,9 @@ def test_tables_and_versions_are_written_in_one_place():
         return {name for name, text in sources.items() if re.search(pattern, text)}
 
     assert holding(r"\"---:?\"|\| ---") == {"facefeat_jax/system/markdown.py"}
+    assert holding(r"(/ ?2\*\*|>> ?)[23]0[^}\"]*\} ?[MG]iB") == set()  # sizes: `text.format_size`
     versions = r"python_version\(|metadata\.version\(|/proc/cpuinfo|rev-parse"
-    assert holding(versions) == {"facefeat_jax/system/environment.py", "facefeat_jax/system/doctor.py"}
+    assert holding(versions) == {"facefeat_jax/system/environment.py", "facefeat_jax/commands/_doctor.py"}
 
 
 def test_results_say_what_they_were_made_with(monkeypatch):

@@ -40,9 +40,8 @@ from facefeat_jax.reporting.table import gap_figures, gap_lines, heads_table, re
 from facefeat_jax.runs.run_folder import write_json
 from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.system.escape import one_line
-from facefeat_jax.system.figures import format_accuracy, format_loss
 from facefeat_jax.system.tables import from_csv
+from facefeat_jax.system.text import format_accuracy, format_loss, one_line
 
 from ..made import encoded, noise
 

@@ -18,7 +18,7 @@ from facefeat_jax.runs import checkpoints
 from facefeat_jax.runs.run_folder import open_run, read_config, write_config
 from facefeat_jax.runs.spec import NUMERICS, ModelSpec
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.system.types import FrameName
+from facefeat_jax.system.kinds import FrameName
 from facefeat_jax.tasks import TASKS
 
 CLASSES = {"gender": ("female", "male"), "mine": ("a", "b", "c")}

@@ -11,7 +11,7 @@ import pytest
 
 _PAGES = """
 import ctypes, resource
-from facefeat_jax.system.allocator import keep_freed_memory
+from facefeat_jax.system.runtime import keep_freed_memory
 done = keep_freed_memory()
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p

@@ -9,7 +9,7 @@ import re
 import numpy as np
 import pytest
 
-from facefeat_jax.system.file_names import ByName, identity
+from facefeat_jax.system.files import ByName, identity
 from facefeat_jax.system.tables import csv_row, csv_table, from_csv, read_table, to_csv
 
 FORMULAS = ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1", " =1", "\uff1d1", "'=1", "''@x"]

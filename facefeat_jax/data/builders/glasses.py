@@ -10,7 +10,7 @@ from facefeat_jax.data.builders.base import PictureBuilder
 from facefeat_jax.data.selection import Selection
 from facefeat_jax.data.sources import Source
 from facefeat_jax.data.trees import Tree
-from facefeat_jax.system.file_names import identity
+from facefeat_jax.system.files import identity
 from facefeat_jax.system.tables import TableRow, read_table
 
 

@@ -13,6 +13,7 @@ from benchmarking.turns import Spread, spread
 from common import read_results
 from facefeat_jax.system import environment
 from facefeat_jax.system.markdown import table
+from facefeat_jax.system.text import format_size
 
 _TRAINED = {"layer4": "layer4 and heads", "all": "all", "none": "heads"}
 _BUSY = 0.3  # cores' worth of other work, above which figures are doubtful
@@ -167,7 +168,7 @@ def _computed(figures: Figures, case: dict[str, Any]) -> Iterable[list[str]]:
             _number(done),
             share,
             f"{entry['about']['compile_seconds']:.1f} s",
-            f"{memory / 2**30:.2f} GiB" if memory else "",
+            format_size(memory) if memory else "",
         ]
 
 

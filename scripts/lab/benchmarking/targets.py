@@ -10,6 +10,7 @@ from typing import Literal
 from benchmarking.figures import Figures
 from benchmarking.turns import Spread, paired_ratios, spread
 from facefeat_jax.system import markdown
+from facefeat_jax.system.text import format_size
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def _memory(figures: Figures) -> Found | None:
     value = spread([above / below for above, below in zip(many, few, strict=False)])
     if value is None:
         return None
-    return Found(value, f"{max(few) / 2**20:.0f} MiB with 1,000, {max(many) / 2**20:.0f} MiB with 100,000")
+    return Found(value, f"{format_size(max(few))} with 1,000, {format_size(max(many))} with 100,000")
 
 
 def _second_start(figures: Figures) -> Found | None:

@@ -13,6 +13,7 @@ import psutil
 from PIL import Image
 
 from facefeat_jax.avatars import draw
+from facefeat_jax.system.text import format_size
 from faults.processes import environment, facefeat, random_run
 from faults.tally import Tally
 
@@ -45,7 +46,7 @@ def run(work: Path, *, count: int, seed: int) -> Tally:
     tally.add(killed_at > 0 and "from before" in resumed, "what was done is skipped", f"{killed_at}: {resumed[-300:]}")
     start, quarter, middle, end = (_at(rss, count, share) for share in (0.0, 0.25, 0.5, 1.0))
     tally.add(end - quarter < MOST_GROWTH, "flat memory", f"{quarter:,} bytes at a quarter, {end:,} at the end")
-    figures = [f"{value / 2**20:,.0f} MiB" for value in (start, quarter, middle, end)]
+    figures = [format_size(value) for value in (start, quarter, middle, end)]
     tally.what += (
         f". {count:,} JPEG files of {SIZE} pixels, ResNet18 at {SIZE}: {count / seconds:,.0f} pictures/s from start "
         f"to end of the process; memory {figures[0]} at the first answers, {figures[1]} at a quarter, {figures[2]} "

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from facefeat_jax.system.text import format_size
 from faults.archives import TIMEOUT_S, failure_of, read_rows, run_zip
 from faults.corpus import Bad, write_classics, write_crafted, write_mutated
 from faults.decoding import MOST_BYTES, MOST_SECONDS, measured
@@ -30,7 +31,7 @@ def run(work: Path, *, count: int, seed: int) -> Tally:
         "`facefeat predict` get all of them. Both must finish in time and in bounded memory, name each bad file once "
         "with its reason, agree about it, note odd pictures, and handle the good pictures between them as usual. Then "
         "each picture is decoded by itself, in one process that calls the same functions. Its processor time and "
-        f"memory are bounded too ({MOST_SECONDS:.0f} s, {_mebibytes(MOST_BYTES)} above what the process needs)",
+        f"memory are bounded too ({MOST_SECONDS:.0f} s, {format_size(MOST_BYTES)} above what the process needs)",
     )
     download = work / "download"
     folder = download / "train"
@@ -48,7 +49,7 @@ def run(work: Path, *, count: int, seed: int) -> Tally:
     predicted = tuple(_predict(work, download, bad, good, wrong))
     for name, (peak, alone) in (("prepare", prepared), ("predict", predicted)):
         if peak - alone > MOST_BYTES:
-            wrong[f"memory of {name}"] = f"{_mebibytes(peak)}, with good pictures alone {_mebibytes(alone)}"
+            wrong[f"memory of {name}"] = f"{format_size(peak)}, with good pictures alone {format_size(alone)}"
     seconds, size = _each(download, bad, good, work, wrong)
     for one in bad:
         tally.add(one.name not in wrong, one.kind, f"{one.name!r}: {wrong.pop(one.name, '')}")
@@ -58,15 +59,11 @@ def run(work: Path, *, count: int, seed: int) -> Tally:
         tally.add(False, "memory" if name.startswith("memory of ") else "command", f"{name}: {reason}")
     run_zip(work, seed, tally)
     tally.what += (
-        f". Most memory: prepare {_mebibytes(prepared[0])} (with good pictures alone {_mebibytes(prepared[1])}), "
-        f"predict {_mebibytes(predicted[0])} (alone {_mebibytes(predicted[1])}). The slowest picture took "
-        f"{seconds:.1f} s of processor time, the largest {_mebibytes(size)}"
+        f". Most memory: prepare {format_size(prepared[0])} (with good pictures alone {format_size(prepared[1])}), "
+        f"predict {format_size(predicted[0])} (alone {format_size(predicted[1])}). The slowest picture took "
+        f"{seconds:.1f} s of processor time, the largest {format_size(size)}"
     )
     return tally
-
-
-def _mebibytes(size: int) -> str:
-    return f"{size / 2**20:,.0f} MiB"
 
 
 def _each(
@@ -79,7 +76,7 @@ def _each(
         wrong["each picture"] = f"only {len(found):,} of {len(names):,} were gone through"
     for name, (seconds, size) in found.items():
         if seconds > MOST_SECONDS or size > MOST_BYTES:
-            wrong.setdefault(name, f"took {seconds:.1f} s of processor time and {_mebibytes(size)}")
+            wrong.setdefault(name, f"took {seconds:.1f} s of processor time and {format_size(size)}")
     return max(seconds for seconds, _ in found.values()), max(size for _, size in found.values())
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from facefeat_jax.system.text import format_size
 from faults import cases, models
 from faults.mutate import MUTATIONS, mutated
 from faults.processes import ROOT
@@ -104,7 +105,7 @@ def main(work: Path, first: int, last: int, seed: int) -> None:
         if must_fail and not refused:
             return "was read"
         if seconds > MOST_SECONDS or growth > MOST_GROWTH:
-            return f"took {seconds:.1f} s and {growth / 2**20:,.0f} MiB"
+            return f"took {seconds:.1f} s and {format_size(growth)}"
         return "it wrote" if (work / "ran").exists() else ""
 
     def read_one(number: int) -> tuple[str, Callable[[], str]]:

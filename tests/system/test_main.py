@@ -45,13 +45,13 @@ def test_a_reader_that_has_gone_is_no_error():
 def test_names_that_the_encoding_lacks_go_out_as_they_came_in():
     """Also names that are no text in any encoding; one of them once stopped all the others."""
     names = ["ü.png".encode(), b"\xff.png", b"a.png"]
-    program = "from facefeat_jax.system import streams; import sys; streams.set_up(); print(sys.stdin.read(), end='')"
+    program = "import sys; from facefeat_jax.system import main; main.set_up_streams(); print(sys.stdin.read(), end='')"
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run(
         [sys.executable, "-c", program], input=b"\n".join(names), capture_output=True, env=environment
     )
     assert done.stdout.splitlines() == names
-    program = "from facefeat_jax.system import streams; streams.set_up(); print('ü.png')"
+    program = "from facefeat_jax.system.main import set_up_streams; set_up_streams(); print('ü.png')"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, env=environment)
     assert done.stdout == "ü.png\n".encode()
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 import facefeat_jax
-from facefeat_jax.system import figures, markdown, progress
+from facefeat_jax.system import markdown, progress
+from facefeat_jax.system import text as texts
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.system.escape import one_line
 from facefeat_jax.system.main import run_main
+from facefeat_jax.system.text import one_line
 
 HOSTILE = [
     "\x1b[31mred\x1b]0;title\x07",
@@ -77,7 +78,7 @@ def test_markdown_shows_a_name_as_it_is(text):
 
 
 def test_a_figure_contradicts_nothing():
-    accuracy, points = figures.format_accuracy, figures.format_points
+    accuracy, points = texts.format_accuracy, texts.format_points
     assert [accuracy(value) for value in (0.0, 0.0001, 0.5, 0.99999, 1.0)] == [
         "0.0%",
         "0.1%",
@@ -87,16 +88,18 @@ def test_a_figure_contradicts_nothing():
     ]
     assert [accuracy(value, 0) for value in (0.0, 0.001, 0.999, 1.0)] == ["0%", "1%", "99%", "100%"]
     assert [points(value) for value in (-0.0001, -0.01, 0.0)] == ["0.0", "-1.0", "0.0"]
-    area = figures.format_area
+    area = texts.format_area
     assert [area(value) for value in (0.0, 0.0001, 0.9999, 1.0, None)] == ["0.000", "0.001", "0.999", "1.000", "-"]
     assert area(0.9999, 2) == "0.99"
-    assert figures.format_loss(-0.0) == "0.0000"
-    assert figures.format_given(0.05) == "5%" and figures.format_given(0.00012) == "0.012%"
-    assert figures.decimals_apart(0.0532, 0.0528) == 2
-    assert figures.decimals_apart(0.0532, 0.0532) == figures.decimals_apart(0.1, 0.2) == 1
-    assert figures.format_distinct(0.119712, 0.119714) == ("0.119712", "0.119714")
-    assert figures.format_distinct(0.5, 0.5) == ("0.5", "0.5") and figures.format_distinct(0.1, 0.25) == ("0.1", "0.25")
-    assert figures.count(1, "picture") == "1 picture" and figures.count(0, "picture") == "0 pictures"
+    assert texts.format_loss(-0.0) == "0.0000"
+    assert texts.format_given(0.05) == "5%" and texts.format_given(0.00012) == "0.012%"
+    assert texts.decimals_apart(0.0532, 0.0528) == 2
+    assert texts.decimals_apart(0.0532, 0.0532) == texts.decimals_apart(0.1, 0.2) == 1
+    assert texts.format_distinct(0.119712, 0.119714) == ("0.119712", "0.119714")
+    assert texts.format_distinct(0.5, 0.5) == ("0.5", "0.5") and texts.format_distinct(0.1, 0.25) == ("0.1", "0.25")
+    sizes = [texts.format_size(size) for size in (0, 3.44 * 2**20, 9.97 * 2**20, 816.4 * 2**20, 7.517 * 2**30)]
+    assert sizes == ["0 MiB", "3.4 MiB", "10 MiB", "816 MiB", "7.52 GiB"] and texts.format_size(2**34, 0) == "16 GiB"
+    assert texts.count(1, "picture") == "1 picture" and texts.count(0, "picture") == "0 pictures"
 
 
 def test_each_format_is_written_in_one_place():

@@ -13,7 +13,7 @@ import pytest
 
 from facefeat_jax.config import TrainConfig
 from facefeat_jax.runs.run_folder import write_config
-from facefeat_jax.system import extras
+from facefeat_jax.system import errors
 
 from ..conftest import ROOT
 
@@ -82,13 +82,13 @@ def test_every_module_that_is_imported_is_declared():
 
 
 def test_each_extra_brings_what_the_advice_says():
-    assert {package(module) for module in extras.PREDICT} <= EXTRA["predict"]
-    assert {package(module) for module in extras.TRAIN} <= EXTRA["train"] | EXTRA["predict"]
-    assert {package(module) for module in extras.FACES} == EXTRA["faces"]
-    assert not {package(module) for module in extras.PREDICT + extras.FACES + extras.TRAIN} & CORE
+    assert {package(module) for module in errors.PREDICT} <= EXTRA["predict"]
+    assert {package(module) for module in errors.TRAIN} <= EXTRA["train"] | EXTRA["predict"]
+    assert {package(module) for module in errors.FACES} == EXTRA["faces"]
+    assert not {package(module) for module in errors.PREDICT + errors.FACES + errors.TRAIN} & CORE
     # All that an extra adds is in the advice, but for what flax or jax bring anyway.
     brought = {re.match(r"[\w.-]+", text)[0].lower() for text in importlib.metadata.requires("jax") or []}
-    advised = {package(module) for module in extras.PREDICT + extras.TRAIN}
+    advised = {package(module) for module in errors.PREDICT + errors.TRAIN}
     assert EXTRA["predict"] | EXTRA["train"] <= advised | brought | {"facefeat-jax"}
 
 
@@ -108,7 +108,7 @@ def test_commands_without_their_extra_say_what_to_install(tmp_path):
     (tmp_path / "y.png").write_bytes(b"")  # so is a picture
     predict = f"predict {tmp_path} {tmp_path / 'y.png'}"
     calls = ("prepare avatars --data-dir absent", "train avatars", f"evaluate {tmp_path}", predict)
-    codes, lines = without(extras.PREDICT + extras.TRAIN, "models", "--help", *calls)
+    codes, lines = without(errors.PREDICT + errors.TRAIN, "models", "--help", *calls)
     assert codes == [0, 0, *[2] * len(calls)]
     assert len(lines) == len(calls)
     assert all(line.startswith("facefeat: this needs ") and "pip install 'facefeat-jax[" in line for line in lines)
@@ -116,7 +116,7 @@ def test_commands_without_their_extra_say_what_to_install(tmp_path):
 
 def test_predicting_needs_its_own_extra_alone():
     codes, lines = without(
-        extras.TRAIN, "predict absent y.png", "convert absent.pth --to y", "prepare avatars --data-dir absent"
+        errors.TRAIN, "predict absent y.png", "convert absent.pth --to y", "prepare avatars --data-dir absent"
     )
     assert codes == [2, 2, 2]
     assert "no run folder" in lines[0] and "no such file" in lines[1]
@@ -124,7 +124,7 @@ def test_predicting_needs_its_own_extra_alone():
 
 
 def test_other_missing_modules_are_faults():
-    assert extras.what_to_install(ModuleNotFoundError("x", name="facefeat_jax.nothing")) is None
+    assert errors.what_to_install(ModuleNotFoundError("x", name="facefeat_jax.nothing")) is None
     with pytest.raises(ModuleNotFoundError, match="nothing"):
         raise_through_main()
 

@@ -1,12 +1,44 @@
-"""Numbers as text, rounded so that they don't contradict the text around them.
+"""Text for whoever reads it: names and other text from data made harmless, and numbers rounded so that they agree.
 
-What is not all is never 100%, what is not none never 0%; there is no minus zero; figures that are compared have as many
-decimals as tell them apart.
+Whatever prints or writes text from data does it through `one_line`, `tables` (CSV), `markdown`, or the templates' own
+escaping. Of numbers, what is not all is never 100%, what is not none never 0%; there is no minus zero; figures that are
+compared have as many decimals as tell them apart.
 """
 
 from __future__ import annotations
 
+import unicodedata
+
+_JOINERS = "\u200c\u200d"  # without them, words of Persian and Hindi look wrong
 _MOST_DECIMALS = 4
+
+
+def one_line(text: str, *, keep_bytes: bool = False) -> str:
+    """Returns text that is one line and only letters: what controls a terminal is written as its escape, `\\x1b`.
+
+    Line ends, control characters, marks that turn the direction of writing, and what stands for bytes that are not
+    UTF-8 (`os.fsdecode`) are written so; a backslash stays as it is.
+
+    Args:
+      text: any.
+      keep_bytes: whether what stands for bytes goes out as those bytes (but for 0x80 to 0x9f, which may be control
+        characters): for output that other programs read.
+    """
+    if text.isprintable():
+        return text
+    return "".join(letter if _is_harmless(letter, keep_bytes) else _escaped(letter) for letter in text)
+
+
+def _is_harmless(letter: str, keep_bytes: bool) -> bool:
+    if letter.isprintable() or letter in _JOINERS or unicodedata.category(letter) == "Zs":
+        return True
+    return keep_bytes and "\udca0" <= letter <= "\udcff"
+
+
+def _escaped(letter: str) -> str:
+    if "\udc80" <= letter <= "\udcff":
+        return f"\\x{ord(letter) - 0xDC00:02x}"
+    return ascii(letter)[1:-1]
 
 
 def format_accuracy(accuracy: float, decimals: int = 1) -> str:
@@ -61,9 +93,12 @@ def count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def format_size(num_bytes: float) -> str:
-    """Returns an amount of memory or disk: `7.52 GiB`, below that `816 MiB`."""
-    return f"{num_bytes / 2**30:,.2f} GiB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:,.0f} MiB"
+def format_size(num_bytes: float, decimals: int = 2) -> str:
+    """Returns an amount of memory or disk: `7.52 GiB`, below that `816 MiB` and `3.4 MiB`; `decimals` are of GiB."""
+    if num_bytes >= 2**30:
+        return f"{num_bytes / 2**30:,.{decimals}f} GiB"
+    mebibytes = num_bytes / 2**20
+    return f"{round(mebibytes, 1):g} MiB" if mebibytes < 10 else f"{mebibytes:,.0f} MiB"
 
 
 def _plain(value: float, decimals: int) -> str:
