@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from facefeat_jax.data.pixels import PixelFormat as PixelFormat
     from facefeat_jax.data.pixels import open_rows as open_rows
     from facefeat_jax.data.placement import Placement as Placement
-    from facefeat_jax.data.prepare import PrepareSummary as PrepareSummary
     from facefeat_jax.data.selection import LayoutError as LayoutError
     from facefeat_jax.data.selection import LeftOut as LeftOut
     from facefeat_jax.data.selection import Row as Row
     from facefeat_jax.data.selection import Selection as Selection
     from facefeat_jax.data.sources import Source as Source
+    from facefeat_jax.data.summary import PrepareSummary as PrepareSummary
     from facefeat_jax.data.trees import Tree as Tree
 
 public_names.attach(__name__)

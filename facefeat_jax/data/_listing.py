@@ -10,8 +10,9 @@ from pathlib import Path
 
 from facefeat_jax.data import selection
 from facefeat_jax.data._budget import FILES
+from facefeat_jax.data._reasons import fits_suffix
 from facefeat_jax.data._worker_threads import worker_threads
-from facefeat_jax.data.images import BadImageError, check, fits_suffix
+from facefeat_jax.data.images import BadImageError, check
 from facefeat_jax.data.selection import LeftOut, Row, SplitName
 from facefeat_jax.data.trees import Tree, UnreadableError, digest_of
 from facefeat_jax.system.errors import UserError

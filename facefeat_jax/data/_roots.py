@@ -105,7 +105,7 @@ def fairface_root(
 
     Args:
       names: the listing.
-      named: `file_names.identity` of the pictures that the label tables name.
+      named: `files.identity` of the pictures that the label tables name.
       content: as in `find_place`; asked of a few files.
 
     Raises:

@@ -5,22 +5,21 @@ Imports Pillow and numpy only.
 
 from __future__ import annotations
 
-import re
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from facefeat_jax.data import _sample_range as sample_range
 from facefeat_jax.data._budget import DECODING as BUDGET
-from facefeat_jax.data._decoder_limits import MAX_PIXELS, MAX_SIDE, BadImageError, MeteredFile, too_large
+from facefeat_jax.data._decoder_limits import MAX_SIDE, BadImageError, MeteredFile
 from facefeat_jax.data._decoder_memory import is_slow, require_memory, require_sane_headers
+from facefeat_jax.data._reasons import reasons
 from facefeat_jax.data._sample_range import in_bands
-from facefeat_jax.system.errors import UserError, unknown
+from facefeat_jax.system.errors import unknown
 from facefeat_jax.system.kinds import DecodePolicy, Interpolation
 from facefeat_jax.system.runtime import give_back_freed_memory
 
@@ -35,52 +34,6 @@ TRANSPARENT = "fully transparent: there is nothing to see in it"
 # Leaves out what runs another program (EPS starts Ghostscript), what has no signature, so that junk would pass for it
 # (TGA, SPIDER, ...), and what Pillow only has stubs for.
 _FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "PPM", "DIB", "ICO", "QOI", "SGI", "PSD")
-
-_SUFFIXES = {
-    "JPEG": {"jpg", "jpeg", "jpe", "jfif", "mpo"},
-    "MPO": {"jpg", "jpeg", "jpe", "jfif", "mpo"},
-    "PNG": {"png", "apng"},
-    "WEBP": {"webp"},
-    "AVIF": {"avif", "avifs"},
-    "GIF": {"gif"},
-    "BMP": {"bmp", "dib"},
-    "DIB": {"bmp", "dib"},
-    "TIFF": {"tif", "tiff"},
-    "JPEG2000": {"jp2", "j2k", "jpc", "jpf", "jpx", "j2c"},
-    "PPM": {"ppm", "pgm", "pbm", "pnm", "pfm"},
-    "ICO": {"ico"},
-    "QOI": {"qoi"},
-    "SGI": {"sgi", "rgb", "rgba", "bw"},
-    "PSD": {"psd"},
-}
-
-# The first bytes of files that turn up in the place of pictures, to say what they are.
-_SIGNATURES: tuple[tuple[bytes, str], ...] = (
-    (rb"\xff\xd8\xff", "a JPEG"),
-    (rb"\x89PNG\r\n\x1a\n", "a PNG"),
-    (rb"GIF8[79]a", "a GIF"),
-    (rb"RIFF....WEBP", "a WebP"),
-    (rb"....ftypavi[fs]", "an AVIF"),
-    (rb"II\*\x00|MM\x00\*", "a TIFF"),
-    (rb"....ftyp(hei[cx]|mif1|heim|heis|hevc)", "HEIC"),
-    (rb"....ftyp|\x1aE\xdf\xa3|RIFF....AVI ", "a video"),
-    (rb"%PDF", "PDF"),
-    (rb"%!PS|\xc5\xd0\xd3\xc6", "PostScript"),
-    (rb"PK\x03\x04|PK\x05\x06", "a zip archive"),
-    (rb"\x1f\x8b", "a gzip archive"),
-    (rb"(?i)\s*(<!doctype html|<html|<head|<body)", "HTML"),
-    (rb"(?i)\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?<svg", "SVG"),
-    (rb"\s*<\?xml", "XML"),
-    (rb"version https://git-lfs", "a Git LFS pointer: fetch the file itself with `git lfs pull`"),
-    (rb"\s*[{\[]\s*[\"{\[]", "JSON"),
-)
-_PICTURE_SIGNATURES = 6  # the first ones above, of formats that are read: such a file is damaged rather than foreign
-
-_CUT = re.compile(r"truncated|broken data stream|unexpected end|no more data|EOF|to read|not enough", re.IGNORECASE)
-
-# Whatever Pillow would warn of is either refused here or of no consequence (broken EXIF, say). warnings.catch_warnings
-# is not safe with threads, so the warnings are silenced where they arise.
-_QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 # Plugins are imported on first use otherwise, by whichever threads come first.
 Image.init()
@@ -125,10 +78,8 @@ def decoded(
       beside: bytes that its user takes beside the picture. They are waited for, and no reason to refuse it.
       notes: see `decode`.
     """
-    if policy not in get_args(DecodePolicy):
-        raise unknown("decode policy", policy, get_args(DecodePolicy))
     with _opened(data, per_row, beside) as source:
-        with _reasons(data):
+        with reasons(data):
             picture = _to_rgb(source, policy, notes)
         if notes is not None and is_single_colour(picture):
             notes.append(SINGLE_COLOUR)
@@ -160,7 +111,7 @@ def decode_resized(
       BadImageError: see `decode`.
       UserError: there is no such policy or interpolation.
     """
-    with decoded(data, policy, per_row=4 * size, notes=notes) as picture, _reasons(data):
+    with decoded(data, policy, per_row=4 * size, notes=notes) as picture, reasons(data):
         return _resized(picture, size, interpolation)
 
 
@@ -195,9 +146,7 @@ def pixels_resized(
     elif not isinstance(picture, Image.Image):
         raise BadImageError(f"not a picture: {type(picture).__name__}")
     else:
-        if policy not in get_args(DecodePolicy):
-            raise unknown("decode policy", policy, get_args(DecodePolicy))
-        with _reasons(b""):
+        with reasons(b""):
             if max(picture.size) > MAX_SIDE:
                 raise BadImageError(f"too large: {picture.width} by {picture.height} pixels")
             picture.load()
@@ -221,7 +170,7 @@ def check(data: bytes, *, notes: list[str] | None = None) -> str:
       BadImageError: see `decode`.
     """
     found: list[str] = []
-    with _opened(data) as source, _reasons(data):
+    with _opened(data) as source, reasons(data):
         for policy in get_args(DecodePolicy):
             if is_single_colour(_to_rgb(source, policy, found)):
                 found.append(SINGLE_COLOUR)
@@ -230,15 +179,8 @@ def check(data: bytes, *, notes: list[str] | None = None) -> str:
         return source.image.format or ""
 
 
-def fits_suffix(name: str, form: str) -> bool:
-    """Returns whether a file of that name should hold that format (Pillow's naming). Formats not known here fit."""
-    suffix = name.rpartition(".")[2].lower()
-    return suffix in _SUFFIXES.get(form, {suffix})
-
-
 def is_single_colour(picture: Image.Image) -> bool:
     """Returns whether nothing is to be seen in a picture, mode RGB: all its pixels are the same."""
-
     # Nearly all pictures differ in a few pixels already.
     few = _extremes(picture.resize((8, 8), Image.Resampling.NEAREST))
     return all(low == high for low, high in few) and _extremes(picture) == few
@@ -274,7 +216,7 @@ def _opened(data: bytes, per_row: int = 0, beside: int = 0) -> Iterator[_Source]
     """Gives the picture as Pillow reads it, loaded, with its share of the memory."""
     if not data:
         raise BadImageError("empty file")
-    with _reasons(data):
+    with reasons(data):
         require_sane_headers(data)
         file = MeteredFile(data)
         image = Image.open(file, formats=_FORMATS)
@@ -284,7 +226,7 @@ def _opened(data: bytes, per_row: int = 0, beside: int = 0) -> Iterator[_Source]
     with BUDGET.holding(needed + beside):
         if needed >= _LARGE:
             give_back_freed_memory()
-        with _reasons(data):
+        with reasons(data):
             source = _Source(image, data, sample_range.has_deep_colour(image))
             image.load()
             if source.has_deep_colour:
@@ -301,6 +243,8 @@ def _resized(image: Image.Image, size: int, interpolation: Interpolation) -> np.
 
 def _to_rgb(source: _Source, policy: DecodePolicy, notes: list[str] | None) -> Image.Image:
     """Returns a loaded picture as RGB: itself, where that is what it is."""
+    if policy not in get_args(DecodePolicy):
+        raise unknown("decode policy", policy, get_args(DecodePolicy))
     said: list[str] = []
     image = source.image
     if policy == "upright":
@@ -354,46 +298,3 @@ def _on_white(image: Image.Image) -> tuple[Image.Image, bool]:
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
 
     return in_bands(image, "RGB", laid), highest > 0
-
-
-@contextmanager
-def _reasons(data: bytes) -> Iterator[None]:
-    """Whatever goes wrong in some decoding becomes a `BadImageError` with a short reason."""
-    # Others put filters in front of ours, and a test runner takes it away again.
-    if not warnings.filters or warnings.filters[0] != _QUIET:
-        warnings.filterwarnings("ignore", module=r"PIL\.")
-    try:
-        yield
-    except UserError:
-        raise
-    except Image.DecompressionBombError:
-        raise too_large("a decompression bomb", MAX_PIXELS) from None
-    except MemoryError:
-        raise BadImageError("too large for the available memory") from None
-    except UnidentifiedImageError:
-        raise BadImageError(_foreign(data)) from None
-    except Exception as error:
-        # Pillow's plugins answer damaged data with almost any exception there is.
-        message = " ".join(str(error).split())
-        if _CUT.search(message) or (data[:4] == b"RIFF" and int.from_bytes(data[4:8], "little") + 8 > len(data)):
-            raise BadImageError("cut short") from error
-        raise BadImageError(f"damaged ({message or type(error).__name__})"[:200]) from error
-
-
-def _foreign(data: bytes) -> str:
-    """Returns the reason for data that no decoder takes."""
-    head = data[:1024]
-    for number, (pattern, what) in enumerate(_SIGNATURES):
-        if re.match(pattern, head, re.DOTALL):
-            return (
-                f"cut short or damaged: begins like {what}"
-                if number < _PICTURE_SIGNATURES
-                else (f"not an image: looks like {what}")
-            )
-    if not head.strip(b"\0"):
-        return "not an image: nothing but zero bytes"
-    try:
-        head.decode("utf-8")
-    except UnicodeDecodeError:
-        return "not an image of a supported format"
-    return "not an image: looks like text"

@@ -16,7 +16,7 @@ from facefeat_jax.models.arrays import Features, Logits, Maps, Mask, NewMaps
 from facefeat_jax.models.batch_norm import BatchNorm
 from facefeat_jax.models.head import check_widths
 from facefeat_jax.models.sharding import logical_axes
-from facefeat_jax.models.trunk import Stages, Trunk, TrunkOptions
+from facefeat_jax.models.trunk import LayerOptions, Stages, Trunk, TrunkOptions
 
 
 class Stage(NamedTuple):
@@ -83,12 +83,10 @@ class ConvNormActivation(nnx.Module):
         *,
         groups: int = 1,
         activation: bool = True,
-        dtype: DTypeLike | None,
-        param_dtype: DTypeLike,
-        rngs: nnx.Rngs,
+        **options: Unpack[LayerOptions],
     ):
-        dtypes: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
-        self.conv = conv(in_features, out_features, kernel, stride, groups=groups, **dtypes, rngs=rngs)
+        dtypes: dict[str, Any] = {"dtype": options["dtype"], "param_dtype": options["param_dtype"]}
+        self.conv = conv(in_features, out_features, kernel, stride, groups=groups, **options)
         self.bn = BatchNorm(out_features, epsilon=scale.epsilon, momentum=scale.momentum, **dtypes)
         self.activation = activation
 
@@ -101,12 +99,9 @@ class ConvNormActivation(nnx.Module):
 class SqueezeExcitation(nnx.Module):
     """Weighs the channels of a map by what the whole of it holds (https://arxiv.org/abs/1709.01507)."""
 
-    def __init__(
-        self, features: int, squeezed: int, *, dtype: DTypeLike | None, param_dtype: DTypeLike, rngs: nnx.Rngs
-    ):
-        options: dict[str, Any] = {"use_bias": True, "dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
-        self.fc1 = conv(features, squeezed, 1, **options)
-        self.fc2 = conv(squeezed, features, 1, **options)
+    def __init__(self, features: int, squeezed: int, **options: Unpack[LayerOptions]):
+        self.fc1 = conv(features, squeezed, 1, use_bias=True, **options)
+        self.fc2 = conv(squeezed, features, 1, use_bias=True, **options)
 
     def __call__(self, inputs: Maps) -> Maps:
         """Returns `[batch, height, width, features]`, as it came in but weighed."""
@@ -131,12 +126,8 @@ class MBConv(nnx.Module):
         stride: int,
         drop_rate: float,
         scale: Scale,
-        *,
-        dtype: DTypeLike | None,
-        param_dtype: DTypeLike,
-        rngs: nnx.Rngs,
+        **options: Unpack[LayerOptions],
     ):
-        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         wide = scaled_width(in_features, stage.expansion)
         self.expand = ConvNormActivation(in_features, wide, 1, 1, scale, **options) if wide != in_features else None
         self.depthwise = ConvNormActivation(wide, wide, stage.kernel, stride, scale, groups=wide, **options)
@@ -188,7 +179,7 @@ class EfficientNet(Trunk):
         remat: bool = False,
         rngs: nnx.Rngs,
     ):
-        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        options: LayerOptions = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         check_widths(in_channels=in_channels, num_classes=num_classes)
         self.in_channels = in_channels
         self.dtype = dtype or param_dtype
@@ -235,7 +226,7 @@ class EfficientNet(Trunk):
         return super().classify(self.dropout(features, rngs=rngs))
 
 
-def _classifier(in_features: int, num_classes: int, **options: Any) -> nnx.Linear:
+def _classifier(in_features: int, num_classes: int, **options: Unpack[LayerOptions]) -> nnx.Linear:
     """A linear layer that starts as torchvision's: uniform within 1 / sqrt(num_classes), no bias."""
     bound = 1 / math.sqrt(num_classes)
 

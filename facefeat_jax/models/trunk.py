@@ -19,6 +19,14 @@ POOLED = "pooled"
 Stages = Mapping[str, tuple[str, ...]]
 
 
+class LayerOptions(TypedDict):
+    """What all layers of a trunk are made with; see `TrunkOptions`."""
+
+    dtype: DTypeLike | None
+    param_dtype: DTypeLike
+    rngs: nnx.Rngs
+
+
 class TrunkOptions(TypedDict, total=False):
     """Options of every trunk.
 

@@ -20,9 +20,7 @@ from facefeat_jax.models._promotion import float32_or_wider, promoting
 from facefeat_jax.models.arrays import Features, Images, Mask, Stage, Tokens
 from facefeat_jax.models.head import check_widths
 from facefeat_jax.models.sharding import logical_axes
-from facefeat_jax.models.trunk import Stages, Trunk, TrunkOptions
-
-_EPSILON = 1e-6
+from facefeat_jax.models.trunk import LayerOptions, Stages, Trunk, TrunkOptions
 
 
 class Embedding(nnx.Module):
@@ -35,18 +33,7 @@ class Embedding(nnx.Module):
       grid: patches along a side of the pictures that it is made for; for others the positions are resized.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        width: int,
-        patch: int,
-        grid: int,
-        *,
-        dtype: DTypeLike | None,
-        param_dtype: DTypeLike,
-        rngs: nnx.Rngs,
-    ):
-        fan_in = in_channels * patch * patch
+    def __init__(self, in_channels: int, width: int, patch: int, grid: int, **options: Unpack[LayerOptions]):
         # torch's trunc_normal_ cuts at 2, which at these deviations cuts nothing.
         self.projection = nnx.Conv(
             in_channels,
@@ -54,17 +41,15 @@ class Embedding(nnx.Module):
             (patch, patch),
             strides=(patch, patch),
             padding="VALID",
-            kernel_init=nnx.initializers.normal(math.sqrt(1 / fan_in)),
+            kernel_init=nnx.initializers.normal(math.sqrt(1 / (in_channels * patch * patch))),
             kernel_metadata=logical_axes(None, None, "channels", "embed"),
-            dtype=dtype,
-            param_dtype=param_dtype,
-            rngs=rngs,
+            **options,
         )
-        positions = jax.random.normal(rngs.params(), (1, 1 + grid * grid, width), param_dtype) * 0.02
+        param_dtype = options["param_dtype"]
+        positions = jax.random.normal(options["rngs"].params(), (1, 1 + grid * grid, width), param_dtype) * 0.02
         self.class_token = nnx.Param(jnp.zeros((1, 1, width), param_dtype), **logical_axes(None, None, "embed"))
         self.positions = nnx.Param(positions, **logical_axes(None, None, "embed"))
         self.grid = grid
-        self.patch = patch
 
     def __call__(self, images: Images) -> Tokens:
         """Maps `[batch, height, width, channels]` to tokens `[batch, 1 + height / patch * width / patch, width]`."""
@@ -80,9 +65,8 @@ class Embedding(nnx.Module):
 class LayerNorm(nnx.LayerNorm):
     """Layer normalisation in two passes, as torch's: the fast form loses digits."""
 
-    def __init__(self, width: int, *, dtype: DTypeLike | None, param_dtype: DTypeLike, rngs: nnx.Rngs):
-        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
-        super().__init__(width, epsilon=_EPSILON, use_fast_variance=False, **options)
+    def __init__(self, width: int, **options: Unpack[LayerOptions]):
+        super().__init__(width, epsilon=1e-6, use_fast_variance=False, **options)
 
     def __call__(self, tokens: Tokens) -> Tokens:  # type: ignore[override]
         """Normalises the last axis of `[batch, tokens, width]`."""
@@ -92,28 +76,17 @@ class LayerNorm(nnx.LayerNorm):
 class SelfAttention(nnx.Module):
     """Multi-head self-attention; queries, keys and values come from one matrix, as in torch's `MultiheadAttention`."""
 
-    def __init__(self, width: int, heads: int, *, dtype: DTypeLike | None, param_dtype: DTypeLike, rngs: nnx.Rngs):
-        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+    def __init__(self, width: int, heads: int, **options: Unpack[LayerOptions]):
         bound = 1 / math.sqrt(width)
 
         def uniform(key, shape, dtype, out_sharding=None):
             return jax.random.uniform(key, shape, dtype, -bound, bound)
 
         # torch starts the three as the matrix that they are stored in, and the output like any linear layer.
-        self.qkv = nnx.Linear(
-            width,
-            3 * width,
-            kernel_init=nnx.initializers.xavier_uniform(),
-            kernel_metadata=logical_axes("embed", "heads"),
-            **options,
-        )
-        self.out = nnx.Linear(
-            width,
-            width,
-            kernel_init=uniform,
-            kernel_metadata=logical_axes("heads", "embed"),
-            **options,
-        )
+        xavier = nnx.initializers.xavier_uniform()
+        inward, outward = logical_axes("embed", "heads"), logical_axes("heads", "embed")
+        self.qkv = nnx.Linear(width, 3 * width, kernel_init=xavier, kernel_metadata=inward, **options)
+        self.out = nnx.Linear(width, width, kernel_init=uniform, kernel_metadata=outward, **options)
         self.heads = heads
 
     def __call__(self, tokens: Tokens) -> Tokens:
@@ -131,25 +104,11 @@ class SelfAttention(nnx.Module):
 class MLP(nnx.Module):
     """Two linear layers with an exact GELU between them; each is followed by dropout."""
 
-    def __init__(
-        self,
-        width: int,
-        hidden: int,
-        dropout: float,
-        *,
-        dtype: DTypeLike | None,
-        param_dtype: DTypeLike,
-        rngs: nnx.Rngs,
-    ):
-        options: dict[str, Any] = {
-            "kernel_init": nnx.initializers.xavier_uniform(),
-            "bias_init": nnx.initializers.normal(1e-6),
-            "dtype": dtype,
-            "param_dtype": param_dtype,
-            "rngs": rngs,
-        }
-        self.hidden = nnx.Linear(width, hidden, kernel_metadata=logical_axes("embed", "mlp"), **options)
-        self.output = nnx.Linear(hidden, width, kernel_metadata=logical_axes("mlp", "embed"), **options)
+    def __init__(self, width: int, hidden: int, dropout: float, **options: Unpack[LayerOptions]):
+        xavier, small = nnx.initializers.xavier_uniform(), nnx.initializers.normal(1e-6)
+        init: dict[str, Any] = {"kernel_init": xavier, "bias_init": small}
+        self.hidden = nnx.Linear(width, hidden, kernel_metadata=logical_axes("embed", "mlp"), **init, **options)
+        self.output = nnx.Linear(hidden, width, kernel_metadata=logical_axes("mlp", "embed"), **init, **options)
         self.dropout = Dropout(dropout)
 
     def __call__(self, tokens: Tokens, *, rngs: nnx.Rngs | None = None) -> Tokens:
@@ -161,18 +120,7 @@ class MLP(nnx.Module):
 class EncoderBlock(nnx.Module):
     """Self-attention and a perceptron, each on normalised tokens and added to them."""
 
-    def __init__(
-        self,
-        width: int,
-        heads: int,
-        hidden: int,
-        dropout: float,
-        *,
-        dtype: DTypeLike | None,
-        param_dtype: DTypeLike,
-        rngs: nnx.Rngs,
-    ):
-        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+    def __init__(self, width: int, heads: int, hidden: int, dropout: float, **options: Unpack[LayerOptions]):
         self.norm1 = LayerNorm(width, **options)
         self.attention = SelfAttention(width, heads, **options)
         self.dropout = Dropout(dropout)
@@ -202,9 +150,6 @@ class VisionTransformer(Trunk):
       dropout: rate after the embedding, the attention, and both layers of the perceptrons; torchvision's is 0.
 
     The other arguments are `TrunkOptions`.
-
-    Attributes:
-      num_features: width of the tokens.
     """
 
     def __init__(
@@ -226,9 +171,8 @@ class VisionTransformer(Trunk):
     ):
         if image_size < patch or image_size % patch:
             raise ValueError(f"image_size must be a multiple of the patch, {patch} pixels, got {image_size}")
-        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
-        self.patch = patch
-        self.depth = depth
+        options: LayerOptions = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        self.patch, self.depth = patch, depth
         check_widths(in_channels=in_channels, num_classes=num_classes)
         self.in_channels = in_channels
         self.num_features = width
@@ -239,13 +183,10 @@ class VisionTransformer(Trunk):
         for number in range(depth):
             setattr(self, f"block{number}", EncoderBlock(width, heads, hidden, dropout, **options))
         self.norm = LayerNorm(width, **options)
-        zeros = nnx.initializers.zeros
-        axes = logical_axes("features", "outputs")
-        self.fc = (
-            None
-            if num_classes is None
-            else nnx.Linear(width, num_classes, kernel_init=zeros, kernel_metadata=axes, **options)
-        )
+        self.fc = None
+        if num_classes is not None:
+            zeros, axes = nnx.initializers.zeros, logical_axes("features", "outputs")
+            self.fc = nnx.Linear(width, num_classes, kernel_init=zeros, kernel_metadata=axes, **options)
 
     @staticmethod
     def stages_of(depth: int) -> Stages:

@@ -17,12 +17,12 @@ from PIL import Image, ImageOps
 from facefeat_jax.data import images
 from facefeat_jax.data._budget import Budget
 from facefeat_jax.data._decoder_limits import MAX_PIXELS
+from facefeat_jax.data._reasons import fits_suffix
 from facefeat_jax.data.images import (
     BadImageError,
     check,
     decode,
     decode_resized,
-    fits_suffix,
     pixels_resized,
 )
 from facefeat_jax.system.errors import UserError

@@ -9,7 +9,8 @@ import pytest
 
 from facefeat_jax.cli import main
 from facefeat_jax.data.dataset import open_split
-from facefeat_jax.data.prepare import PrepareSummary, prepare
+from facefeat_jax.data.prepare import prepare
+from facefeat_jax.data.summary import PrepareSummary
 from facefeat_jax.system.errors import UserError
 
 

@@ -13,6 +13,7 @@ from collections import Counter
 import pytest
 
 from facefeat_jax.data import selection
+from facefeat_jax.data.builders import apparel, fairface, glasses
 from facefeat_jax.data.selection import LayoutError
 from facefeat_jax.system.tables import TableRow, read_table
 
@@ -60,7 +61,7 @@ def faces(split: str, *rows: tuple[str, str, str]) -> list[TableRow]:
 
 
 def test_glasses_is_shuffled_and_split_as_by_pandas_and_sklearn():
-    chosen = selection.glasses(GLASSES)
+    chosen = glasses.select(GLASSES)
     assert hashes(chosen) == GLASSES_HASHES
     assert [len(rows) for rows in chosen.rows.values()] == [84, 21]
     assert Counter(row.labels["glasses"] for row in chosen.rows["val"]) == {"glasses": 12, "no_glasses": 9}
@@ -69,7 +70,7 @@ def test_glasses_is_shuffled_and_split_as_by_pandas_and_sklearn():
 
 
 def test_apparel_is_split_as_by_sklearn():
-    chosen = selection.apparel(APPAREL)
+    chosen = apparel.select(APPAREL)
     assert hashes(chosen) == APPAREL_HASHES
     assert [len(rows) for rows in chosen.rows.values()] == [72, 18]
     assert chosen.rows["val"][0].labels == {"shirt": "red"} and chosen.rows["val"][0].groups == {"garment": "hoodie"}
@@ -77,8 +78,8 @@ def test_apparel_is_split_as_by_sklearn():
 
 def test_the_listings_order_and_a_wrapping_folder_change_nothing():
     for select, names, expected in (
-        (selection.glasses, GLASSES, GLASSES_HASHES),
-        (selection.apparel, APPAREL, APPAREL_HASHES),
+        (glasses.select, GLASSES, GLASSES_HASHES),
+        (apparel.select, APPAREL, APPAREL_HASHES),
     ):
         assert hashes(select(names[::-1])) == expected
         wrapped = select([f"wrapper/Images/{name}" for name in names])
@@ -87,22 +88,22 @@ def test_the_listings_order_and_a_wrapping_folder_change_nothing():
 
 def test_glasses_suffixes_are_case_sensitive():
     extra = ["glasses/a.JPG", "glasses/b.jpeg", "glasses/c.webp", "no_glasses/d.PNG", "glasses/e.avif"]
-    chosen = selection.glasses(GLASSES + extra)
+    chosen = glasses.select(GLASSES + extra)
     assert hashes(chosen) == GLASSES_HASHES
     assert reasons(chosen) == {selection.WRONG_SUFFIX: 5}
 
 
 def test_apparel_suffixes_are_not_and_avif_and_webp_are_left_out():
     extra = ["red_shirt/a.avif", "red_shirt/b.webp", "red_shirt/c.gif"]
-    assert reasons(selection.apparel(APPAREL + extra)) == {selection.WRONG_SUFFIX: 3}
-    assert hashes(selection.apparel(APPAREL + extra)) == APPAREL_HASHES
-    more = selection.apparel([*APPAREL, "red_shirt/a.JPEG", "red_shirt/b.PnG"])
+    assert reasons(apparel.select(APPAREL + extra)) == {selection.WRONG_SUFFIX: 3}
+    assert hashes(apparel.select(APPAREL + extra)) == APPAREL_HASHES
+    more = apparel.select([*APPAREL, "red_shirt/a.JPEG", "red_shirt/b.PnG"])
     assert sum(map(len, more.rows.values())) == len(APPAREL) + 2
 
 
 def test_apparel_leaves_other_garments_deeper_files_and_unknown_colours_out():
     extra = ["black_pants/1.jpg", "blue_shoes/2.jpg", "red_shirt/deeper/3.jpg", "readme.txt", "silver_shirt/4.jpg"]
-    chosen = selection.apparel(APPAREL + extra)
+    chosen = apparel.select(APPAREL + extra)
     assert hashes(chosen) == APPAREL_HASHES
     assert reasons(chosen) == {selection.OTHER_FOLDER: 4, selection.UNKNOWN_CLASS: 1}
     assert next(one for one in chosen.left_out if one.reason == selection.UNKNOWN_CLASS).detail == "colour 'silver'"
@@ -110,13 +111,13 @@ def test_apparel_leaves_other_garments_deeper_files_and_unknown_colours_out():
 
 def test_a_second_copy_further_down_does_not_count():
     copies = [f"people/Images/{name}" for name in GLASSES]
-    chosen = selection.glasses([*(f"Images/{name}" for name in GLASSES), *copies])
+    chosen = glasses.select([*(f"Images/{name}" for name in GLASSES), *copies])
     assert hashes(chosen) == GLASSES_HASHES and reasons(chosen) == {selection.OTHER_FOLDER: len(copies)}
 
 
 def test_glasses_attributes_are_groups_and_blank_where_unknown():
     known = {"glasses/296.jpg": {"gender": "Male", "identity": "7"}, "glasses/220.jpg": {"gender": "", "identity": "8"}}
-    first, second, third = selection.glasses(GLASSES, known).rows["val"][:3]
+    first, second, third = glasses.select(GLASSES, known).rows["val"][:3]
     assert first.groups == {"gender": "male", "identity": "7"} and first.labels == {"glasses": "glasses"}
     assert second.groups == {"gender": "", "identity": "8"}
     assert third.groups == {"gender": "", "identity": ""}
@@ -125,10 +126,10 @@ def test_glasses_attributes_are_groups_and_blank_where_unknown():
 @pytest.mark.parametrize(
     ("select", "names", "message"),
     [
-        (selection.glasses, [], "no two .jpg or .png files in a folder glasses/"),
-        (selection.glasses, ["glasses/1.jpg", "glasses/2.jpg"], "folder no_glasses/"),
-        (selection.glasses, [f"{f}/{i}.jpg" for f in ("glasses", "no_glasses") for i in range(2)], "too few"),
-        (selection.apparel, ["pants/1.jpg"], "no two pictures"),
+        (glasses.select, [], "no two .jpg or .png files in a folder glasses/"),
+        (glasses.select, ["glasses/1.jpg", "glasses/2.jpg"], "folder no_glasses/"),
+        (glasses.select, [f"{f}/{i}.jpg" for f in ("glasses", "no_glasses") for i in range(2)], "too few"),
+        (apparel.select, ["pants/1.jpg"], "no two pictures"),
     ],
 )
 def test_other_listings_are_refused(select, names, message):
@@ -137,8 +138,8 @@ def test_other_listings_are_refused(select, names, message):
 
 
 def test_fairface_takes_the_first_rows_of_each_group_in_file_order(monkeypatch):
-    monkeypatch.setitem(selection.FAIRFACE_QUOTA, "train", 4)
-    chosen = selection.fairface({"train": table(FAIRFACE), "val": faces("val", ("1.jpg", "Male", "A"))})
+    monkeypatch.setitem(fairface.QUOTA, "train", 4)
+    chosen = fairface.select({"train": table(FAIRFACE), "val": faces("val", ("1.jpg", "Male", "A"))})
     assert hashed(row.source_file for row in chosen.rows["train"]) == FAIRFACE_HASH
     assert reasons(chosen) == {selection.BEYOND_QUOTA: 36}
     assert [row.source_row for row in chosen.rows["train"]] == sorted(row.source_row for row in chosen.rows["train"])
@@ -146,7 +147,7 @@ def test_fairface_takes_the_first_rows_of_each_group_in_file_order(monkeypatch):
 
 def test_a_group_smaller_than_the_quota_is_taken_whole():
     val = [(f"{i}.jpg", "Female", "Middle Eastern" if i < 396 else "White") for i in range(1200)]
-    chosen = selection.fairface({"train": faces("train", ("1.jpg", "Male", "A")), "val": faces("val", *val)})
+    chosen = fairface.select({"train": faces("train", ("1.jpg", "Male", "A")), "val": faces("val", *val)})
     assert Counter(row.groups["race"] for row in chosen.rows["val"]) == {"Middle Eastern": 396, "White": 600}
 
 
@@ -164,7 +165,7 @@ def test_fairface_accounts_for_every_odd_row():
         TableRow(6, {}, "1 fields instead of 5"),
     ]
     val = faces("val", ("1.jpg", "Male", "A")) + faces("train", ("3.jpg", "Male", "A"))
-    chosen = selection.fairface({"train": train, "val": val})
+    chosen = fairface.select({"train": train, "val": val})
     assert [(row.source_file, row.labels["gender"], row.source_row) for row in chosen.rows["train"]] == [
         ("train/1.jpg", "male", 0),
         ("train/3.jpg", "female", 3),
@@ -181,7 +182,7 @@ def test_labels_without_picture_and_pictures_without_label_are_left_out():
         "val": faces("val", ("1.jpg", "Female", "A")),
     }
     names = ["margin125/train/1.jpg", "margin125/train/9.jpg", "margin125/val/1.jpg", "fairface_label_train.csv"]
-    chosen = selection.fairface(labels, names)
+    chosen = fairface.select(labels, names)
     assert chosen.root == "margin125/"
     assert [row.source_file for row in chosen.rows["train"]] == ["train/1.jpg"]
     assert [(one.file, one.split, one.reason) for one in chosen.left_out] == [
@@ -189,13 +190,13 @@ def test_labels_without_picture_and_pictures_without_label_are_left_out():
         ("margin125/train/9.jpg", "", selection.NO_LABEL),
     ]
     with pytest.raises(LayoutError, match=r"none of the 2 pictures of train .*train/1.jpg"):
-        selection.fairface(labels, ["val/1.jpg"])
+        fairface.select(labels, ["val/1.jpg"])
 
 
 def test_tables_without_a_usable_row_are_refused():
     rows = {"train": faces("train", ("1.jpg", "m", "A")), "val": faces("val", ("1.jpg", "f", "A"))}
     with pytest.raises(LayoutError, match="no usable row"):
-        selection.fairface(rows, ["train/1.jpg", "val/1.jpg"])
+        fairface.select(rows, ["train/1.jpg", "val/1.jpg"])
 
 
 @pytest.mark.realdata
@@ -204,7 +205,7 @@ def test_the_real_label_files_give_the_baselines_counts(realdata):
         split: read_table((realdata / "fairface_labels" / f"fairface_label_{split}.csv").read_bytes(), split, ["file"])
         for split in ("train", "val")
     }
-    chosen = selection.fairface(labels)
+    chosen = fairface.select(labels)
     assert [len(rows) for rows in chosen.rows.values()] == [33_600, 8_196]
     # Of the names that pandas' groupby(["race", "gender"]).head(n) gives.
     assert hashes(chosen) == ("82ca0ac001ed4325", "6ff79b22059c0f0e")
@@ -237,7 +238,7 @@ def test_names_of_a_table_are_those_of_the_listing_however_they_are_spelled():
         "val": [TableRow(0, {"file": "val\\2.jpg", "gender": "Male", "race": "A"})],
     }
     names = [f"set/train/{decomposed}", "set/train/1.jpg", "set/val/2.jpg"]
-    chosen = selection.fairface(labels, names)
+    chosen = fairface.select(labels, names)
     assert [row.source_file for row in chosen.rows["train"]] == [f"train/{decomposed}", "train/1.jpg"]
     assert [row.source_file for row in chosen.rows["val"]] == ["val/2.jpg"]
     assert reasons(chosen) == {selection.TWICE: 1}
@@ -246,5 +247,5 @@ def test_names_of_a_table_are_those_of_the_listing_however_they_are_spelled():
 def test_attributes_of_no_picture_are_reported():
     names = [f"Images/{kind}/{number}.jpg" for kind in ("glasses", "no_glasses") for number in range(6)]
     known = {"glasses/1.jpg": {"gender": "Male"}, "glasses/typo.jpg": {"gender": "Male"}}
-    notes = selection.glasses(names, known).notes
+    notes = glasses.select(names, known).notes
     assert any(note.startswith("1 of the 2 rows ") and note.endswith(" glasses/typo.jpg") for note in notes)

@@ -18,6 +18,7 @@ from facefeat_jax.data.selection import NO_PICTURE, NOT_OFFERED, LayoutError, Le
 from facefeat_jax.data.sources import Source, instructions, not_as_expected, open_source
 from facefeat_jax.data.trees import Tree, UnreadableError
 from facefeat_jax.system.errors import UserError
+from facefeat_jax.system.progress import Bar
 from facefeat_jax.tasks import TASKS
 
 SHARD_SIZE = 4096
@@ -87,6 +88,15 @@ class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # ty
         chosen.left_out += [LeftOut(name, "", NOT_OFFERED, why) for name, why in tree.skipped if name not in named]
         return chosen
 
+    @classmethod
+    def gather(cls, path: Path | None) -> Download | Drawing:
+        """Opens what the pictures come from: the download at `path`.
+
+        Raises:
+          UserError: as `selected`, or there is no download.
+        """
+        return Download(cls, path)
+
     def __init__(
         self,
         *,
@@ -132,23 +142,13 @@ class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # ty
     def _log_download_done(self) -> None:
         """Prints nothing; see `_log_download_bytes`."""
 
-    def _collect(self, path: Path) -> tuple[Mapping[SplitName, Sequence[Picture]], Callable[[Row], bytes]]:
-        """Selects and checks the pictures of a download, for use through TFDS alone."""
-        tree = open_source(self.SOURCE, path)
-        chosen = self.selected(tree, path)
-
-        def read(row: Row) -> bytes:
-            return tree.read(chosen.root + row.source_file)
-
-        def size(row: Row) -> int:
-            return tree.size(chosen.root + row.source_file)
-
-        return {split: check_pictures(rows, read, split, size=size)[0] for split, rows in chosen.rows.items()}, read
-
     def _shard_iterators_per_split(self, dl_manager: tfds.download.DownloadManager) -> Mapping[str, Sequence[Any]]:
         pictures, read = self._pictures, self._read
         if pictures is None or read is None:
-            pictures, read = self._collect(Path(dl_manager.manual_dir))
+            # Called through TFDS alone.
+            gathered = self.gather(None if self.SOURCE.is_drawn else Path(dl_manager.manual_dir))
+            rows, read = gathered.select().rows, gathered.read
+            pictures = {split: check_pictures(of, read, split, size=gathered.size)[0] for split, of in rows.items()}
         return {
             split: [
                 _Shard(of_split[start : start + SHARD_SIZE], read)
@@ -178,16 +178,46 @@ class DrawnBuilder(PictureBuilder):
     def group_names(cls) -> tuple[str, ...]:
         return tuple(cls.draw(0).groups)
 
-    def _shard_iterators_per_split(self, dl_manager: tfds.download.DownloadManager) -> Mapping[str, Sequence[Any]]:
-        if self._pictures is None:
-            rows, data = drawn.draw_rows(self.draw, self.sizes())
+    @classmethod
+    def gather(cls, path: Path | None) -> Drawing:
+        return Drawing(cls)
 
-            def read(row: Row) -> bytes:
-                return data[row.source_file]
 
-            self._read = read
-            self._pictures = {split: check_pictures(some, read, split)[0] for split, some in rows.items()}
-        return super()._shard_iterators_per_split(dl_manager)
+class Download:
+    """Pictures of a download; `path` is where it is."""
+
+    def __init__(self, builder: type[PictureBuilder], path: Path | None):
+        self._tree = open_source(builder.SOURCE, path)
+        self._chosen = builder.selected(self._tree, path or Path())
+
+    def select(self, workers: int | None = None, *, quiet: bool = True) -> Selection:
+        return self._chosen
+
+    def read(self, row: Row) -> bytes:
+        return self._tree.read(self._chosen.root + row.source_file)
+
+    def size(self, row: Row) -> int:
+        return self._tree.size(self._chosen.root + row.source_file)
+
+
+class Drawing:
+    """Pictures that are drawn."""
+
+    def __init__(self, builder: type[DrawnBuilder]) -> None:
+        self._builder = builder
+        self._data: dict[str, bytes] = {}
+
+    def select(self, workers: int | None = None, *, quiet: bool = True) -> Selection:
+        sizes = self._builder.sizes()
+        with Bar(f"{self._builder.SOURCE.name}: drawing", sum(sizes.values()), quiet=quiet) as bar:
+            rows, self._data = drawn.draw_rows(self._builder.draw, sizes, workers=workers, advance=bar.advance)
+        return Selection(rows, notes=["drawn pictures: scores on them say nothing about photographs of people"])
+
+    def read(self, row: Row) -> bytes:
+        return self._data[row.source_file]
+
+    def size(self, row: Row) -> int:
+        return 0  # it is in memory already
 
 
 class _Shard:

@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from facefeat_jax.data import selection
+from facefeat_jax.data._label_files import mended_age
 from facefeat_jax.data._listing import content_of, find, text_of
+from facefeat_jax.data._roots import PICTURE_SUFFIXES, fairface_root
 from facefeat_jax.data.builders.base import PictureBuilder
-from facefeat_jax.data.selection import LayoutError, Selection, SplitName
+from facefeat_jax.data.selection import (
+    BAD_ROW,
+    BEYOND_QUOTA,
+    NO_LABEL,
+    NO_PICTURE,
+    TWICE,
+    UNKNOWN_CLASS,
+    WRONG_SUFFIX,
+    LayoutError,
+    LeftOut,
+    Row,
+    Selection,
+    SplitName,
+)
 from facefeat_jax.data.sources import Source
 from facefeat_jax.data.trees import Tree
+from facefeat_jax.system.files import ByName, identity, spelled
 from facefeat_jax.system.tables import TableRow, read_table
+
+QUOTA: dict[SplitName, int] = {"train": 2400, "val": 600}
+"""Rows of each race and gender that the baseline takes."""
+
+_NO_TEXT = frozenset({"", "nan", "na", "n/a", "null", "none"})  # what pandas, the baseline's reader, takes for nothing
 
 
 class Fairface(PictureBuilder):
@@ -48,7 +70,7 @@ class Fairface(PictureBuilder):
 
     @classmethod
     def select(cls, tree: Tree, path: Path) -> Selection:
-        return selection.fairface(_labels(tree, path), tree.files(), content_of(tree))
+        return select(_labels(tree, path), tree.files(), content_of(tree))
 
 
 def _labels(tree: Tree, path: Path) -> Mapping[SplitName, Sequence[TableRow]]:
@@ -60,3 +82,96 @@ def _labels(tree: Tree, path: Path) -> Mapping[SplitName, Sequence[TableRow]]:
             raise LayoutError(f"no {wanted}")
         labels[split] = read_table(text_of(tree, name, path), f"{path}: {name}", ("file", "gender", "race"))
     return labels
+
+
+def select(
+    labels: Mapping[SplitName, Sequence[TableRow]],
+    names: Collection[str] | None = None,
+    content: Callable[[str], Hashable] | None = None,
+) -> Selection:
+    """Selects from FairFace's label tables: of each (race, gender) the first `QUOTA` rows in file order.
+
+    The rows come out in file order, as `groupby(["race", "gender"]).head(n)` gives them in pandas; the set is the same
+    whichever way the groups are put together. Rows that can't be used don't count towards the quota; a row within it
+    whose picture is missing leaves the split that much short. Race is any text.
+
+    Args:
+      labels: the tables of both splits, with columns `file`, `gender`, `race` and, if known, `age`.
+      names: the pictures' names as listed, or None to go by the tables alone.
+      content: as in `_roots.find_place`.
+
+    Returns:
+      The selection; labels are `gender`, groups `race` and `age` (ages mangled by a spreadsheet are mended).
+
+    Raises:
+      LayoutError: there are names, and none of the selected pictures is among them.
+      UserError: pictures of several margins are there.
+    """
+    selection = Selection({"train": [], "val": []})
+    classes = {"male": "male", "female": "female"}
+    named: set[str] = set()
+    races: dict[str, str] = {}  # as they are spelled first
+    for split, table in labels.items():
+        taken: Counter[tuple[str, str]] = Counter()
+        for line in table:
+
+            def leave_out(reason: str, detail: str = "", line: TableRow = line, split: SplitName = split) -> None:
+                where = f"row {line.number}" + (f": {detail}" if detail else "")
+                selection.left_out.append(LeftOut(line.values.get("file", ""), split, reason, where))
+
+            if line.problem:
+                leave_out(BAD_ROW, line.problem)
+                continue
+            file, race = line.values["file"].replace("\\", "/"), line.values["race"]
+            race = races.setdefault(race.casefold(), race)
+            gender = classes.get(line.values["gender"].lower())
+            if not file or file.startswith("/") or ".." in file.split("/"):
+                leave_out(BAD_ROW, "no file name inside the set")
+            elif identity(file) in named:
+                leave_out(TWICE)
+            elif race.casefold() in _NO_TEXT:
+                leave_out(BAD_ROW, "no race")
+            elif gender is None:
+                leave_out(UNKNOWN_CLASS, f"gender {line.values['gender']!r}")
+            elif taken[race, gender] >= QUOTA[split]:
+                leave_out(BEYOND_QUOTA)
+            else:
+                taken[race, gender] += 1
+                groups = {"race": race, "age": mended_age(line.values.get("age", ""))}
+                selection.rows[split].append(Row(spelled(file), line.number, {"gender": gender}, groups))
+            if file:
+                named.add(identity(file))
+    selection.notes.append("of each (race, gender) the first 2,400 rows of train and 600 of val, in file order")
+    if names is not None:
+        _match_pictures(selection, names, named, content)
+    return selection
+
+
+def _match_pictures(
+    selection: Selection, names: Collection[str], named: set[str], content: Callable[[str], Hashable] | None
+) -> None:
+    """Drops FairFace rows without a picture, and accounts for pictures without a row."""
+    selection.root, note = fairface_root(names, named, content)
+    selection.notes += [note] if note else []
+    present: ByName[str] = ByName()
+    for name in names:
+        if name.startswith(selection.root):
+            present.add(name.removeprefix(selection.root), name.removeprefix(selection.root))
+    wanted = sum(map(len, selection.rows.values()))
+    for split, rows in selection.rows.items():
+        selection.left_out += [
+            LeftOut(row.source_file, split, NO_PICTURE, f"row {row.source_row}")
+            for row in rows
+            if not present.find(row.source_file)
+        ]
+        found = [(row, present.find(row.source_file)) for row in rows]
+        selection.rows[split] = [replace(row, source_file=listed[0]) for row, listed in found if listed]
+        if rows and not selection.rows[split]:
+            raise LayoutError(f"none of the {len(rows)} pictures of {split} exists, for example {rows[0].source_file}")
+    if not wanted:
+        raise LayoutError("its label files have no usable row (gender must be Male or Female)")
+    for name in sorted(names):
+        bare = name.removeprefix(selection.root)
+        if identity(bare) not in named and bare.split("/")[0] in QUOTA:
+            is_picture = bare.lower().endswith(PICTURE_SUFFIXES)
+            selection.left_out.append(LeftOut(name, "", NO_LABEL if is_picture else WRONG_SUFFIX))

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from facefeat_jax.data.selection import LayoutError, Row, Selection, fairface
+from facefeat_jax.data.builders.fairface import select
+from facefeat_jax.data.selection import LayoutError, Row, Selection
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.tables import read_table
 from faults.mutate import MUTATIONS, mutated
@@ -65,7 +66,7 @@ def _bytes(lines: Lines, **options: object) -> bytes:
 
 def _select(data: bytes) -> tuple[Selection, int]:
     rows = read_table(data, "labels.csv", ("file", "gender", "race"))
-    return fairface({"train": rows}), len(rows)
+    return select({"train": rows}), len(rows)
 
 
 def _wanted(lines: Lines) -> list[Row]:
