@@ -9,7 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -46,47 +46,34 @@ PLANS = {"full": Size(), "quick": Size(32, 8, 2, 0.1, 256, 60, 8, 60)}
 class Case(NamedTuple):
     """One measurement: an operation of `stages`, done by each entry in a process of its own, one after the other."""
 
-    name: str
+    name: str  # it begins with one of `STAGES`
     operation: str
-    settings: dict[str, Any]
     rounds: int
+    settings: dict[str, Any]
     entries: dict[str, dict[str, Any]] = {"ours": {}}  # noqa: RUF012  (further settings, by name; never changed)
 
-    @property
-    def stage(self) -> str:
-        """One of `STAGES`."""
-        return self.name.partition("/")[0]
 
-
-def cases(size: Size, stages: Sequence[str], threads: int) -> Iterator[Case]:
-    """Yields the cases of these stages, the most valuable first, in case time runs out."""
+def cases(size: Size, threads: int) -> list[Case]:
+    """Returns the cases, the most valuable first, in case time runs out."""
     pictures = {"image_size": size.image_size, "batch": size.batch}
     steps = {**pictures, "task": "gender", "precision": "auto", "round_seconds": size.round_seconds}
-    fields = {"batch_size": size.batch, "epochs": 1}
-
-    def run(limit: int | None) -> dict[str, Any]:
-        return {"recipe": "fast", "fields": {**fields, "limit": limit}}
-
-    several, start = max(2, size.rounds - 2), run(size.start_limit)
     feeds = {"ours": "stream", "ours, on the device": "device"}
-    found = [
-        Case("matmul/auto", "matmul", {**steps, "size": size.matmul}, size.rounds),
-        *(Case(f"step/{part}", "step", {**steps, "trainable": part}, size.rounds) for part in ("layer4", "all")),
-        *(Case(f"forward/{n}", "forward", {**steps, "batch": n}, size.rounds) for n in (1, size.batch)),
+    several, fields = max(2, size.rounds - 2), {"batch_size": size.batch, "epochs": 1}
+    start = {"recipe": "fast", "fields": {**fields, "limit": size.start_limit}}
+    feed = {name: {"fields": {**fields, "packed": "on", "feed": feed}} for name, feed in feeds.items()}
+    return [
+        Case("matmul/auto", "matmul", size.rounds, {**steps, "size": size.matmul}),
+        *(Case(f"step/{part}", "step", size.rounds, {**steps, "trainable": part}) for part in ("layer4", "all")),
+        *(Case(f"forward/{n}", "forward", size.rounds, {**steps, "batch": n}) for n in (1, size.batch)),
         # The second finds the compiled programs and the decoded pictures of the first.
-        Case("start/fast", "job", pictures, 1, {"first": start, "second": start}),
-        Case("decode", "decode", {**pictures, "pictures": size.pictures, "threads": threads}, several),
+        Case("start/fast", "job", 1, pictures, {"first": start, "second": start}),
+        Case("decode", "decode", several, {**pictures, "pictures": size.pictures, "threads": threads}),
+        Case("feed", "feed", several, {**pictures, "batches": 20, "task": "gender"}, feed),
+        Case("validation", "validation", 2, {**steps, "fields": {"packed": "on"}}),
         Case(
-            "feed",
-            "feed",
-            {**pictures, "batches": 20, "task": "gender"},
-            several,
-            {name: {"fields": {**fields, "packed": "on", "feed": feed}} for name, feed in feeds.items()},
+            "job/fast", "job", 1, pictures, {"ours": {"recipe": "fast", "fields": {**fields, "limit": size.job_limit}}}
         ),
-        Case("validation", "validation", {**steps, "fields": {"packed": "on"}}, 2),
-        Case("job/fast", "job", pictures, 1, {"ours": run(size.job_limit)}),
     ]
-    yield from (case for case in found if case.stage in stages)
 
 
 @dataclass(frozen=True)
@@ -125,8 +112,8 @@ def run(arguments: Arguments) -> int:
     if (arguments.out / RESULTS).exists():
         raise UserError(f"{arguments.out} already holds results; give --out a new folder")
     data_dir = arguments.data_dir or default_data_dir()
-    wanted = arguments.stages or STAGES
     sources, missing = _prepared(data_dir, arguments.sources)
+    data = {"data_dir": str(data_dir), "sources": sources}
     if missing and set(arguments.stages) & set(_ON_DATA):
         raise UserError(missing)
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -139,19 +126,21 @@ def run(arguments: Arguments) -> int:
         "sides": {"ours": {"title": "facefeat_jax", "absent": ""}},
         "cases": [],
     }
-    for case in cases(PLANS[arguments.plan], wanted, cores()):
-        record: dict[str, Any] = {"name": case.name, "stage": case.stage, "operation": case.operation}
+    for case in cases(PLANS[arguments.plan], cores()):
+        stage, elapsed = case.name.partition("/")[0], time.monotonic() - started
+        if stage not in (arguments.stages or STAGES):
+            continue
+        record: dict[str, Any] = {"name": case.name, "stage": stage, "operation": case.operation}
         record["settings"] = case.settings
-        elapsed = time.monotonic() - started
-        if missing and case.stage in _ON_DATA:
+        if missing and stage in _ON_DATA:
             record["skipped"] = missing
         elif arguments.budget is not None and elapsed > arguments.budget:
             record["skipped"] = f"no time left of {arguments.budget:.0f} s"
         else:
             say(f"benchmark [{elapsed:.0f} s]: {case.name}")
-            record["entries"] = _measured(case, arguments.out / "work", {"data_dir": str(data_dir), "sources": sources})
-            failed |= any("error" in entry for entry in record["entries"].values())
+            record["entries"] = _measured(case, arguments.out / "work", data)
         for entry in record.get("entries", {}).values():
+            failed |= "error" in entry
             if after := entry.get("after"):
                 results["device"], results["environment"]["devices"] = after.pop("device"), after.pop("devices")
         results["cases"].append(record)
@@ -183,59 +172,49 @@ def _prepared(data_dir: Path, sources: Sequence[str]) -> tuple[list[str], str]:
     return [], missing
 
 
-def _measured(case: Case, work: Path, common: dict[str, Any]) -> dict[str, Any]:
+def _measured(case: Case, work: Path, data: dict[str, Any]) -> dict[str, Any]:
     """Measures the entries of a case in turn, with caches of its own; returns their records."""
     entries: dict[str, Any] = {}
     variables = {**os.environ, "FACEFEAT_CACHE": str(work / "cache")}
     variables.pop("JAX_COMPILATION_CACHE_DIR", None)  # programs compiled by somebody else
     try:
         for name, settings in case.entries.items():
-            given = {**common, **case.settings, **settings, "work": str(work / name)}
+            entries[name] = {"side": "ours", "settings": settings, "rounds": []}
+            given = {**data, **case.settings, **settings, "work": str(work / name)}
             started = time.perf_counter()
-            try:
-                opened, *rounds, after = _answers(case, given, variables)
-            except RuntimeError as error:
-                entries[name] = {"side": "ours", "settings": settings, "rounds": [], "error": str(error)}
+            answers, error = _answers(case, given, variables)
+            if error:
+                entries[name]["error"] = error
                 continue
+            about, *rounds, after = answers
             if case.operation == "job":
-                for round_ in rounds:
-                    round_["wall_seconds"] = time.perf_counter() - started
-            entries[name] = {"side": "ours", "settings": settings, "about": opened, "rounds": rounds, "after": after}
+                rounds[0]["wall_seconds"] = time.perf_counter() - started
+            entries[name] |= {"about": about, "rounds": rounds, "after": after}
         return entries
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _answers(case: Case, settings: dict[str, Any], variables: dict[str, str]) -> list[dict[str, Any]]:
-    """Returns what a process of its own answers: before the rounds, after each, and at the end.
-
-    Raises:
-      RuntimeError: it could not do it; the message is one line.
-    """
+def _answers(case: Case, settings: dict[str, Any], variables: dict[str, str]) -> tuple[list[dict[str, Any]], str]:
+    """Returns what a process of its own answers (before the rounds, after each, at the end), and why it could not."""
     opening: dict[str, Any] = {"do": "open", "operation": case.operation, "settings": settings}
     requests = [opening, *({"do": "round"} for _ in range(case.rounds)), {"do": "close"}]
+    asked = "".join(f"{json.dumps(request)}\n" for request in requests)
+    command = [sys.executable, "-m", "facefeat_jax.benchmarking.stages"]
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "facefeat_jax.benchmarking.stages"],
-            input="".join(f"{json.dumps(request)}\n" for request in requests),
-            stdout=subprocess.PIPE,
-            text=True,
-            env=variables,
-            timeout=_TIMEOUT,
-            check=False,
+            command, input=asked, stdout=subprocess.PIPE, text=True, env=variables, timeout=_TIMEOUT, check=False
         )
-    except subprocess.TimeoutExpired:
-        raise RuntimeError(f"not done within {_TIMEOUT:,} s") from None
-    ended = f"its process ended with exit code {done.returncode}"
-    try:
         answers = [json.loads(line) for line in done.stdout.splitlines()]
+    except subprocess.TimeoutExpired:
+        return [], f"not done within {_TIMEOUT:,} s"
     except ValueError:
-        raise RuntimeError(ended) from None
+        answers = []
     if error := next((answer["error"] for answer in answers if "error" in answer), ""):
-        raise RuntimeError(error)
+        return [], error
     if len(answers) < len(requests):
-        raise RuntimeError(ended)
-    return [answer["result"] for answer in answers]
+        return [], f"its process ended with exit code {done.returncode}"
+    return [answer["result"] for answer in answers], ""
 
 
 def report(results: dict[str, Any]) -> str:
@@ -250,8 +229,9 @@ def report(results: dict[str, Any]) -> str:
                 rows.append([case["name"], what, f"not measured: {entry['error']}", "", ""])
                 continue
             compiling = entry["about"].get("compile_seconds", entry["rounds"][0].get("compile_seconds"))
-            first, memory = "" if compiling is None else f"{compiling:.1f} s", format_size(_memory(entry))
-            rows.append([case["name"], what, _figure(entry), first, memory])
+            memory = entry["after"].get("device_peak_bytes") or entry["after"]["peak_resident_bytes"]
+            first = "" if compiling is None else f"{compiling:.1f} s"
+            rows.append([case["name"], what, _figure(entry), first, format_size(memory)])
     lines = [
         f"# Benchmark: {results['environment']['devices'] or 'nothing measured'}",
         "",
@@ -277,7 +257,3 @@ def _figure(entry: dict[str, Any]) -> str:
     figures = (statistics.median(values), min(values), max(values))
     middle, low, high = (f"{number:,.0f}" if number >= 1000 else f"{number:.3g}" for number in figures)
     return f"{middle} {unit} ({low} to {high})"
-
-
-def _memory(entry: dict[str, Any]) -> int:
-    return entry["after"].get("device_peak_bytes") or entry["after"]["peak_resident_bytes"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from facefeat_jax.benchmarking.measure import Found, Measurement, Settings, repeated
+from facefeat_jax.benchmarking.measure import Measurement, Settings, repeated
 from facefeat_jax.config import PipelineConfig
 from facefeat_jax.data.feeds import Batches, Table
 from facefeat_jax.data.placement import Placement
@@ -19,7 +20,6 @@ from facefeat_jax.factory import create_model
 from facefeat_jax.forward import make_predict_step
 from facefeat_jax.models._values import split_values
 from facefeat_jax.runs.spec import ModelSpec
-from facefeat_jax.system.environment import device_names
 from facefeat_jax.system.runtime import set_numerics
 from facefeat_jax.tasks import BASELINE_TASKS, get_task
 from facefeat_jax.training import _automatic as automatic
@@ -38,13 +38,6 @@ def numerics(precision: str) -> str:
     return dtype
 
 
-def device() -> Found:
-    """Returns what was computed on, and the most memory that it held, where it says."""
-    peak = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
-    about = {"device": jax.default_backend(), "devices": device_names()}
-    return about if peak is None else {**about, "device_peak_bytes": peak}
-
-
 def matmul(settings: Settings) -> Measurement:
     """A square matrix product: the most that this side gets out of the machine."""
     dtype = numerics(settings["precision"])
@@ -57,14 +50,8 @@ def matmul(settings: Settings) -> Measurement:
     def call() -> None:
         out[:] = [product(left, right)]
 
-    return repeated(
-        call,
-        lambda: jax.block_until_ready(out),
-        images=0,
-        seconds=settings["round_seconds"],
-        about={"flops_per_call": 2.0 * size**3},
-        after=device,
-    )
+    wait, seconds = partial(jax.block_until_ready, out), settings["round_seconds"]
+    return repeated(call, wait, images=0, seconds=seconds, flops_per_call=2.0 * size**3)
 
 
 def chosen(pipeline: PipelineConfig) -> PipelineConfig:
@@ -127,14 +114,11 @@ def step(settings: Settings) -> Measurement:
         nonlocal state, metrics
         state, metrics = run(state, table, batches, tasks=(task,))
 
-    return repeated(
-        call,
-        lambda: jax.block_until_ready((state, metrics)),
-        images=num_steps * batch,
-        seconds=settings["round_seconds"],
-        about={"steps_per_call": num_steps},
-        after=device,
-    )
+    def wait() -> None:
+        jax.block_until_ready((state, metrics))
+
+    images, seconds = num_steps * batch, settings["round_seconds"]
+    return repeated(call, wait, images=images, seconds=seconds, steps_per_call=num_steps)
 
 
 def in_evaluation(spec: ModelSpec, dtype: str, placement: Placement) -> tuple[nnx.GraphDef, Any, Any]:
@@ -153,16 +137,10 @@ def forward(settings: Settings) -> Measurement:
     graphdef, params, batch_stats = in_evaluation(spec, dtype, placement)
     run = make_predict_step(graphdef, spec, dtype)
     images = jax.device_put(_images(settings), placement.table)
-    logits: Any = None
+    logits: list[Any] = []
 
     def call() -> None:
-        nonlocal logits
-        logits = run(params, batch_stats, images, tasks=(task,))
+        logits[:] = [run(params, batch_stats, images, tasks=(task,))]
 
-    return repeated(
-        call,
-        lambda: jax.block_until_ready(logits),
-        images=settings["batch"],
-        seconds=settings["round_seconds"],
-        after=device,
-    )
+    wait = partial(jax.block_until_ready, logits)
+    return repeated(call, wait, images=settings["batch"], seconds=settings["round_seconds"])

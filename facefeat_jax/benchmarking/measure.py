@@ -11,6 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import psutil
@@ -22,43 +23,27 @@ Found = dict[str, Any]  # what was measured, as JSON values
 MOST_CALLS = 1000  # in a round
 
 
+@dataclass(frozen=True)
 class Measurement:
     """Something that is measured round by round.
 
-    Args:
+    Attributes:
       run: does one round; returns `images`, where there are any, and what else was seen.
       about: what is known before the first round.
-      after: returns what is known after the last, memory for example.
-      clock: seconds that only grow.
     """
 
-    def __init__(
-        self,
-        run: Callable[[], Found],
-        *,
-        about: Found | None = None,
-        after: Callable[[], Found] = dict,
-        clock: Callable[[], float] = time.perf_counter,
-    ):
-        self.about, self.close = about or {}, after
-        self._run, self._clock = run, clock
+    run: Callable[[], Found]
+    about: Found = field(default_factory=dict)
 
     def round(self) -> Found:
         """Does one round; returns its `seconds` and what it found."""
-        started = self._clock()
-        found = self._run()
-        return {"seconds": self._clock() - started, **found}
+        started = time.perf_counter()
+        found = self.run()
+        return {"seconds": time.perf_counter() - started, **found}
 
 
 def repeated(
-    call: Callable[[], object],
-    wait: Callable[[], object],
-    *,
-    images: int,
-    seconds: float,
-    about: Found | None = None,
-    after: Callable[[], Found] = dict,
-    clock: Callable[[], float] = time.perf_counter,
+    call: Callable[[], object], wait: Callable[[], object], *, images: int, seconds: float, **about: Any
 ) -> Measurement:
     """Returns a measurement whose round is as many calls of a function as fill a given time, at least one.
 
@@ -69,17 +54,15 @@ def repeated(
       wait: returns when all work that was started is done.
       images: pictures in one call.
       seconds: how long a round should take.
-      about: what else is known before the first round.
-      after: as in `Measurement`.
-      clock: as in `Measurement`.
+      **about: what else is known before the first round.
     """
 
     def timed(calls: int) -> float:
-        started = clock()
+        started = time.perf_counter()
         for _ in range(calls):
             call()
         wait()
-        return clock() - started
+        return time.perf_counter() - started
 
     def filling(each: float) -> int:
         return max(1, min(MOST_CALLS, round(seconds / max(each, 1e-9))))
@@ -88,40 +71,42 @@ def repeated(
     if (few := min(filling(steady), 5)) > 1:  # the second call is not yet at full speed where calls overlap
         steady = timed(few) / few
     calls = filling(steady)
-    known = {"first_call_seconds": first, "compile_seconds": max(first - steady, 0.0), "calls_per_round": calls}
 
     def run() -> Found:
         timed(calls)
         return {"images": images * calls, "calls": calls}
 
-    return Measurement(run, about={**known, **(about or {})}, after=after, clock=clock)
+    compiling = max(first - steady, 0.0)
+    return Measurement(
+        run, {"first_call_seconds": first, "compile_seconds": compiling, "calls_per_round": calls, **about}
+    )
 
 
-def serve(operations: Mapping[str, Callable[[Settings], Measurement]]) -> None:
+def serve(operations: Mapping[str, Callable[[Settings], Measurement]], after: Callable[[], Found] = dict) -> None:
     """Measures what lines of JSON on standard input ask for, and answers each with one; ends with its input.
 
     `{"do": "open", "operation": ..., "settings": ...}` sets a measurement up, `{"do": "round"}` does a round of it,
     `{"do": "close"}` ends it. Answers are `{"result": ...}` or `{"error": one line}`. Whatever else the process prints
     goes to standard error.
+
+    Args:
+      operations: what it can measure.
+      after: returns what is known after the last round, memory for example.
     """
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    measurement: Measurement | None = None
+    measurement = Measurement(dict)
 
     def answer(request: dict[str, Any]) -> Found:
         nonlocal measurement
-        if request["do"] == "open":
-            if request["operation"] not in operations:
-                raise UserError(f"this side has no operation {request['operation']!r}")
-            measurement = operations[request["operation"]](request["settings"])
-            return measurement.about
-        if measurement is None:
-            raise UserError("no measurement is open")
-        return (
-            measurement.round()
-            if request["do"] == "round"
-            else {"peak_resident_bytes": peak_memory(), **measurement.close()}
-        )
+        if request["do"] == "round":
+            return measurement.round()
+        if request["do"] == "close":
+            return {"peak_resident_bytes": peak_memory(), **after()}
+        if request["operation"] not in operations:
+            raise UserError(f"this side has no operation {request['operation']!r}")
+        measurement = operations[request["operation"]](request["settings"])
+        return measurement.about
 
     for line in sys.stdin:
         try:

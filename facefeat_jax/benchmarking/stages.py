@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax import monitoring
 
-from facefeat_jax.benchmarking.computing import chosen, device, forward, in_evaluation, matmul, numerics, spec_of, step
+from facefeat_jax.benchmarking.computing import chosen, forward, in_evaluation, matmul, numerics, spec_of, step
 from facefeat_jax.benchmarking.measure import Found, Measurement, Settings, serve
 from facefeat_jax.config import TrainConfig, load_recipe
 from facefeat_jax.data.dataset import open_split
@@ -23,6 +23,7 @@ from facefeat_jax.data.images import decode_resized
 from facefeat_jax.data.pixels import PixelFormat, open_rows
 from facefeat_jax.data.placement import Placement
 from facefeat_jax.evaluation.evaluate import Evaluator
+from facefeat_jax.system.environment import device_names
 from facefeat_jax.system.runtime import keep_freed_memory
 from facefeat_jax.training.data import Inputs, open_data
 
@@ -49,7 +50,7 @@ def decode_all(read: Callable[[int], bytes], count: int, size: int, threads: int
         return {"images": count}
 
     run()  # the files are in the page cache, and the libraries loaded, for every side
-    return Measurement(run, about={"threads": threads}, after=device)
+    return Measurement(run, about={"threads": threads})
 
 
 def config_of(settings: Settings, **fields: Any) -> TrainConfig:
@@ -105,7 +106,7 @@ def feed(settings: Settings) -> Measurement:
     threads = config.pipeline.feed_threads
     about = {"feed": opened.name, "threads": threads, "open_seconds": time.perf_counter() - started}
     run()
-    return Measurement(run, about=about, after=device)
+    return Measurement(run, about=about)
 
 
 def validation(settings: Settings) -> Measurement:
@@ -128,7 +129,7 @@ def validation(settings: Settings) -> Measurement:
 
     started = time.perf_counter()
     run()
-    return Measurement(run, about={"first_call_seconds": time.perf_counter() - started}, after=device)
+    return Measurement(run, about={"first_call_seconds": time.perf_counter() - started})
 
 
 # What JAX reports of its own compiling, in seconds. Reading a program from the persistent cache counts as compiling.
@@ -177,7 +178,7 @@ def job(settings: Settings) -> Measurement:
             **compiling,
         }
 
-    return Measurement(run, after=device)
+    return Measurement(run)
 
 
 OPERATIONS: dict[str, Callable[[Settings], Measurement]] = {
@@ -185,11 +186,18 @@ OPERATIONS: dict[str, Callable[[Settings], Measurement]] = {
 }
 
 
+def _device() -> Found:
+    """Returns what was computed on, and the most memory that it held, where it says."""
+    peak = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+    about = {"device": jax.default_backend(), "devices": device_names()}
+    return about if peak is None else {**about, "device_peak_bytes": peak}
+
+
 def main(operations: Mapping[str, Callable[[Settings], Measurement]] = OPERATIONS) -> None:
     """Does what every command does before it computes, then what standard input asks for."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     keep_freed_memory()
-    serve(operations)
+    serve(operations, _device)
 
 
 if __name__ == "__main__":

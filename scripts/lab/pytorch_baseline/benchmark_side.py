@@ -104,7 +104,7 @@ def matmul(settings: Settings) -> Measurement:
     size = settings["size"]
     left, right = (torch.randn(size, size, device=DEVICE).to(_DTYPES[settings["precision"]]) for _ in range(2))
     about = _about(flops_per_call=2.0 * size**3)
-    return repeated(lambda: left @ right, _wait, images=0, seconds=settings["round_seconds"], about=about)
+    return repeated(lambda: left @ right, _wait, images=0, seconds=settings["round_seconds"], **about)
 
 
 class _Written(PictureDataset):
@@ -155,7 +155,7 @@ def feed(settings: Settings) -> Measurement:
         return {"images": images}
 
     run()
-    return Measurement(run, about=_about(workers=settings["workers"]), after=_after)
+    return Measurement(run, about=_about(workers=settings["workers"]))
 
 
 def _pixels(settings: Settings) -> torch.Tensor:
@@ -174,7 +174,7 @@ def step(settings: Settings) -> Measurement:
     def call() -> None:
         program.step(images, labels, task)
 
-    return repeated(call, _wait, images=batch, seconds=settings["round_seconds"], about=_about(), after=_after)
+    return repeated(call, _wait, images=batch, seconds=settings["round_seconds"], **_about())
 
 
 def forward(settings: Settings) -> Measurement:
@@ -190,7 +190,7 @@ def forward(settings: Settings) -> Measurement:
         with without_gradients():
             program.logits(images, task)
 
-    return repeated(call, _wait, images=batch, seconds=settings["round_seconds"], about=_about(), after=_after)
+    return repeated(call, _wait, images=batch, seconds=settings["round_seconds"], **_about())
 
 
 def validation(settings: Settings) -> Measurement:
@@ -205,7 +205,7 @@ def validation(settings: Settings) -> Measurement:
     started = time.perf_counter()
     run()
     first = time.perf_counter() - started
-    return Measurement(run, about=_about(first_call_seconds=first, workers=settings["workers"]), after=_after)
+    return Measurement(run, about=_about(first_call_seconds=first, workers=settings["workers"]))
 
 
 def job(settings: Settings) -> Measurement:
@@ -242,7 +242,7 @@ def job(settings: Settings) -> Measurement:
             "accuracy": accuracy,
         }
 
-    return Measurement(run, about=_about(workers=settings["workers"]), after=_after)
+    return Measurement(run, about=_about(workers=settings["workers"]))
 
 
 OPERATIONS: dict[str, Callable[[Settings], Measurement]] = {
@@ -250,4 +250,4 @@ OPERATIONS: dict[str, Callable[[Settings], Measurement]] = {
 }
 
 if __name__ == "__main__":
-    serve(OPERATIONS)
+    serve(OPERATIONS, _after)
