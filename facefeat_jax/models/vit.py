@@ -6,6 +6,7 @@ Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any, Unpack
 
 import jax
@@ -183,10 +184,10 @@ class VisionTransformer(Trunk):
         for number in range(depth):
             setattr(self, f"block{number}", EncoderBlock(width, heads, hidden, dropout, **options))
         self.norm = LayerNorm(width, **options)
-        self.fc = None
-        if num_classes is not None:
-            zeros, axes = nnx.initializers.zeros, logical_axes("features", "outputs")
-            self.fc = nnx.Linear(width, num_classes, kernel_init=zeros, kernel_metadata=axes, **options)
+        fc = partial(
+            nnx.Linear, kernel_init=nnx.initializers.zeros, kernel_metadata=logical_axes("features", "outputs")
+        )
+        self.fc = None if num_classes is None else fc(width, num_classes, **options)
 
     @staticmethod
     def stages_of(depth: int) -> Stages:
