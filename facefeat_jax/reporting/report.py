@@ -22,7 +22,7 @@ from facefeat_jax.runs.logs import read_metrics
 from facefeat_jax.runs.run_folder import METRICS, REPORT, RESULTS, read_config, write_file
 from facefeat_jax.system import checked_json, environment
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.system.text import count, format_accuracy, format_loss
+from facefeat_jax.system.text import count, format_accuracy, format_duration, format_loss
 
 if TYPE_CHECKING:
     from facefeat_jax.evaluation.assessment import Assessment
@@ -280,13 +280,3 @@ def _shown(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
     return str(value)
-
-
-def format_duration(seconds: float) -> str:
-    """Returns a time as hours, minutes and seconds, the smaller ones only where they matter."""
-    whole = round(seconds)
-    minutes, rest = divmod(whole, 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

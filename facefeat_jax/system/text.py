@@ -101,6 +101,16 @@ def format_size(num_bytes: float, decimals: int = 2) -> str:
     return f"{round(mebibytes, 1):g} MiB" if mebibytes < 10 else f"{mebibytes:,.0f} MiB"
 
 
+def format_duration(seconds: float) -> str:
+    """Returns a time as hours, minutes and seconds, the smaller ones only where they matter."""
+    whole = round(seconds)
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
 def _plain(value: float, decimals: int) -> str:
     text = f"{value:.{decimals}f}"
     return text.removeprefix("-") if float(text) == 0 else text
