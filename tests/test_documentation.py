@@ -33,7 +33,7 @@ from .system.test_errors import EXTRA
 DOCS = ROOT / "docs"
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
 NOT_RUN = {"downloads the packages", "takes minutes", "needs the downloads", "needs torch", "prints the fields"}
-NOT_RUN |= {"needs a file of the notebook's", "with both in place"}
+NOT_RUN |= {"needs a file of the notebook's", "with both in place", "with it in the project"}
 DOWNLOADS = "downloads"
 # Pages that say what is in the weights that they train; on the others a narrower network does.
 WITH_RESNET18 = {"weights.md"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Mapping
-from types import TracebackType
 from typing import Any
 
 from facefeat_jax.config import TrainConfig
@@ -79,9 +78,7 @@ class RunRecorder:
         self._open.callback(self.checkpoints.close)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._open.close()
 
     def begin(self, like: Trees) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections import deque
-from types import FrameType, TracebackType
+from types import FrameType
 
 import jax
 import jax.numpy as jnp
@@ -43,9 +43,7 @@ class SignalWatch:
         for each, handler in self._previous.items():
             signal.signal(each, signals.stop_at_once if handler is signals.stop else handler)  # type: ignore[arg-type]
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.received is None:  # else they stand as the signal has left them
             for number, handler in self._previous.items():
                 signal.signal(number, handler)  # type: ignore[arg-type]

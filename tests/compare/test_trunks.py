@@ -31,6 +31,8 @@ SLOW = [
     ("vit_l_16", 32, False),
     ("vit_l_32", 64, False),
 ]
+# A trunk of the project's own has no counterpart there.
+TORCHVISIONS = [name for name, architecture in ARCHITECTURES.items() if architecture.published]
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +82,10 @@ def test_gradients_and_steps_of_a_small_vision_transformer(torchvision) -> None:
 
 
 def test_every_architecture_is_compared() -> None:
-    assert {name for name, *_ in (*SAMPLE, *WHOLE, *SLOW)} == set(ARCHITECTURES)
+    assert {name for name, *_ in (*SAMPLE, *WHOLE, *SLOW)} == set(TORCHVISIONS)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", TORCHVISIONS)
 def test_names_shapes_and_what_a_layer_is_told(torchvision, name: str) -> None:
     """Of every tensor; epsilon and momentum of every BatchNorm; the rates of dropout and stochastic depth, in order."""
     import torch
@@ -103,7 +105,7 @@ def test_names_shapes_and_what_a_layer_is_told(torchvision, name: str) -> None:
     assert {m.epsilon for _, m in nnx.iter_modules(ours) if isinstance(m, nnx.LayerNorm)} == layer_norms
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", TORCHVISIONS)
 def test_the_registry_is_torchvisions(torchvision, name: str) -> None:
     architecture = ARCHITECTURES[name]
     enum = torchvision.models.get_model_weights(name)

@@ -16,15 +16,16 @@ FILES = Path(__file__).resolve().parent / "files"
 
 
 def names() -> dict[str, list[int]]:
-    """Returns a checksum of the names and shapes of torchvision's model of each architecture."""
+    """Returns a checksum of the names and shapes of torchvision's model of each architecture that it has."""
     import torch
 
-    from facefeat_jax.models.registry import list_models
+    from facefeat_jax.models.registry import ARCHITECTURES
     from parity.golden import names_checksum
     from pytorch_baseline.vision import torchvision
 
     with torch.device("meta"):
-        models = {name: getattr(torchvision.models, name)(weights=None) for name in list_models()}
+        published = [name for name, architecture in ARCHITECTURES.items() if architecture.published]
+        models = {name: getattr(torchvision.models, name)(weights=None) for name in published}
     return {
         name: names_checksum({tensor: tuple(value.shape) for tensor, value in model.state_dict().items()})
         for name, model in models.items()
