@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax import monitoring
 
 from facefeat_jax.benchmarking.computing import chosen, forward, in_evaluation, matmul, numerics, spec_of, step
 from facefeat_jax.benchmarking.measure import Found, Measurement, Settings, serve
@@ -132,26 +131,6 @@ def validation(settings: Settings) -> Measurement:
     return Measurement(run, about={"first_call_seconds": time.perf_counter() - started})
 
 
-# What JAX reports of its own compiling, in seconds. Reading a program from the persistent cache counts as compiling.
-_COMPILE_EVENTS = {
-    "/jax/core/compile/jaxpr_trace_duration": "trace_seconds",
-    "/jax/core/compile/jaxpr_to_mlir_module_duration": "lower_seconds",
-    "/jax/core/compile/backend_compile_duration": "compile_seconds",
-}
-
-
-def _count_compiling() -> dict[str, float]:
-    """Returns sums that go on growing as this process compiles."""
-    sums = dict.fromkeys(_COMPILE_EVENTS.values(), 0.0)
-
-    def listen(event: str, duration_secs: float, **_: str | int) -> None:
-        if event in _COMPILE_EVENTS:
-            sums[_COMPILE_EVENTS[event]] += duration_secs
-
-    monitoring.register_event_duration_secs_listener(listen)
-    return sums
-
-
 def job(settings: Settings) -> Measurement:
     """A whole training run, prepared records to results table and report, as `facefeat train` does it."""
 
@@ -162,7 +141,6 @@ def job(settings: Settings) -> Measurement:
         from facefeat_jax.system.runtime import start_up
 
         imported = time.perf_counter()
-        compiling = _count_compiling()
         start_up()
         config = config_of(settings, run=Path(settings["work"]) / "run")
         results = train(config)
@@ -175,7 +153,7 @@ def job(settings: Settings) -> Measurement:
             "loop_seconds": results["seconds"],
             "timings": results["timings"],
             "accuracy": {task: head["accuracy"] for task, head in results["heads"].items()},
-            **compiling,
+            "compile_seconds": results["timings"]["compile"],
         }
 
     return Measurement(run)
