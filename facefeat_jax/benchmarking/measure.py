@@ -25,15 +25,10 @@ MOST_CALLS = 1000  # in a round
 
 @dataclass(frozen=True)
 class Measurement:
-    """Something that is measured round by round.
+    """Something that is measured round by round."""
 
-    Attributes:
-      run: does one round; returns `images`, where there are any, and what else was seen.
-      about: what is known before the first round.
-    """
-
-    run: Callable[[], Found]
-    about: Found = field(default_factory=dict)
+    run: Callable[[], Found]  # does one round; returns `images`, where there are any, and what else was seen
+    about: Found = field(default_factory=dict)  # what is known before the first round
 
     def round(self) -> Found:
         """Does one round; returns its `seconds` and what it found."""

@@ -14,19 +14,12 @@ from facefeat_jax.system.errors import UserError, unknown
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a number may be. It stands beside its field: `epochs: Annotated[int, Bounds(least=1)]`.
+    """What a number may be. It stands beside its field: `epochs: Annotated[int, Bounds(least=1)]`."""
 
-    Attributes:
-      least: smallest value.
-      above: what the value must be more than.
-      most: largest value.
-      below: what the value must be less than; infinity admits all finite numbers.
-    """
-
-    least: float | None = None
-    above: float | None = None
-    most: float | None = None
-    below: float | None = None
+    least: float | None = None  # smallest value
+    above: float | None = None  # what the value must be more than
+    most: float | None = None  # largest value
+    below: float | None = None  # what the value must be less than; infinity admits all finite numbers
 
     def __contains__(self, value: float) -> bool:
         # Written so that NaN, which is neither more nor less than anything, is outside.

@@ -25,21 +25,13 @@ _CHUNK = 64  # pictures a thread checks at a time
 
 @dataclass(frozen=True)
 class Picture:
-    """A selected picture that was seen to decode.
+    """A selected picture that was seen to decode."""
 
-    Attributes:
-      row: where it comes from and what it shows.
-      num_bytes: size of the file.
-      crc32: of the file's bytes.
-      digest: digest of the file's bytes (`data._digests`).
-      notes: what is odd about it but no reason to leave it out.
-    """
-
-    row: Row
-    num_bytes: int
-    crc32: int
-    digest: int
-    notes: tuple[str, ...] = ()
+    row: Row  # where it comes from and what it shows
+    num_bytes: int  # size of the file
+    crc32: int  # of the file's bytes
+    digest: int  # digest of the file's bytes (`data._digests`)
+    notes: tuple[str, ...] = ()  # what is odd about it but no reason to leave it out
 
 
 def check_pictures(

@@ -44,23 +44,14 @@ class NoRoomError(UserError):
 
 @dataclass(frozen=True)
 class Rows:
-    """What a store holds.
+    """What a store holds."""
 
-    Attributes:
-      key: hexadecimal; of everything that the rows depend on.
-      count: number of rows.
-      shape: shape of one row.
-      dtype: dtype of its numbers.
-      what: in words, for messages: "fairface train at 224 px".
-      chunk: how many rows are made at a time.
-    """
-
-    key: str
-    count: int
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    what: str
-    chunk: int
+    key: str  # hexadecimal; of everything that the rows depend on
+    count: int  # number of rows
+    shape: tuple[int, ...]  # shape of one row
+    dtype: np.dtype  # dtype of its numbers
+    what: str  # in words, for messages: "fairface train at 224 px"
+    chunk: int  # how many rows are made at a time
 
     @property
     def row_bytes(self) -> int:

@@ -47,15 +47,10 @@ class Batches(NamedTuple):
 
 
 class Table(NamedTuple):
-    """All examples on the device; what the numbers of a `device` feed stand for.
+    """All examples on the device; what the numbers of a `device` feed stand for."""
 
-    Attributes:
-      rows: `[n, *row]`; n may be more than there are examples, so that it can be split over the devices.
-      labels: per task `[n]`, int32.
-    """
-
-    rows: Any
-    labels: dict[str, Any]
+    rows: Any  # `[n, *row]`; n may be more than there are examples, so that it can be split over the devices
+    labels: dict[str, Any]  # per task `[n]`, int32
 
 
 def take(table: Table | None, batches: Batches, tasks: Sequence[str]) -> tuple[Any, dict[str, Any], Any]:
@@ -82,23 +77,14 @@ def take(table: Table | None, batches: Batches, tasks: Sequence[str]) -> tuple[A
 
 @dataclass(frozen=True)
 class Layout:
-    """The form of a feed's arrays, known before any picture is read: what programs are compiled for.
+    """The form of a feed's arrays, known before any picture is read: what programs are compiled for."""
 
-    Attributes:
-      feed: `stream` or `device`.
-      count: number of examples.
-      row_shape: shape of one row.
-      row_dtype: dtype of its numbers.
-      tasks: the tasks that have labels.
-      placement: the devices.
-    """
-
-    feed: FeedName
-    count: int
-    row_shape: tuple[int, ...]
-    row_dtype: np.dtype
-    tasks: tuple[str, ...]
-    placement: Placement
+    feed: FeedName  # `stream` or `device`
+    count: int  # number of examples
+    row_shape: tuple[int, ...]  # shape of one row
+    row_dtype: np.dtype  # dtype of its numbers
+    tasks: tuple[str, ...]  # the tasks that have labels
+    placement: Placement  # the devices
 
     @property
     def row_bytes(self) -> int:

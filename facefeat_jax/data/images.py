@@ -198,17 +198,11 @@ def _extremes(picture: Image.Image) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class _Source:
-    """A loaded picture as Pillow reads it.
+    """A loaded picture as Pillow reads it."""
 
-    Attributes:
-      image: the picture, of any mode.
-      data: its file, or empty.
-      has_deep_colour: whether the file has 16 bits a sample of which Pillow reads the upper half.
-    """
-
-    image: Image.Image
-    data: bytes = b""
-    has_deep_colour: bool = False
+    image: Image.Image  # the picture, of any mode
+    data: bytes = b""  # its file, or empty
+    has_deep_colour: bool = False  # whether the file has 16 bits a sample of which Pillow reads the upper half
 
 
 @contextmanager

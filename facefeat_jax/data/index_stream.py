@@ -32,17 +32,11 @@ class IndexBatch(NamedTuple):
 
 
 class Call(NamedTuple):
-    """The steps that are taken in one call of a compiled program; all of one pass.
+    """The steps that are taken in one call of a compiled program; all of one pass."""
 
-    Attributes:
-      first_step: number of the first.
-      num_steps: how many.
-      tasks: the heads whose losses are taken.
-    """
-
-    first_step: int
-    num_steps: int
-    tasks: tuple[str, ...]
+    first_step: int  # number of the first
+    num_steps: int  # how many
+    tasks: tuple[str, ...]  # the heads whose losses are taken
 
     @property
     def end_step(self) -> int:
@@ -52,23 +46,14 @@ class Call(NamedTuple):
 
 @dataclass(frozen=True)
 class Pass:
-    """A run of steps over the pictures of some tasks, once each.
+    """A run of steps over the pictures of some tasks, once each."""
 
-    Attributes:
-      epoch: counted from 0.
-      tasks: the heads that are trained in it.
-      first_step: number of its first step in the run.
-      num_steps: how many steps it has.
-      num_pictures: how many pictures it goes through.
-      last_of_epoch: whether the epoch ends with it.
-    """
-
-    epoch: int
-    tasks: tuple[str, ...]
-    first_step: int
-    num_steps: int
-    num_pictures: int
-    last_of_epoch: bool
+    epoch: int  # counted from 0
+    tasks: tuple[str, ...]  # the heads that are trained in it
+    first_step: int  # number of its first step in the run
+    num_steps: int  # how many steps it has
+    num_pictures: int  # how many pictures it goes through
+    last_of_epoch: bool  # whether the epoch ends with it
 
     @property
     def end_step(self) -> int:

@@ -65,21 +65,13 @@ class Person:
 
 @dataclass(frozen=True)
 class Frame:
-    """Where a crop lies around a face: in widths and heights of the face's box, from its centre.
+    """Where a crop lies around a face: in widths and heights of the face's box, from its centre."""
 
-    Attributes:
-      left: how far to the left.
-      top: how far up.
-      right: how far to the right.
-      bottom: how far down.
-      needs: how far down the picture has to reach at least; a crop that shows less says nothing.
-    """
-
-    left: float
-    top: float
-    right: float
-    bottom: float
-    needs: float = 0.0
+    left: float  # how far to the left
+    top: float  # how far up
+    right: float  # how far to the right
+    bottom: float  # how far down
+    needs: float = 0.0  # how far down the picture has to reach at least; a crop that shows less says nothing
 
     def around(self, face: Box) -> Box:
         """Returns the crop's box, which may reach outside the picture."""

@@ -31,17 +31,11 @@ _SAY_EVERY_S = 30.0  # where there is no terminal for a bar
 
 @dataclass(frozen=True)
 class Written:
-    """What `write_answers` did.
+    """What `write_answers` did."""
 
-    Attributes:
-      pictures: number of pictures with an answer in the file.
-      before: how many of them had one before the call.
-      bad: how many of `pictures` can't be used.
-    """
-
-    pictures: int
-    before: int
-    bad: int
+    pictures: int  # number of pictures with an answer in the file
+    before: int  # how many of them had one before the call
+    bad: int  # how many of `pictures` can't be used
 
 
 def write_answers(
@@ -134,19 +128,12 @@ def _settle_about(path: Path, about: Mapping[str, Any], is_new: bool, out: Path)
 
 @dataclass(frozen=True)
 class _Row:
-    """An answer in the file.
+    """An answer in the file."""
 
-    Attributes:
-      source: the picture's file name; None for the header.
-      begins: whether it is its picture's first.
-      is_bad: whether it says that the picture can't be used.
-      end: where it ends in the file, in bytes.
-    """
-
-    source: str | None
-    begins: bool
-    is_bad: bool
-    end: int
+    source: str | None  # the picture's file name; None for the header
+    begins: bool  # whether it is its picture's first
+    is_bad: bool  # whether it says that the picture can't be used
+    end: int  # where it ends in the file, in bytes
 
 
 def _skip_done(

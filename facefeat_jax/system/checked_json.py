@@ -31,15 +31,10 @@ _FORMAT, _DIGEST = "format", "sha256"
 
 
 class Checked(NamedTuple):
-    """The content of a file.
+    """The content of a file."""
 
-    Attributes:
-      content: without `format` and `sha256`.
-      is_checked: whether it had a digest, which was right; False for a file of an earlier version.
-    """
-
-    content: dict[str, Any]
-    is_checked: bool
+    content: dict[str, Any]  # without `format` and `sha256`
+    is_checked: bool  # whether it had a digest, which was right; False for a file of an earlier version
 
 
 def parse(text: bytes | str) -> Any:

@@ -36,19 +36,12 @@ _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?inf|nan")
 
 @dataclass(frozen=True)
 class TableRow:
-    """A row of a table.
+    """A row of a table."""
 
-    Attributes:
-      number: counted from 0, the header not included; blank lines don't count.
-      values: by column name, stripped; empty where `problem` is set.
-      problem: why the row can't be read, or empty.
-      line: the line of the file that it begins in, from 1.
-    """
-
-    number: int
-    values: dict[str, str]
-    problem: str = ""
-    line: int = 0
+    number: int  # counted from 0, the header not included; blank lines don't count
+    values: dict[str, str]  # by column name, stripped; empty where `problem` is set
+    problem: str = ""  # why the row can't be read, or empty
+    line: int = 0  # the line of the file that it begins in, from 1
 
 
 def read_table(data: bytes, name: str, required: Sequence[str]) -> list[TableRow]:
