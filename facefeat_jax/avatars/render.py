@@ -1,16 +1,19 @@
-"""Puts a picture together: behind first, then body, head, what is worn, what comes before it."""
+"""Puts a picture together: behind first, then body, head, what is worn, what comes before it; then light and camera."""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
 from facefeat_jax.avatars import _backdrop as backdrop
 from facefeat_jax.avatars import _clothes as clothes
 from facefeat_jax.avatars import _face as face
 from facefeat_jax.avatars import _hair as hair
 from facefeat_jax.avatars import _props as props
-from facefeat_jax.avatars._finish import finish
+from facefeat_jax.avatars._dice import Dice
+from facefeat_jax.avatars._parts import Light
 from facefeat_jax.avatars._pen import Pen
 from facefeat_jax.avatars.scene import Scene
 
@@ -49,4 +52,19 @@ def render(scene: Scene) -> Image.Image:
     hair.draw_hat(head, scene.face, scene.hair, scene.eyewear)
     props.draw_prop(body, scene.prop, scene.face)
     backdrop.draw_occlusion(figure, scene.occlusion, scene.face)
-    return finish(image.reduce(_OVERSAMPLING), scene.light, scene.dice("camera"))
+    return _finished(image.reduce(_OVERSAMPLING), scene.light, scene.dice("camera"))
+
+
+def _finished(image: Image.Image, light: Light, dice: Dice) -> Image.Image:
+    """Returns the picture, lit and photographed: gradient, cast, exposure, contrast, blur, grain."""
+    if light.blur:
+        image = image.filter(ImageFilter.GaussianBlur(light.blur))
+    pixels: np.ndarray = np.asarray(image, dtype=np.float32)
+    along = np.linspace(-1.0, 1.0, pixels.shape[0], dtype=np.float32)
+    across = math.cos(light.angle) * along[None, :] + math.sin(light.angle) * along[:, None]
+    lit = (light.exposure * (1.0 - 0.5 * light.slope * (1.0 + across)))[..., None] * np.asarray(light.gains, np.float32)
+    pixels = pixels * lit
+    pixels = (pixels - 128.0) * np.float32(light.contrast) + 128.0
+    # Grain of the light more than of the colours, as a sensor's is after its own noise reduction.
+    pixels += (0.8 * light.grain) * dice.grain((*pixels.shape[:2], 1)) + (0.4 * light.grain) * dice.grain(pixels.shape)
+    return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))

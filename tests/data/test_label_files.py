@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from facefeat_jax.data._label_files import mended_age
+from facefeat_jax.data.builders.fairface import mended_age
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.tables import read_table
 
