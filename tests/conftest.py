@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import jaxtyping
 import pytest
 from filelock import FileLock
+from PIL import Image
 
 from . import session
 
@@ -30,6 +32,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run tests marked slow")
 
 
+def pytest_collection_finish() -> None:
+    """Has the garbage collector pass over what is there now: each look at all of JAX took a fifteenth of the time."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--slow"):
         return
@@ -44,6 +52,27 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FACEFEAT_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_drawings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has figures saved empty: drawing those of a report took half of a small training. tests/reporting draws them."""
+
+    def savefig(self: object, file: Any, *, format: str, **_: object) -> None:
+        if format == "svg":
+            file.write('<svg viewBox="0 0 1 1"></svg>')
+        else:
+            Image.new("RGB", (1, 1)).save(file, format)
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", savefig)
+
+
+@pytest.fixture
+def no_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves out what follows a training: calibration, report and model card."""
+    from facefeat_jax.reporting import _publish
+
+    monkeypatch.setattr(_publish, "publish_training", lambda *arguments, **options: None)
 
 
 @pytest.fixture(scope="session")
@@ -180,10 +209,19 @@ def trained_run(tiny, once) -> Path:
 
 @pytest.fixture(scope="session")
 def resnet18_run(tiny, once) -> Path:
-    """The same of the network that the notebook trains; tests only read it."""
-    from facefeat_jax.commands import train
+    """A run folder of the network that the notebook trains, with made-up weights; tests only read it."""
+    from facefeat_jax.runs.run_folder import create_from_weights
+    from facefeat_jax.runs.spec import ModelSpec
+    from facefeat_jax.tasks import TASKS
 
-    return once("resnet18", lambda folder: train(tiny(folder / "trained", trunk="resnet18", epochs=1))) / "trained"
+    from .made import filled
+
+    def fill(folder: Path) -> None:
+        spec = ModelSpec("resnet18", {name: task.classes for name, task in TASKS.items()}, 32, "upright", "random")
+        config = tiny(folder / "made", trunk="resnet18")
+        create_from_weights(folder / "made", spec, filled(spec.abstract()), config)
+
+    return once("resnet18", fill) / "made"
 
 
 @pytest.fixture

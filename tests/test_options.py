@@ -70,8 +70,9 @@ def test_a_warm_up_of_more_than_half_of_the_run_and_what_smoke_shrinks_are_menti
     assert "--batch-size" not in err  # the recipe's own is what smoke is there to shrink
 
 
+@pytest.mark.usefixtures("no_pages")
 def test_what_the_chosen_feed_and_trunk_make_of_no_effect_is_mentioned(tiny, tmp_path, capsys):
-    fields = {"epochs": 1, "limit": 8, "batch_norm": "frozen", "feed_threads": 2}
+    fields = {"epochs": 1, "limit": 8, "batch_norm": "frozen", "feed_threads": 2, "tasks": ("gender",)}
     train_run(tiny(tmp_path / "device", **fields))
     said = capsys.readouterr().err
     assert "--feed-threads: without effect, since the pictures lie on the device" in said and "prefetch" not in said
@@ -80,6 +81,7 @@ def test_what_the_chosen_feed_and_trunk_make_of_no_effect_is_mentioned(tiny, tmp
     assert "without effect" not in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("no_pages")
 def test_of_several_sets_of_weights_training_begins_with_the_one_that_is_named(tiny, trained_run, tmp_path, capsys):
     """Nothing but the heads is trained, so that the run's own trunk shows with what it began."""
     plain = to_torch(open_run(trained_run).model)

@@ -221,13 +221,16 @@ def _spec(config: TrainConfig, data: RunData, *, is_restored: bool) -> ModelSpec
 
 
 def _model(config: TrainConfig, spec: ModelSpec, *, is_restored: bool) -> MultiTaskModel:
-    """Returns the model with the weights that the run begins with; a checkpoint brings its own."""
+    """Returns the model with the weights that the run begins with; zeros where a checkpoint brings them."""
+    if is_restored:  # drawing weights would take seconds, for nothing
+        graph, shapes = nnx.split(spec.abstract())
+        return nnx.merge(graph, jax.device_put(jax.tree.map(lambda like: np.zeros(like.shape, like.dtype), shapes)))
     with set_up():
         return create_model(
             config.model.trunk,
             tasks=spec.tasks,
-            weights="random" if is_restored else config.model.weights,
-            weights_key=None if is_restored else config.model.weights_key,
+            weights=config.model.weights,
+            weights_key=config.model.weights_key,
             rngs=nnx.Rngs(config.seed),
             dtype=config.numerics.dtype,
             param_dtype=config.numerics.param_dtype,

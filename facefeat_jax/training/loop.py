@@ -222,7 +222,7 @@ def _first_state(session: Session, run: RunRecorder) -> TrainState:
     for value in jax.tree.leaves(session.state):
         value.delete()  # the session still refers to it, and would hold its memory
     if session.prefix is not None:
-        # The model was made with random weights; those of the frozen stages are in the checkpoint.
+        # The model was made without weights; those of the frozen stages are in the checkpoint.
         session.prefix.use(*own_copies(state, session.placement))
     return state
 

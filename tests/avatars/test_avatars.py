@@ -25,7 +25,7 @@ from facefeat_jax.avatars.scene import Scene, sample_scene
 from facefeat_jax.tasks import BASELINE_TASKS, SHIRT_CLASSES, TASKS
 
 GOLDEN = Path(__file__).with_name("avatars_golden.json")
-TRAIN, TEST = 3000, 1000
+TRAIN, TEST = 1500, 500
 GROUPS = {
     "skin",
     "lighting",
@@ -82,7 +82,7 @@ def test_linear_model_cannot_read_the_labels(task: str, drawn: tuple[np.ndarray,
     # Weakly and strongly regularised: neither way of fitting it gets there.
     best = max(
         LogisticRegression(C=c, max_iter=200, tol=1e-3).fit(x[:TRAIN], y[:TRAIN]).score(x[TRAIN:], y[TRAIN:])
-        for c in (0.1, 0.01, 0.001)
+        for c in (0.1, 0.001)
     )
     assert 1.15 / len(TASKS[task].classes) < best <= 0.80, f"linear floor of {task}: {best:.3f}"
 
@@ -113,7 +113,7 @@ def test_groups_are_independent_of_labels(scenes: list[Scene]) -> None:
 
 def test_labels_change_their_cue_and_nothing_else() -> None:
     """The same scene with another label: the cue is there to see, whatever light or occlusion, and it is local."""
-    for index in range(160):
+    for index in range(64):
         scene = sample_scene(2, index)
         before = thumbnail(render(scene), 64).astype(int)
         others = {

@@ -33,6 +33,10 @@ SLOW = [
 ]
 # A trunk of the project's own has no counterpart there.
 TORCHVISIONS = [name for name, architecture in ARCHITECTURES.items() if architecture.published]
+SMALLEST = {"resnet18", "resnet50", "efficientnet_b0", "vit_b_16"}
+every_architecture = pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in SMALLEST else pytest.mark.whole) for n in TORCHVISIONS]
+)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +89,7 @@ def test_every_architecture_is_compared() -> None:
     assert {name for name, *_ in (*SAMPLE, *WHOLE, *SLOW)} == set(TORCHVISIONS)
 
 
-@pytest.mark.parametrize("name", TORCHVISIONS)
+@every_architecture
 def test_names_shapes_and_what_a_layer_is_told(torchvision, name: str) -> None:
     """Of every tensor; epsilon and momentum of every BatchNorm; the rates of dropout and stochastic depth, in order."""
     import torch
@@ -105,7 +109,7 @@ def test_names_shapes_and_what_a_layer_is_told(torchvision, name: str) -> None:
     assert {m.epsilon for _, m in nnx.iter_modules(ours) if isinstance(m, nnx.LayerNorm)} == layer_norms
 
 
-@pytest.mark.parametrize("name", TORCHVISIONS)
+@every_architecture
 def test_the_registry_is_torchvisions(torchvision, name: str) -> None:
     architecture = ARCHITECTURES[name]
     enum = torchvision.models.get_model_weights(name)

@@ -26,7 +26,7 @@ TASKS = (Task("glasses", ("no", "yes")), Task("shirt", ("black", "blue", "red"))
 @pytest.fixture(scope="module")
 def small():
     rngs = nnx.Rngs(0)
-    model = MultiTaskModel(ResNet((1, 1, 1, 1), rngs=rngs), TASKS, rngs=rngs)
+    model = MultiTaskModel(ResNet((1, 1, 1, 1), width=8, rngs=rngs), TASKS, rngs=rngs)
     model.eval()
     spec = ModelSpec("resnet18", {task.name: task.classes for task in TASKS}, 32, "upright", "random")
     return model, spec
@@ -42,11 +42,13 @@ def test_is_the_sum_of_channels_weighed_by_their_mean_gradient(small, rows):
     explainer = Explainer(model, spec)
     assert explainer.stage == "layer2"
     found = explainer.maps(rows, ("glasses", "shirt"))
-    maps = model.trunk(prepared(jnp.asarray(rows), spec, jnp.float32, None), until="layer2")
+    maps = nnx.jit(lambda trunk: trunk(prepared(jnp.asarray(rows), spec, jnp.float32, None), until="layer2"))(
+        model.trunk
+    )
     graphdef, state = nnx.split(model)
     for task, number in (("glasses", 0), ("shirt", 1), ("shirt", 2)):
         one = maps[number : number + 1]  # one picture alone, one number
-        logits = np.asarray(model(one, after="layer2")[task][0])
+        logits = np.asarray(nnx.jit(lambda model: model(one, after="layer2"))(model)[task][0])  # noqa: B023
         at, sign = (int(np.argmax(logits)), 1) if task == "shirt" else (0, 1 if logits[0] > 0 else -1)
 
         @jax.jit

@@ -89,14 +89,14 @@ def predicted(run: Path, pictures: list[str], capsys) -> str:
 @pytest.mark.parametrize(
     ("family", "suffix", "fields"),
     [
-        ("resnet", ".pth", {}),
         ("resnet", ".safetensors", {"decode": "as_notebook", "image_size": 24}),
-        ("efficientnet", ".safetensors", {"decode": "as_notebook"}),
-        ("vit", ".pth", {}),
         ("vit", ".safetensors", {"dtype": "bfloat16", "matmul_precision": "highest"}),
-        ("resnet", ".pth", {"dtype": "bfloat16", "param_dtype": "bfloat16"}),
         ("efficientnet", ".pth", {"dtype": "float64", "param_dtype": "float64", "image_size": 24}),
-        ("resnet", ".safetensors", {"dtype": "float64", "param_dtype": "float64"}),
+        pytest.param("resnet", ".pth", {}, marks=pytest.mark.slow),
+        pytest.param("efficientnet", ".safetensors", {"decode": "as_notebook"}, marks=pytest.mark.slow),
+        pytest.param("vit", ".pth", {}, marks=pytest.mark.slow),
+        pytest.param("resnet", ".pth", {"dtype": "bfloat16", "param_dtype": "bfloat16"}, marks=pytest.mark.slow),
+        pytest.param("resnet", ".safetensors", {"dtype": "float64", "param_dtype": "float64"}, marks=pytest.mark.slow),
     ],
 )
 def test_what_is_taken_back_answers_the_same(make: Make, family, suffix, fields, pictures, tmp_path, capsys) -> None:

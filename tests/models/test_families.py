@@ -38,7 +38,7 @@ _TABLE = (Stage(1, 1, 1, 16, 1), Stage(2, 3, 2, 32, 1), *(Stage(1, 1, 1, 32, 1),
 
 
 def tiny_resnet(**options: Any) -> ResNet:
-    return ResNet((1, 1, 1, 1), block=Bottleneck, **options)
+    return ResNet((1, 1, 1, 1), block=Bottleneck, width=8, **options)
 
 
 def tiny_efficientnet(**options: Any) -> EfficientNet:
@@ -354,7 +354,7 @@ def test_stages_that_there_are_not() -> None:
     with pytest.raises(ValueError, match="'layer1' does not come after 'layer2'"):
         trunk(pictures(), after="layer2", until="layer1")
     with pytest.raises(ValueError, match=r"no classifier: make it with num_classes"):
-        trunk.classify(jnp.zeros((1, 2048)))
+        trunk.classify(jnp.zeros((1, trunk.num_features)))
 
 
 def test_eval_mode_reaches_every_layer() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,34 +13,34 @@ ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("tensorflow", "torch", "torchvision", "tensorflow_datasets", "grain", "PIL", "matplotlib", "orbax", "tyro")
 
 
-def _loaded_by(statement: str) -> set[str]:
-    """Returns the top-level modules that a fresh interpreter holds after the statement."""
-    program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); {statement}; print(' '.join(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=300)
-    return {name.partition(".")[0] for name in done.stdout.split()}
-
-
-@pytest.mark.parametrize("statement", ["import facefeat_jax.models", "import facefeat_jax.models.resnet"])
-def test_models_load_jax_and_flax_only(statement: str) -> None:
-    loaded = _loaded_by(statement)
-    assert {"jax", "flax"} <= loaded
-    assert not loaded & set(HEAVY)
-
-
-def test_the_package_alone_loads_nothing() -> None:
-    assert not _loaded_by("import facefeat_jax") & {"jax", "flax", "numpy", *HEAVY}
-
-
-def test_converting_weights_needs_no_torch_and_no_data_libraries() -> None:
-    unwanted = {"tensorflow", "torch", "tensorflow_datasets", "grain", "PIL", "matplotlib"}
-    assert not _loaded_by("import weights_conversion") & unwanted
-
-
-def test_create_model_with_random_weights_loads_no_converter() -> None:
+# In one process, the lightest first, so that each is seen by what it adds.
+STEPS = {
+    "package": "import facefeat_jax",
+    "resnet": "import facefeat_jax.models.resnet",
+    "models": "import facefeat_jax.models",
     # eval_shape: drawing the weights would compile a program for every shape.
-    make = "nnx.eval_shape(lambda: create_model(tasks=('gender',)))"
-    loaded = _loaded_by(f"from flax import nnx; from facefeat_jax import create_model; {make}")
-    assert not loaded & {"weights_conversion", "torch", "tensorflow_datasets", "grain", "PIL"}
+    "random": "from flax import nnx; nnx.eval_shape(lambda: facefeat_jax.create_model(tasks=('gender',)))",
+    "weights": "import weights_conversion",
+}
+
+
+def _loaded() -> dict[str, set[str]]:
+    """The top-level modules that a fresh interpreter holds after each step."""
+    program = f"import json, sys; sys.path.insert(0, {str(ROOT)!r})\n"
+    program += "".join(f"{step}; print(json.dumps([*sys.modules]))\n" for step in STEPS.values())
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=300)
+    found = map(json.loads, done.stdout.splitlines())
+    return {step: {name.partition(".")[0] for name in names} for step, names in zip(STEPS, found, strict=True)}
+
+
+def test_what_imports_load() -> None:
+    """Models load jax and flax only; with random weights no converter; converting needs no torch and no data."""
+    loaded = _loaded()
+    assert not loaded["package"] & {"jax", "flax", "numpy", *HEAVY}
+    assert {"jax", "flax"} <= loaded["resnet"] and not loaded["models"] & set(HEAVY)
+    assert not loaded["random"] & {"weights_conversion", "torch", "tensorflow_datasets", "grain", "PIL"}
+    unwanted = {"tensorflow", "torch", "tensorflow_datasets", "grain", "PIL", "matplotlib"}
+    assert "weights_conversion" in loaded["weights"] and not loaded["weights"] & unwanted
 
 
 def test_predicting_loads_neither_training_nor_optimizer() -> None:

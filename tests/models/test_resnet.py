@@ -38,7 +38,14 @@ def trunk() -> ResNet:
 def test_stages_and_pooled_features(trunk: ResNet) -> None:
     trunk.eval()
     images = jnp.asarray(np.random.RandomState(0).standard_normal((2, 64, 96, 3)), jnp.float32)
-    shapes = {name: value.shape for name, value in trunk.stages(images).items()}
+    order: list[str] = []
+
+    def stages(images):
+        maps = trunk.stages(images)
+        order.extend(maps)  # JAX sorts what it returns
+        return maps
+
+    shapes = {name: value.shape for name, value in jax.eval_shape(stages, images).items()}
     assert shapes == {
         "stem": (2, 16, 24, 64),
         "layer1": (2, 16, 24, 64),
@@ -46,8 +53,11 @@ def test_stages_and_pooled_features(trunk: ResNet) -> None:
         "layer3": (2, 4, 6, 256),
         "layer4": (2, 2, 3, 512),
     }
-    assert list(shapes) == list(ResNet.STAGES)
-    np.testing.assert_allclose(trunk(images), trunk.stages(images)["layer4"].mean((1, 2)), rtol=1e-6)
+    assert order == list(ResNet.STAGES)
+    small = filled(abstract(ResNet, (1, 1, 1, 1), width=8))
+    small.eval()
+    pooled, maps = nnx.jit(lambda trunk: (trunk(images), trunk.stages(images)))(small)
+    np.testing.assert_allclose(pooled, maps["layer4"].mean((1, 2)), rtol=1e-6)
 
 
 def test_sides_that_are_not_multiples_of_32(trunk: ResNet) -> None:
@@ -116,7 +126,7 @@ def test_normalize_is_the_notebooks() -> None:
         np.testing.assert_allclose(wide, expected, rtol=1e-14, atol=1e-14)
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
 def test_one_dtype_down_to_the_last_layer(dtype: str) -> None:
     """Computation, parameters, statistics and moments: after a training step nothing has another floating type."""
     with jax.enable_x64(dtype == "float64"):

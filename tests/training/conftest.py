@@ -10,15 +10,13 @@ import pytest
 from flax import nnx
 
 from facefeat_jax.models import MultiTaskModel, ResNet
-from facefeat_jax.reporting import _publish
 from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.tasks import TASKS
 
 
 @pytest.fixture(autouse=True)
-def no_pages(monkeypatch):
-    """Leaves the evaluation at the end of a training out: these tests look at what comes before it."""
-    monkeypatch.setattr(_publish, "publish_training", lambda *arguments, **options: None)
+def what_comes_before_the_pages(no_pages) -> None:
+    """These tests look at nothing else."""
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +32,7 @@ def small_model():
 
         def build() -> MultiTaskModel:
             rngs = nnx.Rngs(0)
-            return MultiTaskModel(ResNet((1, 1, 1, 1), rngs=rngs, **options), spec.tasks, rngs=rngs, **options)
+            return MultiTaskModel(ResNet((1, 1, 1, 1), width=8, rngs=rngs, **options), spec.tasks, rngs=rngs, **options)
 
         model, stream = nnx.eval_shape(build), np.random.RandomState(0)
         for _, node in nnx.iter_graph(model):

@@ -9,6 +9,7 @@ OUT.npz: parameters, statistics and optimizer states by name, the losses of each
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import sys
@@ -28,6 +29,7 @@ def main() -> None:
         run=Path(out),
         data_dir=Path(data),
         sources=("avatars",),
+        trunk="small",
         tasks=("glasses", "shirt"),
         schedule=schedule,
         feed=feed,
@@ -55,7 +57,7 @@ def main() -> None:
 def run(config, devices: int | None) -> None:
 
     from facefeat_jax.data.examples import Examples
-    from facefeat_jax.models import MultiTaskModel, ResNet
+    from facefeat_jax.models import ResNet, registry
     from facefeat_jax.runs import checkpoints
     from facefeat_jax.training import _setup as setup
     from facefeat_jax.training import loop
@@ -65,11 +67,9 @@ def run(config, devices: int | None) -> None:
         placement = setup.Placement
         setup.Placement = lambda: placement(some)
 
-    def small(trunk, *, tasks, rngs, dtype, param_dtype, **_):
-        options = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
-        return MultiTaskModel(ResNet((1, 1, 1, 1), **options), tasks, **options)
-
-    setup.create_model = small
+    registry.ARCHITECTURES["small"] = dataclasses.replace(
+        registry.ARCHITECTURES["resnet18"], name="small", build=lambda **options: ResNet((1, 1, 1, 1), **options)
+    )
     read: set[str] = set()
     original = Examples.read
 

@@ -77,6 +77,7 @@ def heads(tiny):
             "batch_size": 4,
             "steps_per_call": 4,
             "log_every": 2,
+            "tasks": ("glasses", "shirt"),
         }
         return tiny(run, **{**defaults, **fields})
 
@@ -171,7 +172,7 @@ def test_the_state_is_given_away_not_copied(small_model):
         steps.make_step(graph, spec, steps.StepOptions(trained, rate, "float32", after="pooled")), Placement()
     )
     batches = Batches(
-        np.zeros((1, 4, 512), np.float32), None, {"gender": np.zeros((1, 4), np.int32)}, np.ones((1, 4), bool)
+        np.zeros((1, 4, 64), np.float32), None, {"gender": np.zeros((1, 4), np.int32)}, np.ones((1, 4), bool)
     )
     before = jax.device_put(steps.create_state(model, trained), Placement().replicated)
     call(before, None, batches, tasks=("gender",))

@@ -8,10 +8,12 @@ import signal
 
 import numpy as np
 import pytest
+from flax import nnx
 
 import weights_conversion
 from facefeat_jax.commands import train
 from facefeat_jax.evaluation.metrics import head_result
+from facefeat_jax.factory import create_model
 from facefeat_jax.reporting import _publish
 from facefeat_jax.runs import run_folder
 from facefeat_jax.runs.checkpoints import Checkpoints
@@ -37,6 +39,10 @@ EVERYTHING = {
 }
 # Every checkpoint is kept, so that the history of each can be looked at.
 SEQUENTIAL = {"schedule": "sequential", "tasks": ("glasses", "shirt"), "keep_checkpoints": 9}
+# The same in one epoch of programs that compile in no time. Bars count reading (three times), then six steps and three
+# batches of validation in each of two passes.
+HEADS = {"trainable": ("none",), "batch_norm": "frozen", "cache_prefix": True, "feed": "device", "steps_per_call": 1}
+HEADS = {**SEQUENTIAL, **HEADS, "epochs": 1}
 STEPS = 2 * 6  # epochs times batches: 44 pictures by 8, the last batch a short one
 
 
@@ -52,6 +58,7 @@ def test_writes_the_run_folder_of_the_contract(trained_run):
     ]
     assert json.loads((trained_run / "config.json").read_text())["batch_size"] == 8
     assert (trained_run / "report.html").stat().st_size > 10_000
+    assert (trained_run / "curves.png").stat().st_size > 10_000
     assert open_run(trained_run).spec.classes["gender"] == ("female", "male")
     assert open_run(trained_run).step == STEPS
 
@@ -69,11 +76,9 @@ def test_logs_every_step_once(trained_run):
     [
         (EVERYTHING, 8),
         (SEQUENTIAL, 23),
-        # Just before the last step, and within its validation: bars count reading, and the batches of both.
-        ({"epochs": 1}, 7),
-        ({"epochs": 1}, 8),
-        # A validation that ends no epoch, and a run that is stopped once more before the next checkpoint is due.
-        (SEQUENTIAL, 8),
+        (HEADS, 17),  # just before the last step
+        (HEADS, 20),
+        (HEADS, 11),  # a validation that ends no epoch
     ],
     ids=["mixed", "sequential", "last step", "within the last validation", "within the first"],
 )
@@ -132,27 +137,24 @@ def test_damaged_lines_of_a_log_are_left_out_and_that_is_said(trained_run, tmp_p
     assert not capsys.readouterr().err
 
 
-def test_a_checkpoint_that_is_due_where_a_pass_ends_is_written_after_its_validation(tiny, tmp_path):
-    fields = dict(schedule="sequential", tasks=("glasses", "shirt"), checkpoint_every=6, keep_checkpoints=9, epochs=1)
-    history = train(tiny(tmp_path, **fields))["history"]
-    store = Checkpoints(tmp_path, read_only=True)
-    assert store.steps() == [12, 6]
-    assert store.about(6)["history"] == history[:1]
-    store.close()
-
-
 def test_sequential_validates_after_each_own_pass_and_again_at_the_end(tiny, tmp_path):
-    results = train(tiny(tmp_path / "run", schedule="sequential", epochs=1))
+    """A checkpoint that is due where a pass ends is written after its validation."""
+    results = train(tiny(tmp_path, schedule="sequential", checkpoint_every=6, keep_checkpoints=9, epochs=1))
     assert [entry["task"] for entry in results["history"]] == ["gender", "glasses", "shirt"]
     assert [entry["step"] for entry in results["history"]] == [6, 12, 18]
     last = {entry["task"]: entry for entry in results["history"]}
     # The trunk moved on after gender's own pass, but not after shirt's.
     assert results["heads"]["gender"]["loss"] != last["gender"]["loss"]
     assert results["heads"]["shirt"]["loss"] == last["shirt"]["loss"]
+    store = Checkpoints(tmp_path, read_only=True)
+    assert store.steps() == [18, 12, 6]
+    assert store.about(6)["history"] == results["history"][:1]
+    store.close()
 
 
 def test_a_frozen_trunk_stands_still_and_its_statistics_move_as_the_mode_says(tiny, tmp_path):
-    start = train_and_weights(tiny(tmp_path / "start", trainable=("none",), epochs=1, limit=1, batch_norm="frozen"))
+    config = tiny(tmp_path / "start")
+    start = weights_conversion.to_torch(create_model(config.model.trunk, rngs=nnx.Rngs(config.seed)))
     batch = train_and_weights(tiny(tmp_path / "batch", trainable=("none",), epochs=1))
     frozen = train_and_weights(tiny(tmp_path / "frozen", trainable=("none",), epochs=1, batch_norm="frozen"))
     for name in start:
@@ -166,11 +168,6 @@ def test_a_frozen_trunk_stands_still_and_its_statistics_move_as_the_mode_says(ti
 def train_and_weights(config):
     train(config)
     return weights(config.run)
-
-
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tiny, tmp_path):
-    with pytest.raises(UserError, match=r"is (nan|inf).* at step \d+ of 12, .*avatars/train"):
-        train(tiny(tmp_path / "run", learning_rate=1e30))
 
 
 def test_a_run_in_the_way_is_not_touched(tiny, tmp_path, trained_run):

@@ -37,8 +37,8 @@ def test_a_skipped_step_leaves_all_but_its_number(small_model):
     rate = groups.learning_rate_schedule(optimizer, 3)
     step = steps.make_step(graph, spec, steps.StepOptions(trained, rate, "float32", optimizer, after="pooled"))
     call = steps.make_train_call(step, Placement())
-    rows = np.random.RandomState(0).standard_normal((3, 4, 512)).astype(np.float32)
-    rows[1, 2, 100] = np.inf
+    rows = np.random.RandomState(0).standard_normal((3, 4, 64)).astype(np.float32)
+    rows[1, 2, 10] = np.inf
     batches = Batches(rows, None, {"shirt": np.ones((3, 4), np.int32)}, np.ones((3, 4), bool))
 
     def take(state, number):

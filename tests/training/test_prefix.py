@@ -154,4 +154,4 @@ def test_a_prefix_keeps_the_type_of_the_computation(small_model):
     _, eval_graph = steps.graphdefs(model, (), freeze_batch_norm=True)
     state = steps.create_state(model, ())
     one = Prefix(eval_graph, state.params, state.batch_stats, spec, "bfloat16", "layer2", Placement(), Programs())
-    assert (one.shape, one.dtype) == ((4, 4, 128), jnp.bfloat16)
+    assert (one.shape, one.dtype) == ((4, 4, 16), jnp.bfloat16)

@@ -372,10 +372,10 @@ def _sparse_zip(path: Path, member: int, count: int) -> None:
         file.write(table)
 
 
-@pytest.mark.parametrize("count", [1, 3 << 28])
+@pytest.mark.parametrize("count", [1, 1 << 26])
 def test_a_large_storage_that_the_disk_never_stored_is_not_read(count: int, tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
-    _sparse_zip(path, (3 << 30) + 8, count)
+    _sparse_zip(path, (1 << 28) + 8, count)
     assert path.stat().st_blocks * 512 < 1 << 20
     assert memory_of_refusal(path) < 1 << 20
 

@@ -780,7 +780,7 @@ def test_the_same_weights_give_the_same_bytes(tmp_path):
         "import sys, numpy as np, weights_conversion as w; "
         "w.write(sys.argv[1], {'a': np.arange(3.0), 'ü': np.ones((2, 2), 'int32')}, metadata={k: k for k in 'fedcba'})"
     )
-    files = [tmp_path / f"{number}.safetensors" for number in range(3)]
+    files = [tmp_path / f"{number}.safetensors" for number in range(2)]
     for file in files:
         subprocess.run([sys.executable, "-c", program, file], check=True)
     first, *others = (file.read_bytes() for file in files)

@@ -99,6 +99,7 @@ def test_derivatives_of_every_kind_and_vmap(monkeypatch: pytest.MonkeyPatch, for
     monkeypatch.setattr(cpu_convolution, "PART_POSITIONS", 1)
     padding = ((1, 1), (1, 1))
 
+    @jax.jit
     def convolve(inputs, kernel):
         if form == "winograd":
             return conv_winograd(inputs, kernel, padding)
