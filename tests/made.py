@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -48,3 +49,13 @@ def values_for(shape: tuple[int, ...], stream: np.random.RandomState) -> np.ndar
 def weights(run: Path) -> dict[str, np.ndarray]:
     """Returns the weights of a run's newest checkpoint."""
     return weights_conversion.to_torch(open_run(run).model)
+
+
+def lowered(function, *args: Any, platform: str) -> str:
+    """Returns the StableHLO of a function for a platform, which need not be this machine's."""
+    return jax.jit(function).trace(*args).lower(lowering_platforms=(platform,)).as_text()
+
+
+def products(program: str) -> tuple[int, int]:
+    """Returns how many convolutions and matrix products StableHLO holds."""
+    return program.count("stablehlo.convolution("), program.count("stablehlo.dot_general ")

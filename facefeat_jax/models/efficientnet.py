@@ -16,7 +16,7 @@ from facefeat_jax.models.arrays import Features, Logits, Maps, Mask, NewMaps
 from facefeat_jax.models.batch_norm import BatchNorm
 from facefeat_jax.models.head import check_widths
 from facefeat_jax.models.sharding import logical_axes
-from facefeat_jax.models.trunk import LayerOptions, Stages, Trunk, TrunkOptions
+from facefeat_jax.models.trunk import Blocks, LayerOptions, Stages, Trunk, TrunkOptions
 
 
 class Stage(NamedTuple):
@@ -198,7 +198,7 @@ class EfficientNet(Trunk):
                 blocks.append(MBConv(features, wanted, stage, stride, drop_rate, scale, **options))
                 features = wanted
             before += depth
-            setattr(self, f"stage{number}", nnx.List(blocks))
+            setattr(self, f"stage{number}", Blocks(blocks))
         self.num_features = 4 * features
         self.head = ConvNormActivation(features, self.num_features, 1, 1, scale, **options)
         self.dropout = Dropout(scale.dropout if dropout is None else dropout)
@@ -214,7 +214,7 @@ class EfficientNet(Trunk):
             return getattr(self, name)(inputs, mask=mask)
         x = inputs
         for block in getattr(self, name):
-            x = self.run_block(block, x, mask, rngs)
+            x = self._run_block(block, x, mask, rngs)
         return x
 
     def pooled(self, inputs: Maps) -> Features:

@@ -43,8 +43,9 @@ class MultiTaskModel(nnx.Module):
         self.trunk = trunk
         self.heads = self.make_heads(trunk.num_features, tasks, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
 
-    @staticmethod
+    @classmethod  # not static: `nnx.tabulate` would take it for a method of an instance, and leave it so
     def make_heads(
+        cls,
         num_features: int,
         tasks: Iterable[Task],
         *,

@@ -14,7 +14,7 @@ from facefeat_jax.models.arrays import Features, Maps, Mask, NewMaps
 from facefeat_jax.models.batch_norm import BatchNorm
 from facefeat_jax.models.cpu.pooling import max_pool
 from facefeat_jax.models.head import check_widths, torch_linear
-from facefeat_jax.models.trunk import Stages, Trunk, TrunkOptions
+from facefeat_jax.models.trunk import Blocks, Stages, Trunk, TrunkOptions
 
 
 class BasicBlock(nnx.Module):
@@ -148,9 +148,9 @@ class ResNet(Trunk):
     ):
         dtypes: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
 
-        def stage(in_features: int, channels: int, blocks: int, stride: int) -> nnx.List:
+        def stage(in_features: int, channels: int, blocks: int, stride: int) -> Blocks:
             features = channels * block.EXPANSION
-            return nnx.List(
+            return Blocks(
                 block(
                     in_features if index == 0 else features, channels, stride if index == 0 else 1, **dtypes, rngs=rngs
                 )
@@ -182,7 +182,7 @@ class ResNet(Trunk):
             return max_pool(x, window=3, stride=2, pad=1)
         x = inputs
         for block in getattr(self, name):
-            x = self.run_block(block, x, mask, rngs)
+            x = self._run_block(block, x, mask, rngs)
         return x
 
     def pooled(self, inputs: Maps) -> Features:

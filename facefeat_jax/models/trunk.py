@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Required, TypedDict
+from typing import Any, Required, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +45,17 @@ class TrunkOptions(TypedDict, total=False):
     param_dtype: DTypeLike
     remat: bool
     rngs: Required[nnx.Rngs]
+
+
+class Blocks(nnx.List):
+    """The blocks of a stage: an `nnx.List` that is made without its public methods, which `nnx.tabulate` replaces."""
+
+    def _graph_node_set_key(self, key: Any, value: Any) -> None:
+        if key == len(self):
+            self._set_elem(key, value)
+            self._length += 1
+        else:
+            super()._graph_node_set_key(key, value)
 
 
 class Trunk(nnx.Module):
@@ -163,20 +174,20 @@ class Trunk(nnx.Module):
                 return x
         return self.pool(x, rngs=rngs)
 
-    def run_block(self, block: nnx.Module, inputs: Stage, mask: Mask | None, rngs: nnx.Rngs | None) -> Stage:
+    def _run_block(self, block: nnx.Module, inputs: Stage, mask: Mask | None, rngs: nnx.Rngs | None) -> Stage:
         """Runs one block; with `remat`, so that the backward pass keeps its inputs only."""
-        return _run_block_anew(block, inputs, mask, rngs) if self.remat else _run_block(block, inputs, mask, rngs)
+        return _call_anew(block, inputs, mask, rngs) if self.remat else _call(block, inputs, mask, rngs)
 
     def _check(self, images: jax.Array) -> None:
         check_images(images, self.in_channels)
         self.check_size(images)
 
 
-def _run_block(block, inputs: Stage, mask: Mask | None, rngs: nnx.Rngs | None) -> Stage:
+def _call(block, inputs: Stage, mask: Mask | None, rngs: nnx.Rngs | None) -> Stage:
     return block(inputs, mask=mask, rngs=rngs)
 
 
-_run_block_anew = nnx.remat(_run_block)
+_call_anew = nnx.remat(_call)
 
 
 def check_images(images: jax.Array, in_channels: int) -> None:

@@ -189,14 +189,15 @@ class VisionTransformer(Trunk):
         )
         self.fc = None if num_classes is None else fc(width, num_classes, **options)
 
-    @staticmethod
-    def stages_of(depth: int) -> Stages:
+    # Not static methods: `nnx.tabulate` would take them for methods of an instance, and leave them so.
+    @classmethod
+    def stages_of(cls, depth: int) -> Stages:
         """Returns `STAGES` of a network with that many blocks."""
         blocks = (f"block{number}" for number in range(depth))
         return {name: (name,) for name in ("stem", *blocks, "norm")}
 
-    @staticmethod
-    def last_of(depth: int) -> tuple[str, ...]:
+    @classmethod
+    def last_of(cls, depth: int) -> tuple[str, ...]:
         """Returns `LAST` of a network with that many blocks."""
         return (f"block{depth - 1}", "norm")
 
@@ -222,7 +223,7 @@ class VisionTransformer(Trunk):
             return self.dropout(self.stem(inputs), rngs=rngs)
         if name == "norm":
             return self.norm(inputs)
-        return self.run_block(getattr(self, name), inputs, mask, rngs)
+        return self._run_block(getattr(self, name), inputs, mask, rngs)
 
     def pooled(self, inputs: Tokens) -> Features:
         """Returns the class token of the last stage's output: pooled features `[batch, num_features]`."""

@@ -10,13 +10,15 @@ scripts/lab/measure_cpu_convolution.py):
 - elsewhere, and in all gradients but those of patches, XLA's own convolution, the weight gradient a few pictures at a
   time: XLA first copies inputs and cotangents with the batch innermost, which is slow where it leaves the caches.
 
-They consist of operations that JAX differentiates in every mode and vectorises. On other platforms, and for
-convolutions of another kind (dilated, grouped), `lax.conv_general_dilated` is called unchanged.
+They consist of operations that JAX differentiates in every mode and vectorises. On other platforms (`choice`), and for
+convolutions of another kind (dilated, grouped), it is `lax.conv_general_dilated`. What is chosen by the batch falls to
+that too where the batch is free (`jax.export.symbolic_shape`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -24,6 +26,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
+
+from facefeat_jax.models.cpu.choice import by_platform
 
 # The longest side of an input map for which patches are taken.
 LARGEST_SIDE = 4
@@ -140,36 +144,53 @@ def conv_in_parts(
         kernel.shape[:2] == (3, 3)
         and strides == (1, 1)
         and min(kernel.shape[2:]) >= WINOGRAD_CHANNELS
+        and isinstance(inputs.shape[0], int)
         and inputs.size // inputs.shape[3] >= WINOGRAD_POSITIONS
     ):
         return conv_winograd(inputs, kernel, padding, precision=precision)
-    return _xla_conv(inputs, kernel, strides, padding, precision)
+    return Plain(strides, padding, precision)(inputs, kernel)
 
 
 @partial(conv_in_parts.defjvp, symbolic_zeros=True)
 def _conv_in_parts_jvp(strides, padding, precision, primals, tangents):
     inputs, kernel = primals
     inputs_tangent, kernel_tangent = tangents
+    plain = Plain(strides, padding, precision)
     outputs = conv_in_parts(inputs, kernel, strides, padding, precision)
     terms: list[jax.Array] = []
     if not isinstance(inputs_tangent, SymbolicZero):
-        terms.append(_xla_conv(inputs_tangent, kernel, strides, padding, precision))
+        terms.append(plain(inputs_tangent, kernel))
     if not isinstance(kernel_tangent, SymbolicZero):
         batch, height, width, _ = outputs.shape
-        part = max(-(-batch // PARTS), -(-PART_POSITIONS // (height * width)))
+        part = max(-(-batch // PARTS), -(-PART_POSITIONS // (height * width))) if isinstance(batch, int) else batch
         # The transpose of this is what the form is for: a weight gradient of each part, and their sum.
         by_parts = [
-            _xla_conv(inputs[start : start + part], kernel_tangent, strides, padding, precision)
-            for start in range(0, batch, part)
+            plain(inputs[start : start + part], kernel_tangent)
+            for start in (range(0, batch, part) if isinstance(batch, int) else (0,))
         ]
         terms.append(jnp.concatenate(by_parts))
     return outputs, sum(terms[1:], start=terms[0]) if terms else jnp.zeros_like(outputs)
 
 
-def _xla_conv(inputs, kernel, strides, padding, precision) -> jax.Array:
-    return lax.conv_general_dilated(
-        inputs, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=precision
-    )
+@dataclass(frozen=True)
+class Plain:
+    """`lax.conv_general_dilated` of NHWC inputs and an HWIO kernel."""
+
+    strides: tuple[int, int]
+    padding: tuple[tuple[int, int], ...]
+    precision: lax.PrecisionLike = None
+    groups: int = 1
+
+    def __call__(self, inputs: jax.Array, kernel: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(
+            inputs,
+            kernel,
+            self.strides,
+            self.padding,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=self.groups,
+            precision=self.precision,
+        )
 
 
 def conv_general_dilated(
@@ -187,19 +208,21 @@ def conv_general_dilated(
 ) -> jax.Array:
     """`lax.conv_general_dilated` for `nnx.Conv(conv_general_dilated=...)`, in the form that is fast on CPU.
 
-    The choice is made while tracing, by shapes and the default backend: on a GPU the traced program is the same as
-    without it.
+    The form is chosen by the shapes; on other platforms than CPU the lowered program is the same as without it.
     """
     if (
-        jax.default_backend() == "cpu"
-        and lhs.ndim == 4
+        lhs.ndim == 4
         and lhs.dtype in (jnp.float32, jnp.float64)
         and not isinstance(padding, str)
         and feature_group_count == batch_group_count == 1
         and all(d == 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
         and all(value is None for value in kwargs.values())
     ):
-        return _conv_on_cpu(lhs, rhs, tuple(window_strides), tuple(map(tuple, padding)), precision)
+        plain = Plain(tuple(window_strides), tuple(map(tuple, padding)), precision)  # type: ignore[arg-type]
+        # Without the barrier XLA computes what the inputs come from (a block's sum, its ReLU) again in the backward
+        # pass. It is an operation of its own, so that what all gradients need of the inputs is there once.
+        inputs = by_platform(lhs, cpu=_Barrier(), other=_Same())
+        return by_platform(inputs, rhs, cpu=_OnCpu(plain), other=plain)
     return lax.conv_general_dilated(
         lhs,
         rhs,
@@ -215,11 +238,28 @@ def conv_general_dilated(
     )
 
 
-def _conv_on_cpu(inputs, kernel, strides, padding, precision) -> jax.Array:
-    # Without the barrier XLA computes what the inputs come from (a block's sum, its ReLU) again in the backward pass.
-    inputs = lax.optimization_barrier(inputs)
-    batch, height, width, _ = inputs.shape
-    positions = batch * height * width // (strides[0] * strides[1])
-    if kernel.shape[:2] == (1, 1) or max(height, width) <= LARGEST_SIDE or positions <= FEW_POSITIONS:
-        return conv_as_patches(inputs, kernel, strides, padding, precision=precision)
-    return conv_in_parts(inputs, kernel, strides, padding, precision)
+@dataclass(frozen=True)
+class _Barrier:
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        return lax.optimization_barrier(inputs)
+
+
+@dataclass(frozen=True)
+class _Same:
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        return inputs
+
+
+@dataclass(frozen=True)
+class _OnCpu:
+    """A convolution in the form that is fast on CPU."""
+
+    plain: Plain
+
+    def __call__(self, inputs: jax.Array, kernel: jax.Array) -> jax.Array:
+        strides, padding, precision = self.plain.strides, self.plain.padding, self.plain.precision
+        batch, height, width, _ = inputs.shape
+        are_few = isinstance(batch, int) and batch * height * width // (strides[0] * strides[1]) <= FEW_POSITIONS
+        if kernel.shape[:2] == (1, 1) or max(height, width) <= LARGEST_SIDE or are_few:
+            return conv_as_patches(inputs, kernel, strides, padding, precision=precision)
+        return conv_in_parts(inputs, kernel, strides, padding, precision)

@@ -3,12 +3,13 @@
 XLA's CPU convolution is slow at many groups. Shifting the map by each place of the kernel, weighing and adding up is
 the same sum in another order and compiles to plain loops: a training step of EfficientNet B0 takes a third of the time
 on 96-pixel pictures and a tenth on 32-pixel ones, and compiles nearly twice as long (scripts/lab/measure_depthwise.py).
-Elsewhere (GPU, TPU) `lax.conv_general_dilated` is called unchanged.
+Elsewhere (GPU, TPU) it is `lax.conv_general_dilated` (`choice`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -16,6 +17,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from facefeat_jax.models._promotion import float32_or_wider, of_rank
+from facefeat_jax.models.cpu.choice import by_platform
+from facefeat_jax.models.cpu.convolution import Plain
 
 
 def depthwise_as_shifts(
@@ -57,10 +60,19 @@ def conv_general_dilated(
 ) -> jax.Array:
     """`lax.conv_general_dilated` for `nnx.Conv(conv_general_dilated=...)` of a depthwise convolution, as shifts on CPU.
 
-    The choice is made while tracing, by the default backend: on a GPU the traced program is the same as without it.
+    On other platforms than CPU the lowered program is the same as without it.
     """
     dilations = (*(kwargs.get("lhs_dilation") or ()), *(kwargs.get("rhs_dilation") or ()))
     is_depthwise = kwargs.get("feature_group_count") == lhs.shape[-1] == rhs.shape[-1]
-    if jax.default_backend() == "cpu" and is_depthwise and not isinstance(padding, str) and set(dilations) <= {1}:
-        return depthwise_as_shifts(lhs, rhs, window_strides, padding)
+    if is_depthwise and not isinstance(padding, str) and set(dilations) <= {1}:
+        plain = Plain(tuple(window_strides), tuple(map(tuple, padding)), kwargs.get("precision"), lhs.shape[-1])  # type: ignore[arg-type]
+        return by_platform(lhs, rhs, cpu=_Shifts(plain), other=plain)
     return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **kwargs)
+
+
+@dataclass(frozen=True)
+class _Shifts:
+    plain: Plain
+
+    def __call__(self, inputs: jax.Array, kernel: jax.Array) -> jax.Array:
+        return depthwise_as_shifts(inputs, kernel, self.plain.strides, self.plain.padding)

@@ -3,22 +3,24 @@
 XLA's CPU backend takes the gradient of a maximum over windows (select-and-scatter) apart into four arrays of indices as
 large as the map, a reduction over five operands and a scatter: for a ResNet's 3x3 pooling 30 times what PyTorch takes.
 Here the maximum is a chain of comparisons between the strided slices of the map, one for each place in the window, and
-JAX's own rules differentiate it: forwards, backwards, and again. Elsewhere (GPU, TPU) it is `nnx.max_pool`.
+JAX's own rules differentiate it: forwards, backwards, and again. Elsewhere (GPU, TPU) it is `nnx.max_pool` (`choice`).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
+
+from facefeat_jax.models.cpu.choice import by_platform
 
 
 def max_pool(inputs: jax.Array, window: int, stride: int, pad: int) -> jax.Array:
     """Takes the maximum over square windows, as `torch.nn.MaxPool2d(window, stride, pad)` does.
 
     Where values tie, the gradient goes to the first of the window, row by row, as torch's and XLA's does. NaN wins.
-    The choice of the form is made while tracing, by the default backend.
-
     Args:
       inputs: `[batch, height, width, channels]`, floating.
       window: side of the windows.
@@ -28,14 +30,34 @@ def max_pool(inputs: jax.Array, window: int, stride: int, pad: int) -> jax.Array
     Returns:
       `[batch, out_height, out_width, channels]`, the same values on every platform.
     """
-    if jax.default_backend() != "cpu":
-        return nnx.max_pool(inputs, (window, window), strides=(stride, stride), padding=((pad, pad), (pad, pad)))
-    padded = jnp.pad(inputs, ((0, 0), (pad, pad), (pad, pad), (0, 0)), constant_values=-jnp.inf)
-    height, width = ((side - window) // stride * stride + 1 for side in padded.shape[1:3])
-    best: jax.Array | None = None
-    for row in range(window):
-        for column in range(window):
-            here = padded[:, row : row + height : stride, column : column + width : stride]
-            best = here if best is None else jnp.where((here > best) | jnp.isnan(here), here, best)
-    assert best is not None
-    return best
+    return by_platform(inputs, cpu=_Chain(window, stride, pad), other=_Windows(window, stride, pad))
+
+
+@dataclass(frozen=True)
+class _Windows:
+    window: int
+    stride: int
+    pad: int
+
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        window, strides, padding = ((value, value) for value in (self.window, self.stride, (self.pad, self.pad)))
+        return nnx.max_pool(inputs, window, strides=strides, padding=padding)
+
+
+@dataclass(frozen=True)
+class _Chain:
+    window: int
+    stride: int
+    pad: int
+
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        window, stride, pad = self.window, self.stride, self.pad
+        padded = jnp.pad(inputs, ((0, 0), (pad, pad), (pad, pad), (0, 0)), constant_values=-jnp.inf)
+        height, width = ((side - window) // stride * stride + 1 for side in padded.shape[1:3])
+        best: jax.Array | None = None
+        for row in range(window):
+            for column in range(window):
+                here = padded[:, row : row + height : stride, column : column + width : stride]
+                best = here if best is None else jnp.where((here > best) | jnp.isnan(here), here, best)
+        assert best is not None
+        return best

@@ -21,6 +21,8 @@ from facefeat_jax.models.cpu.convolution import (
     conv_winograd,
 )
 
+from ...made import lowered, products
+
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 MAPS = [(side, side) for side in range(1, LARGEST_SIDE + 1)] + [(1, 4), (3, 2)]
 
@@ -113,32 +115,32 @@ def test_derivatives_of_every_kind_and_vmap(monkeypatch: pytest.MonkeyPatch, for
         np.testing.assert_allclose(jax.vmap(convolve, (None, 0))(inputs, kernels), each, rtol=1e-12, atol=1e-12)
 
 
-def _program(convolution, side: int, **changes) -> str:
+def _program(convolution, platform: str, side: int, **changes) -> str:
     arguments = {"padding": ((1, 1), (1, 1)), "dimension_numbers": DIMENSIONS, "feature_group_count": 1, **changes}
     inputs = jnp.zeros((2, side, side, 4))
     weights = jnp.zeros((3, 3, 4 // arguments["feature_group_count"], 4))
-    return str(jax.make_jaxpr(lambda x, w: convolution(x, w, (1, 1), **arguments))(inputs, weights))
+    return lowered(lambda x, w: convolution(x, w, (1, 1), **arguments), inputs, weights, platform=platform)
 
 
 def test_the_form_goes_by_the_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    few = _program(conv_general_dilated, LARGEST_SIDE + 1)  # 2 x 5 x 5 positions
-    assert (few.count("dot_general["), few.count("conv_general_dilated[")) == (1, 0)
+    few = _program(conv_general_dilated, "cpu", LARGEST_SIDE + 1)  # 2 x 5 x 5 positions
+    assert products(few) == (0, 1)
     monkeypatch.setattr(cpu_convolution, "FEW_POSITIONS", 0)
-    small, large = (_program(conv_general_dilated, side) for side in (LARGEST_SIDE, LARGEST_SIDE + 1))
-    assert (small.count("dot_general["), small.count("conv_general_dilated[")) == (1, 0)  # patches
-    assert (large.count("dot_general["), large.count("conv_general_dilated[")) == (0, 1)
-    monkeypatch.setattr(cpu_convolution, "WINOGRAD_POSITIONS", 2 * (LARGEST_SIDE + 1) ** 2)
+    # Each time of another side: jax keeps what it has traced.
+    small, large = (_program(conv_general_dilated, "cpu", side) for side in (LARGEST_SIDE, LARGEST_SIDE + 2))
+    assert products(small) == (0, 1)  # patches
+    assert products(large) == (1, 0)
+    monkeypatch.setattr(cpu_convolution, "WINOGRAD_POSITIONS", 2 * (LARGEST_SIDE + 3) ** 2)
     monkeypatch.setattr(cpu_convolution, "WINOGRAD_CHANNELS", 4)
-    winograd = _program(conv_general_dilated, LARGEST_SIDE + 1)
-    assert (winograd.count("dot_general["), winograd.count("conv_general_dilated[")) == (16, 0)
+    assert products(_program(conv_general_dilated, "cpu", LARGEST_SIDE + 3)) == (0, 16)
 
 
 @pytest.mark.parametrize(
-    ("backend", "side", "changes"),
+    ("platform", "side", "changes"),
     [
-        ("gpu", 1, {}),
-        ("gpu", LARGEST_SIDE, {}),
+        ("cuda", 1, {}),
+        ("cuda", LARGEST_SIDE, {}),
+        ("rocm", LARGEST_SIDE, {}),
         ("tpu", 2, {}),
         ("cpu", 2, {"padding": "SAME"}),
         ("cpu", 4, {"rhs_dilation": (2, 2)}),
@@ -147,9 +149,11 @@ def test_the_form_goes_by_the_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
         ("cpu", 2, {"preferred_element_type": jnp.float32}),
     ],
 )
-def test_elsewhere_the_program_is_laxs(monkeypatch: pytest.MonkeyPatch, backend: str, side: int, changes: dict) -> None:
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    assert _program(conv_general_dilated, side, **changes) == _program(lax.conv_general_dilated, side, **changes)
+def test_elsewhere_the_program_is_laxs(platform: str, side: int, changes: dict) -> None:
+    ours, laxs = (
+        _program(form, platform, side, **changes) for form in (conv_general_dilated, lax.conv_general_dilated)
+    )
+    assert ours == laxs
 
 
 def test_a_long_thin_map_is_not_small(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,8 @@ from facefeat_jax.models.counting import count_multiply_adds
 from facefeat_jax.models.cpu import depthwise
 from facefeat_jax.models.registry import get_architecture
 
+from ...made import lowered
+
 CASES = [(8, 8, 3, 1), (8, 8, 3, 2), (7, 9, 5, 1), (7, 9, 5, 2), (1, 1, 5, 1), (2, 2, 5, 2), (3, 2, 1, 1)]
 
 
@@ -47,17 +49,16 @@ def test_shifts_are_the_convolution(height: int, width: int, kernel: int, stride
             np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
-def test_the_choice(tiny_trunks: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_choice(tiny_trunks: dict[str, str]) -> None:
     graphdef, state = nnx.split(abstract(get_architecture(tiny_trunks["efficientnet"]).build))
 
-    def convolutions() -> int:
+    def convolutions(platform: str) -> int:
         images = jnp.zeros((2, 32, 32, 3))
-        program = jax.make_jaxpr(lambda s: nnx.merge(graphdef, s)(images, rngs=nnx.Rngs(0)))(state)
-        return len(re.findall(r"feature_group_count=(?!1\b)", str(program)))
+        program = lowered(lambda s: nnx.merge(graphdef, s)(images, rngs=nnx.Rngs(0)), state, platform=platform)
+        return len(re.findall(r"feature_group_count = (?!1\b)", program))
 
-    assert convolutions() == 0
-    monkeypatch.setattr(depthwise.jax, "default_backend", lambda: "gpu")
-    assert convolutions() == 7  # a block has one
+    assert convolutions("cpu") == 0
+    assert convolutions("cuda") == convolutions("tpu") == 7  # a block has one
 
 
 def test_multiply_adds_do_not_depend_on_the_choice() -> None:
