@@ -32,7 +32,7 @@ Detects gender, glasses and shirt colour in pictures.
   audit DATASET|RUN             find likely wrong labels, duplicates and imbalance
   predict RUN IMAGE...          predict labels and probabilities for pictures
   convert FILE --to RUN         make a run from a PyTorch file
-  export RUN --to torch FILE    write a run as a file that PyTorch loads
+  export RUN FILE               write a run as a file for PyTorch, ONNX or StableHLO
   models [NAME...]              list the trunks and their published weights
   launch N -- RECIPE ...        train with N processes, on one host or several
   benchmark                     measure the speed of each stage on this machine

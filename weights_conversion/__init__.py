@@ -12,6 +12,7 @@ from weights_conversion.convert import position_size as position_size
 from weights_conversion.convert import recognise as recognise
 from weights_conversion.convert import to_flax as to_flax
 from weights_conversion.convert import to_torch as to_torch
+from weights_conversion.convert import torch_names as torch_names
 from weights_conversion.download import WEIGHTS as WEIGHTS
 from weights_conversion.download import fetch as fetch
 from weights_conversion.files import WeightsFileError as WeightsFileError

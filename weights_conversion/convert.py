@@ -229,6 +229,13 @@ def to_torch(model: MultiTaskModel | Trunk) -> dict[str, np.ndarray]:
     return state_dict
 
 
+def torch_names(model: MultiTaskModel | Trunk) -> dict[str, str]:
+    """Returns torch's name of each parameter and statistic, by its path in the module tree (dotted)."""
+    translate = names.translator(names.table(model))
+    paths = (path for path, node in nnx.iter_graph(model) if isinstance(node, nnx.Param | nnx.BatchStat))
+    return {path: translate(path)[0] for path in (".".join(map(str, path)) for path in paths)}
+
+
 def _entries(model: MultiTaskModel | Trunk) -> Iterator[tuple[nnx.Variable, str, names.Layout]]:
     """Yields (variable, torch's name, layout) for each parameter and statistic of the model itself, not of a copy."""
     translate = names.translator(names.table(model))

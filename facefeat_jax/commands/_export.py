@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
 from facefeat_jax.system.progress import show, show_json
 
+if TYPE_CHECKING:
+    from facefeat_jax.exporting._agreement import Agreement
+
+
+Format = Literal["torch", "onnx", "stablehlo"]
+
 
 @dataclass(frozen=True)
 class Arguments:
-    """Writes a checkpoint of a run for PyTorch, with the notebook's names."""
+    """Writes a checkpoint of a run for other programs: PyTorch, ONNX runtimes, or whatever runs StableHLO."""
 
     run: tyro.conf.Positional[Path]
     """Folder of the run."""
     file: tyro.conf.Positional[Path]
-    """The file to write: .pth, .pt or .safetensors."""
-    to: Literal["torch"] = "torch"
-    """Format of the file."""
+    """The file to write: .pth, .pt or .safetensors (with the notebook's names), .onnx, or .stablehlo."""
+    to: Format | None = None
+    """Format of the file. The default goes by the file's suffix. `onnx` and `stablehlo` need the extra of that name."""
     checkpoint: Literal["newest", "best"] = "newest"
     """Checkpoint to use. `best` has the highest validation accuracy; it exists if training used --keep-best."""
     json: bool = False
@@ -31,17 +38,39 @@ def run(arguments: Arguments) -> int:
     """Writes the file and prints the class names in the order of the outputs; returns the exit code.
 
     Raises:
-      UserError: the run can't be read, or the file can't be written.
+      UserError: the run can't be read, the file can't be written, or its answers are not those of the run.
     """
     from facefeat_jax.runs.run_config import read_config
 
     read_config(arguments.run)  # before the slow imports
-    from facefeat_jax.exporting.conversion import export
+    file = arguments.file
+    suffixes: dict[str, Format] = {".onnx": "onnx", ".stablehlo": "stablehlo"}
+    form: Format = arguments.to or suffixes.get(file.suffix.lower(), "torch")
+    if form == "torch":
+        from facefeat_jax.exporting.conversion import export
 
-    spec = export(arguments.run, arguments.file, arguments.checkpoint)
-    if arguments.json:
-        show_json({"file": str(arguments.file), "classes": spec.classes})
+        spec, agreement = export(arguments.run, file, arguments.checkpoint), None
     else:
-        show(f"{arguments.file}: class names, in the order of the outputs")
+        from facefeat_jax.exporting.portable import export_portable
+
+        spec, agreement = export_portable(arguments.run, file, form, arguments.checkpoint)
+    if arguments.json:
+        checked = {} if agreement is None else {"agreement": asdict(agreement)}
+        show_json({"file": str(file), "classes": spec.classes, **checked})
+    else:
+        show(f"{file}: class names, in the order of the outputs")
         show(*(f"  {task}: {', '.join(names)}" for task, names in spec.classes.items()))
+        if agreement is not None:
+            show(*_lines(agreement))
     return 0
+
+
+def _lines(agreement: Agreement) -> Iterator[str]:
+    of = "of the run's validation" if agreement.are_own else "drawn"
+    by_head = ", ".join(f"{task} {difference:.1e}" for task, difference in agreement.largest.items())
+    yield (
+        f"largest difference in probability from the run's weights in float32, on {agreement.pictures} pictures "
+        f"({of}): {by_head}"
+    )
+    if agreement.from_run is not None:
+        yield f"from the run itself, which computes in another format: {agreement.from_run:.1e}"

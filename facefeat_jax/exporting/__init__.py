@@ -1,12 +1,14 @@
-"""Models from and to other frameworks."""
+"""Models from and to other frameworks and runtimes."""
 
 from typing import TYPE_CHECKING
 
 from facefeat_jax.system import public_names
 
 if TYPE_CHECKING:
+    from facefeat_jax.exporting._agreement import Agreement as Agreement
     from facefeat_jax.exporting.conversion import Converted as Converted
     from facefeat_jax.exporting.conversion import convert as convert
     from facefeat_jax.exporting.conversion import export as export
+    from facefeat_jax.exporting.portable import export_portable as export_portable
 
 public_names.attach(__name__)

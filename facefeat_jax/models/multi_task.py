@@ -86,7 +86,9 @@ class MultiTaskModel(nnx.Module):
         Raises:
           ValueError: there is no head to run.
         """
-        names = [tasks] if isinstance(tasks, str) else list(self.heads if tasks is None else tasks)
+        # A dict of Flax's has its attributes for items: `nnx.tabulate` leaves a number there.
+        heads = [name for name in self.heads if callable(self.heads[name])]
+        names = [tasks] if isinstance(tasks, str) else list(heads if tasks is None else tasks)
         if not names:
             raise ValueError("there is no head to run: for features, call model.trunk(images)")
         features = images if after == POOLED else self.trunk(images, mask=mask, after=after, rngs=rngs)

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 # What a plain installation leaves out: models and their weights need none of it.
 PREDICT = ("PIL",)
 FACES = ("cv2",)
+ONNX = ("onnx", "onnxruntime")
+STABLEHLO = ("flatbuffers",)
 TRAIN = (
     "absl",
     "grain",
@@ -22,7 +24,7 @@ TRAIN = (
     "tensorboardX",
     "tensorflow_datasets",
 )
-"""The modules of each extra (of `train` in addition to those of `predict`); the packages are in pyproject.toml."""
+"""The modules of each extra, beside those of `predict`, which all but `faces` bring; packages: see pyproject.toml."""
 
 
 class UserError(Exception):
@@ -57,6 +59,9 @@ def what_to_install(error: ImportError) -> str | None:
     module = (error.name or "").partition(".")[0]
     if module in FACES:
         return f"finding faces needs {module}, which is not installed; run: pip install 'facefeat-jax[predict,faces]'"
+    for extra, modules in (("onnx", ONNX), ("stablehlo", STABLEHLO)):
+        if module in modules:
+            return f"this needs {module}, which is not installed; run: pip install 'facefeat-jax[{extra}]'"
     if module not in PREDICT + TRAIN:
         return None
     less = " (to predict alone, 'facefeat-jax[predict]' is enough)" if module in PREDICT else ""

@@ -128,8 +128,8 @@ def test_flax_tabulates_every_family(tiny_trunks: dict[str, str], family: str) -
     model = filled(spec.abstract())
     model.eval()
     images = jnp.ones((1, 32, 32, 3))
-    for part in (model.trunk,):
-        table = nnx.tabulate(part, images)
+    for part in (model, model.trunk):
+        table = nnx.tabulate(part, images, console_kwargs={"width": 200})
         assert type(model.trunk).__name__ in table and "Total Parameters" in table
     assert model(images)["gender"].shape == (1, 1)  # what it replaced is as it was
     assert type(spec.abstract()) is type(model)

@@ -76,7 +76,7 @@ def test_every_module_that_is_imported_is_declared():
                 elif isinstance(node, ast.ImportFrom) and not node.level:
                     imported.add((node.module or "").partition(".")[0])
     third_party = imported - set(sys.stdlib_module_names) - {"facefeat_jax", "weights_conversion", "torch"}
-    known = CORE | EXTRA["predict"] | EXTRA["train"] | EXTRA["faces"] | {"jaxlib"}
+    known = CORE.union(*EXTRA.values()) | {"jaxlib"}
     assert {package(module) for module in third_party} <= known
     assert {"jax", "flax", "tensorflow_datasets", "PIL"} <= third_party
 
@@ -85,7 +85,10 @@ def test_each_extra_brings_what_the_advice_says():
     assert {package(module) for module in errors.PREDICT} <= EXTRA["predict"]
     assert {package(module) for module in errors.TRAIN} <= EXTRA["train"] | EXTRA["predict"]
     assert {package(module) for module in errors.FACES} == EXTRA["faces"]
-    assert not {package(module) for module in errors.PREDICT + errors.FACES + errors.TRAIN} & CORE
+    assert {package(module) for module in errors.ONNX} == EXTRA["onnx"] - {"facefeat-jax"}
+    assert {package(module) for module in errors.STABLEHLO} == EXTRA["stablehlo"] - {"facefeat-jax"}
+    every = errors.PREDICT + errors.FACES + errors.TRAIN + errors.ONNX + errors.STABLEHLO
+    assert not {package(module) for module in every} & CORE
     # All that an extra adds is in the advice, but for what flax or jax bring anyway.
     brought = {re.match(r"[\w.-]+", text)[0].lower() for text in importlib.metadata.requires("jax") or []}
     advised = {package(module) for module in errors.PREDICT + errors.TRAIN}
@@ -121,6 +124,15 @@ def test_predicting_needs_its_own_extra_alone():
     assert codes == [2, 2, 2]
     assert "no run folder" in lines[0] and "no such file" in lines[1]
     assert "pip install 'facefeat-jax[train]'" in lines[2]
+
+
+def test_exporting_for_other_runtimes_names_the_extra_of_the_format(tmp_path):
+    write_config(tmp_path, TrainConfig())
+    calls = [f"export {tmp_path} {tmp_path / name}" for name in ("model.onnx", "model.stablehlo")]
+    codes, lines = without(errors.ONNX + errors.STABLEHLO, *calls)
+    assert codes == [2, 2] and len(lines) == 2
+    assert "needs onnx, " in lines[0] and "pip install 'facefeat-jax[onnx]'" in lines[0]
+    assert "needs flatbuffers, " in lines[1] and "pip install 'facefeat-jax[stablehlo]'" in lines[1]
 
 
 def test_other_missing_modules_are_faults():

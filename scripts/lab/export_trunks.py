@@ -1,0 +1,172 @@
+"""Exports every trunk in every format, and writes how near the files' answers are to those of the model.
+
+    python scripts/lab/export_trunks.py
+
+The weights are random, with BatchNorm's statistics those of drawn pictures, so that activations are as large as in a
+trained network. Each trunk takes pictures of its own size. What is measured is on disk after each trunk; trunks that
+the file of results has already are left out unless they are named.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from flax import nnx
+
+from facefeat_jax import avatars, create_model, list_models
+from facefeat_jax.config import load_recipe
+from facefeat_jax.exporting._agreement import in_float32, logits_of
+from facefeat_jax.exporting.conversion import convert, export
+from facefeat_jax.exporting.portable import export_portable
+from facefeat_jax.models import BatchNorm
+from facefeat_jax.models.preprocessing import normalize
+from facefeat_jax.models.registry import get_architecture
+from facefeat_jax.runs.run_folder import create_from_weights, open_run
+from facefeat_jax.runs.spec import ModelSpec
+from facefeat_jax.system import environment, markdown
+from facefeat_jax.system.files import write_whole
+from facefeat_jax.system.main import run_and_exit
+from facefeat_jax.system.progress import say
+
+PACKAGES = (*environment.PACKAGES, "onnx", "onnxruntime", "flatbuffers")
+FORMATS = ("onnx", "stablehlo", "torch")
+CLASSES = {"gender": ("female", "male"), "shirt": ("black", "blue", "brown", "green", "pink", "red", "white", "yellow")}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Which trunks, and where the results go."""
+
+    trunks: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Names of trunks; the default is all that are not measured yet."""
+    out: Path = Path("docs/benchmarks/exports")
+    """The results: a .json and a .md of this name."""
+
+
+def pictures(size: int, count: int) -> np.ndarray:
+    """Returns drawn pictures, uint8 `[count, size, size, 3]`."""
+    drawn = (avatars.draw(2, number).image for number in range(count))
+    return np.stack([np.asarray(picture.resize((size, size))) for picture in drawn])
+
+
+def make_run(folder: Path, trunk: str) -> None:
+    """Makes a run folder of a trunk with random weights and the statistics of drawn pictures."""
+    size = get_architecture(trunk).image_size
+    model = create_model(trunk, tasks=list(CLASSES), rngs=nnx.Rngs(0))
+    model.train()
+    for _, module in nnx.iter_modules(model):
+        if isinstance(module, BatchNorm):
+            module.momentum = 0.0
+    graphdef, state = nnx.split(model)
+
+    @jax.jit
+    def moved(state: nnx.State, images: jax.Array) -> nnx.State:
+        merged = nnx.merge(graphdef, state)
+        merged(normalize(images), rngs=nnx.Rngs(dropout=0))
+        return nnx.state(merged, nnx.BatchStat)
+
+    nnx.update(model, moved(state, jnp.asarray(pictures(size, 8 if size <= 240 else 4))))
+    spec = ModelSpec(trunk, CLASSES, size, "upright", "random")
+    create_from_weights(folder, spec, model, load_recipe("baseline").replace(run=folder, data_dir=folder / "nowhere"))
+
+
+def measure(trunk: str) -> Iterator[dict[str, Any]]:
+    """Yields a row for each format."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_run(folder / "run", trunk)
+        for form in FORMATS:
+            file = folder / f"model.{'safetensors' if form == 'torch' else form}"
+            started = time.perf_counter()
+            if form == "torch":
+                export(folder / "run", file)
+                count, largest = 8, torch_difference(folder, file)
+            else:
+                _, agreement = export_portable(folder / "run", file, form)
+                count, largest = agreement.pictures, max(agreement.largest.values())
+            yield {
+                "trunk": trunk,
+                "format": form,
+                "size": get_architecture(trunk).image_size,
+                "pictures": count,
+                "largest": largest,
+                "bytes": file.stat().st_size,
+                "seconds": round(time.perf_counter() - started, 1),
+            }
+            file.unlink()
+
+
+def torch_difference(folder: Path, file: Path) -> float:
+    """Returns the largest difference in the logits of a file's model, taken back, from its run's."""
+    convert(file, folder / "back")
+    runs = [open_run(folder / name) for name in ("run", "back")]
+    rows = pictures(runs[0].spec.image_size, 8)
+    own, back = (logits_of(*in_float32(run.model, run.spec))(rows) for run in runs)
+    return max(float(np.abs(own[task] - back[task]).max()) for task in CLASSES)
+
+
+def report(result: Mapping[str, Any]) -> str:
+    """Returns the results as Markdown."""
+    by_trunk = {
+        trunk: {row["format"]: row for row in result["rows"] if row["trunk"] == trunk} for trunk in list_models()
+    }
+    rows = [
+        (trunk, found["onnx"]["size"], *(f"{found[form]['largest']:.1e}" for form in FORMATS), _megabytes(found))
+        for trunk, found in by_trunk.items()
+        if found.keys() == set(FORMATS)
+    ]
+    left_out = [trunk for trunk, found in by_trunk.items() if found.keys() != set(FORMATS)]
+    lines = [
+        "# Exports of all trunks",
+        "",
+        *environment.record_lines(result),
+        "",
+        "The largest difference in probability between an exported file and the same weights in float32, by head and "
+        "picture; 1e-5 is the limit, above which no file is written ([Exporting](../exporting.md)). ONNX is run by "
+        "ONNX Runtime, StableHLO by JAX, both on CPU; a torch file is converted back, and its logits compared. Random "
+        "weights; BatchNorm's statistics are those of drawn pictures.",
+        "",
+        *markdown.table(("trunk", "pixels", "ONNX", "StableHLO", "torch", "MB"), rows),
+        "",
+    ]
+    if left_out:
+        lines += [f"Not measured yet: {', '.join(left_out)}.", ""]
+    return "\n".join(lines)
+
+
+def _megabytes(found: Mapping[str, Any]) -> str:
+    return f"{found['onnx']['bytes'] / 1e6:,.0f}"
+
+
+def main() -> None:
+    """Runs the command line."""
+    options = tyro.cli(Options, description=__doc__, config=(tyro.conf.FlagCreatePairsOff,))
+    file, rows = options.out.with_suffix(".json"), []
+    with contextlib.suppress(FileNotFoundError):
+        rows = json.loads(file.read_text())["rows"]
+    done = {row["trunk"] for row in rows}
+    for trunk in options.trunks or [name for name in list_models() if name not in done]:
+        rows = [row for row in rows if row["trunk"] != trunk]
+        for row in measure(trunk):
+            rows.append(row)
+            say(f"{trunk}, {row['format']}: {row['largest']:.1e} in {row['seconds']} s")
+        typed = environment.typed("python scripts/lab/export_trunks.py")
+        result = {**environment.record(typed, PACKAGES, devices="CPU"), "rows": rows}
+        write_whole(file, (json.dumps(result, indent=1) + "\n").encode())
+        write_whole(options.out.with_suffix(".md"), report(result).encode())
+        jax.clear_caches()
+
+
+if __name__ == "__main__":
+    run_and_exit(main)
