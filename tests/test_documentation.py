@@ -80,7 +80,7 @@ def place(page, tmp_path, monkeypatch, avatars_dir, small_trunk, added_builders)
 
     def small(one: config.TrainConfig) -> config.TrainConfig:
         trunk = one.model.trunk if page in WITH_RESNET18 else small_trunk
-        shrunk = apply_smoke(one.replace(smoke=True, trunk=trunk))
+        shrunk = apply_smoke(one.replace(smoke=True, trunk=trunk, trainable=("none",)))
         return shrunk.replace(run=one.run, smoke=False, epochs=1)
 
     monkeypatch.setattr(config, "apply_smoke", small)

@@ -59,7 +59,7 @@ def test_settings_are_in_force(strict) -> None:
 def test_train_resume_evaluate_and_predict(tiny, strict, tmp_path: Path, capsys, fields: dict) -> None:
     run, picture = tmp_path / "run", tmp_path / "grey.png"
     PIL.Image.new("RGB", (40, 40), (90, 120, 150)).save(picture)
-    config = tiny(run, epochs=1, **fields)
+    config = tiny(run, epochs=1, limit=20, tasks=("shirt",), **fields)
     train(config)
     train(config.replace(resume=True))  # the checkpoint is restored
     assert (run / "report.html").exists()
@@ -67,5 +67,5 @@ def test_train_resume_evaluate_and_predict(tiny, strict, tmp_path: Path, capsys,
     capsys.readouterr()
     assert cli.main(["predict", str(run), str(picture), "--explain", str(tmp_path / "maps"), "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
-    assert "gender" in json.dumps(answer)
+    assert "shirt" in json.dumps(answer)
     assert list((tmp_path / "maps").iterdir())

@@ -54,7 +54,7 @@ def command(small_trunk) -> Callable[..., list[str]]:
 
     def make(run: Path, data: Path, *more: str) -> list[str]:
         fields = {"run": run, "data-dir": data, "sources": "apparel", "tasks": "shirt", "trunk": small_trunk}
-        fields |= {"image-size": 16, "epochs": 1, "batch-size": 32, "warmup-steps": 0}
+        fields |= {"image-size": 16, "epochs": 1, "batch-size": 32, "warmup-steps": 0, "trainable": "none"}
         return [
             "train",
             "avatars",

@@ -26,7 +26,8 @@ def test_a_run_goes_on_from_the_models_own_description(family, tiny, tiny_trunks
     file = tmp_path / f"{entry.name}.safetensors"
     size = {"image_size": 64} if family == "vit" else {}
     write(file, to_torch(create_model(trunk, tasks=["glasses"], **size).trunk))
-    config = tiny(tmp_path / "run", trunk=trunk, weights=str(file), tasks=("glasses",), epochs=1, limit=8)
+    fields = {"tasks": ("glasses",), "trainable": ("none",), "epochs": 1, "limit": 8}
+    config = tiny(tmp_path / "run", trunk=trunk, weights=str(file), **fields)
     before = train(config)
     file.unlink()
     monkeypatch.delitem(published.WEIGHTS, entry.name)  # nor is the table asked again

@@ -9,7 +9,8 @@ import pytest
 
 from facefeat_jax.commands import train
 
-PREFIX = {"feed": "stream", "cache_prefix": True, "batch_norm": "frozen", "trainable": ("layer4",)}
+HEADS = {"epochs": 1, "limit": 20, "tasks": ("shirt",), "batch_norm": "frozen", "trainable": ("none",)}
+PREFIX = {"feed": "stream", "cache_prefix": True}
 
 
 def weights_of(run: Path) -> list:
@@ -20,7 +21,7 @@ def weights_of(run: Path) -> list:
 @pytest.mark.parametrize("fields", [{"feed": "stream"}, {"feed": "device"}, PREFIX], ids=["stream", "device", "prefix"])
 def test_a_run_from_spoilt_rows_equals_one_from_good_ones(fields, tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("FACEFEAT_CACHE", str(tmp_path / "cache"))
-    train(tiny(tmp_path / "good", epochs=1, limit=20, **fields))
+    train(tiny(tmp_path / "good", **HEADS, **fields))
     stores = list((tmp_path / "cache").glob("rows/*/rows.bin"))
     assert len(stores) == 2
     for store in stores:
@@ -29,6 +30,6 @@ def test_a_run_from_spoilt_rows_equals_one_from_good_ones(fields, tiny, tmp_path
             content[at] ^= 0xFF
         store.write_bytes(content)
     capsys.readouterr()
-    train(tiny(tmp_path / "spoilt", epochs=1, limit=20, **fields))
+    train(tiny(tmp_path / "spoilt", **HEADS, **fields))
     assert weights_of(tmp_path / "spoilt") == weights_of(tmp_path / "good")
     assert sum("is damaged" in line for line in capsys.readouterr().err.splitlines()) == 2

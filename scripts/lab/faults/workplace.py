@@ -23,7 +23,7 @@ _OPTIONS = "--image-size 32 --batch-size 8 --epochs 2 --checkpoint-every 2 --log
 _OPTIONS += " --feed stream --weights random"
 WHOLE_TRUNK = (*_OPTIONS.split(), "--keep-best")
 # The same with heads alone: it compiles in seconds, for the sample among the tests.
-_ALONE = " --no-flip --trainable none --batch-norm frozen --cache-prefix --steps-per-call 1"
+_ALONE = " --no-flip --trainable none --batch-norm frozen --cache-prefix --steps-per-call 1 --tasks shirt"
 HEADS = tuple((_OPTIONS + _ALONE).split())
 
 
