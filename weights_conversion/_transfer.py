@@ -9,12 +9,22 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-from facefeat_jax.models.published import PublishedWeights
+from typing import Any, Protocol
 
 _CHUNK = 1 << 18
 _RETRY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
+class Entry(Protocol):
+    """What is known of a published file before it is there (`PublishedWeights`, `download.PublishedFile`)."""
+
+    @property
+    def size(self) -> int | None: ...
+
+    @property
+    def mebibytes(self) -> float: ...
+
+    def may_have_size(self, size: int) -> bool: ...
 
 
 class ChangedError(Exception):
@@ -25,13 +35,13 @@ class PermanentError(Exception):
     """Trying again would not help; the text says why."""
 
 
-def about_size(entry: PublishedWeights) -> int:
+def about_size(entry: Entry) -> int:
     """Length of the file in bytes, to half a thousandth of a mebibyte where it is not known exactly."""
     return entry.size or round(entry.mebibytes * 2**20)
 
 
 def transfer(
-    entry: PublishedWeights,
+    entry: Entry,
     url: str,
     part: Path,
     start: int,
@@ -102,7 +112,7 @@ def _chunk(response: Any) -> bytes:
         raise urllib.error.URLError(error) from None
 
 
-def _check_range(stated: str, start: int, entry: PublishedWeights) -> int | None:
+def _check_range(stated: str, start: int, entry: Entry) -> int | None:
     """Returns the whole length that a 206 answer states; it must continue where we stopped, in a file of our length."""
     match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", stated.strip())
     if not match or int(match[1]) != start or not (match[2] == "*" or entry.may_have_size(int(match[2]))):

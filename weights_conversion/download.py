@@ -15,6 +15,7 @@ import time
 import urllib.error
 import urllib.parse
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from facefeat_jax.models.published import WEIGHTS, PublishedWeights
@@ -82,8 +83,62 @@ def fetch(
     """
     if name not in WEIGHTS:
         raise unknown("weights", name, WEIGHTS)
-    entry = WEIGHTS[name]
-    folder = cache_folder(cache_dir)
+    return fetch_file(
+        WEIGHTS[name], cache_folder(cache_dir), mirror=mirror, progress=progress, timeout=timeout, backoff=backoff
+    )
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """A published file that is not one of `WEIGHTS`.
+
+    Attributes:
+      name: what messages call it.
+      file: its name, in the cache and on a mirror.
+      url: where it is published.
+      sha256: of the whole file, in hexadecimal.
+      size: its length in bytes.
+    """
+
+    name: str
+    file: str
+    url: str
+    sha256: str
+    size: int
+
+    @property
+    def digits(self) -> str:
+        """The first eight hexadecimal digits of its SHA-256."""
+        return self.sha256[:8]
+
+    @property
+    def mebibytes(self) -> float:
+        """Its length."""
+        return self.size / 2**20
+
+    def has_digest(self, sha256: str | None) -> bool:
+        """Returns whether a file with that SHA-256 is this file."""
+        return sha256 == self.sha256
+
+    def may_have_size(self, size: int) -> bool:
+        """Returns whether a file of that many bytes may be this file."""
+        return size == self.size
+
+
+def fetch_file(
+    entry: PublishedWeights | PublishedFile,
+    folder: Path,
+    *,
+    mirror: str | None = None,
+    progress: Progress = True,
+    timeout: float = 30.0,
+    backoff: float = 0.5,
+) -> Path:
+    """Returns the path of a published file in a folder, downloaded if it is not there; the rest is as for `fetch`.
+
+    Raises:
+        DownloadError: The file could not be had, does not have its hash, or the folder can't be written to.
+    """
     target = folder / entry.file
     if entry.has_digest(_sha256(target)):
         return target
@@ -102,13 +157,13 @@ def fetch(
                 _download(entry, url, target, report, timeout, backoff)
     except OSError as error:
         raise DownloadError(
-            f"can't keep weights in {folder}: {error.strerror or error}; "
+            f"can't keep {entry.file} in {folder}: {error.strerror or error}; "
             "free space or choose another folder with FACEFEAT_CACHE"
         ) from None
     return target
 
 
-def _address(entry: PublishedWeights, mirror: str | None) -> str:
+def _address(entry: PublishedWeights | PublishedFile, mirror: str | None) -> str:
     base = mirror or os.environ.get("FACEFEAT_WEIGHTS_MIRROR") or ""
     if not base:
         return entry.url
@@ -132,7 +187,7 @@ def _sha256(path: Path) -> str | None:
 
 
 def _download(
-    entry: PublishedWeights,
+    entry: PublishedWeights | PublishedFile,
     url: str,
     target: Path,
     report: Callable[[int], None],
@@ -193,7 +248,7 @@ def _size(path: Path) -> int:
 
 
 @contextlib.contextmanager
-def _reporter(entry: PublishedWeights, progress: Progress) -> Iterator[Callable[[int], None]]:
+def _reporter(entry: PublishedWeights | PublishedFile, progress: Progress) -> Iterator[Callable[[int], None]]:
     if callable(progress):
         show = progress
         yield lambda at: show(at, about_size(entry))

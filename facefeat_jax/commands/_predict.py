@@ -42,7 +42,7 @@ class Arguments:
     """Find the faces in each picture and predict for each person: gender from the face, glasses from the head, shirt
     from the upper body. Needs the extra `faces`."""
     face_model: Path | None = None
-    """Find faces with this YuNet ONNX file instead of OpenCV's Haar cascade."""
+    """Find faces with this YuNet ONNX file instead of OpenCV's Haar cascade. `yunet` downloads OpenCV's file once."""
     boxes: Path | None = None
     """Predict for the faces in this CSV file. Its columns are file,left,top,right,bottom, in pixels or as fractions
     from 0 to 1."""
@@ -112,7 +112,12 @@ def check(arguments: Arguments) -> None:
         raise UserError("--explain works on whole pictures; give it without --faces and --boxes")
     if arguments.batch_size < 1:
         raise UserError(f"--batch-size must be 1 or more, got {arguments.batch_size}")
-    for file in (arguments.boxes, arguments.face_model):
+    face_model = arguments.face_model
+    if face_model is not None:
+        from facefeat_jax.prediction._face_model import is_asked_for
+
+        face_model = None if is_asked_for(face_model) else face_model
+    for file in (arguments.boxes, face_model):
         if file is not None and not file.exists():
             raise UserError(f"{file}: there is no such file; check the path")
 
@@ -134,17 +139,20 @@ def _source(arguments: Arguments, boxes: Boxes | None) -> AnswerSource:
     from facefeat_jax.system.runtime import use_compilation_cache
 
     # A file of --out records its model, and so needs one; what --faces and `best` need may be missing too.
-    needs_model = arguments.out or arguments.faces or arguments.face_model or arguments.checkpoint != "newest"
+    find_faces = arguments.faces or arguments.face_model is not None
+    needs_model = arguments.out or find_faces or arguments.checkpoint != "newest"
     if arguments.files and not needs_model and (source := without_model(arguments.run, arguments.files)):
         return source
+    from facefeat_jax.prediction._face_model import face_model_file
+
     # Not start_up, which keeps freed memory: the memory of large pictures would add up.
     use_compilation_cache()
     return of_model(
         arguments.run,
         batch_size=arguments.batch_size,
         checkpoint=arguments.checkpoint,
-        find_faces=arguments.faces,
-        face_model=arguments.face_model,
+        find_faces=find_faces,
+        face_model=face_model_file(arguments.face_model),
         boxes=boxes,
         draw=arguments.draw,
         explain=arguments.explain,

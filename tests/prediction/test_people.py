@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
+import hashlib
 import io
 import json
 import unicodedata
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +17,11 @@ from PIL import Image, ImageDraw
 
 from facefeat_jax.cli import main
 from facefeat_jax.data.images import SINGLE_COLOUR
+from facefeat_jax.prediction import _face_model
 from facefeat_jax.prediction import crops as crops_module
 from facefeat_jax.prediction import people as people_module
 from facefeat_jax.prediction._drawing import Album, drawn
+from facefeat_jax.prediction._face_model import YUNET, face_model_file
 from facefeat_jax.prediction._faces import YuNetFinder, _about_eyes, open_finder
 from facefeat_jax.prediction.boxes import read_boxes
 from facefeat_jax.prediction.crops import FRAMES, WHOLE, Box, crop
@@ -421,6 +426,32 @@ def test_a_face_model_that_is_none_is_refused(tmp_path):
     (tmp_path / "bad.onnx").write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"bad\.onnx is not a YuNet model that OpenCV reads"):
         open_finder(tmp_path / "bad.onnx")
+
+
+def test_yunet_is_fetched_once_and_checked_and_the_cascade_stands_in_for_it(trained_run, tmp_path, monkeypatch, capsys):
+    scene = tmp_path / "plain.png"
+    Image.new("RGB", (90, 70), (30, 90, 30)).save(scene)
+    content = b"a face model"
+    entry = dataclasses.replace(YUNET, sha256=hashlib.sha256(content).hexdigest(), size=len(content))
+    monkeypatch.setattr(_face_model, "YUNET", entry)
+    monkeypatch.setenv("FACEFEAT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("FACEFEAT_WEIGHTS_MIRROR", (tmp_path / "mirror").as_uri())
+    # Not to be had: predict says so and finds faces all the same.
+    assert main(["predict", str(trained_run), str(scene), "--face-model", "yunet"]) == 0
+    told = capsys.readouterr()
+    assert "could not copy YuNet" in told.err and "Haar cascade instead" in told.err and told.err.count("\n") == 1
+    assert "no face found" in told.out
+    (tmp_path / "mirror").mkdir()
+    (tmp_path / "mirror" / YUNET.file).write_bytes(content)
+    path = face_model_file(Path("yunet"))
+    assert path is not None and path.read_bytes() == content
+    (tmp_path / "mirror" / YUNET.file).unlink()
+    assert face_model_file(Path("yunet")) == path
+    path.write_bytes(content[:-1] + b"x")  # damaged in the cache, and gone from the mirror
+    assert face_model_file(Path("yunet")) is None
+    assert len(YUNET.sha256) == 64 and int(YUNET.sha256, 16)
+    given = tmp_path / "mine.onnx"
+    assert face_model_file(given) == given and face_model_file(None) is None
 
 
 def test_yunets_rows_become_boxes_in_the_pictures_own_pixels(tmp_path, monkeypatch):
