@@ -13,6 +13,7 @@ from scipy.stats.contingency import association
 
 from facefeat_jax.data.dataset import default_data_dir, open_split
 from facefeat_jax.data.examples import IDENTITY, UNKNOWN, Examples, count_data
+from facefeat_jax.evaluation._confident_learning import confident_errors, ranks
 from facefeat_jax.evaluation._duplicates import Pair, find_pairs, take_prints
 from facefeat_jax.evaluation.answers import Answers
 from facefeat_jax.evaluation.evaluate import answers_on
@@ -44,6 +45,8 @@ class Suspect:
       answer: class that the model predicts.
       probability: probability of the answer.
       loss: cross-entropy of the label.
+      rank: place of the label by confident learning (`_confident_learning.ranks`); 1 is the most likely wrong one.
+      confident: whether it is a confident error there.
     """
 
     head: str
@@ -54,6 +57,8 @@ class Suspect:
     answer: str
     probability: float
     loss: float
+    rank: int
+    confident: bool
 
 
 @dataclass(frozen=True)
@@ -280,7 +285,9 @@ def _suspects(answers: Answers, task: str, split: str) -> list[Suspect]:
     rows = np.flatnonzero(answers.labels[task] != UNKNOWN)
     logits, labels = answers.logits[task][rows], answers.labels[task][rows]
     loss, names = losses(logits, labels), answers.classes[task]
-    answer, probability = predicted(logits), probabilities(logits).max(axis=1)
+    every = probabilities(logits)
+    answer, probability = predicted(logits), every.max(axis=1)
+    rank, confident = ranks(every, labels), confident_errors(every, labels)
     order = np.argsort(-loss, kind="stable")[:LISTED]
     return [
         Suspect(
@@ -292,6 +299,8 @@ def _suspects(answers: Answers, task: str, split: str) -> list[Suspect]:
             names[answer[at]],
             round(float(probability[at]), 4),
             round(float(loss[at]), 4),
+            int(rank[at]),
+            bool(confident[at]),
         )
         for at in order.tolist()
         if answer[at] != labels[at]

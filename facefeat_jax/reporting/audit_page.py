@@ -38,8 +38,8 @@ def write_audit(made: Audit, out: Path) -> None:
     write_file(out / "duplicates.csv", csv_table(header, rows).encode())
     listed = [suspect for of_head in made.suspects.values() for found in of_head.values() for suspect in found]
     if made.suspects:
-        names = ["head", "split", "file", "label", "answer", "probability", "loss"]
-        rows = [[getattr(suspect, name) for name in names] for suspect in listed]
+        names = ["head", "split", "file", "label", "answer", "probability", "loss", "rank", "confident"]
+        rows = [[*(getattr(suspect, name) for name in names[:-1]), yes_no[suspect.confident]] for suspect in listed]
         write_file(out / "highest_loss.csv", csv_table(names, rows).encode())
     write_file(out / "audit.html", render("audit.html.j2", _context(made)).encode())
 
@@ -75,6 +75,7 @@ def _context(made: Audit) -> dict[str, Any]:
                 for suspect in found[:SHOWN]
             ],
             "count": len(found),
+            "confident": sum(suspect.confident for suspect in found),
         }
         for head, of_head in made.suspects.items()
         for split, found in of_head.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from facefeat_jax.cli import main
 from facefeat_jax.data.dataset import Split
 from facefeat_jax.data.examples import Examples
 from facefeat_jax.evaluation import audit as audits
+from facefeat_jax.evaluation._confident_learning import confident_errors, ranks
 from facefeat_jax.evaluation._duplicates import find_pairs, take_prints
 from facefeat_jax.evaluation.evaluate import answers_of_run
 
@@ -153,6 +155,8 @@ def test_of_a_run_lists_what_the_model_contradicts_by_its_loss(trained_run, tmp_
         assert {row["file"] for row in listed} == wrong
         losses = [float(row["loss"]) for row in listed]
         assert losses == sorted(losses, reverse=True)
+        confident = [row["confident"] == "yes" for row in sorted(listed, key=lambda row: int(row["rank"]))]
+        assert confident == sorted(confident, reverse=True)
         assert f"{task}, val: {len(listed)} labels contradicted" in told
     page = (tmp_path / "audit.html").read_text()
     assert page.count("<img ") >= min(24, len(rows))
@@ -163,3 +167,27 @@ def test_wrong_names_are_answered_in_a_line(tmp_path, capsys):
     for target, hint in (("avatrs", "Did you mean 'avatars'"), (str(tmp_path), "neither a data set")):
         assert main(["audit", target, "--data-dir", str(tmp_path)]) == 2
         assert hint in capsys.readouterr().err
+
+
+def test_confident_errors_and_their_order_are_cleanlabs():
+    """What cleanlab 2.9 says of made-up answers; `cleanlab.json` has its versions and calls."""
+    oracle = json.loads((Path(__file__).parent / "cleanlab.json").read_text())
+    for case in oracle["cases"]:
+        probability, labels = cleanlab_case(case["seed"], case["classes"])
+        confident = confident_errors(probability, labels)
+        assert np.flatnonzero(confident).tolist() == sorted(case["issues"])
+        rank = ranks(probability, labels)
+        ours = [int(at) for at in np.argsort(rank)[: confident.sum()]]
+        assert ours == case["issues"]
+        assert sorted(rank.tolist()) == list(range(1, len(labels) + 1))
+        assert confident[np.argsort(rank)].tolist() == sorted(confident.tolist(), reverse=True)
+
+
+def cleanlab_case(seed: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns probabilities `[200, classes]` and labels, one in ten of them wrong; the stream never changes."""
+    random = np.random.RandomState(seed)
+    truth = random.randint(0, classes, 200)
+    logits = random.normal(size=(200, classes)) + 2.5 * np.eye(classes)[truth]
+    labels = np.where(random.rand(200) < 0.1, (truth + 1) % classes, truth)
+    every = np.exp(logits)
+    return every / every.sum(axis=1, keepdims=True), labels

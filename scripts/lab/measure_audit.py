@@ -1,0 +1,164 @@
+"""Flips labels on purpose, trains, and measures how many of them each ranking of the audit finds.
+
+    python scripts/lab/measure_audit.py --run runs/flipped --to docs/benchmarks/flipped_labels.md
+
+It needs the three prepared data sets. In both splits a share of each head's labels becomes another class; the run is
+trained and validated on these labels, as a user's would be. Then the pictures are ranked by the loss and by confident
+learning (`facefeat_jax/evaluation/_confident_learning.py`), as `facefeat audit` does. The precision at k is the share
+of flipped labels among the first k, where k is how many were flipped. Labels that were wrong before count as misses.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import tyro
+
+from facefeat_jax.commands import train
+from facefeat_jax.config import load_recipe
+from facefeat_jax.data import examples as examples_module
+from facefeat_jax.data.dataset import Split, default_data_dir, open_split
+from facefeat_jax.data.selection import SplitName
+from facefeat_jax.evaluation._confident_learning import confident_errors, ranks
+from facefeat_jax.evaluation.evaluate import answers_on
+from facefeat_jax.evaluation.metrics import losses, probabilities
+from facefeat_jax.runs.run_folder import open_run, write_file, write_json
+from facefeat_jax.runs.unseen import halves
+from facefeat_jax.system.environment import record, record_lines
+from facefeat_jax.system.main import run_and_exit
+from facefeat_jax.system.markdown import table
+
+_PAGE = """\
+# Flipped labels
+
+How many wrong labels does `facefeat audit RUN` put first? In the real pictures (as in [the audit](audit.md)), {percent}
+of each head's labels were changed to another class on purpose, in train and val. A model was trained on them
+({trained}). Its pictures were then ranked by the loss, and by confident learning: confident errors
+first, each by the margin of its label.
+
+{made}
+
+*Precision* is the share of flipped labels among the first k of a ranking, where k is the number that was flipped; at
+random it would be the share that was flipped. Labels that were wrong before count as misses, so 1 can't be reached.
+*Confident errors* is how many labels confident learning marks, and the share of them that was flipped.
+
+{figures}
+
+In train the model has been fitted to the wrong labels. For two classes both rankings go by the probability of the
+label; they differ only in which pictures count as confident errors. For the eight colours the loss finds more, so the
+audit lists labels by the loss and gives the other rank beside it.
+"""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What to measure."""
+
+    run: Path
+    """Folder of the run to train; one that is there is measured without training it again."""
+    share: float = 0.05
+    """Share of labels to flip."""
+    epochs: int = 4
+    """Epochs of the recipe `avatars` on the three sets."""
+    data_dir: Path | None = None
+    """Where the prepared data sets lie; the default is $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    to: Path | None = None
+    """The page to write; the figures go beside it as JSON."""
+
+
+def flipped(split: Split, share: float) -> tuple[Split, dict[str, np.ndarray]]:
+    """Returns a split with a share of its labels changed to another class, and which they are, bool `[n]` by task."""
+    random, labels, changed = np.random.RandomState(len(split)), {}, {}
+    for task, values in split.labels.items():
+        known = np.flatnonzero(values >= 0)
+        chosen = random.permutation(known)[: round(share * len(known))]
+        number = len(split.classes[task])
+        labels[task] = values.copy()
+        labels[task][chosen] = (values[chosen] + random.randint(1, number, len(chosen))) % number
+        changed[task] = np.isin(np.arange(len(split)), chosen)
+    return dataclasses.replace(split, labels=labels), changed
+
+
+def precision(rank: np.ndarray, was_flipped: np.ndarray) -> float:
+    """Returns the share of flipped labels among the first k, of which k were flipped; `rank` counts from 1."""
+    return float(was_flipped[rank <= was_flipped.sum()].mean())
+
+
+def measure(arguments: Arguments) -> dict[str, Any]:
+    """Trains if needed, and returns the figures by split and head."""
+    data_dir = arguments.data_dir or default_data_dir()
+    were_flipped: dict[str, dict[str, np.ndarray]] = {}
+
+    def opened(source: str, split: SplitName, folder: Path) -> Split:
+        made, changed = flipped(open_split(source, split, folder), arguments.share)
+        for task, values in changed.items():
+            names = np.array([f"{source}/{split}: {file}" for file in made.source_files])
+            were_flipped.setdefault(task, {}).update({str(name): values[at] for at, name in enumerate(names)})
+        return made
+
+    examples_module.open_split = opened
+    sources = ("fairface", "glasses", "apparel")
+    if not arguments.run.exists():
+        recipe = load_recipe("avatars")
+        train(recipe.replace(run=arguments.run, sources=sources, data_dir=data_dir, epochs=arguments.epochs))
+    run = open_run(arguments.run)
+    train_part, val_part, _ = halves(run, data_dir)
+    found: dict[str, Any] = {}
+    for split, part in zip(get_args(SplitName), (train_part, val_part), strict=True):
+        answers = answers_on(run, part, batch_size=run.config.batches.batch_size, title=f"evaluating {split}")
+        for task in answers.classes:
+            logits, labels = answers.labelled(task)
+            names = answers.names[answers.labels[task] >= 0]
+            truly = np.array([were_flipped[task][str(name)] for name in names])
+            every = probabilities(logits)
+            by_loss = np.argsort(np.argsort(-losses(logits, labels), kind="stable")) + 1
+            confident = confident_errors(every, labels)
+            found.setdefault(split, {})[task] = {
+                "pictures": len(labels),
+                "flipped": int(truly.sum()),
+                "by_loss": precision(by_loss, truly),
+                "by_confident_learning": precision(ranks(every, labels), truly),
+                "confident": int(confident.sum()),
+                "confident_flipped": float(truly[confident].mean()) if confident.any() else None,
+            }
+    config = run.config
+    trained = f"{config.model.trunk}, {config.data.image_size} px, {config.batches.epochs} epochs, random weights"
+    return {"share": arguments.share, "trained": trained, "splits": found}
+
+
+def page(results: dict[str, Any]) -> str:
+    """Returns the figures as Markdown."""
+    rows = []
+    for split, heads in results["splits"].items():
+        for task, one in heads.items():
+            share = "" if one["confident_flipped"] is None else f" ({one['confident_flipped']:.3f})"
+            figures = [one["pictures"], one["flipped"], f"{one['flipped'] / one['pictures']:.3f}"]
+            figures += [f"{one['by_loss']:.3f}", f"{one['by_confident_learning']:.3f}", f"{one['confident']}{share}"]
+            rows.append([split, task, *figures])
+    header = ["split", "head", "pictures", "flipped", "at random", "precision by loss", "by confident learning"]
+    return _PAGE.format(
+        percent=f"{results['share']:.0%}",
+        trained=results["trained"],
+        made="\n".join(record_lines(results)),
+        figures="\n".join(table([*header, "confident errors"], rows, 2)),
+    )
+
+
+def main() -> int:
+    """Measures, prints and writes the figures."""
+    arguments = tyro.cli(Arguments, description=__doc__)
+    command = f"python scripts/lab/measure_audit.py --run {arguments.run.name} --to docs/benchmarks/flipped_labels.md"
+    results = measure(arguments) | record(command, ("jax", "flax", "numpy", "pillow"))
+    print(page(results))
+    if arguments.to:
+        write_json(arguments.to.with_suffix(".json"), results)
+        write_file(arguments.to, page(results).encode())
+    return 0
+
+
+if __name__ == "__main__":
+    run_and_exit(main)
