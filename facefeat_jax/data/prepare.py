@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import errno
 import json
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
+from facefeat_jax.data._croissant import CROISSANT, croissant
 from facefeat_jax.data._listing import Picture, check_pictures
 from facefeat_jax.data.builders import builder_class
 from facefeat_jax.data.builders.base import Download, Drawing, DrawnBuilder, PictureBuilder
@@ -112,6 +114,8 @@ def prepare(
                     _write_listing(written / RECORDS.format(split=split), of_split, described)
                 _write_left_out(written / LEFT_OUT, chosen.left_out)
                 (written / SUMMARY).write_text(json.dumps(summary.to_json(), indent=2) + "\n", encoding="utf-8")
+                about = croissant(described, written, datetime.datetime.now(datetime.UTC).date())
+                (written / CROISSANT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
                 _move_into_place(written, folder)
     except OSError as error:
         raise _storage_error(error, data_dir) from error
