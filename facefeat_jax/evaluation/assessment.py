@@ -14,7 +14,7 @@ from facefeat_jax.evaluation.calibration import ERROR_RATE, Calibration, HeadCal
 from facefeat_jax.evaluation.evaluate import RunAnswers, answers_of_run, head_results
 from facefeat_jax.evaluation.metrics import HeadResult
 from facefeat_jax.evaluation.scores import HeadScores, head_scores
-from facefeat_jax.evaluation.slices import Slicing, slice_head
+from facefeat_jax.evaluation.slices import Gap, GroupCoverage, Slicing, slice_head
 from facefeat_jax.runs.checkpoints import Which
 from facefeat_jax.runs.run_folder import EVALUATION, write_file, write_json
 from facefeat_jax.system import kinds
@@ -83,6 +83,8 @@ class Assessment:
         """Returns a table with a line for each slice of each head."""
         header = ["head", "by", "predicted", "value", "pictures", "accuracy", "low", "high"]
         header += ["balanced_accuracy", "loss", "confidence", "small"]
+        header += ["coverage", "coverage_low", "coverage_high", "coverage_pictures"]
+        header += ["answered_accuracy", "answered_low", "answered_high"]
         rows = []
         for task, slicings in self.slicings.items():
             for slicing in slicings:
@@ -91,6 +93,7 @@ class Assessment:
                     figures = (group.accuracy, low, high, group.balanced_accuracy, group.loss, group.confidence)
                     flags = ("yes" if slicing.predicted else "no", "yes" if group.small else "no")
                     rows.append([task, slicing.by, flags[0], group.value, group.n, *map(_cell, figures), flags[1]])
+                    rows[-1] += _coverage_cells(group.coverage)
         return csv_table(header, rows)
 
 
@@ -114,9 +117,12 @@ def assess(
       crossings: whether to slice by each two kinds of groups together as well.
     """
     tasks = [task for task in answers.classes if answers.count(task)]
-    slicings = {task: slice_head(answers, task, crossings=crossings) for task in tasks}
-    checked = answers.select(~fitting_part(answers.units)) if on_part else answers
+    on = fitting_part(answers.units) if on_part else None
     fitted = {} if calibration is None else {task: calibration.heads.get(task, HeadCalibration()) for task in tasks}
+    slicings = {
+        task: slice_head(answers, task, crossings=crossings, calibration=fitted.get(task), fitted=on) for task in tasks
+    }
+    checked = answers if on is None else answers.select(~on)
     checks = {task: check_calibration(checked, task, head) for task, head in fitted.items() if checked.count(task)}
     return Assessment(
         data=tuple(data),
@@ -218,6 +224,27 @@ def largest_gaps(slicings: Mapping[str, Sequence[Slicing]]) -> list[Slicing]:
         if telling:
             found.append(max(telling, key=lambda slicing: slicing.beyond_chance))
     return found
+
+
+def largest_coverage_gaps(slicings: Mapping[str, Sequence[Slicing]]) -> dict[str, tuple[str, Gap]]:
+    """Returns for each head the kind of known groups whose coverage differs the most by chance's measure, and the gap.
+
+    Crossings don't count; heads whose groups can't be compared are left out.
+    """
+    found = {}
+    for task, of_head in slicings.items():
+        gaps = [(one.by, one.coverage) for one in of_head if one.coverage and not one.predicted and "×" not in one.by]
+        if gaps:
+            found[task] = max(gaps, key=lambda named: named[1].beyond_chance)
+    return found
+
+
+def _coverage_cells(coverage: GroupCoverage | None) -> list[str]:
+    if coverage is None:
+        return [""] * 7
+    ends = coverage.accuracy_interval or (None, None)
+    answered = [_cell(value) for value in (coverage.accuracy, *ends)]
+    return [*map(_cell, (coverage.share, *coverage.interval)), str(coverage.n), *answered]
 
 
 def _cell(value: float | None) -> str:

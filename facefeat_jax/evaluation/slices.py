@@ -8,8 +8,8 @@ for it. The last are marked: such a group is what a model predicts, mistakes inc
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy as np
 from facefeat_jax.data.examples import IDENTITY, UNKNOWN
 from facefeat_jax.evaluation._bootstrap import Interval, percentile_interval, resampled_shares, share_interval
 from facefeat_jax.evaluation.answers import Answers
+from facefeat_jax.evaluation.calibration import HeadCalibration
 from facefeat_jax.evaluation.metrics import losses, predicted, probabilities
 
 LEAST = 20
@@ -43,6 +44,8 @@ class Slice:
       loss: mean; None without a picture.
       confidence: mean probability of the answers; above the accuracy, the head is overconfident there.
       small: whether it has fewer than `LEAST` pictures and is not compared.
+      coverage: how many get an answer; None where the head has no threshold for `unsure`, or no picture is left that
+        the threshold was not fitted on.
     """
 
     value: str
@@ -53,10 +56,67 @@ class Slice:
     loss: float | None
     confidence: float | None
     small: bool
+    coverage: GroupCoverage | None = None
 
 
 @dataclass(frozen=True)
-class Slicing:
+class GroupCoverage:
+    """The answers of a head on a group, of pictures that its threshold was not fitted on.
+
+    Attributes:
+      n: number of pictures.
+      share: share that gets an answer; of the others the head is unsure.
+      interval: 95% interval of that share.
+      accuracy: share of the answers that is right; None where there is none.
+      accuracy_interval: its 95% interval.
+    """
+
+    n: int
+    share: float
+    interval: Interval
+    accuracy: float | None
+    accuracy_interval: Interval | None
+
+
+class Compared:
+    """What is asked of a gap between groups, whatever share of them it is about."""
+
+    gap: float | None
+    gap_interval: Interval | None
+    gap_by_chance: float | None
+
+    @property
+    def beyond_chance(self) -> float:
+        """The gap divided by the gap by chance; 0 without a gap."""
+        return (self.gap or 0.0) / self.gap_by_chance if self.gap_by_chance else 0.0
+
+    @property
+    def exceeds_chance(self) -> bool:
+        """Whether the gap is larger than the gap by chance."""
+        return self.gap is not None and self.gap_by_chance is not None and self.gap > self.gap_by_chance + _ROUNDING
+
+
+@dataclass(frozen=True)
+class Gap(Compared):
+    """The largest difference of a share between groups that are not small.
+
+    Attributes:
+      lowest: the group with the lowest share.
+      highest: the group with the highest.
+      gap: difference of their shares.
+      gap_interval: 95% interval of the difference of these two groups.
+      gap_by_chance: 95 of 100 random assignments to groups give a smaller gap. A gap below it means nothing.
+    """
+
+    lowest: str
+    highest: str
+    gap: float
+    gap_interval: Interval
+    gap_by_chance: float
+
+
+@dataclass(frozen=True)
+class Slicing(Compared):
     """The results of a head on each group of one kind.
 
     Attributes:
@@ -71,6 +131,7 @@ class Slicing:
       gap_interval: 95% interval of the difference of these two groups.
       gap_by_chance: 95 of 100 random assignments to groups give a smaller gap. A gap below it means nothing.
       notes: remarks for the reader.
+      coverage: the largest gap between the groups' `GroupCoverage.share`; None where fewer than two can be compared.
     """
 
     head: str
@@ -84,16 +145,7 @@ class Slicing:
     gap_interval: Interval | None = None
     gap_by_chance: float | None = None
     notes: tuple[str, ...] = field(default=())
-
-    @property
-    def beyond_chance(self) -> float:
-        """The gap divided by the gap by chance; 0 without a gap."""
-        return (self.gap or 0.0) / self.gap_by_chance if self.gap_by_chance else 0.0
-
-    @property
-    def exceeds_chance(self) -> bool:
-        """Whether the gap is larger than the gap by chance."""
-        return self.gap is not None and self.gap_by_chance is not None and self.gap > self.gap_by_chance + _ROUNDING
+    coverage: Gap | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns the fields as JSON values."""
@@ -110,17 +162,27 @@ class _Grouping:
     predicted: bool = False
 
 
-def slice_head(answers: Answers, task: str, *, crossings: bool = True) -> tuple[list[Slicing], list[str]]:
+def slice_head(
+    answers: Answers,
+    task: str,
+    *,
+    crossings: bool = True,
+    calibration: HeadCalibration | None = None,
+    fitted: np.ndarray | None = None,
+) -> tuple[list[Slicing], list[str]]:
     """Returns how a head does on the groups of its labelled pictures, and what is left out of that.
 
     Args:
       answers: answers of all heads.
       task: the head.
       crossings: whether to look at each two kinds of groups together as well.
+      calibration: the head's; with a threshold in it, the coverage of each group is looked at.
+      fitted: which pictures it was fitted on, bool `[n]`; the coverage is that of the others. None: on none of them.
     """
-    answers = answers.select(answers.labels[task] != UNKNOWN)
+    known = answers.labels[task] != UNKNOWN
+    answers = answers.select(known)
     groupings, notes = _groupings(answers, task)
-    head = _Head(answers, task)
+    head = _Head(answers, task, calibration, None if fitted is None else fitted[known])
     found = [_slicing(head, grouping) for grouping in groupings]
     if crossings and len(answers) >= 2 * LEAST:
         for first, second in itertools.combinations(groupings, 2):
@@ -178,7 +240,9 @@ def _crossed(first: _Grouping, second: _Grouping) -> _Grouping:
 class _Head:
     """What one head says of its labelled pictures, in the form that slices are cut from."""
 
-    def __init__(self, answers: Answers, task: str):
+    def __init__(
+        self, answers: Answers, task: str, calibration: HeadCalibration | None = None, fitted: np.ndarray | None = None
+    ):
         logits, labels = answers.logits[task], answers.labels[task]
         self.task = task
         self.labels = labels
@@ -186,9 +250,13 @@ class _Head:
         self.right = predicted(logits) == labels
         self.loss = losses(logits, labels)
         self.confidence = probabilities(logits).max(axis=1)
-        # The same for all kinds of groups: pictures whose hits and misses were dealt out anew.
-        random = np.random.RandomState(0)
-        self.shuffled = np.stack([random.permutation(self.right) for _ in range(_SHUFFLES)]).astype(np.float32)
+        self.shuffled = _shuffled(self.right)
+        # The pictures on which coverage is looked at; none where the head is never, or always, unsure.
+        self.checked = np.zeros(len(labels), bool)
+        if calibration is not None and calibration.threshold:
+            self.answered = ~calibration.unsure(probabilities(logits / calibration.temperature).max(axis=1))
+            self.checked = np.ones(len(labels), bool) if fitted is None else ~fitted
+            self.shuffled_answered = _shuffled(self.answered[self.checked])
 
     def slice(self, value: str, rows: np.ndarray, seed: int) -> tuple[Slice, np.ndarray]:
         """Returns how it does on the pictures of those numbers, and the accuracies of resamples."""
@@ -208,15 +276,40 @@ class _Head:
         )
         return group, shares
 
+    def coverage(self, rows: np.ndarray, seed: int) -> tuple[GroupCoverage, np.ndarray] | None:
+        """Returns the coverage of the pictures of those numbers, and that of resamples; None without such a picture."""
+        rows = rows[self.checked[rows]]
+        if not len(rows):
+            return None
+        answered = self.answered[rows]
+        share = float(answered.mean())
+        shares, units = resampled_shares(answered, self.units[rows], seed=seed)
+        interval, right = share_interval(shares, share, units), self.right[rows[answered]]
+        if not len(right):
+            return GroupCoverage(len(rows), share, interval, None, None), shares
+        accuracy = float(right.mean())
+        hits, units = resampled_shares(right, self.units[rows[answered]], seed=seed)
+        return GroupCoverage(len(rows), share, interval, accuracy, share_interval(hits, accuracy, units)), shares
+
+
+def _shuffled(hits: np.ndarray) -> np.ndarray:
+    """Returns hits and misses dealt out anew, float32 `[_SHUFFLES, n]`: the same for all kinds of groups."""
+    random = np.random.RandomState(0)
+    return np.stack([random.permutation(hits) for _ in range(_SHUFFLES)]).astype(np.float32)
+
 
 def _slicing(head: _Head, grouping: _Grouping) -> Slicing:
-    slices, drawn = [], {}
+    slices: list[Slice] = []
+    drawn, drawn_coverage = {}, {}
     for number, value in enumerate(grouping.values):
         rows = np.flatnonzero(grouping.numbers == number)
-        if len(rows):
-            group, drawn[number] = head.slice(value, rows, seed=number)
-        else:
-            group = Slice(value, 0, None, None, None, None, None, small=True)
+        if not len(rows):
+            slices.append(Slice(value, 0, None, None, None, None, None, small=True))
+            continue
+        group, drawn[number] = head.slice(value, rows, seed=number)
+        if found := head.coverage(rows, seed=number):
+            group = replace(group, coverage=found[0])
+            drawn_coverage[number] = found[1]
         slices.append(group)
     unknown = int(np.sum(grouping.numbers == UNKNOWN))
     notes = []
@@ -225,25 +318,52 @@ def _slicing(head: _Head, grouping: _Grouping) -> Slicing:
     accuracies = {
         number: group.accuracy for number, group in enumerate(slices) if group.accuracy is not None and not group.small
     }
-    if len(accuracies) < 2:
+    coverages = {
+        number: group.coverage.share
+        for number, group in enumerate(slices)
+        if group.coverage is not None and group.coverage.n >= LEAST
+    }
+    gap = _gap(accuracies, drawn, grouping.values, head.shuffled, grouping.numbers)
+    coverage = None
+    if coverages:
+        numbers = grouping.numbers[head.checked]
+        coverage = _gap(coverages, drawn_coverage, grouping.values, head.shuffled_answered, numbers)
+    if gap is None:
         notes.append(f"fewer than two groups have {LEAST} pictures or more: nothing to compare")
-        return Slicing(head.task, grouping.name, grouping.predicted, tuple(slices), unknown, notes=tuple(notes))
-    lowest = min(accuracies, key=lambda number: accuracies[number])
-    highest = max(accuracies, key=lambda number: accuracies[number])
-    low, high = percentile_interval(drawn[highest] - drawn[lowest])
     return Slicing(
         head.task,
         grouping.name,
         grouping.predicted,
         tuple(slices),
         unknown,
-        lowest=grouping.values[lowest],
-        highest=grouping.values[highest],
-        gap=accuracies[highest] - accuracies[lowest],
-        gap_interval=(float(low), float(high)),
-        gap_by_chance=_gap_by_chance(head.shuffled, grouping.numbers, list(accuracies)),
+        **(asdict(gap) if gap else {}),
         notes=tuple(notes),
+        coverage=coverage,
     )
+
+
+def _gap(
+    shares: Mapping[int, float],
+    drawn: Mapping[int, np.ndarray],
+    values: Sequence[str],
+    shuffled: np.ndarray,
+    numbers: np.ndarray,
+) -> Gap | None:
+    """Returns the largest gap between groups; None where fewer than two are compared.
+
+    Args:
+      shares: of the groups that are compared, by their number.
+      drawn: shares of resamples, by the number of the group.
+      values: names of the groups.
+      shuffled: as `_shuffled` makes them.
+      numbers: of the group of each picture, `[n]`.
+    """
+    if len(shares) < 2:
+        return None
+    lowest, highest = min(shares, key=lambda number: shares[number]), max(shares, key=lambda number: shares[number])
+    low, high = percentile_interval(drawn[highest] - drawn[lowest])
+    by_chance = _gap_by_chance(shuffled, numbers, list(shares))
+    return Gap(values[lowest], values[highest], shares[highest] - shares[lowest], (float(low), float(high)), by_chance)
 
 
 def _gap_by_chance(shuffled: np.ndarray, numbers: np.ndarray, compared: Sequence[int]) -> float:

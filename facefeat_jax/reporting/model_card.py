@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from facefeat_jax.data.builders import get_source, list_sources
-from facefeat_jax.evaluation.assessment import Assessment, largest_gaps
+from facefeat_jax.evaluation.assessment import Assessment, largest_coverage_gaps, largest_gaps
 from facefeat_jax.evaluation.slices import Slicing
 from facefeat_jax.models.published import find_weights
+from facefeat_jax.reporting._card_metadata import card_metadata
 from facefeat_jax.reporting._pages import render
 from facefeat_jax.reporting.report import cautions_of, command_line
-from facefeat_jax.reporting.table import gap_figures
+from facefeat_jax.reporting.table import coverage_gap_text, gap_figures
 from facefeat_jax.runs.run_folder import MODEL_CARD, RESULTS, read_config, write_file
 from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.system import environment
@@ -31,14 +32,16 @@ def write_model_card(run: Path, spec: ModelSpec, assessment: Assessment) -> Path
     """
     config = read_config(run)
     weights = find_weights(spec.trunk, spec.weights)
+    name, cautions = run.resolve().name, cautions_of(config)
     context = {
-        "name": run.resolve().name,
+        "metadata": card_metadata(name, spec, assessment, [*cautions, *assessment.notes]),
+        "name": name,
         "spec": spec,
         "classes": {task: ", ".join(names) for task, names in spec.classes.items()},
         "weights_terms": weights.licence if weights else "",
         "trained_here": (run / RESULTS).exists(),
         "command": Markdown(one_line(command_line(config))),
-        "cautions": cautions_of(config),
+        "cautions": cautions,
         "sources": _sources(config.data.sources),
         "data": ", ".join(assessment.data),
         "data_notes": assessment.notes,
@@ -47,6 +50,10 @@ def write_model_card(run: Path, spec: ModelSpec, assessment: Assessment) -> Path
         "gaps": [_gap(slicing) for slicing in largest_gaps(assessment.slicings)],
         "weakest": _weakest(assessment),
         "calibration": [_calibration(task, assessment) for task in assessment.calibration],
+        "coverage": [
+            filled("**{}**, by {}: {}.", task, "its own label" if by == task else by, coverage_gap_text(gap))
+            for task, (by, gap) in largest_coverage_gaps(assessment.slicings).items()
+        ],
         "unsliced": sorted(set(assessment.scores) - {t for t, found in assessment.slicings.items() if found}),
         "environment": environment.of_run(),
     }

@@ -87,7 +87,27 @@ def write_report(
         "environment": [(name, _shown(value)) for name, value in results.get("environment", {}).items()],
         "command": str(results.get("command") or command_line(config)) if trained_here else "",
     }
+    context["contents"] = _contents(context)
     return write_file(run / REPORT, render("report.html.j2", context).encode())
+
+
+def _contents(context: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Returns the ids of the page's sections and what the contents call them."""
+    evaluation = context["evaluation"] or {}
+    sections = {
+        "results": ("Results", True),
+        "shown": ("Wrong answers", evaluation.get("shown")),
+        "calibration": ("Probabilities", evaluation.get("calibration")),
+        "groups": ("By group", evaluation and (evaluation["groups"]["any"] or evaluation["left_out"])),
+        "figures": ("All metrics", evaluation),
+        "training": ("Training", context["training_figures"]),
+        "validation": ("Validation", context["validation_figures"]),
+        "data": ("Data", context["samples"] or context["data"]),
+        "command": ("Command", context["command"]),
+        "configuration": ("Configuration", True),
+        "environment": ("Environment", context["environment"]),
+    }
+    return [(name, title) for name, (title, is_there) in sections.items() if is_there]
 
 
 def command_line(config: TrainConfig) -> str:
@@ -268,7 +288,14 @@ def _data(data: Any) -> dict[str, Any] | None:
         names = data[splits[0]]["classes"][task]
         for position, name in enumerate(names):
             counts = [f"{data[split]['classes'].get(task, {}).get(name, 0):,}" for split in splits]
-            lines.append({"task": task if position == 0 else "", "span": len(names), "class": name, "counts": counts})
+            lines.append(
+                {
+                    "task": task if position == 0 else "",
+                    "span": len(names),
+                    "class": name.replace("_", " "),
+                    "counts": counts,
+                }
+            )
     return {"splits": splits, "totals": [f"{data[split]['pictures']:,}" for split in splits], "lines": lines}
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from facefeat_jax.evaluation.assessment import Assessment
     from facefeat_jax.evaluation.audit import Audit
     from facefeat_jax.evaluation.scores import HeadScores
-    from facefeat_jax.evaluation.slices import Slicing
+    from facefeat_jax.evaluation.slices import Compared, Gap
 
 OWN_PASS = "right after own pass"
 """Title of the figures that a head had when its own last pass had just ended."""
@@ -116,8 +116,9 @@ def scores_table(scores: Mapping[str, HeadScores]) -> str:
 
 def gap_lines(assessment: Assessment) -> list[str]:
     """Returns a line for each head: its largest gap between groups, beyond what chance makes; and its notes."""
-    from facefeat_jax.evaluation.assessment import largest_gaps
+    from facefeat_jax.evaluation.assessment import largest_coverage_gaps, largest_gaps
 
+    coverage_gaps = largest_coverage_gaps(assessment.slicings)
     gaps = {gap_slicing.head: gap_slicing for gap_slicing in largest_gaps(assessment.slicings)}
     lines = []
     for task, scores in assessment.scores.items():
@@ -129,13 +130,26 @@ def gap_lines(assessment: Assessment) -> list[str]:
             )
         elif assessment.slicings[task]:
             lines.append(f"{task}: no gap between groups is larger than chance explains")
+        if task in coverage_gaps and coverage_gaps[task][1].exceeds_chance:
+            by, coverage_gap = coverage_gaps[task]
+            lines.append(f"{task}: by {by}, {coverage_gap_text(coverage_gap)}")
         lines += [f"{task}: {note}" for note in scores.notes]
         if (check := assessment.calibration.get(task)) is not None:
             lines += [f"{task}: {note}" for note in check.notes]
     return lines
 
 
-def gap_figures(gap_slicing: Slicing) -> tuple[str, str, str, str]:
+def coverage_gap_text(gap: Gap) -> str:
+    """Returns how far the coverage of groups differs, and whether chance alone would explain it."""
+    points, low, high, by_chance = gap_figures(gap)
+    verdict = "more than chance" if gap.exceeds_chance else "no more than chance"
+    return (
+        f"{points} points fewer pictures of {gap.lowest} than of {gap.highest} get an answer ({low} to {high}); random "
+        f"groups of these sizes differ by up to {by_chance}: {verdict}"
+    )
+
+
+def gap_figures(gap_slicing: Compared) -> tuple[str, str, str, str]:
     """Returns a gap, the ends of its interval, and what chance makes, in points."""
     gap, by_chance = gap_slicing.gap or 0.0, gap_slicing.gap_by_chance or 0.0
     ends = gap_slicing.gap_interval or (0.0, 0.0)

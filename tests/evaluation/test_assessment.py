@@ -62,7 +62,7 @@ def test_evaluate_leaves_json_csv_calibration_report_and_model_card(evaluated: P
     assert right == pytest.approx(found["heads"]["gender"]["accuracy"])
     assert Calibration.read(evaluated, step=12).heads["gender"].error_rate == 0.2
     page = (evaluated / "report.html").read_text()
-    for heading in ("All metrics", "By group", "Confusion", "How reliable", "Right and wrong"):
+    for heading in ("All metrics", "By group", "Confusion", "How reliable", "Wrong answers"):
         assert heading in page
     card = (evaluated / "model-card.md").read_text()
     assert "label that a data set gives" in " ".join(card.split())

@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from facefeat_jax.evaluation.metrics import predicted
+from facefeat_jax.evaluation.calibration import HeadCalibration
+from facefeat_jax.evaluation.metrics import predicted, probabilities
 from facefeat_jax.evaluation.slices import LEAST, slice_head
 
 
@@ -125,3 +126,27 @@ def test_pictures_of_a_person_widen_the_interval(made_answers) -> None:
     together = by(slice_head(answers, "gender", crossings=False)[0], "race").slices[0]
     assert together.accuracy == alone.accuracy
     assert np.diff(together.interval)[0] != np.diff(alone.interval)[0]
+
+
+def test_coverage_of_groups_is_measured_where_the_threshold_was_not_fitted(made_answers) -> None:
+    answers = made_answers(600, wrong=0.0)
+    blue = answers.groups["race"] == "Blue"
+    answers.logits["gender"][blue] *= np.where(np.arange(blue.sum()) % 3 == 0, 0.01, 1.0)[:, None]
+    calibration = HeadCalibration(temperature=2.0, threshold=0.55)
+    fitted = np.arange(600) % 2 == 0
+    found, _ = slice_head(answers, "gender", calibration=calibration, fitted=fitted)
+    race = by(found, "race")
+    answered = probabilities(answers.logits["gender"] / 2.0).max(axis=1) >= 0.55
+    for group, rows in zip(race.slices, (blue & ~fitted, ~blue & ~fitted), strict=True):
+        assert group.coverage.n == rows.sum() < group.n
+        assert group.coverage.share == pytest.approx(answered[rows].mean())
+        low, high = group.coverage.interval
+        assert low <= group.coverage.share <= high
+        assert group.coverage.accuracy == 1.0 and group.coverage.accuracy_interval[0] < 1.0
+    assert race.coverage.exceeds_chance and not race.exceeds_chance
+    assert (race.coverage.lowest, race.coverage.highest) == ("Blue", "Green")
+    assert race.coverage.gap == pytest.approx(race.slices[1].coverage.share - race.slices[0].coverage.share)
+    # Without a threshold, and where the head is always unsure, there is nothing to compare.
+    for other in (None, HeadCalibration(), HeadCalibration(threshold=0.0), HeadCalibration(never_sure=True)):
+        plain = slice_head(answers, "gender", calibration=other, fitted=fitted)[0]
+        assert all(one.coverage is None and all(g.coverage is None for g in one.slices) for one in plain)

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tyro
+import yaml
 from PIL import Image
 
 from facefeat_jax.config import TrainConfig, apply_smoke, load_recipe
@@ -27,11 +28,12 @@ from facefeat_jax.data.examples import count_data
 from facefeat_jax.data.images import decode_resized
 from facefeat_jax.data.pixels import PixelFormat
 from facefeat_jax.evaluation.assessment import assess, write_assessment
-from facefeat_jax.evaluation.calibration import calibrate
+from facefeat_jax.evaluation.calibration import Calibration, HeadCalibration, calibrate
 from facefeat_jax.evaluation.metrics import HeadResult
 from facefeat_jax.evaluation.scores import METRICS
 from facefeat_jax.evaluation.slices import Slicing
 from facefeat_jax.reporting import curves
+from facefeat_jax.reporting._diagrams import reliability_svg, worth_drawing
 from facefeat_jax.reporting._report_sections import choose_examples
 from facefeat_jax.reporting.model_card import write_model_card
 from facefeat_jax.reporting.report import command_line, write_report
@@ -223,7 +225,7 @@ def test_page_has_everything(mixed: Path) -> None:
     cells = {row[0]: row[1:] for table in page.tables for row in table if row}
     counts = next(table for table in page.tables if ["head", "class", "train", "val"] in table)
     assert counts[1:] == [
-        ["glasses", "no_glasses", "4,089", "1,017"],
+        ["glasses", "no glasses", "4,089", "1,017"],
         ["glasses", "7", "7"],
         ["all pictures", "4,096", "1,024"],
     ]
@@ -609,15 +611,14 @@ def test_evaluation_is_shown_in_full(mixed: Path, evaluation: dict[str, Any]) ->
     headings = [squeezed(h) for h in re.findall(r"<h2[^>]*>(.*?)</h2>", page.source)]
     assert headings[:6] == [
         "Results",
-        "All metrics",
-        "By group",
-        "Confusion matrices",
+        "Wrong answers",
         "How reliable the probabilities are",
-        "Right and wrong",
+        "By group",
+        "All metrics",
+        "Training",
     ]
     assessment = evaluation["assessment"]
-    full = page.tables[1]
-    assert full[0] == ["head", *METRICS.values(), "pictures"]
+    full = next(table for table in page.tables if table[0] == ["head", *METRICS.values(), "pictures"])
     accuracy, ends = (assessment.scores["gender"].values["accuracy"], assessment.scores["gender"].intervals["accuracy"])
     assert full[1][1] == f"{format_accuracy(accuracy)}{100 * ends[0]:.1f}\u2013{format_accuracy(ends[1])}"
     slicings = [one for of_head in assessment.slicings.values() for one in of_head]
@@ -634,6 +635,69 @@ def test_evaluation_is_shown_in_full(mixed: Path, evaluation: dict[str, Any]) ->
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(set(ids)) == len(ids)
     assert not re.search(r"@import|url\((?!#)|https?://", page.source)
+
+
+def test_the_first_screen_has_a_verdict_and_only_gaps_beyond_chance_are_unfolded(mixed: Path, made_answers) -> None:
+    answers = made_answers()
+    answers.labels["glasses"] = np.arange(400) % 2
+    answers.logits["gender"][answers.groups["race"] == "Blue"] *= 0.6
+    calibration = Calibration(300, {"gender": HeadCalibration(threshold=0.75), "glasses": HeadCalibration()})
+    assessment = assess(answers, calibration, data=("made",), batch_size=32, on_part=True)
+    picture = np.full((16, 16, 3), 90, np.uint8)
+    shown = [dataclasses.replace(one, image=picture, overlay=picture) for one in choose_examples(answers)]
+    source = Page(write_report(mixed, samples=make_samples(4), assessment=assessment, shown=shown)).source
+    verdict = squeezed(re.sub(r"<[^>]*>", "", source[source.index('class="verdicts"') : source.index('id="shown"')]))
+    check, scores = assessment.calibration["gender"], assessment.scores["gender"]
+    totals = scores.confusion.sum(axis=1)
+    assert f"Better than always answering {scores.classes[totals.argmax()]}" in verdict
+    assert f"Answers {format_accuracy(check.coverage)} of the pictures" in verdict
+    assert "Fails most by race: " in verdict and "no_glasses" not in verdict and "no glasses" in verdict
+    # What stands before the eyes, in this order; all else is folded, and opened on paper.
+    assert re.findall(r'href="#(\w+)"', source)[:6] == [
+        "results",
+        "shown",
+        "calibration",
+        "groups",
+        "figures",
+        "training",
+    ]
+    groups = source[source.index('id="groups"') : source.index('id="figures"')]
+    seen, folded = groups.split("<details>", 1)
+    plain = [one for of_head in assessment.slicings.values() for one in of_head if "×" not in one.by]
+    assert seen.count('class="slicing"') == sum(one.exceeds_chance for one in plain) > 0
+    assert folded.count('class="slicing"') >= sum(not one.exceeds_chance for one in plain) > 0
+    assert "::details-content" in source[source.index("@media print") :]
+    # By group, the share that gets an answer stands beside the accuracy, and why there is no threshold per group.
+    race = next(one for one in plain if (one.head, one.by) == ("gender", "race"))
+    for group in race.slices:
+        low, high = group.coverage.interval
+        title = f'title="{100 * low:.1f}\u2013{format_accuracy(high)} of {group.coverage.n} pictures"'
+        assert f"{title}>{format_accuracy(group.coverage.share, 0)}" in seen
+    assert "none per group" in groups and "fewer pictures of" in groups
+    card = write_model_card(
+        mixed, ModelSpec("resnet18", assessment_classes(assessment), 32, "upright", "x"), assessment
+    )
+    assert "fewer pictures of Blue than of Green get an answer" in squeezed(card.read_text())
+    assert "no threshold per group" in squeezed(card.read_text())
+
+
+def assessment_classes(assessment) -> dict[str, tuple[str, ...]]:
+    return {task: scores.classes for task, scores in assessment.scores.items()}
+
+
+def test_bins_with_few_pictures_are_marks_and_panels_share_a_scale(evaluation) -> None:
+    check = evaluation["assessment"].calibration["gender"]
+
+    def lines(n: int) -> int:
+        bins = [dataclasses.replace(one, n=n) for one in check.bins_after]
+        drawn = reliability_svg(dataclasses.replace(check, bins_after=bins), 0, least=0.5)
+        return len(re.findall(r'<g id="[^"]*line2d_\d+"', drawn))
+
+    assert len(check.bins_after) > 2 and lines(19) < lines(20)
+    assert all(round(point.coverage * check.after.n) >= 20 for point in worth_drawing(check))
+    axes = [reliability_svg(one, 0, least=0.3) for one in evaluation["assessment"].calibration.values()]
+    ticks = [re.findall(r">(\d+%)<", one) for one in axes]
+    assert ticks[0] == ticks[1] and "40%" in ticks[0]
 
 
 def test_run_that_was_trained_elsewhere_has_a_report_of_its_evaluation(mixed: Path, evaluation: dict[str, Any]) -> None:
@@ -653,28 +717,31 @@ def test_in_a_browser(sequential: Path, tmp_path: Path, evaluation: dict[str, An
     # Wider than the window, the page would have to be pushed about on a phone. The policy lets no script run, so it is
     # taken out of the copy that measures itself.
     measured = tmp_path / "measured.html"
-    script = "<script>document.title = `${document.documentElement.scrollWidth} ${innerWidth}`</script></body>"
+    script = "<script>const page = document.documentElement; document.title = "
+    script += "`${page.scrollWidth} ${innerWidth} ${page.scrollHeight}`</script></body>"
     source = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text())
     measured.write_text(source.replace("</body>", script))
     options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
     options += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-    options += ["--enable-logging=stderr", "--v=0", "--window-size=500,900"]
+    options += ["--enable-logging=stderr", "--v=0"]
     options.append(f"--user-data-dir={tmp_path / 'profile'}")
     said = {}
-    for path in (page, measured):
+    for path, width in ((page, 500), (measured, 500), (measured, 1280)):
         done = subprocess.run(
-            [chromium, *options, "--dump-dom", path.as_uri()],
+            [chromium, *options, f"--window-size={width},800", "--dump-dom", path.as_uri()],
             capture_output=True,
             text=True,
             timeout=120,
             check=True,
         )
-        said[path] = done
+        said[path, width] = done
         assert "CONSOLE" not in done.stderr, done.stderr
         assert "right after own pass" in done.stdout and "By group" in done.stdout
-    title = re.search(r"<title>(\d+) (\d+)</title>", said[measured].stdout)
-    assert title is not None
-    assert int(title[1]) <= int(title[2])
+    for width in (500, 1280):
+        title = re.search(r"<title>(\d+) (\d+) (\d+)</title>", said[measured, width].stdout)
+        assert title is not None
+        assert int(title[1]) <= int(title[2])
+    assert int(title[3]) <= 6 * 800  # before anything is unfolded
 
 
 def test_hostile_names_reach_no_other_program(mixed: Path, made_answers, tmp_path: Path) -> None:
@@ -697,6 +764,8 @@ def test_hostile_names_reach_no_other_program(mixed: Path, made_answers, tmp_pat
         assert "12 of 98 validation pictures are left out." in path.read_text()
     assert not re.search(r"<b>|<script", page.read_text())
     Page(page)
+    metadata = yaml.safe_load(card.read_text().removeprefix("---\n").split("\n---\n")[0])
+    assert metadata["datasets"] == [one_line(evil[1])]
     tokens = pytest.importorskip("markdown_it").MarkdownIt("commonmark").enable("table").parse(card.read_text())
     kinds = {part.type for token in tokens for part in (token, *(token.children or ()))}
     assert not kinds & {"html_inline", "html_block", "link_open", "image"}
@@ -707,6 +776,28 @@ def test_hostile_names_reach_no_other_program(mixed: Path, made_answers, tmp_pat
     assert [from_csv(row[0]) for row in rows[1:4]] == [f"{text}{number}" for number, text in enumerate(evil)]
     for line in [*scores_table(assessment.scores).split("\n"), *map(one_line, gap_lines(assessment))]:
         assert line.isprintable()
+
+
+def test_the_card_begins_with_metadata_that_the_hub_reads(mixed: Path, evaluation: dict[str, Any]) -> None:
+    assessment = evaluation["assessment"]
+    card = write_model_card(
+        mixed, ModelSpec("resnet18", assessment_classes(assessment), 32, "upright", "x"), assessment
+    )
+    head, body = card.read_text().removeprefix("---\n").split("\n---\n", 1)
+    metadata = yaml.safe_load(head)
+    assert metadata["library_name"] == "facefeat_jax" and metadata["license"] == "other"
+    assert metadata["datasets"] == ["made"] and any("data set gives" in limit for limit in metadata["limits"])
+    (model,) = metadata["model-index"]
+    assert model["name"] == mixed.name and [one["task"]["name"] for one in model["results"]] == ["gender", "glasses"]
+    for result in model["results"]:
+        scores = assessment.scores[result["task"]["name"]]
+        assert result["dataset"] == {"type": "made", "name": "made", "split": "validation"}
+        found = {metric["name"]: metric for metric in result["metrics"]}
+        for name, value in scores.values.items():
+            metric = found[METRICS[name]]
+            assert metric["value"] == pytest.approx(value, abs=1e-6)
+            assert metric["confidence_interval_95"] == pytest.approx(scores.intervals[name], abs=1e-6)
+    assert body.lstrip().startswith("# Model card: ")
 
 
 def test_a_gap_is_told_apart_from_chance_and_is_not_larger_than_itself() -> None:
