@@ -12,6 +12,7 @@ from facefeat_jax.data.feeds import Batches, Table, take
 from facefeat_jax.data.placement import Placement
 from facefeat_jax.models._promotion import float32_or_wider
 from facefeat_jax.models.preprocessing import normalize
+from facefeat_jax.models.trunk import POOLED
 from facefeat_jax.runs.spec import ModelSpec
 
 
@@ -22,18 +23,29 @@ def prepared(rows: jax.Array, spec: ModelSpec, dtype: DTypeLike, after: str | No
     return rows.astype(dtype)
 
 
-def make_predict_step(graphdef: nnx.GraphDef, spec: ModelSpec, dtype: DTypeLike, *, after: str | None = None):
+FEATURES = "pooled features"
+"""Under which `make_predict_step` returns them beside the heads; no head can have this name."""
+
+
+def make_predict_step(
+    graphdef: nnx.GraphDef, spec: ModelSpec, dtype: DTypeLike, *, after: str | None = None, features: bool = False
+):
     """Returns the jitted evaluation step.
 
     It takes `params`, `batch_stats`, `rows` (uint8 pictures `[batch, size, size, 3]` or, with `after`, the outputs of
-    that stage of the trunk) and, static, `tasks`; it returns the logits `{task: [batch, outputs]}` in float32 or wider.
+    that stage of the trunk) and, static, `tasks`; it returns the logits `{task: [batch, outputs]}` in float32 or wider,
+    with `features` also the trunk's pooled features `[batch, features]` under `FEATURES`.
     """
 
     @partial(jax.jit, static_argnames="tasks")
     def predict_step(params, batch_stats, rows, *, tasks: tuple[str, ...]):
         model = nnx.merge(graphdef, params, batch_stats, copy=True)
-        logits = model(prepared(rows, spec, dtype, after), tasks=tasks, after=after)
-        return {name: value.astype(float32_or_wider(value.dtype)) for name, value in logits.items()}
+        inputs = prepared(rows, spec, dtype, after)
+        pooled = inputs if after == POOLED else model.trunk(inputs, after=after)
+        found = model(pooled, tasks=tasks, after=POOLED)
+        if features:
+            found[FEATURES] = pooled
+        return {name: value.astype(float32_or_wider(value.dtype)) for name, value in found.items()}
 
     return predict_step
 

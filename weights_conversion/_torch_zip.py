@@ -30,7 +30,7 @@ from weights_conversion._torch_pickle import load
 
 _METADATA = "archive/metadata.json"
 _LARGEST_TABLE = 8 << 20  # bytes: some 70,000 storages of torch's
-_LARGEST_METADATA = 1 << 20  # bytes
+_LARGEST_METADATA = 1 << 24  # bytes
 # What zipfile raises for files that are damaged, or encrypted (RuntimeError).
 _ZIP_ERRORS: tuple[type[Exception], ...] = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError)
 _ZIP_ERRORS += (RuntimeError, OverflowError, ValueError, LookupError)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from facefeat_jax.data.examples import UNKNOWN, Examples
 from facefeat_jax.evaluation.metrics import losses, predicted, probabilities
+from facefeat_jax.forward import FEATURES
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.tables import csv_table
 
@@ -24,6 +26,7 @@ class Answers:
       groups: per group `[n]`, str; blank where unknown.
       names: `[n]`, str; where each picture came from.
       units: `[n]`, str; pictures of the same person share it (`Examples.units`).
+      features: `[n, features]`, float32, the trunk's pooled features; None where they were not kept.
 
     Raises:
       UserError: a logit is not finite.
@@ -35,6 +38,7 @@ class Answers:
     groups: dict[str, np.ndarray]
     names: np.ndarray
     units: np.ndarray
+    features: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         for task, logits in self.logits.items():
@@ -47,7 +51,8 @@ class Answers:
 
     @classmethod
     def of(cls, examples: Examples, classes: Mapping[str, Sequence[str]], logits: Mapping[str, np.ndarray]) -> Answers:
-        """Puts logits beside what the examples carry; the classes are the model's."""
+        """Puts what an `Evaluator` returns beside what the examples carry; the classes are the model's."""
+        features = logits.get(FEATURES)
         return cls(
             classes={task: tuple(names) for task, names in classes.items()},
             logits={task: np.asarray(logits[task], np.float64) for task in classes},
@@ -55,6 +60,7 @@ class Answers:
             groups=examples.groups(),
             names=np.array([examples.name(index) for index in range(len(examples))], dtype=str),
             units=examples.units(),
+            features=None if features is None else np.asarray(features, np.float32),
         )
 
     def __len__(self) -> int:
@@ -78,12 +84,13 @@ class Answers:
             {name: values[chosen] for name, values in self.groups.items()},
             self.names[chosen],
             self.units[chosen],
+            None if self.features is None else self.features[chosen],
         )
 
     def scaled(self, temperatures: Mapping[str, float]) -> Answers:
         """Returns the answers with each head's logits divided by its temperature, if any."""
         logits = {task: values / temperatures.get(task, 1.0) for task, values in self.logits.items()}
-        return Answers(self.classes, logits, self.labels, self.groups, self.names, self.units)
+        return dataclasses.replace(self, logits=logits)
 
     def to_csv(self) -> str:
         """Returns a table with a line per picture: its label, the answer, its probability and the loss, per head."""

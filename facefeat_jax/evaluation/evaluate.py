@@ -22,7 +22,7 @@ from facefeat_jax.data.pixels import PixelFormat, open_rows
 from facefeat_jax.data.placement import Placement
 from facefeat_jax.evaluation.answers import Answers
 from facefeat_jax.evaluation.metrics import HeadResult, head_result
-from facefeat_jax.forward import make_predict_call, make_predict_step
+from facefeat_jax.forward import FEATURES, make_predict_call, make_predict_step
 from facefeat_jax.models._values import Values, split_values
 from facefeat_jax.runs.checkpoints import Which
 from facefeat_jax.runs.run_folder import Run, open_run
@@ -63,7 +63,7 @@ class Evaluator:
     ):
         self._heads = tuple(spec.classes)
         self._placement = placement
-        self._call = make_predict_call(make_predict_step(graphdef, spec, dtype, after=after), placement)
+        self._call = make_predict_call(make_predict_step(graphdef, spec, dtype, after=after, features=True), placement)
         self._program: Callable[..., Any] = partial(self._call, tasks=self._heads)
         self._examples = examples
         self._batch_size = batch_size
@@ -94,7 +94,7 @@ class Evaluator:
         title: str = "evaluating",
         on_batch: Callable[[], object] = lambda: None,
     ) -> dict[str, np.ndarray]:
-        """Returns each head's logits `[n, outputs]`, whatever labels the pictures have.
+        """Returns each head's logits `[n, outputs]`, whatever labels the pictures have, and the pooled `FEATURES`.
 
         Args:
           feed: the pictures, or with `after` the outputs of that stage.
@@ -114,7 +114,8 @@ class Evaluator:
                 bar.advance(int(step.mask.sum()))
                 on_batch()
         read = jax.device_get(batches)
-        return {head: np.concatenate([batch[head] for batch in read])[: len(pictures)] for head in self._heads}
+        names = (*self._heads, FEATURES)
+        return {name: np.concatenate([batch[name] for batch in read])[: len(pictures)] for name in names}
 
     def figures(
         self, logits: dict[str, np.ndarray], pictures: np.ndarray, tasks: Sequence[str]

@@ -13,6 +13,7 @@ import numpy as np
 
 import weights_conversion
 from facefeat_jax.config import load_recipe
+from facefeat_jax.evaluation._likeness import Likeness
 from facefeat_jax.evaluation.calibration import Calibration, heads_from_json, heads_to_json
 from facefeat_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from facefeat_jax.models.registry import get_architecture
@@ -28,8 +29,10 @@ from facefeat_jax.tasks import NOTEBOOK_SHIRT_CLASSES, TASKS
 # Under which an exported file carries what the model is, with its calibration; and the class names alone, for others.
 MODEL_KEY = "facefeat_model"
 CLASSES_KEY = "facefeat_classes"
+LIKENESS_KEY = "facefeat_likeness"
 _HEAD_OUTPUT = "_head.2.bias"
 _LONGEST = 1 << 20  # characters of a description
+_LONGEST_LIKENESS = 1 << 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,11 +74,14 @@ def export(run: Path, out: Path, checkpoint: Which = "newest") -> ModelSpec:
     """
     opened = open_run(run, checkpoint)
     calibration = Calibration.read(run, step=opened.step)
+    likeness = Likeness.read(run, step=opened.step, tasks=opened.spec.classes)
     content = {"spec": opened.spec.to_json(), "calibration": calibration and heads_to_json(calibration.heads)}
     metadata = {
         MODEL_KEY: json.dumps(checked_json.with_digest(content)),
         CLASSES_KEY: json.dumps(opened.spec.classes),
     }
+    if likeness is not None:
+        metadata[LIKENESS_KEY] = json.dumps(checked_json.with_digest(likeness.to_json()))
     weights_conversion.write(out, weights_conversion.to_torch(opened.model), metadata=metadata)
     return opened.spec
 
@@ -115,7 +121,7 @@ def convert(
     tensors = weights_conversion.as_notebooks(tensors, note=lambda line: notes.append(f"{source}: {line}"))
     weights_conversion.check_finite(tensors, source)
     file = _File(source, tensors, weights_conversion.read_metadata(source), named, trunk, image_size, decode, notes)
-    spec, calibration = file.carried() if MODEL_KEY in file.metadata else (file.assumed(), None)
+    spec, calibration, likeness = file.carried() if MODEL_KEY in file.metadata else (file.assumed(), None, None)
     set_numerics(spec.dtype, spec.param_dtype, spec.matmul_precision)
     model = weights_conversion.to_flax(tensors, spec.abstract(), source=str(source))
     config = load_recipe("baseline").replace(
@@ -125,7 +131,13 @@ def convert(
         **{name: getattr(spec, name) for name in ("trunk", "image_size", "decode", "dtype", "param_dtype")},
         matmul_precision=spec.matmul_precision,
     )
-    create_from_weights(run, spec, model, config, finish=calibration.write if calibration else lambda folder: None)
+
+    def finish(folder: Path) -> None:
+        for part in (calibration, likeness):
+            if part is not None:
+                part.write(folder)
+
+    create_from_weights(run, spec, model, config, finish=finish)
     return Converted(run, spec, tuple(notes))
 
 
@@ -169,8 +181,8 @@ class _File:
                 raise unknown(f"head in {source}", task, widths)
         return widths
 
-    def carried(self) -> tuple[ModelSpec, Calibration | None]:
-        """Returns the spec and the calibration that `export` put into the file, with what the caller changes."""
+    def carried(self) -> tuple[ModelSpec, Calibration | None, Likeness | None]:
+        """Returns what `export` put into the file, with what the caller changes."""
         where, text = f"the description of the model in {self.source}", self.metadata[MODEL_KEY]
         widths = self.widths
         try:
@@ -182,6 +194,7 @@ class _File:
                 raise ValueError(f"its model lacks {', '.join(missing)}")
             heads = content.get("calibration")
             calibration = None if heads is None else Calibration(0, heads_from_json(heads))
+            likeness = self._likeness(spec)
             if not all(_is_class_names(names) for names in spec.classes.values()) or not spec.weights.isprintable():
                 raise ValueError("a name in it is not printable text")
             if calibration and not calibration.heads.keys() <= spec.classes.keys():
@@ -203,12 +216,26 @@ class _File:
             named = ", ".join(f"{name} {value} instead of {getattr(spec, name)}" for name, value in changes.items())
             lost = ", so its calibration is dropped" if calibration else ""
             self.notes.append(f"{self.source}: {named}, as given{lost}")
-            spec, calibration = dataclasses.replace(spec, **changes), None
+            spec, calibration, likeness = dataclasses.replace(spec, **changes), None, None
         if self.classes:
             renamed = {task: tuple(self.classes.get(task, names)) for task, names in spec.classes.items()}
             self._check_names(renamed)
             spec = dataclasses.replace(spec, classes=renamed)
-        return spec, calibration
+        return spec, calibration, likeness
+
+    def _likeness(self, spec: ModelSpec) -> Likeness | None:
+        """Returns what the file says of the training pictures; None in files of earlier versions.
+
+        Raises:
+          ValueError: it is not what was written.
+        """
+        text = self.metadata.get(LIKENESS_KEY)
+        if text is None:
+            return None
+        if len(text) > _LONGEST_LIKENESS:
+            raise ValueError("its description of the training pictures is too long")
+        found = Likeness.from_json(checked_json.checked(checked_json.parse(text)).content, tasks=spec.classes)
+        return dataclasses.replace(found, step=0)
 
     def assumed(self) -> ModelSpec:
         """Returns the spec of a file that doesn't say what its model is; what is assumed goes to the notes."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from facefeat_jax.prediction.answers import Prediction, unreadable
 from facefeat_jax.runs._about import heads
+from facefeat_jax.system.progress import say
 
 if TYPE_CHECKING:
     from facefeat_jax.prediction.boxes import Boxes
@@ -82,7 +83,21 @@ def of_model(
     else:
         stream, group = people_of(predictor, boxes=boxes, face_model=face_model, draw=draw), WINDOW
         origin = partial(origin_of, boxes=boxes, face_model=face_model)
+    if predictor.likeness is not None and predictor.likeness.drawn:
+        stream = partial(_warned, run, stream)
     return AnswerSource(tuple(predictor.spec.classes), stream, group, partial(_about, predictor, origin))
+
+
+def _warned(
+    run: Path, stream: Callable[[Iterable[str]], Iterator[Prediction]], names: Iterable[str]
+) -> Iterator[Prediction]:
+    """Says, before the first answer for a picture that is not like drawn ones, that the model knows only those."""
+    is_said = False
+    for prediction in stream(names):
+        if prediction.unlike and not is_said:
+            say(f"{run} was trained on drawings alone; its answers for photographs mean nothing")
+            is_said = True
+        yield prediction
 
 
 def _about(predictor: Predictor, origin: Callable[[], dict[str, str]]) -> dict[str, Any]:

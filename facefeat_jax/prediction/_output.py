@@ -115,6 +115,8 @@ def _text(prediction: Prediction) -> str:
 
 
 def _answer(head: HeadPrediction) -> str:
+    if head.unlike:
+        return "unsure (unlike the training pictures)"
     text = f"{head.label} {head.probability:.3f}"
     return f"unsure ({text})" if head.unsure else text
 
@@ -140,9 +142,16 @@ def name_from_json(answer: dict[str, Any]) -> str:
 def _json(prediction: Prediction) -> dict[str, object]:
     if prediction.error:
         return {"error": prediction.error}
-    found: dict[str, object] = {"heads": {task: asdict(head) for task, head in prediction.heads.items()}}
+    found: dict[str, object] = {"heads": {task: _head_json(head) for task, head in prediction.heads.items()}}
     if prediction.person:
         found = {"person": prediction.person.number, "face": asdict(prediction.person.face), **found}
     if prediction.note:
         found["note"] = prediction.note
     return found
+
+
+def _head_json(head: HeadPrediction) -> dict[str, object]:
+    values = asdict(head)
+    if not head.unlike:  # as earlier versions wrote it
+        del values["unlike"]
+    return values

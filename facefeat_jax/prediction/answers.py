@@ -20,13 +20,15 @@ class HeadPrediction:
       label: name of the most probable class.
       probability: probability of that class, from 0 to 1, calibrated if the run is.
       probabilities: probability of every class, by name; they sum to 1.
-      unsure: whether the probability is below the calibrated threshold; don't rely on `label` then.
+      unsure: whether the probability is below the calibrated threshold, or `unlike` holds; don't rely on `label` then.
+      unlike: whether the head answers `unsure` because the picture is unlike those that it was trained on.
     """
 
     label: str
     probability: float
     probabilities: dict[str, float]
     unsure: bool = False
+    unlike: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Prediction:
       error: what is wrong with the picture, or None.
       person: the person it is about, with `--faces` or `--boxes`; None for the whole picture.
       note: a remark, for example that no face was found or that the picture has a single colour; or None.
+      unlike: heads whose training pictures it is unlike, whether they withhold their answer or not.
     """
 
     source: str
@@ -46,6 +49,21 @@ class Prediction:
     error: str | None = None
     person: Person | None = None
     note: str | None = None
+    unlike: tuple[str, ...] = ()
+
+
+def unlike_note(prediction: Prediction, *, scene: bool) -> str:
+    """Returns what is said of a picture beside the answers that stay, though it is unlike the training pictures.
+
+    Args:
+      prediction: about the picture.
+      scene: whether a head that is for faces got a whole picture.
+    """
+    stay = [task for task in prediction.unlike if not prediction.heads[task].unlike]
+    parts = [f"unlike the training pictures of {', '.join(stay)}"] if stay else []
+    if prediction.unlike and scene:
+        parts.append("if it shows more than a face, try --faces")
+    return "; ".join(parts)
 
 
 @dataclass

@@ -13,39 +13,11 @@ import numpy as np
 from PIL import Image
 
 from facefeat_jax.data._decoder_limits import MAX_PIXELS, MAX_SIDE
-
-WHOLE = "whole"
+from facefeat_jax.data._frames import FRAMES as FRAMES
+from facefeat_jax.data._frames import WHOLE as WHOLE
+from facefeat_jax.data._frames import Box as Box
 
 _BAND_PIXELS = 2**20  # filled at a time
-
-
-@dataclass(frozen=True)
-class Box:
-    """A rectangle in a picture, in pixels from its upper left corner; `right` and `bottom` are not part of it."""
-
-    left: float
-    top: float
-    right: float
-    bottom: float
-
-    @property
-    def width(self) -> float:
-        """Pixels across."""
-        return self.right - self.left
-
-    @property
-    def height(self) -> float:
-        """Pixels down."""
-        return self.bottom - self.top
-
-    def within(self, size: tuple[int, int]) -> Box | None:
-        """Returns the part inside a picture of that width and height; None where less than a pixel is."""
-        width, height = size
-        cut = Box(max(self.left, 0), max(self.top, 0), min(self.right, width), min(self.bottom, height))
-        return cut if cut.width >= 1 and cut.height >= 1 else None
-
-    def __str__(self) -> str:
-        return f"{self.left:.0f},{self.top:.0f},{self.right:.0f},{self.bottom:.0f}"
 
 
 @dataclass(frozen=True)
@@ -61,35 +33,6 @@ class Person:
     number: int
     face: Box
     note: str = ""
-
-
-@dataclass(frozen=True)
-class Frame:
-    """Where a crop lies around a face: in widths and heights of the face's box, from its centre."""
-
-    left: float  # how far to the left
-    top: float  # how far up
-    right: float  # how far to the right
-    bottom: float  # how far down
-    needs: float = 0.0  # how far down the picture has to reach at least; a crop that shows less says nothing
-
-    def around(self, face: Box) -> Box:
-        """Returns the crop's box, which may reach outside the picture."""
-        x, y = (face.left + face.right) / 2, (face.top + face.bottom) / 2
-        return Box(
-            x - self.left * face.width,
-            y - self.top * face.height,
-            x + self.right * face.width,
-            y + self.bottom * face.height,
-        )
-
-
-FRAMES: dict[str, Frame] = {
-    "face": Frame(0.52, 0.43, 0.54, 0.63),
-    "head": Frame(0.85, 1.19, 0.86, 0.90),
-    "upper_body": Frame(2.50, 0.92, 2.59, 4.09, needs=1.25),
-}
-"""How the pictures of each kind of set are framed; `WHOLE` is the picture as it is."""
 
 
 def place(size: tuple[int, int], face: Box, frame: str) -> tuple[int, int, int, int] | None:

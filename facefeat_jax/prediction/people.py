@@ -15,11 +15,12 @@ import numpy as np
 from PIL import Image
 
 from facefeat_jax.data._decoder_limits import MAX_PIXELS
+from facefeat_jax.data._frames import FACES
 from facefeat_jax.data._worker_threads import worker_threads
 from facefeat_jax.data.images import BadImageError, decoded, pixels_resized
 from facefeat_jax.prediction._drawing import Album
 from facefeat_jax.prediction._faces import FaceFinder, open_finder
-from facefeat_jax.prediction.answers import Prediction
+from facefeat_jax.prediction.answers import Prediction, unlike_note
 from facefeat_jax.prediction.boxes import Boxes
 from facefeat_jax.prediction.crops import WHOLE, Box, Person, crop, place
 from facefeat_jax.prediction.predictor import Predictor, content_of, each
@@ -223,8 +224,13 @@ class PeoplePredictor:
             if failed := next((item for item in said.values() if item.error), None):
                 some, said = failed, {}
             heads = {task: said[frame].heads[task] for task, frame in self._frames.items() if frame in said}
-            note = "; ".join([*([person.note] if person and person.note else []), *picture.notes])
-            predictions.append(replace(some, source=picture.source, heads=heads, person=person, note=note or None))
+            unlike = tuple(task for task, frame in self._frames.items() if frame in said and task in said[frame].unlike)
+            one = replace(some, source=picture.source, heads=heads, person=person, unlike=unlike)
+            strange = unlike_note(
+                one, scene=person is None and any(self._predictor.spec.frames[t] in FACES for t in unlike)
+            )
+            notes = [*([person.note] if person and person.note else []), *picture.notes, strange]
+            predictions.append(replace(one, note="; ".join(filter(None, notes)) or None))
         if not picture.people:
             note = "; ".join([self._nobody, *picture.notes])
             predictions.append(Prediction(picture.source, {}, note=note))

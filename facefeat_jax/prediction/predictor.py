@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from os import PathLike
 from pathlib import Path
@@ -17,16 +17,18 @@ import numpy as np
 import PIL.Image
 
 from facefeat_jax.data._budget import FILES, MAX_FILE_BYTES
+from facefeat_jax.data._frames import FACES
 from facefeat_jax.data._worker_threads import worker_threads
 from facefeat_jax.data.images import BadImageError, decode_resized, pixels_resized
 from facefeat_jax.data.placement import Placement
+from facefeat_jax.evaluation._likeness import Likeness
 from facefeat_jax.evaluation.calibration import Calibration, HeadCalibration
 from facefeat_jax.evaluation.metrics import probabilities
-from facefeat_jax.forward import make_predict_step
+from facefeat_jax.forward import FEATURES, make_predict_step
 from facefeat_jax.models._values import split_values
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.prediction._explanations import Explanations
-from facefeat_jax.prediction.answers import HeadPrediction, Prediction, not_read
+from facefeat_jax.prediction.answers import HeadPrediction, Prediction, not_read, unlike_note
 from facefeat_jax.runs.checkpoints import Which
 from facefeat_jax.runs.run_folder import open_run
 from facefeat_jax.runs.spec import ModelSpec
@@ -60,6 +62,7 @@ class Predictor:
       batch_size: pictures per batch; they are split over this process's devices.
       threads: number of pictures to decode at the same time.
       calibration: calibration of the heads; None uses the raw probabilities.
+      likeness: what the training pictures of the heads are like; None compares no picture with them.
       explain: folder for one image per picture that shows which parts support each answer (`evaluation.explain`).
     """
 
@@ -71,6 +74,7 @@ class Predictor:
         batch_size: int = 32,
         threads: int = 4,
         calibration: Calibration | None = None,
+        likeness: Likeness | None = None,
         explain: Path | None = None,
     ):
         if batch_size < 1 or threads < 1:
@@ -79,7 +83,8 @@ class Predictor:
         graphdef, params, batch_stats = split_values(model)
         self._placement = Placement(jax.local_devices())
         self._params, self._batch_stats = jax.device_put((params, batch_stats), self._placement.replicated)
-        self._step = make_predict_step(graphdef, spec, model.trunk.dtype)
+        self._step = make_predict_step(graphdef, spec, model.trunk.dtype, features=bool(likeness and likeness.heads))
+        self.likeness = likeness
         self._batch_size = batch_size
         self._threads = threads
         self.spec = spec
@@ -104,13 +109,22 @@ class Predictor:
         """
         opened = open_run(Path(run), checkpoint)
         calibration = Calibration.read(Path(run), step=opened.step, tasks=opened.spec.classes)
+        likeness = Likeness.read(Path(run), step=opened.step, tasks=opened.spec.classes)
         return cls(
-            opened.model, opened.spec, batch_size=batch_size, threads=threads, calibration=calibration, explain=explain
+            opened.model,
+            opened.spec,
+            batch_size=batch_size,
+            threads=threads,
+            calibration=calibration,
+            likeness=likeness,
+            explain=explain,
         )
 
     def fingerprint(self) -> str:
         """Returns a hash of weights, preprocessing and calibration. The same hash means the same answers."""
-        about = [self.spec.to_json(), {task: asdict(fitted) for task, fitted in self._calibration.items()}]
+        about: list[Any] = [self.spec.to_json(), {task: asdict(fitted) for task, fitted in self._calibration.items()}]
+        if self.likeness is not None and self.likeness.heads:
+            about.append(self.likeness.to_json())
         digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
         for leaf in jax.tree.leaves((self._params, self._batch_stats)):
             digest.update(jax.device_get(leaf).tobytes())
@@ -156,18 +170,19 @@ class Predictor:
 
     def _predict_batch(self, loaded: list[_Loaded]) -> Iterator[Prediction]:
         pixels = [picture.pixels for picture in loaded if picture.pixels is not None]
-        classes = {}
+        classes: dict[str, np.ndarray] = {}
+        unlike: dict[str, np.ndarray] = {}
         if pixels:
             # Few shapes, so few compilations: the next power of two, up to the batch size; a row for each device.
             padded = self._placement.round_up(min(self._batch_size, 1 << (len(pixels) - 1).bit_length()))
             batch = np.stack(pixels + [pixels[0]] * (padded - len(pixels)))
             rows = jax.device_put(batch, self._placement.table)
             tasks = tuple(self.spec.classes)
-            logits = self._placement.in_turn(self._step(self._params, self._batch_stats, rows, tasks=tasks))
-            classes = {
-                task: probabilities(value[: len(pixels)] / self._calibration[task].temperature)
-                for task, value in jax.device_get(logits).items()
-            }
+            found = self._placement.in_turn(self._step(self._params, self._batch_stats, rows, tasks=tasks))
+            found = {name: value[: len(pixels)] for name, value in jax.device_get(found).items()}
+            classes = {task: probabilities(found[task] / self._calibration[task].temperature) for task in tasks}
+            if self.likeness is not None and self.likeness.heads:
+                unlike = {task: head.unlike(found[FEATURES]) for task, head in self.likeness.heads.items()}
             if self._explanations:
                 sources = [picture.source for picture in loaded if picture.pixels is not None]
                 self._explanations.write(sources, batch, classes)
@@ -177,14 +192,23 @@ class Predictor:
                 yield Prediction(one.source, {}, one.error)
                 continue
             if all(np.isfinite(classes[task][row]).all() for task in classes):
+                strange = tuple(task for task, values in unlike.items() if values[row])
                 heads = {
-                    task: _head(names, classes[task][row], self._calibration[task])
+                    task: _head(
+                        names, classes[task][row], self._calibration[task], task in strange and self._withholds(task)
+                    )
                     for task, names in self.spec.classes.items()
                 }
-                yield Prediction(one.source, heads, note=one.note)
+                answer = Prediction(one.source, heads, unlike=strange)
+                scene = any(self.spec.frames[task] in FACES for task in strange)
+                notes = [one.note, unlike_note(answer, scene=scene)]
+                yield replace(answer, note="; ".join(filter(None, notes)) or None)
             else:
                 yield Prediction(one.source, {}, _NO_NUMBER)
             row += 1
+
+    def _withholds(self, task: str) -> bool:
+        return self.likeness is not None and self.likeness.heads[task].withholds
 
 
 def each(images: Images) -> Iterable[Image]:
@@ -218,11 +242,12 @@ def content_of(path: Path) -> Iterator[bytes]:
         yield content
 
 
-def _head(names: Sequence[str], probability: np.ndarray, calibration: HeadCalibration) -> HeadPrediction:
+def _head(names: Sequence[str], probability: np.ndarray, calibration: HeadCalibration, unlike: bool) -> HeadPrediction:
     best = int(np.argmax(probability))
     return HeadPrediction(
         names[best],
         float(probability[best]),
         {n: float(p) for n, p in zip(names, probability, strict=True)},
-        bool(calibration.unsure(probability[best])),
+        bool(calibration.unsure(probability[best])) or unlike,
+        unlike,
     )

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from facefeat_jax.data.builders import is_drawn
 from facefeat_jax.data.examples import Examples
 from facefeat_jax.data.pixels import PixelFormat
+from facefeat_jax.evaluation._likeness_check import fit_likeness
 from facefeat_jax.evaluation.answers import Answers
 from facefeat_jax.evaluation.assessment import Assessment, RunAssessment, assess, evaluation_folder, write_assessment
 from facefeat_jax.evaluation.calibration import Calibration, calibrate
@@ -93,6 +95,8 @@ def _write_pages(
     spec: ModelSpec,
 ) -> None:
     pixels = PixelFormat(spec.image_size, spec.decode, spec.interpolation)
+    drawn = all(is_drawn(source) for source in assessment.data)
+    fit_likeness(answers, validation, explainer.model, spec, step=calibration.step, drawn=drawn).write(run)
     samples = training_samples(training, spec.classes, pixels=pixels)
     calibration.write(run)
     shown = _explained(choose_examples(answers), validation, explainer, pixels, tuple(spec.classes))

@@ -32,6 +32,7 @@ RESULTS = "results.json"
 REPORT = "report.html"
 CURVES = "curves.png"
 CALIBRATION = "calibration"
+LIKENESS = "likeness"
 OLD_CALIBRATION = "calibration.json"  # of versions that kept a calibration for the whole run
 MODEL_CARD = "model-card.md"
 EVALUATION = "evaluation"
@@ -132,7 +133,7 @@ def clear(folder: Path) -> None:
     """
     try:
         others = [path.name for path in folder.glob(f"{EVALUATION}-*")]  # on other data
-        for name in (checkpoints.FOLDER, TENSORBOARD, EVALUATION, AUDIT, CALIBRATION, *others):
+        for name in (checkpoints.FOLDER, TENSORBOARD, EVALUATION, AUDIT, CALIBRATION, LIKENESS, *others):
             if (folder / name).exists():
                 shutil.rmtree(folder / name)
         for name in (METRICS, RESULTS, REPORT, CURVES, OLD_CALIBRATION, MODEL_CARD, DATA, PICTURES):
