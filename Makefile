@@ -22,7 +22,8 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit("facefeat_jax needs Python 3.11 or later, this is %d.%d: make PYTHON=<a newer one>" % v[:2] if v < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Without compiling: ten thousand modules, of which few are ever imported; those are compiled then.
+PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt
 
 # One stamp for each set of extras, so that asking for others installs them (commas stand as dots in its name).
 $(VENV)/.ready-%: pyproject.toml constraints.txt | $(BIN)/python

@@ -63,7 +63,8 @@ def main() -> None:
         binaries = away / "env" / "bin"
 
         def install(what: object) -> str:
-            run(binaries / "python", *pip[1:], "install", "--quiet", "-c", ROOT / "constraints.txt", what, cwd=away)
+            options = ("install", "--quiet", "--no-compile", "-c", ROOT / "constraints.txt")
+            run(binaries / "python", *pip[1:], *options, what, cwd=away)
             return size_of(away / "env")
 
         sizes = {"plain": install(wheel)}
@@ -80,7 +81,8 @@ def main() -> None:
         sizes["train"] = install(f"{wheel}[train]")
         run(binaries / "python", "-c", PREPARE, cwd=away)
         for recipe in ("avatars", "baseline"):
-            run(binaries / "facefeat", "train", recipe, "--smoke", "--data-dir", "data", "--run", recipe, cwd=away)
+            options = ("--smoke", "--epochs", 1, "--trainable", "none", "--data-dir", "data", "--run", recipe)
+            run(binaries / "facefeat", "train", recipe, *options, cwd=away)
         run(binaries / "facefeat", "evaluate", "avatars", "--json", cwd=away)
         run(binaries / "facefeat", "export", "avatars", "--to", "torch", "model.safetensors", cwd=away)
         run(binaries / "facefeat", "convert", "model.safetensors", "--to", "converted", cwd=away)

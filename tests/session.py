@@ -5,6 +5,7 @@ The workers of pytest-xdist and the programs that tests start inherit the enviro
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -57,6 +58,15 @@ def check_types() -> None:
     # An int is a float, as it is to type checkers.
     checker = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
     jaxtyping.install_import_hook(list(_TYPED), checker)
+
+
+def settle() -> None:
+    """Spares this process two things that cost a session minutes; to be called once all test modules are imported."""
+    gc.collect()
+    gc.freeze()  # the collector passes over what is there now: JAX has a million objects
+    # For its limit the cache reads the age of each entry whenever one is added; it stays far below that.
+    if "jax._src.lru_cache" in sys.modules:
+        sys.modules["jax._src.lru_cache"].LRUCache._evict_if_needed = lambda self, **_: None
 
 
 def tear_down(folder: str | None) -> None:

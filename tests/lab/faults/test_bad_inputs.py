@@ -40,8 +40,8 @@ def test_label_files_that_are_read_wrongly_are_seen(tmp_path, monkeypatch):
 
 def test_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "MODELS", 0)
-    tally = weights.run(tmp_path, count=400, seed=3)
-    assert_survived(tally, 400)
+    tally = weights.run(tmp_path, count=200, seed=3)
+    assert_survived(tally, 200)
     assert len(tally.counts) == 8 + len(weight_files.LYING) + 14 and not (tmp_path / "ran").exists()
 
 
