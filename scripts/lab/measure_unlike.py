@@ -40,9 +40,10 @@ _PAGE = """\
 `predict` compares each picture with those that a head was trained on
 ([what it does](../evaluation.md#pictures-of-another-kind)). This page measures whether the distance tells what is no
 such picture, and whether it leaves faces of another source alone. The networks were trained from random weights on few
-pictures ({trained}), because we could not get published weights; others will give other numbers. The pictures are those
-of [the audit](audit.md): faces in FairFace's layout (UTKFace), CelebA faces of the glasses set, shop photographs; and
-pictures that the project makes: drawn people, noise, parts of scikit-learn's two scenes.
+pictures ({trained}), because we could not get published weights; others will give other
+numbers. The pictures are those of [the audit](audit.md): faces in FairFace's layout (UTKFace), CelebA faces of the
+glasses set, shop photographs; and pictures that the project makes: drawn people, noise, parts of scikit-learn's two
+scenes.
 
 {made}
 
@@ -74,8 +75,8 @@ Each run decides by itself when it is evaluated, with the pictures that it has (
 """
 
 _FINDINGS = """\
-Much of what looks like another source is another way to cut the picture: most of CelebA's faces are alarms of the
-gender head as they are, and few of them cut as `--faces` does.
+Much of what looks like another source is another way to cut the picture: compare the columns *as it is* and *by the
+finder*. A low alarm rate says nothing where the AUROC is low as well: such a head hardly raises any alarm.
 """
 
 

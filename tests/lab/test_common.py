@@ -11,6 +11,7 @@ import pytest
 import common
 import measure_audit
 import measure_crops
+import measure_unlike
 from benchmarking import report as benchmark_report
 from facefeat_jax.system import environment
 from facefeat_jax.system.errors import UserError
@@ -38,6 +39,7 @@ def _reliability() -> str:
     [
         ("reliability.md", _reliability),
         ("benchmarks/crops.md", lambda: measure_crops.page(_stored("crops.json"))),
+        ("benchmarks/unlike.md", lambda: measure_unlike.page(_stored("unlike.json"))),
         ("benchmarks/flipped_labels.md", lambda: measure_audit.page(_stored("flipped_labels.json"))),
         ("benchmarks/recipes.md", lambda: recipes_report.page(_stored("recipes.json"))),
         ("benchmarks/whole_job.md", lambda: whole_job_report.report(_stored("whole_job.json"))),
