@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from facefeat_jax.data.builders import get_source, list_sources
+from facefeat_jax.evaluation._likeness import Likeness
 from facefeat_jax.evaluation.assessment import Assessment, largest_coverage_gaps, largest_gaps
 from facefeat_jax.evaluation.slices import Slicing
 from facefeat_jax.models.published import find_weights
@@ -24,8 +25,8 @@ from facefeat_jax.system.markdown import Markdown, filled
 from facefeat_jax.system.text import count, format_accuracy, format_area, format_given, format_loss, one_line
 
 
-def write_model_card(run: Path, spec: ModelSpec, assessment: Assessment) -> Path:
-    """Writes the model card of a run from its evaluation; returns its path.
+def write_model_card(run: Path, spec: ModelSpec, assessment: Assessment, likeness: Likeness | None = None) -> Path:
+    """Writes the model card of a run from its evaluation and its likeness; returns its path.
 
     Raises:
       UserError: the folder is not a run, or the file can't be written.
@@ -54,6 +55,7 @@ def write_model_card(run: Path, spec: ModelSpec, assessment: Assessment) -> Path
             filled("**{}**, by {}: {}.", task, "its own label" if by == task else by, coverage_gap_text(gap))
             for task, (by, gap) in largest_coverage_gaps(assessment.slicings).items()
         ],
+        "likeness": [(task, note) for task, h in (likeness.heads if likeness else {}).items() for note in h.notes],
         "unsliced": sorted(set(assessment.scores) - {t for t, found in assessment.slicings.items() if found}),
         "environment": environment.of_run(),
     }

@@ -88,6 +88,7 @@ def test_training_leaves_it_beside_the_calibration(tiny, avatars_dir, tmp_path, 
     assert found.drawn and set(found.heads) == {"gender", "glasses", "shirt"}
     for head in found.heads.values():
         assert not head.withholds and "no other source" in head.notes[0] and np.isfinite(head.threshold)
+    assert (tmp_path / "run" / "model-card.md").read_text().count("there is no other source of such pictures") == 3
     # An evaluation of the same pictures says the same, but for rounding in another program.
     assert main(["evaluate", str(tmp_path / "run"), "--data-dir", str(avatars_dir)]) == 0
     again = Likeness.read(tmp_path / "run", step=step, tasks=("gender", "glasses", "shirt"))
