@@ -2,9 +2,8 @@
 
     python scripts/lab/export_trunks.py
 
-The weights are random, with BatchNorm's statistics those of drawn pictures, so that activations are as large as in a
-trained network. Each trunk takes pictures of its own size. What is measured is on disk after each trunk; trunks that
-the file of results has already are left out unless they are named.
+The weights are random. Each trunk takes pictures of its own size. What is measured is on disk after each trunk; trunks
+that the file of results has already are left out unless they are named.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tyro
 from flax import nnx
@@ -29,8 +27,6 @@ from facefeat_jax.config import load_recipe
 from facefeat_jax.exporting._agreement import in_float32, logits_of
 from facefeat_jax.exporting.conversion import convert, export
 from facefeat_jax.exporting.portable import export_portable
-from facefeat_jax.models import BatchNorm
-from facefeat_jax.models.preprocessing import normalize
 from facefeat_jax.models.registry import get_architecture
 from facefeat_jax.runs.run_folder import create_from_weights, open_run
 from facefeat_jax.runs.spec import ModelSpec
@@ -61,22 +57,9 @@ def pictures(size: int, count: int) -> np.ndarray:
 
 
 def make_run(folder: Path, trunk: str) -> None:
-    """Makes a run folder of a trunk with random weights and the statistics of drawn pictures."""
+    """Makes a run folder of a trunk with random weights."""
     size = get_architecture(trunk).image_size
     model = create_model(trunk, tasks=list(CLASSES), rngs=nnx.Rngs(0))
-    model.train()
-    for _, module in nnx.iter_modules(model):
-        if isinstance(module, BatchNorm):
-            module.momentum = 0.0
-    graphdef, state = nnx.split(model)
-
-    @jax.jit
-    def moved(state: nnx.State, images: jax.Array) -> nnx.State:
-        merged = nnx.merge(graphdef, state)
-        merged(normalize(images), rngs=nnx.Rngs(dropout=0))
-        return nnx.state(merged, nnx.BatchStat)
-
-    nnx.update(model, moved(state, jnp.asarray(pictures(size, 8 if size <= 240 else 4))))
     spec = ModelSpec(trunk, CLASSES, size, "upright", "random")
     create_from_weights(folder, spec, model, load_recipe("baseline").replace(run=folder, data_dir=folder / "nowhere"))
 
@@ -135,7 +118,7 @@ def report(result: Mapping[str, Any]) -> str:
         "The largest difference in probability between an exported file and the same weights in float32, by head and "
         "picture; 1e-5 is the limit, above which no file is written ([Exporting](../exporting.md)). ONNX is run by "
         "ONNX Runtime, StableHLO by JAX, both on CPU; a torch file is converted back, and its logits compared. Random "
-        "weights; BatchNorm's statistics are those of drawn pictures.",
+        "weights, drawn pictures.",
         "",
         *markdown.table(("trunk", "pixels", "ONNX", "StableHLO", "torch", "MB"), rows),
         "",
