@@ -31,7 +31,7 @@ $(VENV)/.ready-%: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 # What work on the project takes: extras, and groups of tools that are not published.
-tools-test     := -e '.[train,faces,onnx,stablehlo]' --group test
+tools-test     := -e '.[train,faces,onnx,stablehlo,video,formats]' --group test
 tools-compare  := -e '.[train,faces,compare]' --group test --group compare
 tools-docs     := -e . --group docs
 tools-release  := --group release
@@ -53,6 +53,7 @@ quickstart: $(VENV)/.ready-train$(if $(EXTRAS),.$(subst $(comma),.,$(EXTRAS))) #
 	@echo "curves: $(RUN)/curves.png"
 	@echo "Four pictures that it has not seen (their names are the truth):"
 	$(BIN)/facefeat predict $(RUN) $(RUN)/pictures/*.png
+	@echo "Next: source $(BIN)/activate; facefeat predict $(RUN) $(RUN)/pictures --draw labelled"
 
 test: $(VENV)/.tools-test ## lint, check types and imports between rooms, run the tests
 	$(BIN)/ruff check .

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import ast
-import dataclasses
 import importlib
-import inspect
-import itertools
 import sys
-import textwrap
 from collections.abc import Sequence
-from types import MappingProxyType
-from typing import Any, NoReturn, TypeVar, get_type_hints
-
-import tyro
+from typing import NoReturn
 
 from facefeat_jax import __version__
+from facefeat_jax.commands._options import parse, take_device
 from facefeat_jax.system.errors import UserError, unknown
 from facefeat_jax.system.main import run_and_exit, run_main
 from facefeat_jax.system.runtime import require_usable_environment
-
-Arguments = TypeVar("Arguments")
 
 USAGE = """usage: facefeat COMMAND ...
 
@@ -37,6 +28,7 @@ Detects gender, glasses and shirt colour in pictures.
   launch N -- RECIPE ...        train with N processes, on one host or several
   benchmark                     measure the speed of each stage on this machine
   doctor                        print what a bug report needs
+  version                       print the version
 
 `facefeat COMMAND --help` describes a command. Exit codes: 0 done, 2 wrong call or input, 130 stopped by Ctrl-C, 143
 stopped by SIGTERM (training can then be resumed)."""
@@ -56,6 +48,9 @@ COMMANDS = {
 }
 """The module of each command: its `Arguments`, and `run`, which takes them and returns the exit code."""
 
+ALIASES = {"val": "evaluate", "eval": "evaluate"}
+"""Other names of commands."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code."""
@@ -68,15 +63,17 @@ def command(*words: str) -> NoReturn:
 
 
 def _run(argv: list[str]) -> int:
+    argv = take_device(argv)
     if not argv or argv[0] in ("-h", "--help"):
         from facefeat_jax.config import list_recipes
 
         print(USAGE.format(recipes=", ".join(list_recipes())))
         return 0 if argv else 2
     name, *rest = argv
-    if name == "--version":
+    if name in ("version", "--version", "-V"):
         print(__version__)
         return 0
+    name = ALIASES.get(name, name)
     if name not in COMMANDS:
         raise unknown("command", name, COMMANDS)
     if name != "prepare" and not {"-h", "--help"} & {*argv}:  # which load no JAX
@@ -87,8 +84,8 @@ def _run(argv: list[str]) -> int:
     module = importlib.import_module(COMMANDS[name])
     if name == "launch":
         end = rest.index("--") if "--" in rest else len(rest)
-        return module.run(_parse(module.Arguments, name, rest[:end]), rest[end + 1 :])
-    return module.run(_parse(module.Arguments, name, rest))
+        return module.run(parse(module.Arguments, name, rest[:end]), rest[end + 1 :])
+    return module.run(parse(module.Arguments, name, rest))
 
 
 def _train(argv: list[str]) -> int:
@@ -104,32 +101,7 @@ def _train(argv: list[str]) -> int:
         return 0
     if not argv or argv[0].startswith("-"):
         raise UserError(f"name a recipe: facefeat train RECIPE [--field value]. Recipes: {', '.join(list_recipes())}")
-    return training.run(_parse(TrainConfig, f"train {argv[0]}", argv[1:], load_recipe(argv[0])))
-
-
-def _parse(kind: type[Arguments], command: str, argv: Sequence[str], default: Arguments | None = None) -> Arguments:
-    _set_help(kind)
-    options: dict[str, Any] = {} if default is None else {"default": default}
-    config = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
-    return tyro.cli(kind, prog=f"facefeat {command}", args=list(argv), config=config, **options)
-
-
-def _set_help(kind: type) -> None:
-    """Takes the help of each field from the docstring below it: tyro itself keeps the line breaks of the source."""
-    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
-    assert isinstance(tree, ast.ClassDef)
-    docs = {}
-    for pair in itertools.pairwise(tree.body):
-        match pair:
-            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                docs[name] = " ".join(text.split())
-    kinds = get_type_hints(kind)
-    for field in dataclasses.fields(kind):
-        if field.name in docs:
-            field.metadata = MappingProxyType({**field.metadata, "help": docs[field.name]})
-        group = kinds[field.name]
-        if isinstance(group, type) and dataclasses.is_dataclass(group):
-            _set_help(group)
+    return training.run(parse(TrainConfig, f"train {argv[0]}", argv[1:], load_recipe(argv[0])))
 
 
 if __name__ == "__main__":

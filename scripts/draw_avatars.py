@@ -6,6 +6,8 @@ import tyro
 
 from facefeat_jax import avatars
 from facefeat_jax.system.main import run_and_exit
+from facefeat_jax.system.progress import say
+from facefeat_jax.system.text import wrote
 
 
 def main(out: Path, count: int = 4, seed: int = 20_000) -> None:
@@ -13,6 +15,7 @@ def main(out: Path, count: int = 4, seed: int = 20_000) -> None:
     for index in range(count):
         avatar = avatars.draw(seed, index)
         avatar.image.save(out / f"{index}_{'_'.join(avatar.labels.values())}.png")
+    say(wrote(count, "picture", out))
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def main() -> None:
         run(binaries / "facefeat", "models", cwd=away)
         run(binaries / "python", "-c", PLAIN, cwd=away)
         answer = run(binaries / "facefeat", "train", "avatars", cwd=away, code=2)
-        assert "pip install 'facefeat-jax[train]'" in answer and len(answer.splitlines()) == 1, answer
+        assert "pip install '.[train]'" in answer and len(answer.splitlines()) == 1, answer
 
         sizes["predict"] = install(f"{wheel}[predict]")
         answer = run(binaries / "facefeat", "predict", "absent", "x.png", cwd=away, code=2)

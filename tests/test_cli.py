@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 from PIL import Image
 
+from facefeat_jax import __version__
 from facefeat_jax.cli import COMMANDS, main
+from facefeat_jax.commands._options import options_of
 from facefeat_jax.config import TrainConfig, list_recipes, load_recipe
 
 
@@ -50,6 +54,17 @@ def test_wrong_calls_are_answered_with_one_line_that_says_what_to_do(capsys, tmp
         ("predict", trained_run): "name the pictures",
         ("convert", tmp_path / "junk.pth", "--to", tmp_path / "x"): "junk.pth",
         ("convert", tmp_path / "absent.pth", "--to", tmp_path / "x"): "no such file",
+        ("test", trained_run): "Did you mean 'evaluate'",
+        ("infer", trained_run): "Did you mean 'predict'",
+        ("train", "avatars", "--epohcs", "3"): "Did you mean --epochs",
+        ("train", "avatars", "--bs", "3"): "Did you mean --batch-size",
+        ("train", "avatars", "--model=vit_b_16"): "Did you mean --trunk",
+        ("train", "avatars", "--output_dir", tmp_path): "Did you mean --run",
+        ("train", "avatars", "--gpus", "1"): "Did you mean --device",
+        ("predict", trained_run, "x.png", "--output", "x.csv"): "Did you mean --out",
+        ("evaluate", trained_run, "--dataset", "avatars"): "Did you mean --data?",
+        ("evaluate", trained_run, "--device", "npu"): "--device takes cpu, gpu",
+        ("export", trained_run, tmp_path / "junk.pth"): "--overwrite replaces it",
         ("prepare",): "name a data set",
         ("prepare", "fairfase"): "Did you mean 'fairface'",
         ("prepare", "avatars", "--from", tmp_path): "is drawn, not read from a folder",
@@ -66,7 +81,6 @@ def test_wrong_calls_are_answered_with_one_line_that_says_what_to_do(capsys, tmp
 @pytest.mark.parametrize(
     "argv",
     [
-        ["train", "avatars", "--epohcs", "3"],
         ["train", "avatars", "--epochs", "three"],
         ["train", "avatars", "--schedule", "sideways"],
         ["evaluate"],
@@ -79,8 +93,6 @@ def test_parse_errors_exit_with_2(argv, capsys):
     assert stopped.value.code == 2
     captured = capsys.readouterr()
     assert "Traceback" not in captured.err + captured.out
-    if "--epohcs" in argv:
-        assert "--epochs" in captured.err + captured.out
 
 
 def test_help_names_every_command_and_needs_no_jax():
@@ -112,14 +124,79 @@ def test_every_command_has_help(capsys):
         assert "usage" in capsys.readouterr().out.lower()
 
 
-def test_help_of_a_field_is_one_paragraph(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "2000")
-    for command, field in (("train avatars", "--ema"), ("prepare", "--from")):
-        with pytest.raises(SystemExit):
-            main([*command.split(), "--help"])
-        help_of_field = capsys.readouterr().out.partition(field)[2]
-        first_line = next(line for line in help_of_field.splitlines() if ". " in line)
-        assert "(default:" in first_line  # which is written last
+def help_of(command: str, capsys) -> str:
+    with pytest.raises(SystemExit):
+        main([*command.split(), "--help"])
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("columns", [50, 80, 200])
+@pytest.mark.parametrize("command", sorted({*COMMANDS, "train avatars"} - {"train"}))
+def test_help_wraps_and_says_all_of_every_option(command, columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    text = help_of(command, capsys)
+    assert all(len(line) < min(columns, 100) for line in text.splitlines() if not line.startswith(("usage", "  --")))
+    assert not {"{None}", "[[", "STR", "(default: )", "(default: None)"} & set(text.split())
+    kind = TrainConfig if command == "train avatars" else importlib.import_module(COMMANDS[command]).Arguments
+    for option in options_of(kind, load_recipe("avatars") if kind is TrainConfig else None):
+        assert option.text and " ".join(option.text.split()) in " ".join(text.split())
+        assert option.usage in text
+
+
+def test_usage_names_what_a_command_takes(capsys):
+    usages = {
+        "predict": "RUN IMAGE... [options]",
+        "prepare": "SOURCE... [options]",
+        "export": "RUN FILE [options]",
+        "audit": "RUN|DATASET [options]",
+        "convert": "FILE --to PATH [options]",
+        "launch": "N [options] -- RECIPE [--field value]",
+    }
+    for command, usage in usages.items():
+        assert help_of(command, capsys).splitlines()[0] == f"usage: facefeat {command} {usage}"
+    groups = help_of("train avatars", capsys).split("\n\n")
+    assert any(
+        group.startswith("The loss, the learning rate") and "--learning-rate, --lr X" in group for group in groups
+    )
+
+
+def test_other_names_of_commands_and_options_work(trained_run, capsys, monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    for name in ("evaluate", "val"):
+        assert main([name, str(trained_run), "--device", "cpu", "--json"]) == 0
+        assert os.environ["JAX_PLATFORMS"] == "cpu"  # JAX itself is loaded already
+    first, second = capsys.readouterr().out.split("}\n{")
+    assert first + "}" == "{" + second.rstrip()
+    for argv in (["version"], ["--version"]):
+        assert main(argv) == 0
+        assert capsys.readouterr().out.strip() == __version__
+    monkeypatch.setattr("facefeat_jax.commands._train.run", lambda config: print(config.flat()) or 0)
+    assert main(["train", "avatars", "--lr", "0.5", "--no-flip", "--batch_size=3"]) == 0
+    assert main(["train", "avatars", "--flip"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert "'learning_rate': 0.5" in first and "'flip': False" in first and "'batch_size': 3" in first
+    assert "'flip': True" in second
+
+
+def test_what_was_written_is_named(trained_run, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in "ab":
+        Image.new("RGB", (40, 40), "red").save(f"{name}.png")
+    calls = {
+        "predict RUN a.png b.png --draw labelled --explain why": ("2 pictures to labelled/", "2 pictures to why/"),
+        "predict RUN a.png --out answers.csv": ("wrote the answers for 1 picture to answers.csv",),
+        "export RUN model.pth": ("wrote model.pth (",),
+        "convert model.pth --to again": ("wrote the run again/",),
+        "audit RUN --out found": ("wrote found/audit.html",),
+    }
+    for call, lines in calls.items():
+        assert main(call.replace("RUN", str(trained_run)).split()) == 0, call
+        said = capsys.readouterr()
+        assert all(line in said.out + said.err for line in lines), call
+    assert len(list(tmp_path.glob("labelled/*"))) == len(list(tmp_path.glob("why/*"))) == 2
+    before = (tmp_path / "model.pth").read_bytes()
+    assert main(["export", str(trained_run), "model.pth"]) == 2 and (tmp_path / "model.pth").read_bytes() == before
+    assert main(["export", str(trained_run), "model.pth", "--overwrite"]) == 0
 
 
 def test_every_recipe_is_a_config_with_a_short_version_and_says_how_to_run_it():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -21,7 +21,7 @@ class Arguments:
     It writes a page with contact sheets and tables, and prints the counts.
     """
 
-    target: tyro.conf.Positional[str]
+    target: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="RUN|DATASET")]]
     """Name of a prepared data set, or folder of a run to audit the data that it was trained on."""
     data_dir: Path | None = None
     """Folder of the prepared data sets. The default is the run's."""
@@ -50,7 +50,7 @@ def run(arguments: Arguments) -> int:
         show_json(made.to_json())
     else:
         show(*audit_lines(made))
-    say(f"page: {folder / 'audit.html'}")
+    say(f"wrote {folder / 'audit.html'}")
     return 0
 
 

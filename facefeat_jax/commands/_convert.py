@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -21,7 +21,7 @@ class Arguments:
     """The .pth or .safetensors file to read."""
     to: Path
     """Folder of the new run."""
-    classes: tuple[str, ...] = ()
+    classes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK=NAME,...")] = ()
     """Class names in the order of the outputs, as TASK=NAME,NAME,..., for files without class names."""
     trunk: str | None = None
     """Name of the trunk. The default is the trunk that matches the names and shapes of the weights."""
@@ -60,7 +60,7 @@ def run(arguments: Arguments) -> int:
     for note in made.notes:
         say(f"facefeat: {note}")
     show(*(f"{task}: {', '.join(ordered)}" for task, ordered in made.spec.classes.items()))
-    show(f"run: {made.run}")
+    show(f"wrote the run {made.run}/")
     return 0
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 
 from facefeat_jax.system import environment
+from facefeat_jax.system.errors import install
 from facefeat_jax.system.progress import show, show_json
 from facefeat_jax.system.runtime import cache_dir, compilation_cache_dir
 from facefeat_jax.system.text import format_size
@@ -62,9 +63,7 @@ def _devices() -> dict[str, Any]:
         for dist in importlib.metadata.distributions()
         if (dist.metadata["Name"] or "").lower().startswith(("jax-cuda", "jax_cuda"))
     ]
-    about: dict[str, Any] = {
-        "cuda plug-in": ", ".join(sorted(plugins)) or "not installed (pip install 'facefeat-jax[cuda]')"
-    }
+    about: dict[str, Any] = {"cuda plug-in": ", ".join(sorted(plugins)) or f"not installed ({install('cuda')})"}
     try:
         import jax
         import jax.numpy as jnp

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
+from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.progress import show, show_json
+from facefeat_jax.system.text import format_size
 
 if TYPE_CHECKING:
     from facefeat_jax.exporting._agreement import Agreement
@@ -28,6 +30,8 @@ class Arguments:
     """The file to write: .pth, .pt or .safetensors (with the notebook's names), .onnx, or .stablehlo."""
     to: Format | None = None
     """Format of the file. The default goes by the file's suffix. `onnx` and `stablehlo` need the extra of that name."""
+    overwrite: bool = False
+    """Replace the file where it exists."""
     checkpoint: Literal["newest", "best"] = "newest"
     """Checkpoint to use. `best` has the highest validation accuracy; it exists if training used --keep-best."""
     json: bool = False
@@ -38,12 +42,14 @@ def run(arguments: Arguments) -> int:
     """Writes the file and prints the class names in the order of the outputs; returns the exit code.
 
     Raises:
-      UserError: the run can't be read, the file can't be written, or its answers are not those of the run.
+      UserError: the run can't be read, the file exists or can't be written, or its answers are not those of the run.
     """
     from facefeat_jax.runs.run_config import read_config
 
     read_config(arguments.run)  # before the slow imports
     file = arguments.file
+    if file.exists() and not arguments.overwrite:
+        raise UserError(f"{file} already exists; --overwrite replaces it, or give another file")
     suffixes: dict[str, Format] = {".onnx": "onnx", ".stablehlo": "stablehlo"}
     form: Format = arguments.to or suffixes.get(file.suffix.lower(), "torch")
     if form == "torch":
@@ -58,7 +64,8 @@ def run(arguments: Arguments) -> int:
         checked = {} if agreement is None else {"agreement": asdict(agreement)}
         show_json({"file": str(file), "classes": spec.classes, **checked})
     else:
-        show(f"{file}: class names, in the order of the outputs")
+        size = format_size(file.stat().st_size)
+        show(f"wrote {file} ({size}); class names, in the order of the outputs:")
         show(*(f"  {task}: {', '.join(names)}" for task, names in spec.classes.items()))
         if agreement is not None:
             show(*_lines(agreement))

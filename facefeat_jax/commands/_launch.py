@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 import tyro
 
@@ -12,16 +13,18 @@ from facefeat_jax.system.errors import UserError
 
 @dataclass(frozen=True)
 class Arguments:
-    """Trains one model with several processes: facefeat launch N -- RECIPE [--field value]."""
+    """Trains one model with several processes."""
 
-    processes: tyro.conf.Positional[int]
+    AFTER: ClassVar = ("--", "RECIPE", "[--field value]")
+
+    processes: tyro.conf.Positional[Annotated[int, tyro.conf.arg(metavar="N")]]
     """Number of processes to start on this host."""
     total: int | None = None
     """Number of processes on all hosts. The default is the number on this host."""
     first: int = 0
     """Number, counted from 0, of the first process on this host."""
-    coordinator: str | None = None
-    """HOST:PORT of process 0. Required with several hosts."""
+    coordinator: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT")] = None
+    """Address of process 0. Required with several hosts."""
     devices_each: int | None = None
     """Number of this host's devices that each process uses. The default is all of them, for one process per host."""
     heartbeat_s: int = 60

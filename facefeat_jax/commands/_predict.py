@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 
@@ -22,22 +22,38 @@ if TYPE_CHECKING:
 class Arguments:
     """Prints the label and probability of every head for each picture, in the given order."""
 
+    GROUPS: ClassVar = {
+        "Output": ("format", "json", "out", "resume", "draw", "explain"),
+        "People in photographs": ("faces", "face_model", "boxes"),
+    }
+
     run: tyro.conf.Positional[Path]
     """Folder of the run."""
     images: tyro.conf.Positional[tuple[str, ...]]
-    """Picture files. `-` reads file names from standard input, one per line."""
-    format: Literal["text", "json", "jsonl", "csv"] = "text"
-    """Output format."""
-    out: Path | None = None
-    """Write to this .jsonl or .csv file, not to standard output. --resume continues an interrupted file."""
-    resume: bool = False
-    """Continue the file of --out. Give the same pictures in the same order; those with an answer are skipped."""
-    json: bool = False
-    """The same as --format json."""
+    """Pictures: files, folders, patterns in quotes (`'photos/**/*.jpg'`), videos, http or https addresses. `-` reads
+    names of files from standard input, one per line."""
+    glob: Annotated[str | None, tyro.conf.arg(metavar="PATTERN")] = None
+    """Which files of a folder to take, such as '*.jpg'. The default is all whose names end like those of pictures."""
+    every: Annotated[int, tyro.conf.arg(metavar="N")] = 10
+    """Take every N-th frame of a video, such as film.mp4. Needs the extra `video`."""
+    allow_private_addresses: bool = False
+    """Fetch pictures also from hosts that are not on the public internet, such as this machine."""
     batch_size: int = 32
     """Pictures per batch."""
     checkpoint: Literal["newest", "best"] = "newest"
     """Checkpoint to use. `best` has the highest validation accuracy; it exists if training used --keep-best."""
+    format: Literal["text", "json", "jsonl", "csv"] = "text"
+    """Output format."""
+    json: bool = False
+    """The same as --format json."""
+    out: Path | None = None
+    """Write to this .jsonl or .csv file, not to standard output. --resume continues an interrupted file."""
+    resume: bool = False
+    """Continue the file of --out. Give the same pictures in the same order; those with an answer are skipped."""
+    draw: Path | None = None
+    """Write copies of the pictures with boxes and labels into this folder."""
+    explain: Path | None = None
+    """For each picture, write an image into this folder that shows which parts support each answer (Grad-CAM)."""
     faces: bool = False
     """Find the faces in each picture and predict for each person: gender from the face, glasses from the head, shirt
     from the upper body. Needs the extra `faces`."""
@@ -46,15 +62,6 @@ class Arguments:
     boxes: Path | None = None
     """Predict for the faces in this CSV file. Its columns are file,left,top,right,bottom, in pixels or as fractions
     from 0 to 1."""
-    draw: Path | None = None
-    """Write copies of the pictures with boxes and labels into this folder."""
-    explain: Path | None = None
-    """For each picture, write an image into this folder that shows which parts support each answer (Grad-CAM)."""
-
-    @property
-    def files(self) -> tuple[str, ...] | None:
-        """The pictures' files; None where their names come from standard input."""
-        return None if self.images == ("-",) else self.images
 
     @property
     def people(self) -> bool:
@@ -78,14 +85,16 @@ def run(arguments: Arguments) -> int:
         from facefeat_jax.prediction.stream import check_out
 
         check_out(arguments.out, resume=arguments.resume)
-    from facefeat_jax.system.tables import stdin_names
-
+    files = _files(arguments)
     boxes = _read_boxes(arguments.boxes)
-    source = _source(arguments, boxes)
-    names: Iterable[str] = arguments.files or stdin_names()
-    if boxes:
-        names = boxes.watched(names)
-    bad = _print(source, names, arguments) if arguments.out is None else _write(source, names, arguments.out, arguments)
+    source = _source(arguments, files, boxes)
+    names = _names(files) if boxes is None else boxes.watched(_names(files))
+    if arguments.out is None:
+        bad = _print(source, names, arguments)
+    else:
+        bad = _write(source, names, len(files) if files else None, arguments.out, arguments)
+    for line in source.written():
+        say(line)
     if bad:
         say(f"facefeat: {bad} of the pictures can't be used; the output has the reason for each")
     line, is_none = boxes.unused() if boxes else ("", False)
@@ -101,7 +110,8 @@ def check(arguments: Arguments) -> None:
       UserError: no picture is named, options contradict each other, or a file that they name is not there.
     """
     if not arguments.images:
-        raise UserError("name the pictures: facefeat predict RUN IMAGE...")
+        missing = "" if arguments.run.is_dir() else f"there is no run folder {arguments.run}; name the run, then "
+        raise UserError(f"{missing}name the pictures: facefeat predict RUN IMAGE...")
     if arguments.out is None and arguments.resume:
         raise UserError("--resume continues a file; name it with --out FILE")
     if arguments.out is not None and (arguments.json or arguments.format != "text"):
@@ -112,6 +122,8 @@ def check(arguments: Arguments) -> None:
         raise UserError("--explain works on whole pictures; give it without --faces and --boxes")
     if arguments.batch_size < 1:
         raise UserError(f"--batch-size must be 1 or more, got {arguments.batch_size}")
+    if arguments.every < 1:
+        raise UserError(f"--every must be 1 or more, got {arguments.every}")
     face_model = arguments.face_model
     if face_model is not None:
         from facefeat_jax.prediction._face_model import is_asked_for
@@ -120,6 +132,24 @@ def check(arguments: Arguments) -> None:
     for file in (arguments.boxes, face_model):
         if file is not None and not file.exists():
             raise UserError(f"{file}: there is no such file; check the path")
+
+
+def _files(arguments: Arguments) -> list[str] | None:
+    """Returns the names of the pictures; None where they come from standard input."""
+    if arguments.images == ("-",):
+        return None
+    from facefeat_jax.prediction._inputs import expanded
+
+    files, lines = expanded(arguments.images, arguments.glob, arguments.every)
+    for line in lines:
+        say(line)
+    return files
+
+
+def _names(files: list[str] | None) -> Iterable[str]:
+    from facefeat_jax.system.tables import stdin_names
+
+    return stdin_names() if files is None else files
 
 
 def _read_boxes(path: Path | None) -> Boxes | None:
@@ -133,7 +163,7 @@ def _read_boxes(path: Path | None) -> Boxes | None:
     return boxes
 
 
-def _source(arguments: Arguments, boxes: Boxes | None) -> AnswerSource:
+def _source(arguments: Arguments, files: list[str] | None, boxes: Boxes | None) -> AnswerSource:
     """Returns what gives the answers; loads the model only where a file can be opened."""
     from facefeat_jax.prediction._answer_source import of_model, without_model
     from facefeat_jax.system.runtime import use_compilation_cache
@@ -141,7 +171,7 @@ def _source(arguments: Arguments, boxes: Boxes | None) -> AnswerSource:
     # A file of --out records its model, and so needs one; what --faces and `best` need may be missing too.
     find_faces = arguments.faces or arguments.face_model is not None
     needs_model = arguments.out or find_faces or arguments.checkpoint != "newest"
-    if arguments.files and not needs_model and (source := without_model(arguments.run, arguments.files)):
+    if files and not needs_model and (source := without_model(arguments.run, files)):
         return source
     from facefeat_jax.prediction._face_model import face_model_file
 
@@ -156,6 +186,7 @@ def _source(arguments: Arguments, boxes: Boxes | None) -> AnswerSource:
         boxes=boxes,
         draw=arguments.draw,
         explain=arguments.explain,
+        allow_private=arguments.allow_private_addresses,
     )
 
 
@@ -170,7 +201,7 @@ def _print(source: AnswerSource, names: Iterable[str], arguments: Arguments) -> 
     return tally.bad
 
 
-def _write(source: AnswerSource, names: Iterable[str], out: Path, arguments: Arguments) -> int:
+def _write(source: AnswerSource, names: Iterable[str], total: int | None, out: Path, arguments: Arguments) -> int:
     """Writes the answers into the file of --out; returns how many of the pictures can't be used."""
     from facefeat_jax.prediction.stream import write_answers
 
@@ -182,9 +213,9 @@ def _write(source: AnswerSource, names: Iterable[str], out: Path, arguments: Arg
         about=source.about(),
         resume=arguments.resume,
         group=source.group,
-        total=len(arguments.files) if arguments.files else None,
+        total=total,
         people=arguments.people,
     )
     earlier = f", {written.before:,} of them from an earlier call" if written.before else ""
-    say(f"facefeat: {count(written.pictures, 'picture')} in {out}{earlier}")
+    say(f"wrote the answers for {count(written.pictures, 'picture')} to {out}{earlier}")
     return written.bad

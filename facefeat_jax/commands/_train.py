@@ -47,6 +47,7 @@ def check(config: TrainConfig) -> None:
       UserError: an option, the run folder, a data set, the trunk or the file of the weights can't be used.
     """
     from facefeat_jax.config._effect import require_effect
+    from facefeat_jax.data.builders import know
     from facefeat_jax.data.dataset import default_data_dir, require_prepared
     from facefeat_jax.runs.run_config import check_folder, read_config
     from facefeat_jax.tasks import get_task
@@ -56,6 +57,7 @@ def check(config: TrainConfig) -> None:
     elif not config.processes.distributed:  # with several processes, the first may have made the folder already
         require_effect(config)
         check_folder(config)
+    know(config.data.sources, config.data.data_dir or default_data_dir())
     for task in config.data.tasks:
         get_task(task)
     require_prepared(config.data.sources, config.data.data_dir or default_data_dir())

@@ -118,7 +118,7 @@ class BatchConfig(Checked):
 class OptimizerConfig(Checked):
     """The loss, the learning rate, and how the weights follow them."""
 
-    learning_rate: Annotated[float, Bounds(above=0, below=math.inf)] = 1e-4
+    learning_rate: Annotated[float, Bounds(above=0, below=math.inf), tyro.conf.arg(aliases=["--lr"])] = 1e-4
     """Learning rate of Adam; with a schedule, its peak."""
     learning_rate_schedule: Literal["constant", "cosine"] = "constant"
     """`cosine` rises linearly for --warmup-steps, then decays to zero at the last step."""

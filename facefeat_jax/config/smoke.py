@@ -14,18 +14,18 @@ _SHRUNK = ("sources", "image_size", "batch_size", "epochs", "limit", "warmup_ste
 def apply_smoke(config: TrainConfig) -> TrainConfig:
     """Returns the config; with `smoke`, reduced to about a minute on two CPU cores and without downloads.
 
-    Drawn sources stay, `avatars` replaces the others, and random weights replace ImageNet's.
+    Sources without a download stay, `avatars` replaces the others, and random weights replace ImageNet's.
     """
     if not config.smoke:
         return config
-    from facefeat_jax.data.builders import is_drawn  # imports TFDS, which reading a config does not need
+    from facefeat_jax.data.builders import is_downloaded  # imports TFDS, which reading a config does not need
 
     recipe = load_recipe(config.recipe) if config.recipe else None
     default_run = recipe.run if recipe else None
     shrunk = config.replace(
         # Don't overwrite the real run, unless the user named its folder.
         run=config.run if config.run != default_run else default_run.with_name(f"{default_run.name}-smoke"),
-        sources=tuple(source for source in config.data.sources if is_drawn(source)) or ("avatars",),
+        sources=tuple(source for source in config.data.sources if not is_downloaded(source)) or ("avatars",),
         weights="random" if config.model.weights in ("imagenet", "DEFAULT") else config.model.weights,
         image_size=min(config.data.image_size, 32),
         batch_size=min(config.batches.batch_size, 8),

@@ -28,6 +28,8 @@ _SUFFIXES = {
     "QOI": {"qoi"},
     "SGI": {"sgi", "rgb", "rgba", "bw"},
     "PSD": {"psd"},
+    "HEIF": {"heic", "heif", "hif"},
+    "JXL": {"jxl"},
 }
 
 # The first bytes of files that turn up in the place of pictures, to say what they are.
@@ -38,7 +40,6 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (rb"RIFF....WEBP", "a WebP"),
     (rb"....ftypavi[fs]", "an AVIF"),
     (rb"II\*\x00|MM\x00\*", "a TIFF"),
-    (rb"....ftyp(hei[cx]|mif1|heim|heis|hevc)", "HEIC"),
     (rb"....ftyp|\x1aE\xdf\xa3|RIFF....AVI ", "a video"),
     (rb"%PDF", "PDF"),
     (rb"%!PS|\xc5\xd0\xd3\xc6", "PostScript"),
@@ -63,6 +64,12 @@ def fits_suffix(name: str, form: str) -> bool:
     """Returns whether a file of that name should hold that format (Pillow's naming). Formats not known here fit."""
     suffix = name.rpartition(".")[2].lower()
     return suffix in _SUFFIXES.get(form, {suffix})
+
+
+def is_named_as_picture(name: str) -> bool:
+    """Returns whether a file's name ends as those of pictures do."""
+    suffix = name.rpartition(".")[2].lower()
+    return any(suffix in suffixes for suffixes in _SUFFIXES.values())
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from facefeat_jax.data.builders import get_source
+from facefeat_jax.data.builders import get_source, know
 from facefeat_jax.data.selection import SplitName
 from facefeat_jax.data.sources import Source, prepare_command
 from facefeat_jax.system.errors import UserError, unknown
@@ -102,7 +102,9 @@ def require_prepared(sources: Iterable[str], data_dir: Path) -> None:
     Raises:
       UserError: there is no such source, or it is not prepared.
     """
-    for source in map(get_source, sources):
+    names = list(sources)
+    know(names, data_dir)
+    for source in map(get_source, names):
         if not dataset_dir(source, data_dir).is_dir():
             raise _not_prepared(source, data_dir)
 
@@ -118,6 +120,7 @@ def open_split(source: str, split: Literal["train", "val"], data_dir: Path) -> S
     Raises:
       UserError: there is no such source or split, or it is not prepared, not in this version, or not complete.
     """
+    know([source], data_dir)
     described = get_source(source)
     if split not in get_args(SplitName):
         raise unknown("split", split, get_args(SplitName))

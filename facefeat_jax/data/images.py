@@ -13,8 +13,10 @@ from typing import get_args
 import numpy as np
 from PIL import Image, ImageOps
 
+from facefeat_jax.data import _outside as outside
 from facefeat_jax.data import _sample_range as sample_range
 from facefeat_jax.data._budget import DECODING as BUDGET
+from facefeat_jax.data._budget import MAX_DECODER_BYTES
 from facefeat_jax.data._decoder_limits import MAX_SIDE, BadImageError, MeteredFile
 from facefeat_jax.data._decoder_memory import is_slow, require_memory, require_sane_headers
 from facefeat_jax.data._reasons import reasons
@@ -210,6 +212,10 @@ def _opened(data: bytes, per_row: int = 0, beside: int = 0) -> Iterator[_Source]
     """Gives the picture as Pillow reads it, loaded, with its share of the memory."""
     if not data:
         raise BadImageError("empty file")
+    if form := outside.form_of(data):
+        with BUDGET.holding(MAX_DECODER_BYTES):
+            yield _Source(outside.decoded(data, form), data)
+        return
     with reasons(data):
         require_sane_headers(data)
         file = MeteredFile(data)

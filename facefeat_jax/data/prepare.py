@@ -113,6 +113,8 @@ def prepare(
                 for split, of_split in pictures.items():
                     _write_listing(written / RECORDS.format(split=split), of_split, described)
                 _write_left_out(written / LEFT_OUT, chosen.left_out)
+                for name, text in builder.files_beside().items():
+                    (written / name).write_text(text, encoding="utf-8")
                 (written / SUMMARY).write_text(json.dumps(summary.to_json(), indent=2) + "\n", encoding="utf-8")
                 about = croissant(described, written, datetime.datetime.now(datetime.UTC).date())
                 (written / CROISSANT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")

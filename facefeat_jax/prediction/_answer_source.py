@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from facefeat_jax.prediction.answers import Prediction, unreadable
 from facefeat_jax.runs._about import heads
 from facefeat_jax.system.progress import say
+from facefeat_jax.system.text import wrote
 
 if TYPE_CHECKING:
     from facefeat_jax.prediction.boxes import Boxes
@@ -28,12 +29,14 @@ class AnswerSource:
         are looked for, one for each person in it.
       group: number of pictures that are answered together.
       about: returns what the answers depend on beside the pictures, as JSON values. Reads all weights.
+      written: finishes what is written beside the answers; returns a line for each folder or video.
     """
 
     tasks: tuple[str, ...]
     stream: Callable[[Iterable[str]], Iterator[Prediction]]
     group: int = 1
     about: Callable[[], dict[str, Any]] = dict
+    written: Callable[[], list[str]] = list
 
 
 def without_model(run: Path, files: Sequence[str]) -> AnswerSource | None:
@@ -56,6 +59,7 @@ def of_model(
     boxes: Boxes | None = None,
     draw: Path | None = None,
     explain: Path | None = None,
+    allow_private: bool = False,
 ) -> AnswerSource:
     """Loads the model of a run.
 
@@ -69,23 +73,35 @@ def of_model(
       draw: folder for copies of the pictures with boxes and labels.
       explain: folder for an image per picture that shows which parts support each answer. For whole pictures.
 
+      allow_private: whether addresses may lead to hosts that are not on the public internet.
+
     Raises:
       UserError: the run, the face model or a folder can't be used, or OpenCV is not installed.
     """
+    from facefeat_jax.prediction._drawing import Album
+    from facefeat_jax.prediction._inputs import reader
     from facefeat_jax.prediction.people import WINDOW, origin_of, people_of, whole_of
     from facefeat_jax.prediction.predictor import Predictor
 
-    predictor = Predictor.from_run(run, batch_size=batch_size, checkpoint=checkpoint, explain=explain)
+    album = Album(draw) if draw else None
+    read = reader(allow_private=allow_private)
+    predictor = Predictor.from_run(run, batch_size=batch_size, checkpoint=checkpoint, explain=explain, read=read)
     stream: Callable[[Iterable[str]], Iterator[Prediction]]
     origin: Callable[[], dict[str, str]] = dict
     if boxes is None and face_model is None and not find_faces:
-        stream, group = predictor.stream if draw is None else whole_of(predictor, draw), batch_size
+        stream, group = predictor.stream if album is None else whole_of(predictor, album), batch_size
     else:
-        stream, group = people_of(predictor, boxes=boxes, face_model=face_model, draw=draw), WINDOW
+        stream, group = people_of(predictor, boxes=boxes, face_model=face_model, album=album), WINDOW
         origin = partial(origin_of, boxes=boxes, face_model=face_model)
     if predictor.likeness is not None and predictor.likeness.drawn:
         stream = partial(_warned, run, stream)
-    return AnswerSource(tuple(predictor.spec.classes), stream, group, partial(_about, predictor, origin))
+
+    def written() -> list[str]:
+        lines = album.written() if album else []
+        return lines + ([wrote(predictor.explanations.count, "picture", explain)] if predictor.explanations else [])
+
+    about = partial(_about, predictor, origin)
+    return AnswerSource(tuple(predictor.spec.classes), stream, group, about, written)
 
 
 def _warned(

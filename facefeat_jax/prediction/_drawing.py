@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from facefeat_jax.prediction._videos import Reel, frame_of
 from facefeat_jax.prediction.answers import Prediction
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.system.text import one_line
+from facefeat_jax.system.text import count, format_accuracy, one_line, wrote
 
 # Told apart by people who see colours differently (Okabe and Ito), and dark enough for white letters.
 _COLOURS = ("#0072b2", "#b34700", "#00795a", "#a3497f", "#5b5b00", "#444444")
@@ -49,7 +50,7 @@ def drawn(picture: Image.Image, predictions: list[Prediction]) -> Image.Image:
 
 def _caption(prediction: Prediction) -> str:
     heads = [
-        one_line(f"{task}: {head.label.replace('_', ' ')} {head.probability:.0%}")
+        one_line(f"{task}: {head.label.replace('_', ' ')} {format_accuracy(head.probability, 0)}")
         for task, head in prediction.heads.items()
     ]
     number = [f"{prediction.person.number}"] if prediction.person and not heads else []
@@ -78,7 +79,10 @@ def _free(
 
 
 class Album:
-    """Writes labelled pictures into a folder, one for each picture, under its name.
+    """Writes labelled pictures into a folder, one for each picture, under its name; frames of a video as a video.
+
+    Attributes:
+      count: how many pictures it has written.
 
     Args:
       folder: made where it is not there.
@@ -90,6 +94,8 @@ class Album:
     def __init__(self, folder: Path):
         self._folder = folder
         self._names: set[str] = set()
+        self.count = 0
+        self._reels: dict[str, Reel] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -101,15 +107,40 @@ class Album:
         Raises:
           UserError: it can't be written.
         """
-        stem, number = Path(source).name, 1
-        name = f"{stem}.png"
-        while name in self._names:
-            number += 1
-            name = f"{stem}-{number}.png"
-        self._names.add(name)
-        path = self._folder / name
+        if frame := frame_of(source):
+            return self._add_frame(*frame, drawn(picture, predictions))
+        path = self._path(f"{Path(source).name}.png")
         try:
             drawn(picture, predictions).save(path)
         except OSError as error:
             raise UserError(f"{path} can't be written ({error.strerror or error})") from error
+        self.count += 1
         return path
+
+    def _add_frame(self, film: str, seconds: float, picture: Image.Image) -> Path:
+        if film not in self._reels:
+            self._reels[film] = Reel(self._path(f"{Path(film).stem}.mp4"))
+        reel = self._reels[film]
+        try:
+            reel.add(picture, seconds)
+        except OSError as error:  # FFmpeg's errors are such
+            raise UserError(f"{reel.path} can't be written ({error.strerror or error})") from error
+        return reel.path
+
+    def written(self) -> list[str]:
+        """Finishes the videos; returns a line for what was written."""
+        lines = [wrote(self.count, "picture", self._folder)] if self.count or not self._reels else []
+        for reel in self._reels.values():
+            reel.close()
+            lines.append(f"wrote {reel.path} ({count(reel.count, 'frame')})")
+        return lines
+
+    def _path(self, wanted: str) -> Path:
+        """Returns a path of its own for a name: those from different folders get a number."""
+        stem, suffix, number = wanted[:-4], wanted[-4:], 1
+        name = wanted
+        while name in self._names:
+            number += 1
+            name = f"{stem}-{number}{suffix}"
+        self._names.add(name)
+        return self._folder / name

@@ -19,6 +19,9 @@ class Explanations:
 
     They are numbered in the order of the predictions, from 1, bad pictures left out: several files may have one name.
 
+    Attributes:
+      count: how many it has written.
+
     Args:
       folder: where they are written; it is made.
       model: the model, in evaluation mode.
@@ -29,7 +32,7 @@ class Explanations:
         self._folder = folder
         self._explainer = Explainer(model, spec)
         self._classes = spec.classes
-        self._written = 0
+        self.count = 0
 
     def write(self, sources: Sequence[str], batch: np.ndarray, probabilities: Mapping[str, np.ndarray]) -> None:
         """Writes those of a batch.
@@ -51,8 +54,8 @@ class Explanations:
                 best = int(probabilities[task][row].argmax())
                 captions[task] = f"{task}: {names[best]} {probabilities[task][row, best]:.2f}"
             sheet = strip(batch[row], {task: maps[task][row] for task in captions}, captions)
-            self._written += 1
+            self.count += 1
             buffer = io.BytesIO()
             Image.fromarray(sheet).save(buffer, "PNG")
             stem = Path(source).stem.lstrip("#")[:80] or "picture"
-            write_file(self._folder / f"{self._written:05}-{stem}.png", buffer.getvalue())
+            write_file(self._folder / f"{self.count:05}-{stem}.png", buffer.getvalue())

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from operator import attrgetter
 from typing import Any, Literal
 
+from facefeat_jax.prediction._videos import frame_of
 from facefeat_jax.prediction.answers import HeadPrediction, Prediction
 from facefeat_jax.system.tables import csv_row
 from facefeat_jax.system.text import one_line
@@ -142,7 +143,9 @@ def name_from_json(answer: dict[str, Any]) -> str:
 def _json(prediction: Prediction) -> dict[str, object]:
     if prediction.error:
         return {"error": prediction.error}
-    found: dict[str, object] = {"heads": {task: _head_json(head) for task, head in prediction.heads.items()}}
+    time = {"time": frame[1]} if (frame := frame_of(prediction.source)) else {}
+    heads = {task: _head_json(head) for task, head in prediction.heads.items()}
+    found: dict[str, object] = {**time, "heads": heads}
     if prediction.person:
         found = {"person": prediction.person.number, "face": asdict(prediction.person.face), **found}
     if prediction.note:

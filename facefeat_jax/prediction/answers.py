@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from facefeat_jax.prediction._addresses import is_address
+from facefeat_jax.prediction._videos import frame_of
 from facefeat_jax.system.files import opened
 
 if TYPE_CHECKING:
@@ -90,6 +92,8 @@ def unreadable(files: Iterable[str]) -> dict[str, Prediction] | None:
     """Returns the answer for each file if none can be opened; None if one can, because that needs a model."""
     answers = {}
     for name in files:
+        if is_address(name) or frame_of(name):
+            return None
         try:
             with opened(name):
                 return None
@@ -100,4 +104,6 @@ def unreadable(files: Iterable[str]) -> dict[str, Prediction] | None:
 
 def not_read(error: OSError | ValueError) -> str:
     """Returns the error text for a file that can't be read."""
+    if isinstance(error, IsADirectoryError):
+        return "can't be read: a directory without pictures"
     return f"can't be read: {(error.strerror if isinstance(error, OSError) else None) or error}"

@@ -23,7 +23,7 @@ from facefeat_jax.prediction._faces import FaceFinder, open_finder
 from facefeat_jax.prediction.answers import Prediction, unlike_note
 from facefeat_jax.prediction.boxes import Boxes
 from facefeat_jax.prediction.crops import WHOLE, Box, Person, crop, place
-from facefeat_jax.prediction.predictor import Predictor, content_of, each
+from facefeat_jax.prediction.predictor import Predictor, each
 from facefeat_jax.system.errors import UserError
 
 NO_FACE = "no face found"
@@ -158,7 +158,7 @@ class PeoplePredictor:
     def _decoded(self, source: str, notes: list[str] | None = None) -> Iterator[Image.Image]:
         # A crop is as large as the largest picture at most.
         policy, beside = self._predictor.spec.decode, 4 * MAX_PIXELS
-        with content_of(Path(source)) as data, decoded(data, policy, beside=beside, notes=notes) as picture:
+        with self._predictor.read(source) as data, decoded(data, policy, beside=beside, notes=notes) as picture:
             yield picture
 
     def _rows_in(self, count: int) -> int:
@@ -242,7 +242,7 @@ class PeoplePredictor:
 
 
 def people_of(
-    predictor: Predictor, *, boxes: Boxes | None = None, face_model: Path | None = None, draw: Path | None = None
+    predictor: Predictor, *, boxes: Boxes | None = None, face_model: Path | None = None, album: Album | None = None
 ) -> Callable[[Iterable[str | Path]], Iterator[Prediction]]:
     """Returns what `facefeat predict` calls: from files to predictions, drawn on the way where that is wanted.
 
@@ -250,16 +250,16 @@ def people_of(
       predictor: the model.
       boxes: boxes of a file (`prediction.boxes.read_boxes`).
       face_model: a YuNet ONNX file; None for OpenCV's own cascade. Without `boxes` faces are looked for.
-      draw: folder for the labelled pictures.
+      album: where the labelled pictures go.
 
     Raises:
-      UserError: a file can't be read, the folder can't be made, or OpenCV is not installed.
+      UserError: a file can't be read, or OpenCV is not installed.
     """
     if boxes:
-        found = PeoplePredictor(predictor, locate_from(boxes), nobody=NO_BOX, keep_pictures=bool(draw))
+        found = PeoplePredictor(predictor, locate_from(boxes), nobody=NO_BOX, keep_pictures=album is not None)
     else:
-        found = PeoplePredictor(predictor, locate_by(open_finder(face_model)), keep_pictures=bool(draw))
-    return partial(_drawn, found, draw)
+        found = PeoplePredictor(predictor, locate_by(open_finder(face_model)), keep_pictures=album is not None)
+    return partial(_drawn, found, album)
 
 
 def origin_of(*, boxes: Boxes | None = None, face_model: Path | None = None) -> dict[str, str]:
@@ -278,13 +278,12 @@ def origin_of(*, boxes: Boxes | None = None, face_model: Path | None = None) -> 
         raise UserError(f"{face_model} can't be read ({error.strerror or error})") from error
 
 
-def whole_of(predictor: Predictor, draw: Path) -> Callable[[Iterable[str | Path]], Iterator[Prediction]]:
+def whole_of(predictor: Predictor, album: Album) -> Callable[[Iterable[str | Path]], Iterator[Prediction]]:
     """Returns the same for pictures that are taken as they are: the predictions are `Predictor.stream`'s."""
-    return partial(_drawn, PeoplePredictor(predictor, None, keep_pictures=True), draw)
+    return partial(_drawn, PeoplePredictor(predictor, None, keep_pictures=True), album)
 
 
-def _drawn(predictor: PeoplePredictor, draw: Path | None, sources: Iterable[str | Path]) -> Iterator[Prediction]:
-    album = Album(draw) if draw else None
+def _drawn(predictor: PeoplePredictor, album: Album | None, sources: Iterable[str | Path]) -> Iterator[Prediction]:
     for found in predictor.stream(sources):
         if album and found.picture is not None:
             album.add(found.source, found.picture, found.predictions)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from os import PathLike
@@ -16,7 +16,6 @@ import jax
 import numpy as np
 import PIL.Image
 
-from facefeat_jax.data._budget import FILES, MAX_FILE_BYTES
 from facefeat_jax.data._frames import FACES
 from facefeat_jax.data._worker_threads import worker_threads
 from facefeat_jax.data.images import BadImageError, decode_resized, pixels_resized
@@ -28,12 +27,12 @@ from facefeat_jax.forward import FEATURES, make_predict_step
 from facefeat_jax.models._values import split_values
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.prediction._explanations import Explanations
-from facefeat_jax.prediction.answers import HeadPrediction, Prediction, not_read, unlike_note
+from facefeat_jax.prediction._inputs import Reader, content_of
+from facefeat_jax.prediction.answers import HeadPrediction, Prediction, unlike_note
 from facefeat_jax.runs.checkpoints import Which
 from facefeat_jax.runs.run_folder import open_run
 from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.system.files import read_regular
 
 Image = str | Path | bytes | np.ndarray | Any  # a file, its content, a uint8 array [height, width, 3], or a PIL image
 Images = Image | Iterable[Image]
@@ -64,6 +63,7 @@ class Predictor:
       calibration: calibration of the heads; None uses the raw probabilities.
       likeness: what the training pictures of the heads are like; None compares no picture with them.
       explain: folder for one image per picture that shows which parts support each answer (`evaluation.explain`).
+      read: gives the content of a picture by its name; the default reads files.
     """
 
     def __init__(
@@ -76,6 +76,7 @@ class Predictor:
         calibration: Calibration | None = None,
         likeness: Likeness | None = None,
         explain: Path | None = None,
+        read: Reader = content_of,
     ):
         if batch_size < 1 or threads < 1:
             raise UserError(f"batch size and threads must be 1 or more, got {batch_size} and {threads}")
@@ -88,9 +89,10 @@ class Predictor:
         self._batch_size = batch_size
         self._threads = threads
         self.spec = spec
+        self.read = read
         heads = calibration.heads if calibration else {}
         self._calibration = {task: heads.get(task, HeadCalibration()) for task in spec.classes}
-        self._explanations = Explanations(explain, model, spec) if explain else None
+        self.explanations = Explanations(explain, model, spec) if explain else None
 
     @classmethod
     def from_run(
@@ -101,6 +103,7 @@ class Predictor:
         threads: int = 4,
         checkpoint: Which = "newest",
         explain: Path | None = None,
+        read: Reader = content_of,
     ) -> Predictor:
         """Loads a checkpoint of a run folder, `newest` or `best` (`run_folder.open_run`), with its calibration.
 
@@ -118,6 +121,7 @@ class Predictor:
             calibration=calibration,
             likeness=likeness,
             explain=explain,
+            read=read,
         )
 
     def fingerprint(self) -> str:
@@ -160,7 +164,7 @@ class Predictor:
         notes: list[str] = []
         try:
             if isinstance(image, str | Path | bytes):
-                with nullcontext(image) if isinstance(image, bytes) else content_of(Path(image)) as content:
+                with nullcontext(image) if isinstance(image, bytes) else self.read(str(image)) as content:
                     pixels = decode_resized(content, size, policy, interpolation=interpolation, notes=notes)
             else:
                 pixels = pixels_resized(image, size, policy, interpolation=interpolation, notes=notes)
@@ -183,9 +187,9 @@ class Predictor:
             classes = {task: probabilities(found[task] / self._calibration[task].temperature) for task in tasks}
             if self.likeness is not None and self.likeness.heads:
                 unlike = {task: head.unlike(found[FEATURES]) for task, head in self.likeness.heads.items()}
-            if self._explanations:
+            if self.explanations:
                 sources = [picture.source for picture in loaded if picture.pixels is not None]
-                self._explanations.write(sources, batch, classes)
+                self.explanations.write(sources, batch, classes)
         row = 0
         for one in loaded:
             if one.pixels is None:
@@ -225,21 +229,6 @@ def each(images: Images) -> Iterable[Image]:
             f"pictures are paths, bytes, PIL images or uint8 arrays [height, width, 3], got {type(images).__name__}"
         )
     return images
-
-
-@contextmanager
-def content_of(path: Path) -> Iterator[bytes]:
-    """Gives a file's bytes, with their share of the memory for files (`data._budget.FILES`).
-
-    Raises:
-      BadImageError: it can't be read.
-    """
-    with ExitStack() as held:
-        try:
-            content = read_regular(path, MAX_FILE_BYTES, before=lambda size: held.enter_context(FILES.holding(size)))
-        except (OSError, ValueError) as error:
-            raise BadImageError(not_read(error)) from error
-        yield content
 
 
 def _head(names: Sequence[str], probability: np.ndarray, calibration: HeadCalibration, unlike: bool) -> HeadPrediction:

@@ -39,13 +39,13 @@ def publish(run: Path, found: RunAssessment) -> list[str]:
     assessment, opened = found.assessment, found.found.run
     folder = evaluation_folder(run, assessment.data, opened.config.data.sources)
     write_assessment(folder, assessment, found.found.answers)
-    lines = [f"tables: {folder}"]
+    lines = [f"wrote the tables to {folder}/"]
     if not assessment.calibrated_on_part or found.calibration is None:
         return lines
     training, validation = halves(opened, found.found.data_dir).train, found.found.examples
     explainer = Explainer(opened.model, opened.spec)
     _write_pages(run, assessment, found.calibration, found.found.answers, training, validation, explainer, opened.spec)
-    return [*lines, f"report: {run / run_folder.REPORT}", f"model card: {run / run_folder.MODEL_CARD}"]
+    return [*lines, f"wrote {run / run_folder.REPORT} and {run / run_folder.MODEL_CARD}"]
 
 
 def publish_training(

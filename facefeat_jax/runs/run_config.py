@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from facefeat_jax.config import CheckpointConfig, ProcessConfig, TrainConfig
-from facefeat_jax.data.builders import list_sources
+from facefeat_jax.data.builders import know, list_sources
 from facefeat_jax.data.dataset import default_data_dir, require_prepared
 from facefeat_jax.system import checked_json
 from facefeat_jax.system.errors import UserError, unknown
@@ -30,6 +30,8 @@ def read_config(folder: Path) -> TrainConfig:
     Raises:
       UserError: the folder is not there, is not a run, or its config can't be read.
     """
+    if folder.is_file():
+        raise UserError(f"{folder} is a file, not the folder of a run; name the run first, then what it is for")
     if not folder.is_dir():
         near = f"; runs beside it: {', '.join(_runs_beside(folder))}" if _runs_beside(folder) else ""
         raise UserError(f"there is no run folder {folder}{near}. `facefeat train` and `facefeat convert` make them")
@@ -54,6 +56,7 @@ def require_audit_target(target: str, data_dir: Path | None) -> None:
       UserError: there is neither.
     """
     folder = Path(target)
+    know([target], data_dir or default_data_dir())
     if (folder / CONFIG).is_file():
         read_config(folder)
     elif target in list_sources():

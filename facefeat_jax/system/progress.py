@@ -5,25 +5,58 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, Task, TextColumn
+from rich.table import Column
 from rich.text import Text
 
-from facefeat_jax.system.text import one_line
+from facefeat_jax.system.text import format_duration, one_line
 
 # Progress and notes go to standard error: standard output is for answers.
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-class _Speed(ProgressColumn):
-    """Pictures per second since the bar began, waiting for data included."""
+class _Bars(Progress):
+    """A bar that fills the line between what is said of it, with a line of figures below."""
 
-    def render(self, task: Task) -> Text:
-        if not task.elapsed:
-            return Text("")
-        return Text(f"{(task.completed - task.fields['before']) / task.elapsed:.0f} images/s")
+    figures = ""
+
+    def __init__(self, after: int, **options: Any):
+        self._after = after
+        super().__init__(
+            TextColumn("{task.description}", markup=False, table_column=_column(max_width=32)),
+            BarColumn(bar_width=None, table_column=_column(ratio=1)),
+            TextColumn("{task.fields[count]}", markup=False, table_column=_column()),
+            TextColumn("{task.fields[pace]}", markup=False, table_column=_column()),
+            expand=True,
+            **options,
+        )
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        for task in self.tasks:
+            of = "" if task.total is None else f"/{task.total:,.0f}"
+            task.fields["count"], task.fields["pace"] = f"{task.completed:,.0f}{of}", self._pace(task)
+        yield self.make_tasks_table(self.tasks)
+        if self.figures:
+            yield Text(self.figures, no_wrap=True, overflow="ellipsis")
+
+    def _pace(self, task: Task) -> str:
+        """Returns pictures per second since the bar began, waiting for data included, and how long it will go on."""
+        done = task.completed - task.fields["before"]
+        if not task.elapsed or not done:
+            return ""
+        rate = f"{done / task.elapsed:,.0f} images/s"
+        if task.total is None:
+            return rate
+        seconds = (task.total - task.completed + self._after) / (task.speed or done / task.elapsed)
+        return f"{rate}, {format_duration(seconds)} left"
+
+
+def _column(**options: Any) -> Column:
+    return Column(no_wrap=True, overflow="ellipsis", **options)
 
 
 class Bar:
@@ -33,27 +66,18 @@ class Bar:
       description: what is going on.
       total: number of pictures; None where it is not known.
       completed: how many of them were done before, by an interrupted run; they don't count for the speed.
+      after: how many are to follow when the bar is full, in further bars; they count for the time that is left.
       quiet: show nothing.
 
     Attributes:
       is_shown: whether there is a terminal to show it on, and it is not quiet.
     """
 
-    def __init__(self, description: str, total: int | None, *, completed: int = 0, quiet: bool = False):
+    def __init__(self, description: str, total: int | None, *, completed: int = 0, after: int = 0, quiet: bool = False):
         self.is_shown = not quiet and console.is_terminal
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            _Speed(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
-            console=console,
-            transient=True,
-            disable=not self.is_shown,
-        )
+        self._progress = _Bars(after, console=console, transient=True, disable=not self.is_shown)
         self._task = self._progress.add_task(
-            one_line(description), total=total, completed=completed, before=completed, note=""
+            one_line(description), total=total, completed=completed, before=completed, count="", pace=""
         )
         self._started = time.perf_counter()
         self.done = 0
@@ -72,8 +96,8 @@ class Bar:
         self._progress.advance(self._task, pictures)
 
     def note(self, text: str) -> None:
-        """Sets what stands behind the bar."""
-        self._progress.update(self._task, note=one_line(text))
+        """Sets what stands below the bar."""
+        self._progress.figures = one_line(text)
 
     @property
     def seconds(self) -> float:

@@ -111,6 +111,11 @@ def format_duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+def wrote(number: int, what: str, folder: object) -> str:
+    """Returns what a command says of files that it wrote: `wrote 5 pictures to labelled/`."""
+    return f"wrote {count(number, what)} to {folder}/"
+
+
 def _plain(value: float, decimals: int) -> str:
     text = f"{value:.{decimals}f}"
     return text.removeprefix("-") if float(text) == 0 else text

@@ -19,6 +19,8 @@ from facefeat_jax.config import TrainConfig, apply_smoke
 from facefeat_jax.config._checks import option
 from facefeat_jax.config._effect import require_effect
 from facefeat_jax.config.recipes import asked
+from facefeat_jax.data.builders import know
+from facefeat_jax.data.dataset import default_data_dir
 from facefeat_jax.data.index_stream import Call, Pass
 from facefeat_jax.data.pixels import PixelFormat
 from facefeat_jax.data.placement import Placement
@@ -192,6 +194,7 @@ def own_copies(state: steps.TrainState, placement: Placement) -> tuple[Any, Any]
 def _settled(config: TrainConfig) -> TrainConfig:
     """Returns the config with the choices that depend on the machine or on an earlier run made; sets the numerics."""
     config = apply_smoke(config)
+    know(config.data.sources, config.data.data_dir or default_data_dir())
     for task in config.data.tasks:
         get_task(task)  # a run that was trained elsewhere may have tasks that are not in this table; a new one may not
     if config.resume:

@@ -53,7 +53,7 @@ class StepFigures:
         self._pending.append((call, one, metrics))
 
     def flush(self, keep: int = 0) -> str:
-        """Logs the figures of all calls but the newest `keep`; returns the newest as text: loss and accuracy.
+        """Logs the figures of all calls but the newest `keep`; returns the newest as text, labelled.
 
         Raises:
           UserError: a loss or a gradient is not finite, and the run is to stop then.
@@ -72,8 +72,8 @@ class StepFigures:
                 tasks = _figures(metrics_of_step)
                 rate = float(self._session.learning_rates[step - 1])
                 self._run.logs.write("train", step, one.epoch + 1, learning_rate=rate, tasks=tasks)
-                text = "  ".join(
-                    f"{task} {figures['loss']:.3f} {figures['accuracy']:.0%}" for task, figures in tasks.items()
+                text = "loss (accuracy): " + "  ".join(
+                    f"{task} {figures['loss']:.3f} ({figures['accuracy']:.0%})" for task, figures in tasks.items()
                 )
         return text
 

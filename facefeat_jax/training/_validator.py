@@ -43,7 +43,7 @@ class Validator:
         """
         started = time.perf_counter()
         pictures = self._session.evaluator.labelled(tasks)
-        logits = self._logits(state, pictures, f"{title} {'+'.join(tasks)}", on_batch)
+        logits = self._logits(state, pictures, title, on_batch)
         # The last time, all heads are looked at: the report is made of the same answers.
         self._newest = logits if len(pictures) == len(self._session.data.validation) else None
         self.seconds += time.perf_counter() - started
@@ -64,7 +64,7 @@ class Validator:
             names = HeadResult.__dataclass_fields__
             found = {task: {name: entry[name] for name in names} for task, entry in last.items()}
         else:
-            results = self.results(state, self._session.config.data.tasks, "final weights:")
+            results = self.results(state, self._session.config.data.tasks, "final weights")
             found = {task: result.to_json() for task, result in results.items()}
         return {task: found[task] for task in self._session.config.data.tasks}
 

@@ -152,11 +152,14 @@ def _train(session: Session, run: RunRecorder, began: float) -> Trained:
             run.checkpoints.wait()
             raise Interrupted(number, f"stopped at step {step} of {len(stream)}; add --resume to continue")
 
-        for one in passes:
-            title, speed = f"epoch {one.epoch + 1}/{config.batches.epochs} {'+'.join(one.tasks)}", ""
+        for number, one in enumerate(passes, 1):
+            # The heads are named where there are passes for each.
+            of = "" if len(one.tasks) == len(config.data.tasks) else f" {'+'.join(one.tasks)}"
+            title, speed = f"epoch {one.epoch + 1}/{config.batches.epochs}{of}", ""
             if calls := session.calls(one, run.start):
                 done = (calls[0].first_step - one.first_step) * batch_size
-                with Bar(title, one.num_pictures, completed=done) as bar:
+                after = sum(later.num_pictures for later in passes[number:])
+                with Bar(title, one.num_pictures, completed=done, after=after) as bar:
                     for call in calls:
                         program = programs.get((call.tasks, call.num_steps))
                         state, metrics = placement.in_turn(program(state, training.table, next(batches)))
@@ -178,7 +181,7 @@ def _train(session: Session, run: RunRecorder, began: float) -> Trained:
                 stop_if_requested(one.end_step)
 
             results = validator.results(
-                state, one.tasks, "validation", on_batch=partial(stop_if_requested, one.end_step)
+                state, one.tasks, f"{title}, validation", on_batch=partial(stop_if_requested, one.end_step)
             )
             run.add_validation(one.end_step, one.epoch + 1, {t: r.to_json() for t, r in results.items()})
             shown = [f"{t} {format_accuracy(r.accuracy)} (loss {format_loss(r.loss)})" for t, r in results.items()]

@@ -19,8 +19,8 @@ from facefeat_jax.data.dataset import open_split
 from facefeat_jax.data.examples import open_examples
 from facefeat_jax.data.pixels import PixelFormat
 from facefeat_jax.data.selection import Row
-from facefeat_jax.prediction import predictor
-from facefeat_jax.prediction.predictor import content_of
+from facefeat_jax.prediction import _inputs as inputs
+from facefeat_jax.prediction._inputs import content_of
 from facefeat_jax.system.errors import UserError
 
 
@@ -60,7 +60,7 @@ def test_a_share_can_be_made_smaller():
 
 @pytest.mark.parametrize(("size", "most"), [(100_000, 2), (10_000, 4)])
 def test_predict_reads_no_more_than_there_is_room_for(tmp_path, monkeypatch, size, most):
-    monkeypatch.setattr(predictor, "FILES", Budget(250_000))
+    monkeypatch.setattr(inputs, "FILES", Budget(250_000))
     paths = [tmp_path / str(number) for number in range(12)]
     for path in paths:
         path.write_bytes(bytes(size))

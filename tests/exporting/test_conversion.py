@@ -155,5 +155,5 @@ def test_the_commands_answer_in_json(resnet18_run, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["classes"]["gender"] == ["female", "male"]
     assert main(["convert", str(tmp_path / "m.pth"), "--to", str(tmp_path / "run"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["note"] == ""
-    assert main(["export", str(resnet18_run), str(tmp_path / "m.onnx")]) == 2
+    assert main(["export", str(resnet18_run), str(tmp_path / "m.bin")]) == 2
     assert ".safetensors" in capsys.readouterr().err

@@ -391,7 +391,7 @@ def test_without_opencv_the_advice_names_the_extra(trained_run, tmp_path, capsys
     code, out = call(capsys, trained_run, tmp_path / "a.png", "--faces")
     assert code == 2
     assert out.err.strip() == (
-        "facefeat: finding faces needs cv2, which is not installed; run: pip install 'facefeat-jax[predict,faces]'"
+        "facefeat: finding faces needs cv2, which is not installed; run in the checkout: pip install '.[predict,faces]'"
     )
 
 

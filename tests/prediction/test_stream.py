@@ -278,7 +278,11 @@ def test_the_command(trained_run, pictures, tmp_path, capsys):
     command = ["predict", str(trained_run), *map(str, pictures), "--batch-size", "2"]
     assert main([*command, "--out", str(out)]) == 2
     said = capsys.readouterr()
-    assert said.out == "" and f"4 pictures in {out}\n" in said.err and "1 of the pictures can't be used" in said.err
+    assert (
+        said.out == ""
+        and f"wrote the answers for 4 pictures to {out}\n" in said.err
+        and "1 of the pictures can't be used" in said.err
+    )
     whole = out.read_bytes()
     assert [json.loads(line)["file"] for line in whole.splitlines()] == list(map(str, pictures))
     assert main([*command, "--out", str(out)]) == 2 and "already exists" in capsys.readouterr().err
@@ -286,7 +290,7 @@ def test_the_command(trained_run, pictures, tmp_path, capsys):
         out.write_bytes(whole[:length])
         assert main([*command, "--out", str(out), "--resume"]) == 2
         said = capsys.readouterr().err
-        assert f"4 pictures in {out}, {before} of them from an" in said and "1 of the pictures can't" in said
+        assert f"4 pictures to {out}, {before} of them from an" in said and "1 of the pictures can't" in said
         assert out.read_bytes() == whole
 
     assert main([*command, "--format", "jsonl"]) == 2

@@ -25,6 +25,7 @@ PACKAGES = {
     "grain": "grain",
     "orbax": "orbax-checkpoint",
     "PIL": "pillow",
+    "pillow_jxl": "pillow-jxl-plugin",
     "sklearn": "scikit-learn",
     "tensorflow_datasets": "tensorflow-datasets",
 }
@@ -87,8 +88,12 @@ def test_each_extra_brings_what_the_advice_says():
     assert {package(module) for module in errors.FACES} == EXTRA["faces"]
     assert {package(module) for module in errors.ONNX} == EXTRA["onnx"] - {"facefeat-jax"}
     assert {package(module) for module in errors.STABLEHLO} == EXTRA["stablehlo"] - {"facefeat-jax"}
-    every = errors.PREDICT + errors.FACES + errors.TRAIN + errors.ONNX + errors.STABLEHLO
+    every = (
+        errors.PREDICT + errors.FACES + errors.TRAIN + errors.ONNX + errors.STABLEHLO + errors.VIDEO + errors.FORMATS
+    )
     assert not {package(module) for module in every} & CORE
+    assert {package(module) for module in errors.VIDEO} == EXTRA["video"]
+    assert {package(module) for module in errors.FORMATS} == EXTRA["formats"]
     # All that an extra adds is in the advice, but for what flax or jax bring anyway.
     brought = {re.match(r"[\w.-]+", text)[0].lower() for text in importlib.metadata.requires("jax") or []}
     advised = {package(module) for module in errors.PREDICT + errors.TRAIN}
@@ -114,7 +119,7 @@ def test_commands_without_their_extra_say_what_to_install(tmp_path):
     codes, lines = without(errors.PREDICT + errors.TRAIN, "models", "--help", *calls)
     assert codes == [0, 0, *[2] * len(calls)]
     assert len(lines) == len(calls)
-    assert all(line.startswith("facefeat: this needs ") and "pip install 'facefeat-jax[" in line for line in lines)
+    assert all(line.startswith("facefeat: this needs ") and "pip install '.[" in line for line in lines)
 
 
 def test_predicting_needs_its_own_extra_alone():
@@ -123,7 +128,7 @@ def test_predicting_needs_its_own_extra_alone():
     )
     assert codes == [2, 2, 2]
     assert "no run folder" in lines[0] and "no such file" in lines[1]
-    assert "pip install 'facefeat-jax[train]'" in lines[2]
+    assert "pip install '.[train]'" in lines[2]
 
 
 def test_exporting_for_other_runtimes_names_the_extra_of_the_format(tmp_path):
@@ -131,8 +136,8 @@ def test_exporting_for_other_runtimes_names_the_extra_of_the_format(tmp_path):
     calls = [f"export {tmp_path} {tmp_path / name}" for name in ("model.onnx", "model.stablehlo")]
     codes, lines = without(errors.ONNX + errors.STABLEHLO, *calls)
     assert codes == [2, 2] and len(lines) == 2
-    assert "needs onnx, " in lines[0] and "pip install 'facefeat-jax[onnx]'" in lines[0]
-    assert "needs flatbuffers, " in lines[1] and "pip install 'facefeat-jax[stablehlo]'" in lines[1]
+    assert "needs onnx, " in lines[0] and "pip install '.[onnx]'" in lines[0]
+    assert "needs flatbuffers, " in lines[1] and "pip install '.[stablehlo]'" in lines[1]
 
 
 def test_other_missing_modules_are_faults():

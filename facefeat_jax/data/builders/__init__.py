@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from facefeat_jax.system.errors import UserError, unknown
@@ -15,7 +17,10 @@ if TYPE_CHECKING:
     from facefeat_jax.data.builders.base import PictureBuilder
     from facefeat_jax.data.sources import Source
 
-_NO_DATA_SETS = {"base"}
+OWN = "own.json"
+"""Beside the records of somebody's own data set (`facefeat prepare folder`): what it is."""
+
+_NO_DATA_SETS = {"base", "folder"}
 _added: dict[str, type[PictureBuilder]] = {}
 
 
@@ -36,6 +41,23 @@ def add_builder(builder: type[PictureBuilder]) -> type[PictureBuilder]:
         raise UserError(f"data set {name!r} already exists; choose another name")
     _added[name] = builder
     return builder
+
+
+def know(names: Iterable[str], data_dir: Path) -> None:
+    """Makes those of the data sets known to this process, with their tasks, that were prepared of somebody's pictures.
+
+    Args:
+      names: of data sets; others are left alone.
+      data_dir: where prepared data sets lie.
+
+    Raises:
+      UserError: a description can't be read, or its task is known already, as another one.
+    """
+    for name in filter(str.isidentifier, names):
+        for path in data_dir.glob(f"{name}/*/{OWN}"):
+            from facefeat_jax.data.builders.folder import read_own
+
+            read_own(path).known()
 
 
 def builder_class(name: str) -> type[PictureBuilder]:
@@ -66,6 +88,11 @@ def get_source(name: str) -> Source:
       UserError: there is none of that name.
     """
     return builder_class(name).SOURCE
+
+
+def is_downloaded(name: str) -> bool:
+    """Returns whether a data set is one of the project's, and has to be downloaded."""
+    return name in list_sources() and not get_source(name).is_drawn and not hasattr(builder_class(name), "OWN")
 
 
 def is_drawn(name: str) -> bool:

@@ -136,6 +136,11 @@ class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # ty
         """Returns what else than the labels is known of a picture."""
         return cls.SOURCE.groups
 
+    @classmethod
+    def files_beside(cls) -> dict[str, str]:
+        """Returns the text of further files that lie beside the records, by name."""
+        return {}
+
     def _log_download_bytes(self) -> None:
         """Prints nothing: TFDS would announce a download, of unknown size, to standard output."""
 

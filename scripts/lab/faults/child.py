@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
         return cli.main(argv)
     run, file, *arguments = argv[1:]
     code = cli.main(["train", "avatars", "--run", run, *arguments])
-    return code or cli.main(["export", run, file])
+    return code or cli.main(["export", run, file, "--overwrite"])
 
 
 if __name__ == "__main__":
