@@ -1,6 +1,6 @@
 """Measures faces and crops on prepared pictures: misses, false finds, frames, and what each head makes of each crop.
 
-    python scripts/lab/measure_crops.py RUN --to docs/benchmarks/crops.md
+    python scripts/lab/measure_crops.py RUN --face-model YUNET.onnx --to docs/benchmarks/crops.md
 
 RUN is a trained run on the three data sets. The validation pictures of the gender and glasses sets show one face each,
 in its middle: none found there is a miss, and a find elsewhere a false one. In shop photographs, where some people are
@@ -38,9 +38,9 @@ _SETS = {"fairface": "gender", "glasses": "glasses", "apparel": "shirt"}
 _PAGE = """\
 # Faces and crops
 
-This page measures how many faces OpenCV's Haar cascades find in the validation pictures, how each data set frames a
-face, and how accurate each head is on each crop. The pictures are not part of the project: faces in FairFace's layout
-(UTKFace), faces with and without glasses (CelebA), and shop photographs.
+This page measures how many faces OpenCV's Haar cascades and YuNet find in the validation pictures, how each data set
+frames a face, and how accurate each head is on each crop. The pictures are not part of the project: faces in FairFace's
+layout (UTKFace), faces with and without glasses (CelebA), and shop photographs.
 
 The run: {trained}.
 
@@ -53,7 +53,7 @@ second one, is false. Shop photographs may show a person without a head, so for 
 
 {finding}
 
-`{used}` is what `predict --faces` uses.
+`{used}` is what `predict --faces` uses.{yunet}
 
 ## How the sets are framed
 
@@ -64,10 +64,10 @@ box, over pictures with one find. `FRAMES` in `facefeat_jax/prediction/crops.py`
 
 ## Accuracy on each crop
 
-The table covers the pictures in which one face was found and every crop of the row could be made. `whole` is the
-picture as the head was trained on it. In the last row, each shop photograph is placed somewhere in a grey picture two
-and a half times as wide and high, and the face is found there. This imitates a photograph of a scene rather than of a
-shirt.
+Each row covers the pictures in which its finder found one face and every crop of the row could be made, so rows of two
+finders are not of quite the same pictures. `whole` is the picture as the head was trained on it: the true crop. In the
+rows *in a scene*, each shop photograph is placed somewhere in a grey picture two and a half times as wide and high, and
+the face is found there. This imitates a photograph of a scene rather than of a shirt.
 
 {accuracy}
 """
@@ -84,7 +84,7 @@ class Arguments:
     limit: int | None = None
     """Only this many pictures of each set."""
     face_model: Path | None = None
-    """A YuNet ONNX file, in place of OpenCV's Haar cascades."""
+    """A YuNet ONNX file, measured beside OpenCV's Haar cascades."""
     sheet: Path | None = None
     """Folder for contact sheets of what was found in shop photographs; never put them into the project."""
     to: Path | None = None
@@ -93,13 +93,12 @@ class Arguments:
 
 def finders(model: Path | None) -> dict[str, Callable[[np.ndarray], list[Box]]]:
     """Returns the ways of finding faces that are compared; the first is the one that `predict` uses."""
-    if model:
-        return {model.name: open_finder(model)}
-    return {
+    found: dict[str, Callable[[np.ndarray], list[Box]]] = {
         "alt2": open_finder(),
         "alt2, 2 neighbours": HaarFinder(neighbours=2),
         "default": HaarFinder("haarcascade_frontalface_default.xml"),
     }
+    return {**found, model.stem: open_finder(model)} if model else found
 
 
 def is_true(box: Box, size: tuple[int, int]) -> bool:
@@ -198,7 +197,7 @@ def contact_sheets(pictures: list[Image.Image], boxes: list[list[Box]], folder: 
 def page(results: dict[str, Any]) -> str:
     """Returns the figures as Markdown."""
     finding = table(
-        ["pictures", "cascade", "number", "missed", "false finds", "none found", "one", "more"],
+        ["pictures", "finder", "number", "missed", "false finds", "none found", "one", "more"],
         [
             [source, name, *(one.get(key, "") for key in _COUNTS)]
             for source, by_name in results["finding"].items()
@@ -214,11 +213,13 @@ def page(results: dict[str, Any]) -> str:
         ],
     )
     accuracy = table(
-        ["head", "pictures", *_CROPS],
+        ["head", "finder", "pictures", *_CROPS],
         [
-            [task, f"{one['n']}", *(f"{one[name]:.3f}" if name in one else "" for name in _CROPS)]
-            for task, one in results["crops"].items()
+            [task, finder, f"{one['n']}", *(f"{one[name]:.3f}" if name in one else "" for name in _CROPS)]
+            for task, by_finder in results["crops"].items()
+            for finder, one in by_finder.items()
         ],
+        2,
     )
     used = next(iter(results["finding"]["fairface"]))
     return _PAGE.format(
@@ -226,6 +227,7 @@ def page(results: dict[str, Any]) -> str:
         made="\n".join(record_lines(results)),
         finding="\n".join(finding),
         used=used,
+        yunet=f" `{results['face_model']}` is a file of OpenCV's YuNet." if results["face_model"] else "",
         framing="\n".join(framing),
         accuracy="\n".join(accuracy),
     )
@@ -241,6 +243,7 @@ def main() -> int:
     results: dict[str, Any] = {
         "run": arguments.run.name,
         "trained": f"all heads, {size} px, {epochs} epochs, from {weights} weights",
+        "face_model": arguments.face_model.stem if arguments.face_model else None,
         "finding": {},
         "frames": {},
         "crops": {},
@@ -258,15 +261,18 @@ def main() -> int:
             results["finding"].setdefault(source, {})[name] = found
             if number == 0:
                 results["frames"][source] = frame_of(pictures, boxes)
-                results["crops"][task] = measure_crops(predictor, split, task, rows, pictures, boxes)
+            if number == 0 or name == results["face_model"]:
+                made = measure_crops(predictor, split, task, rows, pictures, boxes)
+                results["crops"].setdefault(task, {})[name] = made
                 if source == "apparel":
                     scenes = [in_scene(picture, place) for place, picture in enumerate(pictures)]
                     found_there = [find(np.asarray(scene)) for scene in scenes]
-                    small = measure_crops(predictor, split, task, rows, scenes, found_there)
-                    results["crops"]["shirt, in a scene"] = small
-                if arguments.sheet:
-                    contact_sheets(pictures, boxes, arguments.sheet / source)
-    command = f"python scripts/lab/measure_crops.py {arguments.run.name} --to docs/benchmarks/crops.md"
+                    made = measure_crops(predictor, split, task, rows, scenes, found_there)
+                    results["crops"].setdefault("shirt, in a scene", {})[name] = made
+            if number == 0 and arguments.sheet:
+                contact_sheets(pictures, boxes, arguments.sheet / source)
+    model = f" --face-model {arguments.face_model.name}" if arguments.face_model else ""
+    command = f"python scripts/lab/measure_crops.py {arguments.run.name}{model} --to docs/benchmarks/crops.md"
     results |= record(command, ("opencv-python-headless", "jax", "flax", "pillow"))
     print(json.dumps(results, indent=2, default=float))
     if arguments.to:
