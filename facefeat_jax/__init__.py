@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from facefeat_jax.system import public_names
 
 if TYPE_CHECKING:
+    from facefeat_jax.factory import create_classifier as create_classifier
     from facefeat_jax.factory import create_model as create_model
     from facefeat_jax.models.registry import add_architecture as add_architecture
     from facefeat_jax.models.registry import list_models as list_models

@@ -1,4 +1,4 @@
-"""`create_model`: a model by name, with its weights."""
+"""`create_model` and `create_classifier`: a model by name, with its weights."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
+from facefeat_jax.models._checks import check_options
 from facefeat_jax.models._promotion import set_up
 from facefeat_jax.models.abstract import abstract
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.models.published import WEIGHTS, is_torchvisions_name, named_weights
 from facefeat_jax.models.registry import Architecture, get_architecture
+from facefeat_jax.models.trunk import Trunk
 from facefeat_jax.system.errors import UserError
+from facefeat_jax.system.progress import say
 from facefeat_jax.tasks import BASELINE_TASKS, Task, get_task
 
 Module = TypeVar("Module", bound=nnx.Module)
@@ -50,8 +54,9 @@ def create_model(
       rngs: source of the initial weights; the default is `nnx.Rngs(0)`.
       dtype: dtype of the computation; the default is that of inputs and parameters together.
       param_dtype: dtype of parameters and running statistics.
-      **options: for the trunk: `in_channels`, `remat`, and `image_size` of a trunk that is made for one size (its
-        position embeddings are resized to it as torchvision does; at other sizes it also works, resizing as it runs).
+      **options: for the trunk; `help(facefeat_jax.models.resnet50)` and the like list them. `image_size` is for a trunk
+        that is made for one size (its position embeddings are resized to it as torchvision does; at other sizes it
+        also works, resizing as it runs).
 
     Returns:
       The model; calling it maps normalised NHWC images to `{task: logits}`.
@@ -64,34 +69,110 @@ def create_model(
     if "num_classes" in options:
         raise UserError(
             "create_model makes a head for each of `tasks`, and no classifier: give tasks=[Task('name', ('a', 'b'))]; "
-            f"num_classes is for a trunk alone (facefeat_jax.models.registry.get_architecture({name!r}).build)"
+            f"num_classes is for a trunk alone: create_classifier({name!r}, num_classes=...)"
         )
-    if not isinstance(rngs, nnx.Rngs | None):
-        raise UserError(f"rngs must be flax.nnx.Rngs(seed), got {rngs!r:.60}")
-    dtypes: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
     rngs = nnx.Rngs(0) if rngs is None else rngs
+    dtypes: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
+    check_options(rngs=rngs, **dtypes)
     weights = _named(weights)
 
     def build(rngs: nnx.Rngs) -> MultiTaskModel:
         trunk = architecture.build_for(weights, **dtypes, **options, rngs=rngs)
         return MultiTaskModel(trunk, resolved, **dtypes, rngs=rngs)
 
-    if weights == "random":
-        if weights_key is not None:
-            raise UserError("weights_key is for a file of weights, and random ones are asked for; leave it out")
+    tensors, source = _tensors(architecture, weights, weights_key)
+    if tensors is None:
         return _drawn(build, rngs)
-    # Loaded on demand: a model with random weights needs none of it.
     import weights_conversion
 
-    path = _file_of(architecture, weights)
-    tensors = weights_conversion.as_notebooks(weights_conversion.read(path, key=weights_key))
-    weights_conversion.check_finite(tensors, path)
     # Shapes only, so that no random trunk is drawn to be thrown away; heads are drawn where the file has none.
     model = abstract(build)
     if weights_conversion.is_trunk_only(tensors):
         features = model.trunk.num_features
         model.heads = _drawn(lambda rngs: MultiTaskModel.make_heads(features, resolved, rngs=rngs, **dtypes), rngs)
-    return weights_conversion.to_flax(tensors, model, source=str(path))
+    return weights_conversion.to_flax(tensors, model, source=source)
+
+
+@set_up()
+def create_classifier(
+    name: str = "resnet18",
+    *,
+    num_classes: int | None = None,
+    weights: str | Path | None = "random",
+    weights_key: str | None = None,
+    rngs: nnx.Rngs | None = None,
+    dtype: DTypeLike | None = None,
+    param_dtype: DTypeLike = jnp.float32,
+    **options: Any,
+) -> Trunk:
+    """Makes a trunk with a classifier: images to logits `[batch, num_classes]`.
+
+    With weights, the trunk's must all be there and fit. Where `num_classes` is not the width of the file's classifier,
+    that is left out and a new one is drawn, and a line on standard error says so.
+
+    Args:
+      name: name of the trunk; one of `list_models()`.
+      num_classes: width of the classifier `fc`; the default is that of the weights. Random weights need it.
+      weights: as in `create_model`: `"imagenet"`, a published name, the path of a file, `"random"` or None.
+      weights_key: as in `create_model`.
+      rngs: source of initial weights; the default is `nnx.Rngs(0)`.
+      dtype: dtype of the computation; the default is that of inputs and parameters together.
+      param_dtype: dtype of parameters and running statistics.
+      **options: for the trunk; `help(facefeat_jax.models.resnet50)` and the like list them.
+
+    Returns:
+      The trunk, in training mode. Its classifier is `fc`; `reset_classifier` and assignment replace it.
+
+    Raises:
+      UserError: unknown model, weights that can't be read or don't fit, or an argument of another kind.
+    """
+    architecture = get_architecture(name)
+    rngs = nnx.Rngs(0) if rngs is None else rngs
+    dtypes: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
+    check_options(rngs=rngs, num_classes=num_classes, **dtypes)
+    weights = _named(weights)
+
+    def build(rngs: nnx.Rngs, num_classes: int | None = num_classes) -> Trunk:
+        return architecture.build_for(weights, **dtypes, **options, num_classes=num_classes, rngs=rngs)
+
+    tensors, source = _tensors(architecture, weights, weights_key)
+    if tensors is None:
+        if num_classes is None:
+            raise UserError(f"with random weights, say how many classes: create_classifier({name!r}, num_classes=10)")
+        return _drawn(build, rngs)
+    import weights_conversion
+
+    width = weights_conversion.classes_of(tensors, abstract(build, num_classes=1))
+    if num_classes is None and width is None:
+        raise UserError(f"{source} has no classifier: say how many classes a new one has, num_classes=10")
+    if num_classes in (None, width):
+        return weights_conversion.to_flax(tensors, abstract(build, num_classes=width), source=source)
+    trunk = weights_conversion.to_flax(tensors, abstract(build, num_classes=None), source=source)
+    trunk.reset_classifier(num_classes, rngs=rngs)
+    left_out = "has none" if width is None else f"is of {width} classes, and left out"
+    say(f"{name}: a new classifier of {num_classes} classes is drawn; that of {source} {left_out}")
+    return trunk
+
+
+def _tensors(
+    architecture: Architecture, weights: str | Path, key: str | None
+) -> tuple[dict[str, np.ndarray] | None, str]:
+    """Returns the tensors that `weights` stands for and what to call them in messages; None stands for random ones.
+
+    Raises:
+      UserError: they can't be had or read, or are not finite.
+    """
+    if weights == "random":
+        if key is not None:
+            raise UserError("weights_key is for a file of weights, and random ones are asked for; leave it out")
+        return None, ""
+    # Loaded on demand: a model with random weights needs none of it.
+    import weights_conversion
+
+    path = _file_of(architecture, weights)
+    tensors = weights_conversion.as_notebooks(weights_conversion.read(path, key=key))
+    weights_conversion.check_finite(tensors, path)
+    return tensors, str(path)
 
 
 def _resolved(tasks: object) -> list[Task]:
@@ -123,7 +204,9 @@ def _named(weights: object) -> str | Path:
         return weights
     if is_torchvisions_name(weights):
         return str(weights)
-    raise UserError(f"weights must be a name, the path of a file or None (random ones), got {weights!r:.60}")
+    raise UserError(
+        f"weights must be a name such as 'imagenet', the path of a file or None (random ones), got {weights!r:.60}"
+    )
 
 
 def _drawn(build: Callable[[nnx.Rngs], Module], rngs: nnx.Rngs) -> Module:

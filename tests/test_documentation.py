@@ -23,11 +23,12 @@ import pytest
 import tyro
 
 import weights_conversion
-from facefeat_jax import cli, config, tasks
+from facefeat_jax import cli, config, factory, tasks
 from facefeat_jax.data import _drawn as drawn
 from facefeat_jax.training import loop  # noqa: F401 - first met with `apply_smoke` patched, it would keep the patch
 
 from .conftest import ROOT
+from .made import filled
 from .system.test_errors import EXTRA
 
 DOCS = ROOT / "docs"
@@ -178,3 +179,47 @@ def test_commands_that_do_not_parse_are_seen(monkeypatch, tmp_path):
             parse(["facefeat", *words], monkeypatch)
     with pytest.raises(AssertionError):
         parse(["pip", "install", ".[trian]"], monkeypatch)
+
+
+def rows_of(page: str, heading: str) -> list[tuple[str, str]]:
+    """Returns the two columns of the table below a line."""
+    lines = (DOCS / page).read_text().partition(f"\n{heading}\n")[2].splitlines()[1:]
+    table = lines[: next(number for number, line in enumerate(lines) if not line.startswith("|"))]
+    return [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in table]
+
+
+def test_the_calls_beside_timms_run(tmp_path, monkeypatch):
+    """Those on pictures on shapes alone; what is downloaded is a file of made-up weights."""
+    import jax
+
+    from facefeat_jax.models import abstract, resnet18
+
+    monkeypatch.chdir(tmp_path)
+    weights_conversion.write("w.safetensors", weights_conversion.to_torch(filled(abstract(resnet18, num_classes=1000))))
+    monkeypatch.setattr(weights_conversion, "fetch", lambda name: Path("w.safetensors"))
+    monkeypatch.setattr(factory, "_drawn", lambda build, rngs: filled(abstract(build)))  # without compiling
+    names: dict = {}
+    exec(blocks_of("coming_from_timm.md")[0].text, names)
+    rows = rows_of("coming_from_timm.md", "| timm and torchvision | here |")
+    assert len(rows) > 25
+    for theirs, ours in rows:
+        code = re.match(r"`([^`]+)`", ours)[1]
+        if "images" in code:
+            images = jax.ShapeDtypeStruct((1, 64, 64, 3), "float32")
+            jax.eval_shape(lambda images, code=code: exec(code, {**names, "images": images}), images)
+        else:
+            exec(code, names)
+        assert theirs
+    assert names["model"].fc.out_features == 5
+
+
+def test_the_table_of_stages_is_that_of_the_trunks():
+    from facefeat_jax.models import abstract, get_architecture
+
+    for trunks, stages in rows_of("coming_from_timm.md", "| trunk | stages: channels / stride |"):
+        stated = re.findall(r"(\w+) (\d+) / (\d+)", stages)
+        for name in re.findall(r"`(\w+)`", trunks)[:1]:  # the others are deeper, or of other blocks
+            rows = {row.name: row for row in abstract(get_architecture(name).build).feature_info()}
+            assert len(stated) == len(rows) or name.startswith("vit")
+            for stage, channels, stride in stated:
+                assert rows[stage][1:] == (int(channels), int(stride)), name

@@ -6,6 +6,7 @@ write("model.safetensors", to_torch(model))
 
 from facefeat_jax.system import public_names
 from weights_conversion.convert import WeightsMismatchError as WeightsMismatchError
+from weights_conversion.convert import classes_of as classes_of
 from weights_conversion.convert import is_trunk_only as is_trunk_only
 from weights_conversion.convert import nearest as nearest
 from weights_conversion.convert import position_size as position_size

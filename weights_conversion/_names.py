@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from flax import nnx
 
-from facefeat_jax.models import BatchNorm, EfficientNet, MultiTaskModel, ResNet, VisionTransformer
+from facefeat_jax.models import BatchNorm, ConvNeXt, EfficientNet, MultiTaskModel, ResNet, VisionTransformer
+from facefeat_jax.models.efficientnet import EfficientNetV2Small
 from facefeat_jax.models.trunk import Trunk
 from facefeat_jax.system.errors import UserError
+from weights_conversion._timm_names import from_timm
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,17 @@ EFFICIENTNET = (
     Layer("features.{s}.{b}.block.2.fc{n}", "stage{s}.{b}.squeeze.fc{n}", "conv"),
     Layer("features.{s}.{b}.block.3.0", "stage{s}.{b}.project.conv", "conv"),
     Layer("features.{s}.{b}.block.3.1", "stage{s}.{b}.project.bn", "batch_norm"),
+    # V2's fused blocks.
+    Layer("features.{s}.{b}.block.0.0", "stage{s}.{b}.fused.conv", "conv"),
+    Layer("features.{s}.{b}.block.0.1", "stage{s}.{b}.fused.bn", "batch_norm"),
+    Layer("features.{s}.{b}.block.1.0", "stage{s}.{b}.narrow.conv", "conv"),
+    Layer("features.{s}.{b}.block.1.1", "stage{s}.{b}.narrow.bn", "batch_norm"),
     Layer("features.8.0", "head.conv", "conv"),
     Layer("features.8.1", "head.bn", "batch_norm"),
     Layer("classifier.1", "fc", "linear"),
+)
+EFFICIENTNET_OF_SIX_STAGES = tuple(
+    replace(row, torch=row.torch.replace("features.8.", "features.7.")) for row in EFFICIENTNET
 )
 
 VIT = (
@@ -74,6 +84,27 @@ VIT = (
 # The perceptrons of the files that torchvision published before it numbered their layers.
 RENAMED = ((".mlp.linear_1.", ".mlp.0."), (".mlp.linear_2.", ".mlp.3."))
 
+# Stages and what is between them are numbered through.
+CONVNEXT = (
+    Layer("features.0.0", "stem.conv", "conv"),
+    Layer("features.0.1", "stem.norm", "layer_norm"),
+    *(
+        row
+        for number in range(1, 5)
+        for row in (
+            Layer(f"features.{2 * number - 2}.0", f"downsample{number}.norm", "layer_norm"),
+            Layer(f"features.{2 * number - 2}.1", f"downsample{number}.conv", "conv"),
+            Layer(f"features.{2 * number - 1}.{{b}}.block.0", f"stage{number}.{{b}}.depthwise", "conv"),
+            Layer(f"features.{2 * number - 1}.{{b}}.block.2", f"stage{number}.{{b}}.norm", "layer_norm"),
+            Layer(f"features.{2 * number - 1}.{{b}}.block.3", f"stage{number}.{{b}}.hidden", "linear"),
+            Layer(f"features.{2 * number - 1}.{{b}}.block.5", f"stage{number}.{{b}}.output", "linear"),
+            Layer(f"features.{2 * number - 1}.{{b}}", f"stage{number}.{{b}}", "layer_scale"),
+        )
+    ),
+    Layer("classifier.0", "norm", "layer_norm"),
+    Layer("classifier.2", "fc", "linear"),
+)
+
 # What the classifier is called in the module tree, in every table; weights without it fit a trunk without it.
 CLASSIFIER = "fc"
 
@@ -84,7 +115,13 @@ HEADS = (
 )
 BACKBONE = ("backbone.", "trunk.")
 
-TRUNKS: dict[type[Trunk], tuple[Layer, ...]] = {ResNet: RESNET, EfficientNet: EFFICIENTNET, VisionTransformer: VIT}
+TRUNKS: dict[type[Trunk], tuple[Layer, ...]] = {
+    ResNet: RESNET,
+    EfficientNet: EFFICIENTNET,
+    EfficientNetV2Small: EFFICIENTNET_OF_SIX_STAGES,
+    VisionTransformer: VIT,
+    ConvNeXt: CONVNEXT,
+}
 
 
 @dataclass(frozen=True)
@@ -115,6 +152,7 @@ KINDS: dict[str, tuple[Layout, ...]] = {
     "linear": (Layout("weight", "kernel", (1, 0)), Layout("bias", "bias")),
     # queries, keys and values below one another
     "in_proj": (Layout("in_proj_weight", "kernel", (1, 0)), Layout("in_proj_bias", "bias")),
+    "layer_scale": (Layout("layer_scale", "layer_scale"),),
     "class_token": (Layout("class_token", "class_token"),),
     "positions": (Layout("pos_embedding", "positions"),),
     "layer_norm": (Layout("weight", "scale"), Layout("bias", "bias")),
@@ -128,26 +166,28 @@ KINDS: dict[str, tuple[Layout, ...]] = {
 }
 
 
-# What a layer is in a trunk without a table.
+# What a layer is that no table has.
 _KIND_OF: dict[type[nnx.Module], str] = {
     nnx.Conv: "conv",
     nnx.Linear: "linear",
     nnx.LayerNorm: "layer_norm",
+    nnx.GroupNorm: "layer_norm",
     BatchNorm: "batch_norm",
 }
 
 
 class UnknownLayerError(UserError):
-    """A trunk without a table has a layer that PyTorch has no form of."""
+    """A model has a layer that PyTorch has no form of."""
 
 
 def table(model: MultiTaskModel | Trunk) -> tuple[Layer, ...]:
     """Returns the rows for a model: those of its trunk, behind their prefixes, and of its heads.
 
-    A trunk without a table has the names of its own modules in torch too.
+    What the table of its family has not (all of a trunk without a table, what a subclass adds, another classifier or
+    head) has the name of its own module in torch too, behind the family's name of the classifier.
 
     Raises:
-      UnknownLayerError: it has no table, and a layer whose kind is not known.
+      UnknownLayerError: it has a layer that no table has, and whose kind is not known.
     """
     if isinstance(model, MultiTaskModel):
         torch_prefix, module_prefix = BACKBONE
@@ -155,25 +195,50 @@ def table(model: MultiTaskModel | Trunk) -> tuple[Layer, ...]:
             Layer((torch_prefix + row.torch).rstrip("."), module_prefix + row.module, row.kind)
             for row in table(model.trunk)
         )
-        return (*trunk, *HEADS)
-    known = [TRUNKS[kind] for kind in type(model).__mro__ if kind in TRUNKS]
-    return known[0] if known else tuple(_own_names(model))
+        rows = (*trunk, *HEADS)
+    else:
+        rows = next((TRUNKS[kind] for kind in type(model).__mro__ if kind in TRUNKS), ())
+    return (*rows, *_own_names(model, rows))
 
 
-def _own_names(trunk: Trunk) -> Iterator[Layer]:
-    """Yields a row for each layer of a trunk, in the order of its stages, under the name of its module."""
-    modules = [name for stage in trunk.STAGES.values() for name in stage]
-    for name in [*modules, CLASSIFIER]:
-        for path, node in nnx.iter_graph(getattr(trunk, name)):
-            where = ".".join(map(str, (name, *path)))
-            kind = next((kind for layer, kind in _KIND_OF.items() if isinstance(node, layer)), None)
-            if kind:
-                yield Layer(where, where, kind)
-            elif isinstance(node, nnx.Module) and any(isinstance(own, nnx.Variable) for own in vars(node).values()):
-                raise UnknownLayerError(
-                    f"{type(trunk).__name__} has no table of PyTorch's names, and its layer {where} is a "
-                    f"{type(node).__name__}, whose form there is not known; add a table to weights_conversion/_names.py"
-                )
+def _own_names(model: MultiTaskModel | Trunk, rows: tuple[Layer, ...]) -> Iterator[Layer]:
+    """Yields a row for each layer that `rows` have not, a trunk's in the order of its stages."""
+    tables = [(_pattern(row.module), {layout.module for layout in KINDS[row.kind]}) for row in rows]
+    renamed = [(row.module, row.torch) for row in rows if row.module == CLASSIFIER]
+    renamed += [(r"heads\.(\w+)", r"\1_head")] if isinstance(model, MultiTaskModel) else []
+    nodes = [(".".join(map(str, path)), node) for path, node in nnx.iter_graph(model)]
+    if isinstance(model, Trunk):
+        first = [name for stage in model.STAGES.values() for name in stage] + [CLASSIFIER]
+        place = {name: index for index, name in enumerate(first)}
+        nodes.sort(key=lambda one: place.get(one[0].partition(".")[0], len(first)))
+    sequences = {where for where, node in nodes if isinstance(node, nnx.Sequential)}
+    for where, node in nodes:
+        own = _tensors_of(node)
+        if not own or own <= {one for pattern, layouts in tables if pattern.fullmatch(where) for one in layouts}:
+            continue
+        kind = next((kind for layer, kind in _KIND_OF.items() if isinstance(node, layer)), None)
+        if kind is None or not own <= {layout.module for layout in KINDS[kind]}:
+            raise UnknownLayerError(
+                f"{type(model).__name__} has tensors that PyTorch's names are not known for: its layer "
+                f"{where or 'of its own'} is a {type(node).__name__}. Use convolutions, linear layers, LayerNorm, "
+                "GroupNorm and BatchNorm (an adapter is merged into the weights first), or add a table to "
+                "weights_conversion/_names.py"
+            )
+        name = where
+        for sequence in sorted(sequences, reverse=True):  # torch's have no name for their list
+            name = (
+                name.replace(f"{sequence}.layers.", f"{sequence}.") if name.startswith(f"{sequence}.layers.") else name
+            )
+        for module, torch in renamed:
+            name = re.sub(rf"^{module}(?=\.|$)", torch, name)
+        yield Layer(name, where, kind)
+
+
+def _tensors_of(node: object) -> set[str]:
+    """Returns the names of the parameters and statistics that a module has itself, not in a module of its own."""
+    if not isinstance(node, nnx.Module):
+        return set()
+    return {name for name, value in vars(node).items() if isinstance(value, nnx.Param | nnx.BatchStat)}
 
 
 def classifier_prefix(model: MultiTaskModel | Trunk) -> str:
@@ -185,14 +250,14 @@ def classifier_prefix(model: MultiTaskModel | Trunk) -> str:
 
 
 def canonical(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the tensors under the names that torchvision gives them now; its older files have some others."""
+    """Returns the tensors under the names that torchvision gives them now; its older files and timm's have others."""
 
     def renamed(name: str) -> str:
         for old, new in RENAMED:
             name = name.replace(old, new)
         return name
 
-    return {renamed(name): tensor for name, tensor in state_dict.items()}
+    return {renamed(name): tensor for name, tensor in from_timm(state_dict).items()}
 
 
 def _pattern(template: str) -> re.Pattern[str]:

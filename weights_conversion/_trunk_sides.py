@@ -109,7 +109,8 @@ def torch_side(
     pixels = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(getattr(torch, dtype))
     target = torch.from_numpy(labels)
     stages = torch_stages(model)
-    maps = torch_maps(model, {**stages, **({"pooled": "avgpool"} if hasattr(model, "avgpool") else {})})
+    pool = "classifier.0" if type(model).__name__ == "ConvNeXt" else "avgpool"
+    maps = torch_maps(model, {**stages, **({"pooled": pool} if hasattr(model, "avgpool") else {})})
     last = list(stages)[-1]
 
     def forward() -> tuple[Any, Arrays]:
@@ -157,9 +158,12 @@ def torch_stages(model: Any) -> dict[str, str]:
     """Returns the torch module whose output is that of each of our stages, in order."""
     if hasattr(model, "layer4"):
         return {"stem": "maxpool", **{f"layer{number}": f"layer{number}" for number in range(1, 5)}}
+    if type(model).__name__ == "ConvNeXt":
+        return {"stem": "features.0", **{f"stage{number}": f"features.{2 * number - 1}" for number in range(1, 5)}}
     if hasattr(model, "features"):
-        inner = {f"stage{number}": f"features.{number}" for number in range(1, 8)}
-        return {"stem": "features.0", **inner, "head": "features.8"}
+        head = len(model.features) - 1
+        inner = {f"stage{number}": f"features.{number}" for number in range(1, head)}
+        return {"stem": "features.0", **inner, "head": f"features.{head}"}
     depth = len(model.encoder.layers)
     blocks = {f"block{number}": f"encoder.layers.encoder_layer_{number}" for number in range(depth)}
     return {"stem": "encoder.dropout", **blocks, "norm": "encoder.ln"}

@@ -14,16 +14,16 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from facefeat_jax.models import MultiTaskModel
+from facefeat_jax.models._positions import bicubic
 from facefeat_jax.models._promotion import set_up
 from facefeat_jax.models.abstract import abstract
 from facefeat_jax.models.registry import ARCHITECTURES
 from facefeat_jax.models.trunk import Trunk
-from facefeat_jax.models.vit import bicubic
 from facefeat_jax.system.errors import UserError
 from weights_conversion import _names as names
 from weights_conversion.heads import cause_of
 
-Model = TypeVar("Model", MultiTaskModel, Trunk)
+Model = TypeVar("Model", bound=MultiTaskModel | Trunk)
 COUNTER = "num_batches_tracked"
 POSITIONS = "encoder.pos_embedding"
 
@@ -138,6 +138,12 @@ def is_trunk_only(state_dict: Mapping[str, np.ndarray]) -> bool:
     return not any(name.startswith(names.BACKBONE[0]) for name in state_dict)
 
 
+def classes_of(state_dict: Mapping[str, np.ndarray], trunk: Trunk) -> int | None:
+    """Returns the width of a state dict's classifier, by the names of a trunk's family; None where it has none."""
+    weight = names.canonical(state_dict).get(f"{names.classifier_prefix(trunk)}weight")
+    return weight.shape[0] if weight is not None and np.ndim(weight) == 2 else None
+
+
 def torch_shapes(model: MultiTaskModel | Trunk) -> dict[str, tuple[int, ...]]:
     """Returns the names and shapes that `to_torch` would give; the model may be abstract."""
     return {name: layout.torch_shape(variable.shape) for variable, name, layout in _entries(model)}
@@ -153,15 +159,8 @@ def recognise(state_dict: Mapping[str, np.ndarray]) -> str | None:
         for name, tensor in names.canonical(state_dict).items()
         if is_trunk_only(state_dict) or name.startswith(names.BACKBONE[0])
     }
-    others: set[tuple[str, ...]] = set()  # families whose first tensor is not there
-    for architecture in ARCHITECTURES.values():
-        family = (architecture.paper, *architecture.stages)
-        if family in others:
-            continue
-        first, classifier, expected = _fingerprint(architecture.name)
-        if first not in shapes:
-            others |= {family} if first else set()
-            continue
+    for architecture in _plausible(shapes):
+        first, classifier, expected = _fingerprint(architecture)
 
         def body(shapes: Mapping[str, tuple[int, ...]], first=first, classifier=classifier) -> dict:
             kept = (n for n in shapes if not n.endswith(COUNTER) and not n.startswith(classifier))
@@ -170,21 +169,33 @@ def recognise(state_dict: Mapping[str, np.ndarray]) -> str | None:
             return {name: shapes[name][:1] + shapes[name][2:] if name in free else shapes[name] for name in kept}
 
         if body(shapes) == body(expected):
-            return architecture.name
+            return architecture
     return None
+
+
+def _plausible(shapes: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
+    """Yields the architectures that names may be of. A family is left out where its smallest has few of the names."""
+    others: set[tuple[str, ...]] = set()
+    for architecture in ARCHITECTURES.values():
+        family = (architecture.paper, *architecture.stages)
+        if family in others:
+            continue
+        first, _, expected = _fingerprint(architecture.name)
+        if first in shapes and len(shapes.keys() & expected.keys()) >= len(expected) / 4:
+            yield architecture.name
+        elif first:
+            others.add(family)
 
 
 def nearest(state_dict: Mapping[str, np.ndarray]) -> str | None:
     """Returns the architecture that has most of the names and shapes of a state dict; None where none has any."""
     shapes = {
-        (name.removeprefix(names.BACKBONE[0]), tuple(np.shape(tensor)))
+        name.removeprefix(names.BACKBONE[0]): tuple(np.shape(tensor))
         for name, tensor in names.canonical(state_dict).items()
     }
-    known = {name for name, _ in shapes}
     shared = {
-        name: len(shapes & set(_fingerprint(name)[2].items())) - len(_fingerprint(name)[2]) / 1e6
-        for name, architecture in ARCHITECTURES.items()
-        if _fingerprint(architecture.name)[0] in known
+        name: len(shapes.items() & _fingerprint(name)[2].items()) - len(_fingerprint(name)[2]) / 1e6
+        for name in _plausible(shapes)
     }
     return max(shared, key=lambda name: shared[name], default=None)
 
@@ -261,6 +272,13 @@ def _mismatch(
     if unused:
         cause = cause_of(unused)
         parts.append(f"{len(unused)} that this model has no place for: {_some(unused)}{f' ({cause})' if cause else ''}")
+    classifier = names.classifier_prefix(model)
+    if all(name.startswith(classifier) for name in (*missing, *misshapen, *unused)):
+        return (
+            f"{source} fits this {type(trunk).__name__} but for its classifier ({'. '.join(parts)}). To draw a new "
+            "one, call create_classifier(name, weights=..., num_classes=...), or make the trunk with num_classes=None, "
+            "fill it and call reset_classifier(n)"
+        )
     # All tensors fit another architecture, or the names are nothing that we know.
     likely = recognise(state_dict)
     looks = f"It looks like {likely}. " if likely and (missing or unused or len(misshapen) > 1) else ""

@@ -17,8 +17,9 @@ from flax import nnx
 from onnx import TensorProto, helper, numpy_helper
 
 from facefeat_jax.models import BatchNorm, EfficientNet, MultiTaskModel, ResNet, VisionTransformer
+from facefeat_jax.models._mbconv import FusedMBConv
+from facefeat_jax.models._positions import bicubic
 from facefeat_jax.models.resnet import BasicBlock, Bottleneck
-from facefeat_jax.models.vit import bicubic
 from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.system.errors import UserError
 from weights_conversion import to_torch, torch_names
@@ -201,15 +202,24 @@ def _residual(graph: _Graph, block: _At, x: str) -> str:
 
 def _efficientnet(graph: _Graph, trunk: _At, x: str, size: int) -> str:
     x = _conv_norm(graph, trunk.stem, x)
-    for number in range(1, 8):
-        for block in getattr(trunk, f"stage{number}").each():
-            y = x if block.module.expand is None else _conv_norm(graph, block.expand, x)
-            y = _conv_norm(graph, block.depthwise, y)
-            weights = graph.silu(graph.conv(graph.add("GlobalAveragePool", y), block.squeeze.fc1))
-            y = graph.add("Mul", y, graph.add("Sigmoid", graph.conv(weights, block.squeeze.fc2)))
-            y = _conv_norm(graph, block.project, y)
+    for name in trunk.module.STAGES:
+        for block in getattr(trunk, name).each() if name.startswith("stage") else ():
+            y = (_fused if isinstance(block.module, FusedMBConv) else _mbconv)(graph, block, x)
             x = graph.add("Add", x, y) if block.module.is_residual else y
     return graph.add("Flatten", graph.add("GlobalAveragePool", _conv_norm(graph, trunk.head, x)), axis=1)
+
+
+def _mbconv(graph: _Graph, block: _At, x: str) -> str:
+    y = x if block.module.expand is None else _conv_norm(graph, block.expand, x)
+    y = _conv_norm(graph, block.depthwise, y)
+    weights = graph.silu(graph.conv(graph.add("GlobalAveragePool", y), block.squeeze.fc1))
+    y = graph.add("Mul", y, graph.add("Sigmoid", graph.conv(weights, block.squeeze.fc2)))
+    return _conv_norm(graph, block.project, y)
+
+
+def _fused(graph: _Graph, block: _At, x: str) -> str:
+    y = _conv_norm(graph, block.fused, x)
+    return y if block.module.narrow is None else _conv_norm(graph, block.narrow, y)
 
 
 def _conv_norm(graph: _Graph, layer: _At, x: str) -> str:

@@ -43,8 +43,9 @@ class StochasticDepth(Dropout):
     The others' are scaled up. torchvision calls it mode `row`.
 
     Args:
-      rate: the share of pictures whose branch, `[batch, height, width, features]`, is left out.
+      rate: the share of pictures whose branch is left out.
+      axes: the axes of the branch after the batch: 3 of maps, 2 of tokens.
     """
 
-    def __init__(self, rate: float):
-        super().__init__(rate, broadcast_dims=(1, 2, 3))
+    def __init__(self, rate: float, axes: int = 3):
+        super().__init__(rate, broadcast_dims=tuple(range(1, 1 + axes)))

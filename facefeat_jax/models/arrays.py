@@ -27,6 +27,9 @@ NewMaps = Float[Array, "batch new_height new_width new_features"]
 Tokens = Float[Array, "batch tokens features"]
 """What a Vision Transformer's blocks take and give."""
 
+Attention = Float[Array, "batch heads tokens tokens"]
+"""How much each token of a block takes from each other."""
+
 Features = Float[Array, "batch features"]
 """Pooled: a row for each picture."""
 

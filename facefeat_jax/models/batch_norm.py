@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from flax.errors import TraceContextError
 from jax.typing import DTypeLike
 
 from facefeat_jax.models._promotion import of_rank, widest
@@ -96,7 +97,14 @@ class BatchNorm(nnx.Module):
     def _move(self, running: nnx.BatchStat, observed: jax.Array) -> None:
         kept = self.momentum * running[...]
         added = (1 - self.momentum) * observed
-        running[...] = jax.lax.stop_gradient(kept.astype(added.dtype) + added).astype(self.param_dtype)
+        moved = jax.lax.stop_gradient(kept.astype(added.dtype) + added).astype(self.param_dtype)
+        try:
+            running[...] = moved
+        except TraceContextError as error:
+            raise TraceContextError(
+                f"{error}: in training mode a call moves the running statistics, so give the model to the jitted "
+                "function as an argument (flax.nnx.jit), merge it inside (flax.nnx.merge), or call model.eval()"
+            ) from None
 
     def set_view(self, use_running_average: bool | None = None) -> None:
         """Sets the mode; called by `nnx.view`."""
@@ -113,7 +121,10 @@ def _batch_statistics(x: Stage, mask: Mask | None) -> tuple[jax.Array, jax.Array
     sums, not its values, whose product would be one more array as large as the inputs.
     """
     if mask is None and x.size < 2 * x.shape[-1]:
-        raise ValueError(f"batch statistics need two values per channel or more, got inputs of shape {x.shape}")
+        raise ValueError(
+            f"batch statistics need two values per channel or more, got inputs of shape {x.shape}: give more or larger "
+            "pictures, or normalise with the running statistics (model.eval())"
+        )
     positions = x.size // (x.shape[0] * x.shape[-1])
     weights = jnp.ones(x.shape[0], x.dtype) if mask is None else mask.astype(x.dtype)
     count = x.shape[0] * positions if mask is None else jnp.sum(weights) * positions

@@ -9,15 +9,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from facefeat_jax.models._checks import check_widths
 from facefeat_jax.models.arrays import Features, Logits
 from facefeat_jax.models.sharding import logical_axes
-
-
-def check_widths(**widths: int | None) -> None:
-    """Raises ValueError for what can't be the width of a layer, or a number of channels; None is left out."""
-    for name, width in widths.items():
-        if width is not None and (isinstance(width, bool) or not isinstance(width, int) or width < 1):
-            raise ValueError(f"{name} must be a whole number from 1 up, got {width!r:.60}")
 
 
 def torch_linear(

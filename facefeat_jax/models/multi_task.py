@@ -10,6 +10,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
+from facefeat_jax.models._checks import WrongCallError, check_ready, no_such
 from facefeat_jax.models.arrays import Mask, Stage
 from facefeat_jax.models.head import Head
 from facefeat_jax.models.trunk import POOLED, Trunk
@@ -84,12 +85,16 @@ class MultiTaskModel(nnx.Module):
           `{task: [batch, num_outputs]}`; a binary task has one output.
 
         Raises:
-          ValueError: there is no head to run.
+          ValueError: there is no head to run, or not the one that is asked for; the model is abstract.
         """
+        check_ready(self)
         # A dict of Flax's has its attributes for items: `nnx.tabulate` leaves a number there.
         heads = [name for name in self.heads if callable(self.heads[name])]
         names = [tasks] if isinstance(tasks, str) else list(heads if tasks is None else tasks)
         if not names:
             raise ValueError("there is no head to run: for features, call model.trunk(images)")
+        for name in names:
+            if name not in heads:
+                raise WrongCallError(f"the model has {no_such('head', name, heads)} Heads: {', '.join(heads)}")
         features = images if after == POOLED else self.trunk(images, mask=mask, after=after, rngs=rngs)
         return {name: self.heads[name](features) for name in names}

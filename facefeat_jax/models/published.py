@@ -80,6 +80,7 @@ _SWAG = "CC-BY-NC 4.0 (SWAG): no commercial use"
 _SIMPLE = "trained by torchvision on ImageNet-1k with the papers' simple recipe"
 _NEW = "trained by torchvision on ImageNet-1k with its longer, later recipe"
 _TIMM = "trained by Google, ported by torchvision from pytorch-image-models (Apache-2.0)"
+_AUTOML = "trained by Google, ported by torchvision from the papers' own implementation (Apache-2.0)"
 _LUKEMELAS = "trained by Google, ported by torchvision from EfficientNet-PyTorch (Apache-2.0)"
 _DEIT = "trained by torchvision on ImageNet-1k from scratch, with a recipe like DeiT's"
 _SWAG_WHOLE = "SWAG: trained by Meta on Instagram hashtags, the whole network fine-tuned on ImageNet-1k"
@@ -111,6 +112,24 @@ _TABLE = (
      None, None, 230.474, _TORCHVISION, _NEW),
     ("resnet152-394f9c45", "IMAGENET1K_V1", 78.312, 224, 256, "bilinear",
      "394f9c45966e3651a89bbb78a48410a6755854ce4a5ab64927cf1c7247f85e58", None, 230.434, _TORCHVISION, _SIMPLE),
+    ("resnext50_32x4d-1a0047aa", "IMAGENET1K_V2", 81.198, 224, 232, "bilinear",
+     None, None, 95.833, _TORCHVISION, _NEW),
+    ("resnext50_32x4d-7cdf4587", "IMAGENET1K_V1", 77.618, 224, 256, "bilinear",
+     None, None, 95.789, _TORCHVISION, _SIMPLE),
+    ("resnext101_32x8d-110c445d", "IMAGENET1K_V2", 82.834, 224, 232, "bilinear",
+     None, None, 339.673, _TORCHVISION, _NEW),
+    ("resnext101_32x8d-8ba56ff5", "IMAGENET1K_V1", 79.312, 224, 256, "bilinear",
+     None, None, 339.586, _TORCHVISION, _SIMPLE),
+    ("resnext101_64x4d-173b62eb", "IMAGENET1K_V1", 83.246, 224, 232, "bilinear",
+     None, None, 319.318, _TORCHVISION, _NEW),
+    ("wide_resnet50_2-9ba9bcbe", "IMAGENET1K_V2", 81.602, 224, 232, "bilinear",
+     None, None, 263.124, _TORCHVISION, _NEW),
+    ("wide_resnet50_2-95faca4d", "IMAGENET1K_V1", 78.468, 224, 256, "bilinear",
+     None, None, 131.82, _TORCHVISION, _SIMPLE),
+    ("wide_resnet101_2-d733dc28", "IMAGENET1K_V2", 82.510, 224, 232, "bilinear",
+     None, None, 484.747, _TORCHVISION, _NEW),
+    ("wide_resnet101_2-32ee1156", "IMAGENET1K_V1", 78.848, 224, 256, "bilinear",
+     None, None, 242.896, _TORCHVISION, _SIMPLE),
     ("efficientnet_b0_rwightman-7f5810bc", "IMAGENET1K_V1", 77.692, 224, 256, "bicubic",
      "7f5810bc96def8f7552d5b7e68d53c4786f81167d28291b21c0d90e1fca14934", None, 20.451, _TORCHVISION, _TIMM),
     ("efficientnet_b1-c27df63c", "IMAGENET1K_V2", 79.838, 240, 255, "bilinear",
@@ -129,6 +148,12 @@ _TABLE = (
      None, None, 165.362, _TORCHVISION, _LUKEMELAS),
     ("efficientnet_b7_lukemelas-c5b4e57e", "IMAGENET1K_V1", 84.122, 600, 600, "bicubic",
      None, None, 254.675, _TORCHVISION, _LUKEMELAS),
+    ("efficientnet_v2_s-dd5fe13b", "IMAGENET1K_V1", 84.228, 384, 384, "bilinear",
+     None, None, 82.704, _TORCHVISION, _NEW),
+    ("efficientnet_v2_m-dc08266a", "IMAGENET1K_V1", 85.112, 480, 480, "bilinear",
+     None, None, 208.01, _TORCHVISION, _NEW),
+    ("efficientnet_v2_l-59c71312", "IMAGENET1K_V1", 85.808, 480, 480, "bicubic",
+     None, None, 454.573, _TORCHVISION, _AUTOML, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     ("vit_b_16-c867db91", "IMAGENET1K_V1", 81.072, 224, 256, "bilinear",
      "c867db91d3e12c6cbadabb610d73c24a546bf82d8c03a9fea34f43a712ddb0e9", None, 330.285, _TORCHVISION, _DEIT),
     ("vit_b_16_swag-9ac1b537", "IMAGENET1K_SWAG_E2E_V1", 85.304, 384, 384, "bicubic",
@@ -145,12 +170,22 @@ _TABLE = (
      None, None, 1161.023, _SWAG, _SWAG_LINEAR),
     ("vit_l_32-c7638314", "IMAGENET1K_V1", 76.972, 224, 256, "bilinear",
      None, None, 1169.449, _TORCHVISION, _DEIT),
+    ("convnext_tiny-983f1562", "IMAGENET1K_V1", 82.52, 224, 236, "bilinear",
+     None, None, 109.119, _TORCHVISION, _NEW),
+    ("convnext_small-0c510722", "IMAGENET1K_V1", 83.616, 224, 230, "bilinear",
+     None, None, 191.703, _TORCHVISION, _NEW),
+    ("convnext_base-6075fbad", "IMAGENET1K_V1", 84.062, 224, 232, "bilinear",
+     None, None, 338.064, _TORCHVISION, _NEW),
+    ("convnext_large-ea097f82", "IMAGENET1K_V1", 84.414, 224, 232, "bilinear",
+     None, None, 754.537, _TORCHVISION, _NEW),
 )  # fmt: skip
 
 
 def _entry(row: tuple[Any, ...]) -> PublishedWeights:
     name = row[0]
-    architecture = re.match(r"resnet\d+|efficientnet_b\d|vit_[bl]_\d+", name)  # what every file's name begins with
+    # What every file's name begins with.
+    kinds = r"resnet\d+|resnext\d+_\w+|wide_resnet\d+_2|efficientnet_(?:b\d|v2_\w)|vit_[bl]_\d+|convnext_\w+"
+    architecture = re.match(kinds, name)
     assert architecture is not None, name
     return PublishedWeights(name, architecture[0], *row[1:])
 

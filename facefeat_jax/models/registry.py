@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facefeat_jax.models import efficientnet, resnet, vit
-from facefeat_jax.models.efficientnet import EfficientNet
+from facefeat_jax.models import convnext, efficientnet, resnet, vit
+from facefeat_jax.models.convnext import ConvNeXt
+from facefeat_jax.models.efficientnet import EfficientNet, EfficientNetV2Small
 from facefeat_jax.models.published import PublishedWeights, find_weights, weights_of
 from facefeat_jax.models.resnet import ResNet
 from facefeat_jax.models.trunk import Stages, Trunk
@@ -72,7 +74,11 @@ class Architecture:
 
 
 _RESNET_PAPER = "https://arxiv.org/abs/1512.03385"
+_RESNEXT_PAPER = "https://arxiv.org/abs/1611.05431"
+_WIDE_RESNET_PAPER = "https://arxiv.org/abs/1605.07146"
 _EFFICIENTNET_PAPER = "https://arxiv.org/abs/1905.11946"
+_CONVNEXT_PAPER = "https://arxiv.org/abs/2201.03545"
+_EFFICIENTNET_V2_PAPER = "https://arxiv.org/abs/2104.00298"
 _VIT_PAPER = "https://arxiv.org/abs/2010.11929"
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -84,6 +90,16 @@ ARCHITECTURES: dict[str, Architecture] = {
         Architecture("resnet101", resnet.resnet101, 2048, ResNet.STAGES, ResNet.LAST, _RESNET_PAPER),
         Architecture("resnet152", resnet.resnet152, 2048, ResNet.STAGES, ResNet.LAST, _RESNET_PAPER),
         *(
+            Architecture(build.__name__, build, 2048, ResNet.STAGES, ResNet.LAST, paper)
+            for build, paper in (
+                (resnet.resnext50_32x4d, _RESNEXT_PAPER),
+                (resnet.resnext101_32x8d, _RESNEXT_PAPER),
+                (resnet.resnext101_64x4d, _RESNEXT_PAPER),
+                (resnet.wide_resnet50_2, _WIDE_RESNET_PAPER),
+                (resnet.wide_resnet101_2, _WIDE_RESNET_PAPER),
+            )
+        ),
+        *(
             Architecture(build.__name__, build, width, EfficientNet.STAGES, EfficientNet.LAST, _EFFICIENTNET_PAPER)
             for build, width in (
                 (efficientnet.efficientnet_b0, 1280),
@@ -94,6 +110,14 @@ ARCHITECTURES: dict[str, Architecture] = {
                 (efficientnet.efficientnet_b5, 2048),
                 (efficientnet.efficientnet_b6, 2304),
                 (efficientnet.efficientnet_b7, 2560),
+            )
+        ),
+        *(
+            Architecture(build.__name__, build, 1280, kind.STAGES, kind.LAST, _EFFICIENTNET_V2_PAPER)
+            for build, kind in (
+                (efficientnet.efficientnet_v2_s, EfficientNetV2Small),
+                (efficientnet.efficientnet_v2_m, EfficientNet),
+                (efficientnet.efficientnet_v2_l, EfficientNet),
             )
         ),
         *(
@@ -113,6 +137,15 @@ ARCHITECTURES: dict[str, Architecture] = {
                 (vit.vit_l_32, 1024, 24),
             )
         ),
+        *(
+            Architecture(build.__name__, build, width, ConvNeXt.STAGES, ConvNeXt.LAST, _CONVNEXT_PAPER)
+            for build, width in (
+                (convnext.convnext_tiny, 768),
+                (convnext.convnext_small, 768),
+                (convnext.convnext_base, 1024),
+                (convnext.convnext_large, 1536),
+            )
+        ),
     )
 }
 
@@ -128,9 +161,20 @@ def add_architecture(architecture: Architecture) -> Architecture:
     return architecture
 
 
-def list_models() -> list[str]:
-    """Returns the names that `create_model` takes."""
-    return list(ARCHITECTURES)
+def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
+    """Returns the names that `create_model` and `create_classifier` take.
+
+    Args:
+      pattern: with `*` for any letters and `?` for one, as names of files are given: `"resnet*"`.
+      pretrained: only those that weights are published for.
+
+    Raises:
+      UserError: the pattern is no text.
+    """
+    if not isinstance(pattern, str):
+        raise UserError(f"list_models takes a pattern such as 'resnet*', got {pattern!r:.60}")
+    found = (one for one in ARCHITECTURES.values() if fnmatch.fnmatchcase(one.name, pattern.lower()))
+    return [one.name for one in found if one.published or not pretrained]
 
 
 def get_architecture(name: str) -> Architecture:

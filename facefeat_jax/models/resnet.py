@@ -1,109 +1,28 @@
-"""ResNet with torchvision's layout, so that its weights fit (He et al. 2015, https://arxiv.org/abs/1512.03385)."""
+"""ResNet with torchvision's layout, so that its weights fit (He et al. 2015, https://arxiv.org/abs/1512.03385).
+
+ResNeXt and Wide ResNet are the same network with other bottlenecks.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any, ClassVar, Unpack
+from typing import Any, ClassVar, Literal, Unpack
 
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from facefeat_jax.models._convolution import conv
+from facefeat_jax.models._checks import WrongCallError, check_options
+from facefeat_jax.models._convolution import conv, stride_of
+from facefeat_jax.models._options import options_of
+from facefeat_jax.models._residual import BasicBlock as BasicBlock
+from facefeat_jax.models._residual import Bottleneck as Bottleneck
 from facefeat_jax.models.arrays import Features, Maps, Mask, NewMaps
 from facefeat_jax.models.batch_norm import BatchNorm
 from facefeat_jax.models.cpu.pooling import max_pool
-from facefeat_jax.models.head import check_widths, torch_linear
-from facefeat_jax.models.trunk import Blocks, Stages, Trunk, TrunkOptions
-
-
-class BasicBlock(nnx.Module):
-    """Two 3x3 convolutions and a shortcut; the block of ResNet18 and ResNet34.
-
-    The shortcut is a strided 1x1 convolution with batch normalisation where the shape changes (`downsample_conv`,
-    `downsample_bn`), else the identity (both `None`).
-    """
-
-    EXPANSION: ClassVar[int] = 1
-
-    def __init__(
-        self,
-        in_features: int,
-        width: int,
-        stride: int,
-        *,
-        dtype: DTypeLike | None = None,
-        param_dtype: DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
-    ):
-        dtypes: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
-        self.conv1 = conv(in_features, width, 3, stride, **dtypes, rngs=rngs)
-        self.bn1 = BatchNorm(width, **dtypes)
-        self.conv2 = conv(width, width, 3, **dtypes, rngs=rngs)
-        self.bn2 = BatchNorm(width, **dtypes)
-        # Declared, not set: an attribute that was None first is static to Flax and takes no module afterwards.
-        self.downsample_conv: nnx.Conv | None
-        self.downsample_bn: BatchNorm | None
-        self.downsample_conv, self.downsample_bn = _downsample(in_features, width, stride, dtypes, rngs)
-
-    def __call__(self, inputs: Maps, *, mask: Mask | None = None, rngs: nnx.Rngs | None = None) -> NewMaps:
-        """Maps `[batch, height, width, in_features]` to `[batch, height / stride, width / stride, width]`."""
-        x = nnx.relu(self.bn1(self.conv1(inputs), mask=mask))
-        x = self.bn2(self.conv2(x), mask=mask)
-        return nnx.relu(x + _shortcut(self, inputs, mask))
-
-
-class Bottleneck(nnx.Module):
-    """A 1x1, a 3x3 and a 1x1 convolution and a shortcut; the block of ResNet50, ResNet101 and ResNet152.
-
-    The 3x3 convolution has the stride, as in torchvision; the paper gave it to the first 1x1. This is often called
-    ResNet v1.5. The shortcut is that of `BasicBlock`.
-    """
-
-    EXPANSION: ClassVar[int] = 4
-
-    def __init__(
-        self,
-        in_features: int,
-        width: int,
-        stride: int,
-        *,
-        dtype: DTypeLike | None = None,
-        param_dtype: DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
-    ):
-        dtypes: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
-        features = width * self.EXPANSION
-        self.conv1 = conv(in_features, width, 1, **dtypes, rngs=rngs)
-        self.bn1 = BatchNorm(width, **dtypes)
-        self.conv2 = conv(width, width, 3, stride, **dtypes, rngs=rngs)
-        self.bn2 = BatchNorm(width, **dtypes)
-        self.conv3 = conv(width, features, 1, **dtypes, rngs=rngs)
-        self.bn3 = BatchNorm(features, **dtypes)
-        self.downsample_conv: nnx.Conv | None
-        self.downsample_bn: BatchNorm | None
-        self.downsample_conv, self.downsample_bn = _downsample(in_features, features, stride, dtypes, rngs)
-
-    def __call__(self, inputs: Maps, *, mask: Mask | None = None, rngs: nnx.Rngs | None = None) -> NewMaps:
-        """Maps `[batch, height, width, in_features]` to `[batch, height / stride, width / stride, 4 * width]`."""
-        x = nnx.relu(self.bn1(self.conv1(inputs), mask=mask))
-        x = nnx.relu(self.bn2(self.conv2(x), mask=mask))
-        x = self.bn3(self.conv3(x), mask=mask)
-        return nnx.relu(x + _shortcut(self, inputs, mask))
-
-
-def _downsample(
-    in_features: int, features: int, stride: int, dtypes: dict[str, Any], rngs: nnx.Rngs
-) -> tuple[nnx.Conv, BatchNorm] | tuple[None, None]:
-    if stride == 1 and in_features == features:
-        return None, None
-    return conv(in_features, features, 1, stride, **dtypes, rngs=rngs), BatchNorm(features, **dtypes)
-
-
-def _shortcut(block: BasicBlock | Bottleneck, inputs: Maps, mask: Mask | None) -> NewMaps:
-    if block.downsample_conv is None or block.downsample_bn is None:
-        return inputs
-    return block.downsample_bn(block.downsample_conv(inputs), mask=mask)
+from facefeat_jax.models.normalization import NormLayer, normalized
+from facefeat_jax.models.trunk import Blocks, LayerOptions, Stages, Trunk, TrunkOptions
 
 
 class ResNet(Trunk):
@@ -114,6 +33,15 @@ class ResNet(Trunk):
       block: `BasicBlock` or `Bottleneck`.
       width: channels of the stem and of the first stage's 3x3 convolutions; each later stage doubles them.
       num_classes: width of the classifier `fc`; `None` leaves it out, and calling the network gives pooled features.
+      groups: groups of the bottlenecks' 3x3 convolutions; 32 or 64 make a ResNeXt.
+      width_per_group: channels of each group in the first stage, for a `width` of 64.
+      stem: `imagenet`, a 7x7 convolution with stride 2 and max-pooling, or `cifar`, a 3x3 convolution with stride 1 for
+        pictures of about 32 pixels.
+      replace_stride_with_dilation: for `layer2` to `layer4`, whether dilation takes the place of the stride, as in
+        torchvision; for bottlenecks only. Weights fit as they do without.
+      norm_layer: makes the normalisations: `BatchNorm`, `GroupNorm`, or `functools.partial(GroupNorm, num_groups=8)`.
+      drop_path: rate of stochastic depth of the last block; it grows linearly from 0 at the first, as in timm. In
+        training mode calls then need `rngs`.
       in_channels: channels of the pictures.
       dtype: dtype of the computation; the default is that of inputs and parameters together.
       param_dtype: dtype of parameters and running statistics.
@@ -139,6 +67,12 @@ class ResNet(Trunk):
         *,
         block: type[BasicBlock] | type[Bottleneck] = BasicBlock,
         width: int = 64,
+        groups: int = 1,
+        width_per_group: int = 64,
+        stem: Literal["imagenet", "cifar"] = "imagenet",
+        replace_stride_with_dilation: Sequence[bool] = (False, False, False),
+        norm_layer: NormLayer = BatchNorm,
+        drop_path: float = 0.0,
         num_classes: int | None = None,
         in_channels: int = 3,
         dtype: DTypeLike | None = None,
@@ -146,40 +80,59 @@ class ResNet(Trunk):
         remat: bool = False,
         rngs: nnx.Rngs,
     ):
-        dtypes: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
-
-        def stage(in_features: int, channels: int, blocks: int, stride: int) -> Blocks:
-            features = channels * block.EXPANSION
-            return Blocks(
-                block(
-                    in_features if index == 0 else features, channels, stride if index == 0 else 1, **dtypes, rngs=rngs
-                )
-                for index in range(blocks)
+        options: LayerOptions = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        check_options(in_channels=in_channels, num_classes=num_classes, **options)
+        if stem not in ("imagenet", "cifar"):
+            raise WrongCallError(f"stem must be 'imagenet' or 'cifar', got {stem!r:.60}")
+        if len(replace_stride_with_dilation) != 3:
+            raise WrongCallError(
+                "replace_stride_with_dilation takes three values, for layer2, layer3 and layer4, got "
+                f"{replace_stride_with_dilation!r:.60}"
             )
-
-        expansion = block.EXPANSION
-        check_widths(in_channels=in_channels, num_classes=num_classes)
         self.in_channels = in_channels
-        self.num_features = 8 * width * expansion
+        self.num_features = 8 * width * block.EXPANSION
         self.dtype = dtype or param_dtype
         self.remat = remat
-        self.conv1 = conv(in_channels, width, 7, 2, **dtypes, rngs=rngs)
-        self.bn1 = BatchNorm(width, **dtypes)
-        self.layer1 = stage(width, width, stage_sizes[0], stride=1)
-        self.layer2 = stage(width * expansion, 2 * width, stage_sizes[1], stride=2)
-        self.layer3 = stage(2 * width * expansion, 4 * width, stage_sizes[2], stride=2)
-        self.layer4 = stage(4 * width * expansion, 8 * width, stage_sizes[3], stride=2)
-        self.fc = None if num_classes is None else torch_linear(self.num_features, num_classes, **dtypes, rngs=rngs)
+        self.has_pool = stem == "imagenet"
+        self.conv1 = conv(in_channels, width, *((7, 2) if self.has_pool else (3, 1)), **options)
+        self.bn1 = norm_layer(width, **options)
+        shared: dict[str, Any] = {"groups": groups, "width_per_group": width_per_group, "norm_layer": norm_layer}
+        features, dilation, before = width, 1, 0
+        for number, (blocks, dilate) in enumerate(
+            zip(stage_sizes, (False, *replace_stride_with_dilation), strict=True), start=1
+        ):
+            channels, stride, first_dilation = width * 2 ** (number - 1), 1 if number == 1 else 2, dilation
+            if dilate:
+                stride, dilation = 1, dilation * stride
+            stage: list[nnx.Module] = []
+            for index in range(blocks):
+                rate = drop_path * (before + index) / max(sum(stage_sizes) - 1, 1)
+                inner = first_dilation if index == 0 else dilation
+                here = stride if index == 0 else 1
+                stage.append(block(features, channels, here, dilation=inner, drop_path=rate, **shared, **options))
+                features = channels * block.EXPANSION
+            before += blocks
+            setattr(self, f"layer{number}", Blocks(stage))
+        self.fc = None if num_classes is None else self.new_classifier(num_classes, **options)
+
+    @property
+    def strides(self) -> dict[str, int]:
+        stride = stride_of(self.conv1) * (2 if self.has_pool else 1)
+        found = {"stem": stride}
+        for name in list(self.STAGES)[1:]:
+            stride *= math.prod(block.stride for block in getattr(self, name))
+            found[name] = stride
+        return found
 
     def stage(self, name: str, inputs: Maps, *, mask: Mask | None = None, rngs: nnx.Rngs | None = None) -> NewMaps:
-        """Runs one stage.
+        """Runs one stage; `feature_info` has the strides and channels of all.
 
         The stages divide the images' height and width by 4, 4, 8, 16 and 32, and give, of the usual width, 64, 64, 128,
         256 and 512 channels; with bottlenecks 64, 256, 512, 1024 and 2048.
         """
         if name == "stem":
-            x = nnx.relu(self.bn1(self.conv1(inputs), mask=mask))
-            return max_pool(x, window=3, stride=2, pad=1)
+            x = nnx.relu(normalized(self.bn1, self.conv1(inputs), mask))
+            return max_pool(x, window=3, stride=2, pad=1) if self.has_pool else x
         x = inputs
         for block in getattr(self, name):
             x = self._run_block(block, x, mask, rngs)
@@ -190,26 +143,70 @@ class ResNet(Trunk):
         return jnp.mean(inputs, axis=(1, 2))
 
 
-def resnet18(**options: Unpack[TrunkOptions]) -> ResNet:
-    """ResNet18: 11.2 million parameters without its classifier. Options are `TrunkOptions`."""
+class ResNetOptions(TrunkOptions, total=False):
+    """`TrunkOptions`, and those of `ResNet`."""
+
+    stem: Literal["imagenet", "cifar"]
+    replace_stride_with_dilation: Sequence[bool]
+    norm_layer: NormLayer
+    drop_path: float
+
+
+@options_of(ResNet)
+def resnet18(**options: Unpack[ResNetOptions]) -> ResNet:
+    """ResNet18: 11.2 million parameters without its classifier."""
     return ResNet((2, 2, 2, 2), **options)
 
 
-def resnet34(**options: Unpack[TrunkOptions]) -> ResNet:
-    """ResNet34: 21.3 million parameters without its classifier. Options are `TrunkOptions`."""
+@options_of(ResNet)
+def resnet34(**options: Unpack[ResNetOptions]) -> ResNet:
+    """ResNet34: 21.3 million parameters without its classifier."""
     return ResNet((3, 4, 6, 3), **options)
 
 
-def resnet50(**options: Unpack[TrunkOptions]) -> ResNet:
-    """ResNet50: 23.5 million parameters without its classifier. Options are `TrunkOptions`."""
+@options_of(ResNet)
+def resnet50(**options: Unpack[ResNetOptions]) -> ResNet:
+    """ResNet50: 23.5 million parameters without its classifier."""
     return ResNet((3, 4, 6, 3), block=Bottleneck, **options)
 
 
-def resnet101(**options: Unpack[TrunkOptions]) -> ResNet:
-    """ResNet101: 42.5 million parameters without its classifier. Options are `TrunkOptions`."""
+@options_of(ResNet)
+def resnet101(**options: Unpack[ResNetOptions]) -> ResNet:
+    """ResNet101: 42.5 million parameters without its classifier."""
     return ResNet((3, 4, 23, 3), block=Bottleneck, **options)
 
 
-def resnet152(**options: Unpack[TrunkOptions]) -> ResNet:
-    """ResNet152: 58.1 million parameters without its classifier. Options are `TrunkOptions`."""
+@options_of(ResNet)
+def resnet152(**options: Unpack[ResNetOptions]) -> ResNet:
+    """ResNet152: 58.1 million parameters without its classifier."""
     return ResNet((3, 8, 36, 3), block=Bottleneck, **options)
+
+
+@options_of(ResNet)
+def resnext50_32x4d(**options: Unpack[ResNetOptions]) -> ResNet:
+    """ResNeXt50 of 32 groups: 23.0 million parameters without its classifier."""
+    return ResNet((3, 4, 6, 3), block=Bottleneck, groups=32, width_per_group=4, **options)
+
+
+@options_of(ResNet)
+def resnext101_32x8d(**options: Unpack[ResNetOptions]) -> ResNet:
+    """ResNeXt101 of 32 groups: 86.7 million parameters without its classifier."""
+    return ResNet((3, 4, 23, 3), block=Bottleneck, groups=32, width_per_group=8, **options)
+
+
+@options_of(ResNet)
+def resnext101_64x4d(**options: Unpack[ResNetOptions]) -> ResNet:
+    """ResNeXt101 of 64 groups: 81.4 million parameters without its classifier."""
+    return ResNet((3, 4, 23, 3), block=Bottleneck, groups=64, width_per_group=4, **options)
+
+
+@options_of(ResNet)
+def wide_resnet50_2(**options: Unpack[ResNetOptions]) -> ResNet:
+    """Wide ResNet50, twice as wide inside: 66.8 million parameters without its classifier."""
+    return ResNet((3, 4, 6, 3), block=Bottleneck, width_per_group=128, **options)
+
+
+@options_of(ResNet)
+def wide_resnet101_2(**options: Unpack[ResNetOptions]) -> ResNet:
+    """Wide ResNet101, twice as wide inside: 124.8 million parameters without its classifier."""
+    return ResNet((3, 4, 23, 3), block=Bottleneck, width_per_group=128, **options)

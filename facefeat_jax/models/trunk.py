@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
-from typing import Any, Required, TypedDict
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Required, TypedDict, Unpack
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from facefeat_jax.models import _levels
+from facefeat_jax.models._checks import (
+    WrongCallError,
+    check_images,
+    check_ready,
+    check_rngs,
+    check_widths,
+    no_such,
+)
+from facefeat_jax.models._levels import StageInfo
+from facefeat_jax.models._promotion import set_up
 from facefeat_jax.models.arrays import Features, Images, Logits, Mask, Stage
+from facefeat_jax.models.head import torch_linear
 
 POOLED = "pooled"
 """What stands for the output of `Trunk.pool` where the name of a stage is asked for."""
@@ -58,6 +68,20 @@ class Blocks(nnx.List):
             super()._graph_node_set_key(key, value)
 
 
+# What timm's and torch's users call first, and what it is here.
+_ELSEWHERE = {
+    "forward": "trunk(images)",
+    "forward_features": "trunk(images, until=STAGE), or trunk.stages(images)",
+    "forward_intermediates": "trunk.features(images, levels=...)",
+    "get_classifier": "trunk.fc",
+    "state_dict": "weights_conversion.to_torch(trunk)",
+    "load_state_dict": "weights_conversion.to_flax(state_dict, trunk)",
+    "parameters": "flax.nnx.state(trunk, nnx.Param)",
+    "requires_grad_": "facefeat_jax.models.trained_parameters(trunk, stages)",
+    "to": "trunk.set_attributes(dtype=...) for the dtype, jax.device_put for the device",
+}
+
+
 class Trunk(nnx.Module):
     """A network from images to pooled features, made of named stages that run one after the other.
 
@@ -70,14 +94,23 @@ class Trunk(nnx.Module):
       num_features: width of the pooled features.
       dtype: dtype of the computation.
       remat: whether the backward pass recomputes the blocks' activations instead of keeping them.
-      fc: the classifier that the published weights come with, or None.
+      fc: the classifier: `nnx.Linear`, as the published weights come with it, or any module from features to logits, or
+        None. It may be assigned at any time.
+      NECK: stages that only prepare pooling, and are none of the maps of `features`.
+      multiple: what the height and the width of images are multiples of.
     """
 
     in_channels: int
     num_features: int
     dtype: DTypeLike
     remat: bool
-    fc: nnx.Linear | None
+    # Flax takes an attribute that was None first for static, which takes no module afterwards, unless it is declared.
+    fc: Any = nnx.data(default=None)
+    NECK: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def multiple(self) -> int:
+        return 1
 
     # Properties here, so that a subclass may have class attributes or compute them.
     @property
@@ -103,8 +136,33 @@ class Trunk(nnx.Module):
           ValueError: the trunk has no classifier, or `rngs` is missing.
         """
         if self.fc is None:
-            raise ValueError(f"this {type(self).__name__} has no classifier: make it with num_classes")
+            raise WrongCallError(
+                f"this {type(self).__name__} has no classifier: make it with num_classes, or call reset_classifier(n)"
+            )
         return self.fc(features)
+
+    def reset_classifier(self, num_classes: int | None, *, rngs: nnx.Rngs | None = None) -> None:
+        """Replaces the classifier with a new one, which starts as the family's own does.
+
+        Args:
+          num_classes: its width; None leaves the trunk without one, so that calling it gives pooled features.
+          rngs: source of its initial weights; the default is `nnx.Rngs(0)`.
+
+        Raises:
+          ValueError: that is no width, or `rngs` are none.
+        """
+        rngs = nnx.Rngs(0) if rngs is None else rngs
+        check_rngs(rngs)
+        check_widths(num_classes=num_classes)
+        layers = (layer for _, layer in nnx.iter_modules(self))
+        like = next(layer for layer in layers if hasattr(layer, "param_dtype") and hasattr(layer, "dtype"))
+        options: LayerOptions = {"dtype": like.dtype, "param_dtype": like.param_dtype, "rngs": rngs}
+        with set_up():
+            self.fc = None if num_classes is None else self.new_classifier(num_classes, **options)
+
+    def new_classifier(self, num_classes: int, **options: Unpack[LayerOptions]) -> nnx.Linear:
+        """Makes a classifier of that many classes; a family whose own starts in another way has its own."""
+        return torch_linear(self.num_features, num_classes, **options)
 
     def pool(self, inputs: Stage, *, rngs: nnx.Rngs | None = None) -> Features | Logits:
         """Maps the last stage's output to pooled features `[batch, num_features]`, or logits with a classifier."""
@@ -114,7 +172,7 @@ class Trunk(nnx.Module):
     def check_size(self, images: jax.Array) -> None:
         """Raises ValueError for images `[batch, height, width, channels]` of a size that the trunk can't take."""
         if 0 in images.shape[1:3]:
-            raise ValueError(f"{type(self).__name__} takes images of one pixel or more, got {images.shape}")
+            raise WrongCallError(f"{type(self).__name__} takes images of one pixel or more, got {images.shape}")
 
     def stages(self, images: Images, *, mask: Mask | None = None, rngs: nnx.Rngs | None = None) -> dict[str, Stage]:
         """Returns the map after each stage, by its name in `STAGES`.
@@ -135,6 +193,54 @@ class Trunk(nnx.Module):
         for name in self.STAGES:
             maps[name] = x = self.stage(name, x, mask=mask, rngs=rngs)
         return maps
+
+    @property
+    def strides(self) -> dict[str, int]:
+        """By how much the output of each stage is smaller than the images, along height and width."""
+        return {stage.name: stage.stride for stage in _levels.feature_info(self)}
+
+    def feature_info(self) -> tuple[StageInfo, ...]:
+        """Returns name, channels and stride of each stage, in order; nothing is computed, and it may be abstract."""
+        return _levels.feature_info(self)
+
+    def features(
+        self,
+        images: Images,
+        *,
+        levels: int | Iterable[int] | None = None,
+        mask: Mask | None = None,
+        rngs: nnx.Rngs | None = None,
+    ) -> dict[int, Stage]:
+        """Returns maps at several scales, as detection and segmentation use them; what comes after is not run.
+
+        Args:
+          images: as in `stages`.
+          levels: strides of `feature_info`; the default is all that the trunk has.
+          mask: as in `stages`.
+          rngs: as in `stages`.
+
+        Returns:
+          By stride: the output of the last stage with it, `[batch, height / stride, width / stride, channels]`. That of
+          a Vision Transformer is its patches' tokens, in place.
+
+        Raises:
+          ValueError: as `stages`; or the trunk has no such level.
+        """
+        wanted = _levels.stages_of_levels(self, levels)
+        self._check(images)
+        maps: dict[int, Stage] = {}
+        x = images
+        for name in self.STAGES:
+            if len(maps) == len(wanted):
+                break
+            x = self.stage(name, x, mask=mask, rngs=rngs)
+            if name in wanted:
+                maps[wanted[name]] = self.as_map(x, images)
+        return maps
+
+    def as_map(self, outputs: Stage, images: Images) -> Stage:
+        """Returns a stage's output on those images as a map `[batch, new_height, new_width, channels]`."""
+        return outputs
 
     def __call__(
         self,
@@ -160,13 +266,14 @@ class Trunk(nnx.Module):
         names = list(self.STAGES)
         for name in (after, until):
             if name is not None and name not in names:
-                raise ValueError(_unknown_stage(name, names))
+                stages = f"Stages: {', '.join(names)}"
+                raise WrongCallError(f"the trunk has {no_such('stage', name, names)} {stages}")
         if after is None:
             self._check(inputs)
         else:
             names = names[names.index(after) + 1 :]
             if until is not None and until not in names:
-                raise ValueError(f"stage {until!r} does not come after {after!r}")
+                raise WrongCallError(f"stage {until!r} does not come after {after!r}")
         x = inputs
         for name in names:
             x = self.stage(name, x, mask=mask, rngs=rngs)
@@ -181,6 +288,13 @@ class Trunk(nnx.Module):
     def _check(self, images: jax.Array) -> None:
         check_images(images, self.in_channels)
         self.check_size(images)
+        check_ready(self)
+
+    if not TYPE_CHECKING:  # to type checkers, it would have any attribute
+
+        def __getattr__(self, name: str) -> Any:
+            message = f"{type(self).__name__!r} object has no attribute {name!r}"
+            raise AttributeError(f"{message}: here it is {_ELSEWHERE[name]}" if name in _ELSEWHERE else message)
 
 
 def _call(block, inputs: Stage, mask: Mask | None, rngs: nnx.Rngs | None) -> Stage:
@@ -188,21 +302,3 @@ def _call(block, inputs: Stage, mask: Mask | None, rngs: nnx.Rngs | None) -> Sta
 
 
 _call_anew = nnx.remat(_call)
-
-
-def check_images(images: jax.Array, in_channels: int) -> None:
-    """Raises ValueError for what is not a batch of floating-point NHWC images with that many channels."""
-    if images.ndim != 4 or images.shape[-1] != in_channels:
-        hint = " It looks like NCHW: transpose it." if images.ndim == 4 and images.shape[1] == in_channels else ""
-        raise ValueError(f"expected images of shape [batch, height, width, {in_channels}], got {images.shape}.{hint}")
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise ValueError(
-            f"expected floating-point images, got {images.dtype}: normalise them first "
-            "(facefeat_jax.models.preprocessing.normalize)"
-        )
-
-
-def _unknown_stage(name: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    suggestion = f" Did you mean {near[0]!r}?" if near else ""
-    return f"the trunk has no stage {name!r}.{suggestion} Stages: {', '.join(names)}"

@@ -19,13 +19,22 @@ from weights_conversion.verify import TOLERANCE, largest, table, verify
 
 # Name, side of the pictures, whether gradients and steps are compared.
 SAMPLE = [("resnet50", 64, True)]
-WHOLE = [("efficientnet_b0", 64, True), ("vit_b_32", 64, False)]
+WHOLE = [("efficientnet_b0", 64, True), ("convnext_tiny", 64, True), ("vit_b_32", 64, False)]
 SLOW = [
     ("resnet18", 64, True),
     ("resnet34", 64, True),
     ("resnet101", 64, False),
     ("resnet152", 64, False),
+    ("resnext50_32x4d", 64, True),
+    ("resnext101_32x8d", 64, False),
+    ("resnext101_64x4d", 64, False),
+    ("wide_resnet50_2", 64, True),
+    ("wide_resnet101_2", 64, False),
     *((f"efficientnet_b{number}", 64, False) for number in range(1, 8)),
+    ("efficientnet_v2_s", 64, True),
+    ("efficientnet_v2_m", 64, False),
+    ("efficientnet_v2_l", 64, False),
+    *((f"convnext_{size}", 64, False) for size in ("small", "base", "large")),
     ("vit_b_16", 224, False),
     ("vit_b_16", 64, True),
     ("vit_l_16", 32, False),
@@ -58,7 +67,7 @@ def _check(name: str, image_size: int, training: bool, batch_size: int = 8) -> N
     kinds = ["evaluation", "training"]
     expected = {f"{kind}, {stage}" for kind in kinds for stage in (*trunk.STAGES, "pooled", "logits")}
     expected |= {"gradients", "weights"} if training else set()
-    if not name.startswith("vit"):
+    if not name.startswith(("vit", "convnext")):
         expected |= {"statistics"} | ({"moved statistics"} if training else set())
     assert {row.what for row in rows} == expected
     assert largest(rows, "JAX float64") <= TOLERANCE
@@ -143,7 +152,7 @@ def test_positions_are_resized_as_torchvision_does(torchvision, old: int, new: i
     import torch
 
     from facefeat_jax.models import VisionTransformer
-    from facefeat_jax.models.vit import resized_positions
+    from facefeat_jax.models._positions import resized_positions
 
     with jax.enable_x64(True):
         build = {"patch": 8, "depth": 1, "width": 24, "heads": 3, "hidden": 40, "param_dtype": "float64"}
@@ -173,6 +182,54 @@ def test_files_are_recognised(torchvision, name: str) -> None:
 
 
 def test_files_of_others_are_not_recognised(torchvision) -> None:
-    for name in ("resnext50_32x4d", "efficientnet_v2_s", "vit_h_14", "densenet121"):
+    for name in ("regnet_y_400mf", "shufflenet_v2_x1_0", "vit_h_14", "densenet121"):
         shapes = {n: tuple(tensor.shape) for n, tensor in _meta_model(torchvision, name).state_dict().items()}
         assert recognise({n: np.broadcast_to(np.float32(0), shape) for n, shape in shapes.items()}) is None
+
+
+@pytest.mark.parametrize("replace", [(False, True, True), (True, False, True)])
+def test_dilation_and_group_norm_are_torchvisions(torchvision, replace: tuple[bool, ...]) -> None:
+    """Stages, logits and gradients of one block a stage, in float64."""
+    import jax
+    import jax.numpy as jnp
+    import torch
+
+    from facefeat_jax.models import Bottleneck, GroupNorm, ResNet
+
+    kind = torchvision.models.resnet
+    theirs = kind.ResNet(
+        kind.Bottleneck,
+        [2, 2, 2, 2],
+        num_classes=5,
+        replace_stride_with_dilation=list(replace),
+        norm_layer=lambda width: torch.nn.GroupNorm(32, width),
+    ).double()
+    stream = np.random.RandomState(0)
+    tensors = {
+        n: stream.standard_normal(t.shape) / np.sqrt(max(t[0].numel(), 2)) for n, t in theirs.state_dict().items()
+    }
+    theirs.load_state_dict({n: torch.from_numpy(t.copy()) for n, t in tensors.items()})
+    pixels = stream.standard_normal((2, 65, 65, 3))
+    with jax.enable_x64(True):
+        options = {"block": Bottleneck, "norm_layer": GroupNorm, "replace_stride_with_dilation": replace}
+        ours = to_flax(tensors, abstract(ResNet, (2, 2, 2, 2), num_classes=5, param_dtype="float64", **options))
+        graphdef, params = nnx.split(ours)
+
+        def run(params, images):
+            return nnx.merge(graphdef, params)(images)
+
+        logits = jax.jit(run)(params, jnp.asarray(pixels))
+        gradients = jax.jit(jax.grad(lambda p, x: jnp.sum(run(p, x) ** 2)))(params, jnp.asarray(pixels))
+        gradient_tensors = to_torch(nnx.merge(graphdef, gradients))
+        maps = jax.jit(lambda p, x: nnx.merge(graphdef, p).stages(x))(params, jnp.asarray(pixels))
+    outputs = theirs(torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()))
+    np.testing.assert_allclose(logits, outputs.detach().numpy(), rtol=1e-9, atol=1e-9)
+    (outputs**2).sum().backward()
+    for name, parameter in theirs.named_parameters():
+        expected = parameter.grad.numpy()
+        np.testing.assert_allclose(gradient_tensors[name], expected, rtol=1e-9, atol=1e-9 * abs(expected).max())
+    assert maps["layer4"].shape[1] == 9  # 65 pixels at stride 8
+    with pytest.raises(NotImplementedError):
+        torchvision.models.resnet18(replace_stride_with_dilation=list(replace))
+    with pytest.raises(ValueError, match="bottlenecks"):
+        abstract(ARCHITECTURES["resnet18"].build, replace_stride_with_dilation=replace)

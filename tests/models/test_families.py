@@ -309,7 +309,7 @@ def test_kernels_have_names_for_their_axes(name: str) -> None:
 
 def test_positions_are_resized_by_torchs_bicubic_with_the_corners_in_place() -> None:
     """Against `torch.nn.functional.interpolate(..., mode="bicubic", align_corners=True)` of 0, 1, 4, 2, -3."""
-    from facefeat_jax.models.vit import bicubic
+    from facefeat_jax.models._positions import bicubic
 
     values = np.array([0.0, 1.0, 4.0, 2.0, -3.0])
     for wanted, expected in TORCHS_BICUBIC.items():
