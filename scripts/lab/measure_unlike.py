@@ -43,7 +43,8 @@ such picture, and whether it leaves faces of another source alone. The networks 
 pictures ({trained}), because we could not get published weights; others will give other
 numbers. The pictures are those of [the audit](audit.md): faces in FairFace's layout (UTKFace), CelebA faces of the
 glasses set, shop photographs; and pictures that the project makes: drawn people, noise, parts of scikit-learn's two
-scenes.
+scenes. The method (features, directions, threshold) was chosen on pictures of these kinds, so expect somewhat worse on
+others.
 
 {made}
 
