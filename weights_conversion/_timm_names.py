@@ -65,6 +65,11 @@ _FAMILIES = {
 }
 
 
+def are_timms_efficientnet(state_dict: Mapping[str, np.ndarray]) -> bool:
+    """Returns whether these are an EfficientNet's tensors under timm's names."""
+    return "blocks.0.0.conv_dw.weight" in state_dict
+
+
 def from_timm(state_dict: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
     """Returns a state dict of timm's under torchvision's names; any other as it is."""
     rules = next((rules for name, rules in _FAMILIES.items() if name in state_dict), None)

@@ -17,15 +17,18 @@ from facefeat_jax.models import MultiTaskModel
 from facefeat_jax.models._positions import bicubic
 from facefeat_jax.models._promotion import set_up
 from facefeat_jax.models.abstract import abstract
+from facefeat_jax.models.batch_norm import BatchNorm
 from facefeat_jax.models.registry import ARCHITECTURES
 from facefeat_jax.models.trunk import Trunk
 from facefeat_jax.system.errors import UserError
 from weights_conversion import _names as names
+from weights_conversion._timm_names import are_timms_efficientnet
 from weights_conversion.heads import cause_of
 
 Model = TypeVar("Model", bound=MultiTaskModel | Trunk)
 COUNTER = "num_batches_tracked"
 POSITIONS = "encoder.pos_embedding"
+_TIMMS_EPSILON = 1e-5
 
 
 class WeightsMismatchError(UserError):
@@ -56,8 +59,10 @@ def to_flax(state_dict: Mapping[str, np.ndarray], model: Model, *, source: str =
         to_flax(state_dict, model.trunk, source=source)
         return model
 
-    state_dict = names.canonical(state_dict)
     trunk = model.trunk if isinstance(model, MultiTaskModel) else model
+    if are_timms_efficientnet(state_dict):
+        _require_timms_epsilon(trunk, source)
+    state_dict = names.canonical(state_dict)
     classifier = names.classifier_prefix(model)
     unused = {name for name in state_dict if trunk.fc is not None or not name.startswith(classifier)}
     missing: list[str] = []
@@ -93,6 +98,16 @@ def to_flax(state_dict: Mapping[str, np.ndarray], model: Model, *, source: str =
         for variable, array in values:
             variable.set_value(jnp.asarray(array, variable.dtype))
     return model
+
+
+def _require_timms_epsilon(trunk: Trunk, source: str) -> None:
+    """Raises WeightsMismatchError where layers normalise with another epsilon than timm's: the answers would differ."""
+    norms = [module for _, module in nnx.iter_modules(trunk) if isinstance(module, BatchNorm)]
+    if strange := {norm.epsilon for norm in norms} - {_TIMMS_EPSILON}:
+        raise WeightsMismatchError(
+            f"{source} is timm's, whose EfficientNets normalise with an epsilon of {_TIMMS_EPSILON}; the model's is "
+            f"{max(strange)}: make it with norm_layer=functools.partial(BatchNorm, epsilon={_TIMMS_EPSILON})"
+        )
 
 
 def _counter(tensor: np.ndarray) -> np.ndarray:

@@ -65,8 +65,10 @@ class HeadLikeness:
         """Fits the distribution to features `[n, features]`; the threshold is still infinite."""
         values = _scaled(features)
         mean = values.mean(axis=0)
-        _, sizes, directions = np.linalg.svd(values - mean, full_matrices=False)
-        variances, (n, width) = sizes**2 / len(values), values.shape
+        offset, (n, width) = values - mean, values.shape
+        # Of the covariance, whose size does not grow with the number of pictures; eigh sorts upwards.
+        variances, directions = np.linalg.eigh(offset.T @ offset / n)
+        variances, directions = np.maximum(variances[::-1], 0), directions.T[::-1]
         rank = max(1, min(RANK, n // 4, width - 1))
         rest = max(float(variances[rank:].sum()) / (width - rank), 1e-12)
         kept = np.maximum(variances[:rank], rest)

@@ -51,9 +51,14 @@ def fit_likeness(
     heads, features = fit_heads(answers), features_of(model, spec)
     strange: dict[str, np.ndarray] = {}
     for task, head in heads.items():
-        chosen = None if drawn else _kin(answers, spec, task)
+        chosen = None if drawn else _kin(answers, examples, spec, task)
         if chosen is None:
-            why = "unlike pictures are noted, and answered: there is no other source of such pictures to test this on"
+            why = (
+                "the training pictures are drawn"
+                if drawn
+                else "there is no other source of such pictures to test this on"
+            )
+            why = f"unlike pictures are noted, and answered: {why}"
             heads[task] = dataclasses.replace(head, notes=(why,))
             continue
         strange = strange or {kind: features(rows) for kind, rows in no_faces(spec).items()}
@@ -74,16 +79,19 @@ def _tested(head: HeadLikeness, like: np.ndarray, others: dict[str, np.ndarray],
     return dataclasses.replace(head, withholds=passed, notes=(text,))
 
 
-def _kin(answers: Answers, spec: ModelSpec, task: str) -> list[tuple[int, str]] | None:
+def _kin(answers: Answers, examples: Examples, spec: ModelSpec, task: str) -> list[tuple[int, str]] | None:
     """Returns faces that a head was not fitted on and can be shown: their numbers, and the head that they are of."""
-    found: list[tuple[int, str]] = []
+    digests = examples.digests()
+    # The same file may stand in two data sets, with a label for another head in each.
+    strange = ~np.isin(digests, digests[answers.labels[task] >= 0])
+    of: dict[int, str] = {}
     for other in answers.classes:
         frames = spec.frames[other], spec.frames[task]
         if other != task and set(frames) <= set(FACES) and inside(*frames):
-            rows = np.flatnonzero((answers.labels[other] >= 0) & (answers.labels[task] < 0))
-            found += [(int(row), other) for row in rows]
-    if len(found) < LEAST:
+            of |= {int(row): other for row in np.flatnonzero((answers.labels[other] >= 0) & strange)}
+    if len(of) < LEAST:
         return None
+    found = sorted(of.items())
     return [found[at] for at in np.linspace(0, len(found) - 1, min(len(found), _MOST)).astype(int)]
 
 
@@ -93,7 +101,8 @@ def framed(examples: Examples, row: int, spec: ModelSpec, frame: str, task: str)
         picture = decode(content, spec.decode)
     left, top, right, bottom = inside(frame, spec.frames[task]) or (0.0, 0.0, 1.0, 1.0)
     width, height = picture.size
-    part = picture.crop((round(left * width), round(top * height), round(right * width), round(bottom * height)))
+    x, y = round(left * width), round(top * height)
+    part = picture.crop((x, y, max(round(right * width), x + 1), max(round(bottom * height), y + 1)))
     return as_input(part, spec)
 
 

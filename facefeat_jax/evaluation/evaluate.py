@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +34,7 @@ from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.progress import Bar, say
 
 _ACCELERATOR_BATCH = 256
+_WAITING = 8  # batches; each holds the features of its pictures
 
 
 class Evaluator:
@@ -106,14 +108,17 @@ class Evaluator:
         """
         steps = in_order(pictures, (), self._padded_size)
         calls = [Call(number, 1, ()) for number in range(len(steps))]
-        # Kept on the device until the end: reading a batch back would stall the next one.
-        batches = []
+        # A few wait on the device: reading the last one back would stall the next.
+        waiting: deque[Any] = deque()
+        read = []
         with Bar(title, len(pictures)) as bar:
             for step, batch in zip(steps, feed(steps, calls), strict=True):
-                batches.append(self._placement.in_turn(self._program(params, batch_stats, feed.table, batch)))
+                waiting.append(self._placement.in_turn(self._program(params, batch_stats, feed.table, batch)))
+                if len(waiting) > _WAITING:
+                    read.append(jax.device_get(waiting.popleft()))
                 bar.advance(int(step.mask.sum()))
                 on_batch()
-        read = jax.device_get(batches)
+        read += jax.device_get(list(waiting))
         names = (*self._heads, FEATURES)
         return {name: np.concatenate([batch[name] for batch in read])[: len(pictures)] for name in names}
 

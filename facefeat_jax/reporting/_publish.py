@@ -94,12 +94,12 @@ def _write_pages(
     explainer: Explainer,
     spec: ModelSpec,
 ) -> None:
+    calibration.write(run)
     pixels = PixelFormat(spec.image_size, spec.decode, spec.interpolation)
     drawn = all(is_drawn(source) for source in assessment.data)
     likeness = fit_likeness(answers, validation, explainer.model, spec, step=calibration.step, drawn=drawn)
     likeness.write(run)
     samples = training_samples(training, spec.classes, pixels=pixels)
-    calibration.write(run)
     shown = _explained(choose_examples(answers), validation, explainer, pixels, tuple(spec.classes))
     write_report(run, samples=samples, assessment=assessment, shown=shown)
     write_model_card(run, spec, assessment, likeness)

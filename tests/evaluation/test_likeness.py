@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -69,6 +70,17 @@ def test_an_answer_is_withheld_only_where_the_test_holds() -> None:
         assert not failed.withholds and "noted, and answered" in failed.notes[0]
 
 
+def test_a_file_that_the_head_has_a_label_for_is_no_other_source(monkeypatch) -> None:
+    monkeypatch.setattr(check, "LEAST", 2)
+    spec = SimpleNamespace(frames={"gender": "face", "glasses": "head", "smile": "face"})
+    labels = {"gender": [0, 1, -1, -1, -1], "glasses": [-1, -1, 0, 1, 1], "smile": [-1, -1, 0, 0, -1]}
+    answers = SimpleNamespace(classes=labels, labels={task: np.array(values) for task, values in labels.items()})
+    # The third picture is the file of the first.
+    digests = np.array([7, 8, 7, 9, 10])
+    found = check._kin(answers, SimpleNamespace(digests=lambda: digests), spec, "gender")
+    assert [number for number, _ in found] == [3, 4]
+
+
 def test_faces_of_another_set_are_cut_as_the_head_takes_them() -> None:
     left, top, right, bottom = inside("head", "face")
     assert (left, top) == pytest.approx(((0.85 - 0.52) / 1.71, (1.19 - 0.43) / 2.09))
@@ -87,8 +99,8 @@ def test_training_leaves_it_beside_the_calibration(tiny, avatars_dir, tmp_path, 
     found = Likeness.read(tmp_path / "run", step=step, tasks=("gender", "glasses", "shirt"))
     assert found.drawn and set(found.heads) == {"gender", "glasses", "shirt"}
     for head in found.heads.values():
-        assert not head.withholds and "no other source" in head.notes[0] and np.isfinite(head.threshold)
-    assert (tmp_path / "run" / "model-card.md").read_text().count("there is no other source of such pictures") == 3
+        assert not head.withholds and "are drawn" in head.notes[0] and np.isfinite(head.threshold)
+    assert (tmp_path / "run" / "model-card.md").read_text().count("the training pictures are drawn") == 3
     # An evaluation of the same pictures says the same, but for rounding in another program.
     assert main(["evaluate", str(tmp_path / "run"), "--data-dir", str(avatars_dir)]) == 0
     again = Likeness.read(tmp_path / "run", step=step, tasks=("gender", "glasses", "shirt"))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from facefeat_jax.models import abstract, convnext_tiny, efficientnet_b0, vit_b_32
+from facefeat_jax.models import abstract, convnext_tiny, efficientnet_b0, efficientnet_b5, vit_b_32
 from weights_conversion import to_flax
 from weights_conversion._timm_names import from_timm
-from weights_conversion.convert import recognise, torch_shapes
+from weights_conversion.convert import WeightsMismatchError, recognise, torch_shapes
 
 BATCH_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 BOTH = ("weight", "bias")
@@ -54,6 +54,12 @@ def test_every_tensor_finds_its_place(build, timms: list[str]) -> None:
     assert recognise(file) == build.__name__
     file = {name: np.zeros((), np.int64) if name.endswith("tracked") else tensor for name, tensor in file.items()}
     assert to_flax(file, abstract(build, num_classes=3)).fc.out_features == 3
+
+
+def test_another_epsilon_than_timms_is_refused() -> None:
+    file = {"blocks.0.0.conv_dw.weight": np.zeros((48, 1, 3, 3), np.float32)}
+    with pytest.raises(WeightsMismatchError, match=r"epsilon of 1e-05; the model's is 0\.001.*norm_layer="):
+        to_flax(file, abstract(efficientnet_b5))
 
 
 def test_other_files_are_left_alone() -> None:
