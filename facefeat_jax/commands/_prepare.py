@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -72,7 +73,8 @@ def run(arguments: Arguments) -> int:
         answers = [summary.to_json() for summary in summaries]
         show_json(answers if len(answers) > 1 else answers[0])
     if arguments.sources == ("folder",):
-        say(f"next: facefeat train best --sources {name} --tasks {arguments.task} --run runs/{name}")
+        where = f" --data-dir {shlex.quote(str(arguments.data_dir))}" if arguments.data_dir else ""
+        say(f"next: facefeat train best --sources {name} --tasks {arguments.task} --run runs/{name}{where}")
     return 0
 
 

@@ -78,8 +78,9 @@ class _Child:
             # One arena and one thread: each would take address space, which is what is limited.
             environment = {**os.environ, "MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"}
             code = f"import sys; sys.path[:0] = {sys.path!r}; from facefeat_jax.data import _outside; _outside.serve()"
+            # -P: nothing is imported from the current folder.
             self._process = subprocess.Popen(
-                [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+                [sys.executable, "-P", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
             )
         process = self._process
         assert process.stdin and process.stdout
@@ -91,6 +92,9 @@ class _Child:
         except (OSError, ValueError):
             self.end()
             return {"error": "and takes more memory or time to decode than is allowed"}, b""
+        except BaseException:  # an interrupt: the answer that is still to come is not the next picture's
+            self.end()
+            raise
         finally:
             watch.cancel()
 

@@ -53,7 +53,10 @@ def fetch(address: str, *, allow_private: bool = False, seconds: float = _SECOND
             raise BadImageError(f"can't be fetched: {' '.join(reason.split())}"[:200]) from error
         if isinstance(answer, bytes):
             return answer
-        following = urljoin(address, answer)
+        try:
+            following = urljoin(address, answer)
+        except ValueError as error:
+            raise BadImageError("can't be fetched: redirected to what is no address") from error
         if not is_address(following) or (address.lower().startswith("https") and not following.startswith("https")):
             raise BadImageError(f"can't be fetched: redirected to {following:.100}")
         address = following
@@ -94,6 +97,8 @@ def _ask(address: str, until: float, allow_private: bool) -> bytes | str:
                 raise BadImageError(f"can't be fetched: larger than {MAX_BYTES >> 20} MiB")
             if response.length:  # what the headers promised and did not come
                 raise BadImageError("can't be fetched: cut short")
+            if time.monotonic() >= until:  # hung up on: that looks like the end of an answer without a length
+                raise TimeoutError
             return content
         finally:
             watch.cancel()
@@ -123,4 +128,6 @@ def _is_public(ip: str) -> bool:
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         if inner is not None:
             return _is_public(str(inner))
+        if address.is_site_local:
+            return False
     return address.is_global and not address.is_multicast and not address.is_reserved

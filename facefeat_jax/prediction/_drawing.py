@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -119,13 +120,10 @@ class Album:
 
     def _add_frame(self, film: str, seconds: float, picture: Image.Image) -> Path:
         if film not in self._reels:
-            self._reels[film] = Reel(self._path(f"{Path(film).stem}.mp4"))
-        reel = self._reels[film]
-        try:
-            reel.add(picture, seconds)
-        except OSError as error:  # FFmpeg's errors are such
-            raise UserError(f"{reel.path} can't be written ({error.strerror or error})") from error
-        return reel.path
+            # Never over an older file: it may be the film itself, or its first part where --resume goes on.
+            self._reels[film] = Reel(self._path(f"{Path(film).stem}-labelled.mp4", is_new=True))
+        self._reels[film].add(picture, seconds)
+        return self._reels[film].path
 
     def written(self) -> list[str]:
         """Finishes the videos; returns a line for what was written."""
@@ -135,11 +133,11 @@ class Album:
             lines.append(f"wrote {reel.path} ({count(reel.count, 'frame')})")
         return lines
 
-    def _path(self, wanted: str) -> Path:
-        """Returns a path of its own for a name: those from different folders get a number."""
+    def _path(self, wanted: str, *, is_new: bool = False) -> Path:
+        """Returns a path of its own for a name: those from different folders get a number; so does an old file's."""
         stem, suffix, number = wanted[:-4], wanted[-4:], 1
         name = wanted
-        while name in self._names:
+        while name in self._names or (is_new and os.path.lexists(self._folder / name)):
             number += 1
             name = f"{stem}-{number}{suffix}"
         self._names.add(name)

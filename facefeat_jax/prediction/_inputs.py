@@ -87,9 +87,11 @@ def reader(*, allow_private: bool = False) -> Reader:
     films = videos.Films()
 
     def read(source: str) -> AbstractContextManager[bytes]:
+        if addresses.is_address(source):
+            return _fetched(source, allow_private)
         if videos.frame_of(source) and not os.path.lexists(source):
             return nullcontext(films.read(source))
-        return _fetched(source, allow_private) if addresses.is_address(source) else content_of(Path(source))
+        return content_of(Path(source))
 
     return read
 

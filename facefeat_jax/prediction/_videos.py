@@ -7,6 +7,7 @@ frames too. Needs the extra `video`.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import threading
 from collections import OrderedDict
@@ -19,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from facefeat_jax.data._decoder_limits import MAX_PIXELS, MAX_SIDE, BadImageError
+from facefeat_jax.system.errors import UserError
 
 if TYPE_CHECKING:
     import av
@@ -69,8 +71,10 @@ def _start(stream: Any) -> int:
 def _opened(path: str) -> Iterator[tuple[Any, Any]]:
     import av
 
+    options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
     try:
-        with av.open(path, options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"}) as container:
+        # Absolute: FFmpeg takes what is before a colon for a protocol.
+        with av.open(os.path.abspath(path), options=options) as container:
             if not container.streams.video:
                 raise BadImageError("a file without a video in it")
             stream = container.streams.video[0]
@@ -117,7 +121,7 @@ class Films:
         import av
 
         try:
-            if self._at and seconds < float(self._at):
+            if self._at and seconds <= float(self._at):
                 base = self._stream.time_base or Fraction(1)
                 self._container.seek(int(Fraction(seconds) / base) + _start(self._stream), stream=self._stream)
                 self._frames = self._decoded()
@@ -126,10 +130,11 @@ class Films:
                 self._at = at
                 if at == wanted:
                     return _as_file(frame)
+                self._keep(f"{self._path}#t={at}", frame)
                 if float(at) > seconds:
                     break
-                self._keep(f"{self._path}#t={at}", frame)
         except (av.error.FFmpegError, OSError) as error:
+            self._frames = self._decoded()  # what comes after the damage can be read
             raise BadImageError(f"a video that can't be decoded ({' '.join(str(error).split())})"[:200]) from error
         raise BadImageError(f"{Path(self._path).name} has no frame at {seconds:.3f} s")
 
@@ -165,6 +170,9 @@ class Reel:
 
     Args:
       path: the file; the suffix is .mp4.
+
+    Raises:
+      UserError: the file can't be written; so do its methods.
     """
 
     def __init__(self, path: Path):
@@ -172,25 +180,42 @@ class Reel:
 
         self.path, self.count = path, 0
         # In fragments: it can be played where its writer was stopped.
-        self._container = av.open(str(path), "w", options={"movflags": "frag_keyframe+empty_moov"})
+        options = {"movflags": "frag_keyframe+empty_moov"}
+        with self._reported():
+            self._container = av.open(os.path.abspath(path), "w", options=options)
         self._stream: Any = None
+        self._last = -1
 
     def add(self, picture: Image.Image, seconds: float) -> None:
-        """Adds a frame, mode RGB; one of another size is brought to that of the first."""
+        """Adds a frame, mode RGB, in the size of the first; one that is not later than the last is left out."""
         import av
 
-        if self._stream is None:
-            self._stream = self._container.add_stream("mpeg4", rate=1000)
-            self._stream.width, self._stream.height = (max(2, side // 2 * 2) for side in picture.size)
-            self._stream.pix_fmt, self._stream.bit_rate = "yuv420p", 8_000_000
-            self._stream.codec_context.time_base = Fraction(1, 1000)
-        frame = av.VideoFrame.from_image(picture.resize((self._stream.width, self._stream.height)))
-        frame.pts, frame.time_base = round(1000 * seconds), Fraction(1, 1000)
-        self._container.mux(self._stream.encode(frame))
-        self.count += 1
+        time = round(1000 * seconds)
+        if time <= self._last:  # the same video again
+            return
+        with self._reported():
+            if self._stream is None:
+                self._stream = self._container.add_stream("mpeg4", rate=1000)
+                self._stream.width, self._stream.height = (max(2, side // 2 * 2) for side in picture.size)
+                self._stream.pix_fmt, self._stream.bit_rate = "yuv420p", 8_000_000
+                self._stream.codec_context.time_base = Fraction(1, 1000)
+            frame = av.VideoFrame.from_image(picture.resize((self._stream.width, self._stream.height)))
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            self._container.mux(self._stream.encode(frame))
+        self._last, self.count = time, self.count + 1
 
     def close(self) -> None:
         """Writes what is left."""
-        if self._stream is not None:
-            self._container.mux(self._stream.encode(None))
-        self._container.close()
+        with self._reported():
+            if self._stream is not None:
+                self._container.mux(self._stream.encode(None))
+            self._container.close()
+
+    @contextlib.contextmanager
+    def _reported(self) -> Iterator[None]:
+        import av
+
+        try:
+            yield
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            raise UserError(f"{self.path} can't be written ({getattr(error, 'strerror', None) or error})") from error

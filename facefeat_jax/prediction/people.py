@@ -25,6 +25,7 @@ from facefeat_jax.prediction.boxes import Boxes
 from facefeat_jax.prediction.crops import WHOLE, Box, Person, crop, place
 from facefeat_jax.prediction.predictor import Predictor, each
 from facefeat_jax.system.errors import UserError
+from facefeat_jax.system.progress import say
 
 NO_FACE = "no face found"
 NO_BOX = "no box given"
@@ -236,9 +237,13 @@ class PeoplePredictor:
             predictions.append(Prediction(picture.source, {}, note=note))
         return PicturePredictions(picture.source, self._picture(picture.source) if self._keep else None, predictions)
 
-    def _picture(self, source: str) -> Image.Image:
-        with self._decoded(source) as picture:
-            return picture
+    def _picture(self, source: str) -> Image.Image | None:
+        try:
+            with self._decoded(source) as picture:
+                return picture
+        except BadImageError as error:  # an address that answered before
+            say(f"{source}: not drawn ({error})")
+            return None
 
 
 def people_of(

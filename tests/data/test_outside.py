@@ -74,6 +74,20 @@ def test_time_and_memory_are_limited(monkeypatch):
     assert decode(data, "upright").size == (60, 40)
 
 
+def test_after_an_interrupt_the_next_answer_is_the_next_pictures(monkeypatch):
+    first, second = made("HEIF", width=60), made("HEIF", width=80)
+    receive = outside._receive
+
+    def interrupted(stream):
+        monkeypatch.setattr(outside, "_receive", receive)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(outside, "_receive", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        decode(first)
+    assert decode(second).width == 80
+
+
 def test_a_picture_of_too_many_pixels_is_refused():
     large = made("JXL", "L", 12_000, 9_000)  # more pixels than are read
     with pytest.raises(BadImageError, match=r"too large: 12000 by 9000|more memory"):

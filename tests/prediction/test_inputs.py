@@ -109,7 +109,7 @@ def site():
         def log_message(self, *_):
             pass
 
-    REDIRECTS = {"/moved": "/a%20b.png?size=1", "/round": "/round", "/out": "file:///etc/passwd"}
+    REDIRECTS = {"/moved": "/a%20b.png?size=1", "/round": "/round", "/out": "file:///etc/passwd", "/no": "http://["}
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         REDIRECTS["/elsewhere"] = f"http://localhost:{server.server_port}/a%20b.png"
@@ -137,15 +137,15 @@ def test_addresses_are_answered_like_files(site, trained_run, tmp_path, capsys):
         ("/page", "cut short|IncompleteRead"),
         ("/round", "more than 5 redirects"),
         ("/out", "redirected to file:///etc/passwd"),
-        ("/slow.png", "took too long|cut short|"),
+        ("/no", "no address"),
+        ("/slow.png", "it took too long"),
     ],
 )
 def test_what_is_fetched_is_bounded(site, page, reason, monkeypatch):
     monkeypatch.setattr(addresses, "MAX_BYTES", 500)
     started = time.monotonic()
     with pytest.raises(BadImageError, match=reason):
-        content = addresses.fetch(site + page, allow_private=True, seconds=0.5)
-        raise BadImageError(f"took too long, after {len(content)} bytes") if len(content) < 50 else AssertionError
+        addresses.fetch(site + page, allow_private=True, seconds=0.5)
     assert time.monotonic() - started < 1.5
 
 

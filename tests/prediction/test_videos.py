@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from fractions import Fraction
 
 import numpy as np
@@ -61,10 +62,39 @@ def test_frames_are_answered_and_drawn(film, trained_run, tmp_path, capsys):
     answers = [json.loads(line) for line in out.read_text().splitlines()]
     assert [answer["time"] for answer in answers] == [0.0, 0.4, 0.8, 1.2] and all("heads" in one for one in answers)
     assert answers[1]["file"] == f"{film}#t=0.400"
-    assert f"wrote {drawn / 'people.mp4'} (4 frames)" in capsys.readouterr().err
-    with av.open(str(drawn / "people.mp4")) as container:
+    assert f"wrote {drawn / 'people-labelled.mp4'} (4 frames)" in capsys.readouterr().err
+    with av.open(str(drawn / "people-labelled.mp4")) as container:
         found = [(round(float(frame.time), 2), frame.width) for frame in container.decode(video=0)]
     assert found == [(0.0, 96), (0.4, 96), (0.8, 96), (1.2, 96)]
+
+
+def test_drawing_beside_the_video_keeps_it_and_older_files(film, trained_run, tmp_path, monkeypatch, capsys):
+    """Of a short film one frame is taken, and read twice; the name has a colon; the same film comes twice."""
+    monkeypatch.chdir(tmp_path)
+    names = ["at 12:30.mp4", "at 12:30-labelled.mp4"]
+    for name in names:
+        shutil.copy(film, name)
+    before = [(tmp_path / name).read_bytes() for name in names]
+    assert main(["predict", str(trained_run), names[0], names[0], "--every", "1000", "--draw", "."]) == 0
+    assert [(tmp_path / name).read_bytes() for name in names] == before
+    assert "wrote at 12:30-labelled-2.mp4 (1 frame)" in capsys.readouterr().err
+
+
+def test_frames_after_a_missing_one_or_a_damaged_part_are_read(film):
+    films, names = videos.Films(), videos.frames(film, 1)
+    with pytest.raises(BadImageError, match="no frame at"):
+        films.read(f"{film}#t=0.010")
+    assert [number_of(films.read(name)) for name in names[1:5]] == [1, 2, 3, 4]
+
+    def damaged(*_):
+        raise av.error.InvalidDataError(1, "damaged")
+        yield
+
+    films._frames = damaged()
+    with pytest.raises(BadImageError, match="can't be decoded"):
+        films.read(names[10])
+    assert number_of(films.read(names[11])) == 11
+    films.close()
 
 
 def test_what_is_no_video_and_playlists_are_refused(tmp_path, film):
