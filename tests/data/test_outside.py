@@ -84,8 +84,8 @@ def test_after_an_interrupt_the_next_answer_is_the_next_pictures(monkeypatch):
 
     monkeypatch.setattr(outside, "_receive", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        decode(first)
-    assert decode(second).width == 80
+        decode(first, "upright")
+    assert decode(second, "upright").width == 80
 
 
 def test_a_picture_of_too_many_pixels_is_refused():
