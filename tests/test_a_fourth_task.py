@@ -12,6 +12,8 @@ import shutil
 import subprocess
 import sys
 
+import pytest
+
 import weights_conversion
 
 from .conftest import ROOT
@@ -42,6 +44,7 @@ def block(title: str) -> str:
     return found
 
 
+@pytest.mark.slow
 def test_an_entry_and_a_builder_are_all_that_a_task_takes(tmp_path):
     for folder in ("facefeat_jax", "weights_conversion", "configs"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))

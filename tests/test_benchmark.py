@@ -108,6 +108,7 @@ def _command(tmp_path, *argv: object) -> subprocess.CompletedProcess:
     return subprocess.run([*command, "--out", str(tmp_path / "b")], capture_output=True, text=True, check=True)
 
 
+@pytest.mark.slow
 def test_the_command_measures_and_reports(tmp_path, avatars_dir):
     stages = ("matmul", "decode")
     done = _command(tmp_path, "--stages", *stages, "--data-dir", avatars_dir, "--json")

@@ -74,6 +74,7 @@ def test_notebook_says_what_it_is_first(notebook: dict) -> None:
     assert "find_spec" in "".join(installs["source"])
 
 
+@pytest.mark.slow
 def test_notebook_runs(tmp_path: Path) -> None:
     environment = {**os.environ, "FACEFEAT_SMOKE": "1", "MPLBACKEND": "Agg", "FACEFEAT_CACHE": str(tmp_path / "cache")}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))

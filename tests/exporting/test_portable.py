@@ -136,7 +136,7 @@ def test_the_onnx_file_is_what_many_runtimes_take(trained_run, tmp_path) -> None
     assert [side.dim_param or side.dim_value for side in images.type.tensor_type.shape.dim] == ["batch", 32, 32, 3]
     assert "backbone.layer1.0.conv1.weight" in {constant.name for constant in model.graph.initializer}
     first = file.read_bytes()
-    assert main(["export", str(trained_run), str(file)]) == 0
+    assert main(["export", str(trained_run), str(file), "--overwrite"]) == 0
     assert file.read_bytes() == first
 
 
@@ -152,7 +152,7 @@ def test_a_file_that_answers_otherwise_is_not_written(trained_run, tmp_path, cap
     monkeypatch.setattr(onnx_graph._Graph, "add", wrong)
     file = tmp_path / "model.onnx"
     file.write_bytes(b"older")
-    assert main(["export", str(trained_run), str(file)]) == 2
+    assert main(["export", str(trained_run), str(file), "--overwrite"]) == 2
     error = capsys.readouterr().err
     assert "is not written: its probabilities of gender differ by" in error and len(error.splitlines()) == 1
     assert file.read_bytes() == b"older" and [path.name for path in tmp_path.iterdir()] == ["model.onnx"]

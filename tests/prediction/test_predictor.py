@@ -57,6 +57,7 @@ def mixed(pictures, tmp_path_factory):
     ]
 
 
+@pytest.mark.slow
 def test_a_batch_is_split_over_the_devices(resnet18_run, pictures):
     program = (
         "import json, sys, jax; from facefeat_jax import Predictor\n"

@@ -123,7 +123,7 @@ def test_on_the_same_data_nothing_is_reported_and_the_figures_are_the_trainings(
     figures, trained_figures = json.loads(out), json.loads((run / "results.json").read_text())["heads"]["shirt"]
     assert figures["notes"] == [] and figures["pictures"] == 64
     assert figures["heads"]["shirt"]["loss"] == pytest.approx(trained_figures["loss"], rel=1e-6)
-    assert [line.split(":")[0] for line in err.splitlines()] == ["tables", "report", "model card"]
+    assert all(line.startswith("wrote ") for line in err.splitlines())
 
 
 @pytest.mark.parametrize("changed", [removed, renamed, swapped])
