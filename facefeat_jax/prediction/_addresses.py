@@ -17,6 +17,7 @@ import time
 from urllib.parse import quote, urljoin, urlsplit
 
 from facefeat_jax.data._decoder_limits import BadImageError
+from facefeat_jax.system.text import format_size
 
 MAX_BYTES = 2**26
 """Larger answers are refused."""
@@ -94,7 +95,7 @@ def _ask(address: str, until: float, allow_private: bool) -> bytes | str:
                 raise BadImageError(f"can't be fetched: {response.status} {response.reason}")
             content = response.read(MAX_BYTES + 1)
             if len(content) > MAX_BYTES or (response.length or 0) > MAX_BYTES:
-                raise BadImageError(f"can't be fetched: larger than {MAX_BYTES >> 20} MiB")
+                raise BadImageError(f"can't be fetched: larger than {format_size(MAX_BYTES)}")
             if response.length:  # what the headers promised and did not come
                 raise BadImageError("can't be fetched: cut short")
             if time.monotonic() >= until:  # hung up on: that looks like the end of an answer without a length
