@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -28,7 +30,7 @@ class Arguments:
     }
 
     run: tyro.conf.Positional[Path]
-    """Folder of the run."""
+    """Folder of the run, or an .onnx file that `facefeat export` wrote: ONNX Runtime runs it, without JAX."""
     images: tyro.conf.Positional[tuple[str, ...]]
     """Pictures: files, folders, patterns in quotes (`'photos/**/*.jpg'`), videos, http or https addresses. `-` reads
     names of files from standard input, one per line."""
@@ -40,6 +42,9 @@ class Arguments:
     """Fetch pictures also from hosts that are not on the public internet, such as this machine."""
     batch_size: int = 32
     """Pictures per batch."""
+    runtime: Literal["jax", "onnx"] = "jax"
+    """What computes. `onnx` is ONNX Runtime on CPU, without JAX: the first time, the run is exported into its folder.
+    Needs the extra `onnx`."""
     checkpoint: Literal["newest", "best"] = "newest"
     """Checkpoint to use. `best` has the highest validation accuracy; it exists if training used --keep-best."""
     format: Literal["text", "json", "jsonl", "csv"] = "text"
@@ -78,9 +83,14 @@ def run(arguments: Arguments) -> int:
       UserError: options that contradict each other, or the run, the boxes or the output can't be used.
     """
     check(arguments)
-    from facefeat_jax.runs.run_config import read_config
+    from facefeat_jax.prediction._answer_source import is_exported
 
-    read_config(arguments.run)  # before the slow imports
+    if is_exported(arguments.run) or arguments.runtime == "onnx":
+        arguments = _of_exported(arguments)
+    else:
+        from facefeat_jax.runs.run_config import read_config
+
+        read_config(arguments.run)  # before the slow imports
     if arguments.out is not None:
         from facefeat_jax.prediction.stream import check_out
 
@@ -110,7 +120,10 @@ def check(arguments: Arguments) -> None:
       UserError: no picture is named, options contradict each other, or a file that they name is not there.
     """
     if not arguments.images:
-        missing = "" if arguments.run.is_dir() else f"there is no run folder {arguments.run}; name the run, then "
+        from facefeat_jax.prediction._answer_source import is_exported
+
+        is_named = arguments.run.is_dir() or is_exported(arguments.run)
+        missing = "" if is_named else f"there is no run folder {arguments.run}; name the run, then "
         raise UserError(f"{missing}name the pictures: facefeat predict RUN IMAGE...")
     if arguments.out is None and arguments.resume:
         raise UserError("--resume continues a file; name it with --out FILE")
@@ -126,7 +139,7 @@ def check(arguments: Arguments) -> None:
         raise UserError(f"--every must be 1 or more, got {arguments.every}")
     face_model = arguments.face_model
     if face_model is not None:
-        from facefeat_jax.prediction._face_model import is_asked_for
+        from facefeat_jax.prediction._faces import is_asked_for
 
         face_model = None if is_asked_for(face_model) else face_model
     for file in (arguments.boxes, face_model):
@@ -152,6 +165,50 @@ def _names(files: list[str] | None) -> Iterable[str]:
     return stdin_names() if files is None else files
 
 
+def _of_exported(arguments: Arguments) -> Arguments:
+    """Returns the arguments with the exported file in place of the run; a run that is not exported yet is.
+
+    Raises:
+      UserError: there is no such file or run, or an option needs JAX or another checkpoint.
+    """
+    if arguments.explain or arguments.checkpoint != "newest":
+        option = "--explain" if arguments.explain else "--checkpoint"
+        raise UserError(f"{option} needs the run and JAX; leave it out, or give the run without --runtime onnx")
+    from facefeat_jax.prediction._answer_source import is_exported
+
+    if not is_exported(arguments.run):
+        return replace(arguments, run=_exported(arguments.run))
+    if not arguments.run.is_file():
+        raise UserError(f"there is no file {arguments.run}; facefeat export RUN {arguments.run.name} makes one")
+    return arguments
+
+
+def _exported(run: Path) -> Path:
+    """Returns the ONNX file of a run's newest checkpoint with its calibration, in the run's folder; makes it."""
+    folder = run / "onnx"
+    steps = [path.name for path in (run / "checkpoints").glob("*") if path.name.isdecimal()]
+    newest = max(steps, key=int, default="none")
+    calibration = run / "calibration" / f"{newest}.json"
+    digest = hashlib.sha256(calibration.read_bytes()).hexdigest()[:12] if calibration.exists() else "uncalibrated"
+    file = folder / f"{newest}-{digest}.onnx"
+    if not file.exists():
+        from facefeat_jax.runs.run_config import read_config
+
+        read_config(run)  # before the slow imports
+        from facefeat_jax.exporting.portable import export_portable
+
+        say(f"facefeat: exporting {run} to {file}, once")
+        shutil.rmtree(folder, ignore_errors=True)  # of earlier checkpoints
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"{folder} can't be made ({error.strerror}); export the run elsewhere, and give that file"
+            ) from error
+        export_portable(run, file, "onnx")
+    return file
+
+
 def _read_boxes(path: Path | None) -> Boxes | None:
     if path is None:
         return None
@@ -165,24 +222,32 @@ def _read_boxes(path: Path | None) -> Boxes | None:
 
 def _source(arguments: Arguments, files: list[str] | None, boxes: Boxes | None) -> AnswerSource:
     """Returns what gives the answers; loads the model only where a file can be opened."""
-    from facefeat_jax.prediction._answer_source import of_model, without_model
+    from facefeat_jax.prediction._answer_source import is_exported, of_model, without_model
     from facefeat_jax.system.runtime import use_compilation_cache
 
     # A file of --out records its model, and so needs one; what --faces and `best` need may be missing too.
+    exported = is_exported(arguments.run)
     find_faces = arguments.faces or arguments.face_model is not None
-    needs_model = arguments.out or find_faces or arguments.checkpoint != "newest"
+    # An exported file is small, and no run whose heads are known without it.
+    needs_model = arguments.out or find_faces or arguments.checkpoint != "newest" or exported
     if files and not needs_model and (source := without_model(arguments.run, files)):
         return source
-    from facefeat_jax.prediction._face_model import face_model_file
+    face_model = arguments.face_model
+    if face_model is not None:
+        from facefeat_jax.prediction._faces import is_asked_for
 
-    # Not start_up, which keeps freed memory: the memory of large pictures would add up.
-    use_compilation_cache()
+        if is_asked_for(face_model):
+            from facefeat_jax.prediction._face_model import face_model_file
+
+            face_model = face_model_file(face_model)
+    if not exported:  # Not start_up, which keeps freed memory: the memory of large pictures would add up.
+        use_compilation_cache()
     return of_model(
         arguments.run,
         batch_size=arguments.batch_size,
         checkpoint=arguments.checkpoint,
         find_faces=find_faces,
-        face_model=face_model_file(arguments.face_model),
+        face_model=face_model,
         boxes=boxes,
         draw=arguments.draw,
         explain=arguments.explain,

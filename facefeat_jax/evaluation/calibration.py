@@ -7,13 +7,11 @@ pictures, and what they are worth is measured on the other (`fitting_part`).
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -21,13 +19,12 @@ from scipy.stats import beta
 
 from facefeat_jax.evaluation.answers import Answers
 from facefeat_jax.evaluation.metrics import losses, predicted, probabilities
+from facefeat_jax.runs._head_calibration import ERROR_RATE as ERROR_RATE
+from facefeat_jax.runs._head_calibration import LIMITS, HeadCalibration, heads_from_json, heads_to_json
 from facefeat_jax.runs.run_folder import CALIBRATION, OLD_CALIBRATION, write_json
 from facefeat_jax.system import checked_json, kinds
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.text import format_distinct, format_given
-
-ERROR_RATE = 0.05
-"""Default largest fraction of wrong answers; where a head can't guarantee it, it is unsure."""
 
 CONFIDENCE = 0.95
 """How sure a threshold's error rate has to be, by the upper end of a binomial share."""
@@ -36,34 +33,6 @@ LEAST = 20
 """Pictures that it takes to fit a temperature."""
 
 _FOLDS = 10
-_LIMITS = (0.1, 10.0)  # of temperatures: beyond them the loss is flat, and the fit follows single pictures
-
-
-@dataclass(frozen=True)
-class HeadCalibration:
-    """The calibration of one head.
-
-    Attributes:
-      temperature: divisor of the head's logits.
-      threshold: smallest calibrated probability of an answer; below it the head is unsure. None: no threshold.
-      error_rate: fraction of wrong answers that the threshold was chosen for.
-      n: number of pictures that both were fitted on.
-      never_sure: whether no threshold guarantees the error rate, so that the head is always unsure.
-      notes: remarks for the reader.
-    """
-
-    temperature: float = 1.0
-    threshold: float | None = None
-    error_rate: float = ERROR_RATE
-    n: int = 0
-    never_sure: bool = False
-    notes: tuple[str, ...] = ()
-
-    def unsure(self, probability: np.ndarray | float) -> np.ndarray:
-        """Returns whether answers of that (calibrated) probability are none, bool of the same shape."""
-        if self.never_sure:
-            return np.ones_like(probability, bool)
-        return np.asarray(probability) < (self.threshold or 0.0)
 
 
 @dataclass(frozen=True)
@@ -119,38 +88,8 @@ class Calibration:
         return found if found.step == step else None
 
 
-def heads_to_json(heads: Mapping[str, HeadCalibration]) -> dict[str, Any]:
-    """Returns the calibration of heads as JSON values."""
-    return {task: {**dataclasses.asdict(head), "notes": list(head.notes)} for task, head in heads.items()}
-
-
-def heads_from_json(values: Any) -> dict[str, HeadCalibration]:
-    """Reads what `heads_to_json` wrote.
-
-    Raises:
-      ValueError: a field is missing or unknown, or its value is invalid.
-    """
-    if not isinstance(values, dict):
-        raise ValueError("the calibration is not an object")
-    return {task: _head(task, head) for task, head in values.items()}
-
-
 def _path(run: Path, step: int) -> Path:
     return run / CALIBRATION / f"{step}.json"
-
-
-def _head(task: str, values: Any) -> HeadCalibration:
-    fields = get_type_hints(HeadCalibration)
-    if not isinstance(values, dict) or values.keys() != fields.keys():
-        raise ValueError(f"the entry of the {task} head is not a calibration")
-    for name, kind in fields.items():
-        if wanted := kinds.fault(values[name], kind):
-            raise ValueError(f"{name} of {task} should be {wanted}, is {values[name]!r:.40}")
-    head = HeadCalibration(**{**values, "notes": tuple(values["notes"])})
-    (low, high), threshold = _LIMITS, 0.0 if head.threshold is None else head.threshold
-    if not (low <= head.temperature <= high and 0 <= threshold <= 1 and 0 < head.error_rate <= 1 and head.n >= 0):
-        raise ValueError(f"the entry of the {task} head has an invalid value, among {values!r:.120}")
-    return head
 
 
 def fitting_part(units: np.ndarray) -> np.ndarray:
@@ -213,7 +152,7 @@ def calibrate_head(
                 f"no temperature: fitted on nine tenths of the pictures at a time, it changed the loss on the others "
                 f"from {texts}"
             )
-        elif temperature in _LIMITS:
+        elif temperature in LIMITS:
             notes.append(f"the temperature is at its limit, {temperature:g}")
     confidence = probabilities(logits / temperature).max(axis=1)
     threshold = choose_threshold(confidence, right, error_rate)
@@ -234,7 +173,7 @@ def calibrate_head(
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """Returns the temperature with the least mean cross-entropy, between 0.1 and 10."""
-    low, high = np.log(_LIMITS)
+    low, high = np.log(LIMITS)
     found = minimize_scalar(
         lambda log: float(losses(logits / math.exp(log), labels).mean()),
         bounds=(low, high),
@@ -242,7 +181,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
         options={"xatol": 1e-6},
     )
     at = float(found.x)
-    for limit, value in zip((low, high), _LIMITS, strict=True):
+    for limit, value in zip((low, high), LIMITS, strict=True):
         if abs(at - limit) < 1e-3:
             return value
     return math.exp(at)

@@ -11,11 +11,11 @@ import jax
 import numpy as np
 
 import weights_conversion
-from facefeat_jax.evaluation.calibration import HeadCalibration
 from facefeat_jax.evaluation.metrics import probabilities
 from facefeat_jax.forward import make_predict_step
 from facefeat_jax.models._values import split_values
 from facefeat_jax.models.multi_task import MultiTaskModel
+from facefeat_jax.runs._head_calibration import HeadCalibration
 from facefeat_jax.runs.run_folder import Run
 from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.system.errors import UserError

@@ -15,18 +15,15 @@ from PIL import Image
 
 import facefeat_jax
 from facefeat_jax.data.images import decode_resized
-from facefeat_jax.evaluation.calibration import heads_to_json
 from facefeat_jax.evaluation.metrics import probabilities
 from facefeat_jax.exporting._agreement import Calibrations, Logits
 from facefeat_jax.models.published import find_weights
 from facefeat_jax.prediction.crops import FRAMES
+from facefeat_jax.runs._head_calibration import heads_to_json
 from facefeat_jax.runs.checkpoints import Which
 from facefeat_jax.runs.run_folder import Run
 from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.system import checked_json
-
-KEY = "facefeat_model"
-"""Under which a file holds it, as JSON with a digest (`system.checked_json`)."""
 
 _DECODING = {
     "as_notebook": "Pillow's convert('RGB'): the EXIF orientation is ignored, 16-bit grey is clipped at 255, "

@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from facefeat_jax.exporting._description import KEY
 from facefeat_jax.exporting._onnx_graph import INPUT, build
 from facefeat_jax.models.multi_task import MultiTaskModel
+from facefeat_jax.runs._about import EXPORTED
 from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.system.errors import UserError
 
@@ -30,7 +30,7 @@ def to_bytes(model: MultiTaskModel, spec: ModelSpec, temperatures: Mapping[str, 
       UserError: the trunk has no ONNX form, or the file would be too large.
     """
     made = build(model, spec, temperatures)
-    made.metadata_props.add(key=KEY, value=about)
+    made.metadata_props.add(key=EXPORTED, value=about)
     if made.ByteSize() > _LARGEST:
         raise UserError(f"{spec.trunk} is too large for one ONNX file (2 GiB); export it with --to stablehlo")
     onnx.checker.check_model(made)

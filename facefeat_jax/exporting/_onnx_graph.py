@@ -86,6 +86,11 @@ class _Graph:
         bias = self.tensor(at, "bias") if conv.bias is not None else np.zeros(len(kernel))
         if norm is not None:
             module: BatchNorm = norm.module
+            if not isinstance(module, BatchNorm):
+                raise UserError(
+                    f"the trunk has a {type(module).__name__} after a convolution, which has no ONNX form here; export "
+                    "it with --to stablehlo"
+                )
             multiplier = self.tensor(norm, "scale") / np.sqrt(self.tensor(norm, "var") + module.epsilon)
             bias = (bias - self.tensor(norm, "mean")) * multiplier + self.tensor(norm, "bias")
             kernel = kernel * multiplier[:, None, None, None]
@@ -97,6 +102,7 @@ class _Graph:
             self.constant(name.removesuffix("weight") + "bias", bias),
             kernel_shape=kernel.shape[2:],
             strides=conv.strides,
+            dilations=np.broadcast_to(conv.kernel_dilation or 1, 2).tolist(),
             pads=[before for before, _ in pads] + [after for _, after in pads],
             group=conv.feature_group_count,
         )
@@ -146,7 +152,7 @@ def build(model: MultiTaskModel, spec: ModelSpec, temperatures: Mapping[str, flo
       temperatures: by head; those that are missing are 1.
 
     Raises:
-      UserError: its trunk is of a kind that has no ONNX form here.
+      UserError: its trunk, or one of its normalisations, is of a kind that has no ONNX form here.
     """
     graph, at, size = _Graph(model), _At(model), spec.image_size
     trunk = next((form for kind, form in _TRUNKS.items() if isinstance(model.trunk, kind)), None)
@@ -182,7 +188,8 @@ def build(model: MultiTaskModel, spec: ModelSpec, temperatures: Mapping[str, flo
 
 def _resnet(graph: _Graph, trunk: _At, x: str, size: int) -> str:
     x = graph.add("Relu", graph.conv(x, trunk.conv1, trunk.bn1))
-    x = graph.add("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+    if trunk.module.has_pool:
+        x = graph.add("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
     for stage in (trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4):
         for block in stage.each():
             x = _residual(graph, block, x)
@@ -228,7 +235,9 @@ def _conv_norm(graph: _Graph, layer: _At, x: str) -> str:
 
 
 def _vit(graph: _Graph, trunk: _At, x: str, size: int) -> str:
-    stem, grid = trunk.stem, size // trunk.module.patch
+    stem, grid, beyond = trunk.stem, -(-size // trunk.module.patch), -size % trunk.module.patch
+    if beyond:  # only a trunk with `pad` takes such pictures
+        x = graph.add("Pad", x, graph.constant("beyond", [0] * 6 + [beyond] * 2, np.int64))
     positions = graph.tensor(stem, "positions")
     if grid != stem.module.grid:
         matrix = bicubic(stem.module.grid, grid)

@@ -14,9 +14,11 @@ import numpy as np
 import weights_conversion
 from facefeat_jax.config import load_recipe
 from facefeat_jax.evaluation._likeness import Likeness
-from facefeat_jax.evaluation.calibration import Calibration, heads_from_json, heads_to_json
+from facefeat_jax.evaluation.calibration import Calibration
 from facefeat_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from facefeat_jax.models.registry import get_architecture
+from facefeat_jax.runs._about import EXPORTED
+from facefeat_jax.runs._head_calibration import heads_from_json, heads_to_json
 from facefeat_jax.runs.checkpoints import Which
 from facefeat_jax.runs.run_folder import create_from_weights, open_run
 from facefeat_jax.runs.spec import ModelSpec
@@ -26,8 +28,7 @@ from facefeat_jax.system.kinds import DecodePolicy
 from facefeat_jax.system.runtime import set_numerics
 from facefeat_jax.tasks import NOTEBOOK_SHIRT_CLASSES, TASKS
 
-# Under which an exported file carries what the model is, with its calibration; and the class names alone, for others.
-MODEL_KEY = "facefeat_model"
+# Beside what the model is: the class names alone, for other programs.
 CLASSES_KEY = "facefeat_classes"
 LIKENESS_KEY = "facefeat_likeness"
 _HEAD_OUTPUT = "_head.2.bias"
@@ -77,7 +78,7 @@ def export(run: Path, out: Path, checkpoint: Which = "newest") -> ModelSpec:
     likeness = Likeness.read(run, step=opened.step, tasks=opened.spec.classes)
     content = {"spec": opened.spec.to_json(), "calibration": calibration and heads_to_json(calibration.heads)}
     metadata = {
-        MODEL_KEY: json.dumps(checked_json.with_digest(content)),
+        EXPORTED: json.dumps(checked_json.with_digest(content)),
         CLASSES_KEY: json.dumps(opened.spec.classes),
     }
     if likeness is not None:
@@ -121,7 +122,7 @@ def convert(
     tensors = weights_conversion.as_notebooks(tensors, note=lambda line: notes.append(f"{source}: {line}"))
     weights_conversion.check_finite(tensors, source)
     file = _File(source, tensors, weights_conversion.read_metadata(source), named, trunk, image_size, decode, notes)
-    spec, calibration, likeness = file.carried() if MODEL_KEY in file.metadata else (file.assumed(), None, None)
+    spec, calibration, likeness = file.carried() if EXPORTED in file.metadata else (file.assumed(), None, None)
     set_numerics(spec.dtype, spec.param_dtype, spec.matmul_precision)
     model = weights_conversion.to_flax(tensors, spec.abstract(), source=str(source))
     config = load_recipe("baseline").replace(
@@ -183,7 +184,7 @@ class _File:
 
     def carried(self) -> tuple[ModelSpec, Calibration | None, Likeness | None]:
         """Returns what `export` put into the file, with what the caller changes."""
-        where, text = f"the description of the model in {self.source}", self.metadata[MODEL_KEY]
+        where, text = f"the description of the model in {self.source}", self.metadata[EXPORTED]
         widths = self.widths
         try:
             if len(text) > _LONGEST:

@@ -8,10 +8,11 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
-from facefeat_jax.evaluation.calibration import Calibration, HeadCalibration
+from facefeat_jax.evaluation.calibration import Calibration
 from facefeat_jax.evaluation.metrics import probabilities
 from facefeat_jax.exporting._agreement import Agreement, answers_of, differences, in_float32, logits_of, pictures_of
 from facefeat_jax.exporting._description import description
+from facefeat_jax.runs._head_calibration import HeadCalibration
 from facefeat_jax.runs.checkpoints import Which
 from facefeat_jax.runs.run_folder import open_run
 from facefeat_jax.runs.spec import ModelSpec

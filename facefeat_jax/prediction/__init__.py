@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from facefeat_jax.prediction.boxes import read_boxes as read_boxes
     from facefeat_jax.prediction.crops import Box as Box
     from facefeat_jax.prediction.crops import Person as Person
+    from facefeat_jax.prediction.exported import OnnxPredictor as OnnxPredictor
     from facefeat_jax.prediction.people import PeoplePredictor as PeoplePredictor
     from facefeat_jax.prediction.people import people_of as people_of
     from facefeat_jax.prediction.predictor import Predictor as Predictor

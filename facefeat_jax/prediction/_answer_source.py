@@ -14,8 +14,8 @@ from facefeat_jax.system.progress import say
 from facefeat_jax.system.text import wrote
 
 if TYPE_CHECKING:
+    from facefeat_jax.prediction._pictures import PicturePredictor
     from facefeat_jax.prediction.boxes import Boxes
-    from facefeat_jax.prediction.predictor import Predictor
     from facefeat_jax.runs.checkpoints import Which
 
 
@@ -61,10 +61,10 @@ def of_model(
     explain: Path | None = None,
     allow_private: bool = False,
 ) -> AnswerSource:
-    """Loads the model of a run.
+    """Loads the model of a run, or of an exported file.
 
     Args:
-      run: the run folder.
+      run: the run folder, or an ONNX file that `facefeat export` wrote; that one is run without JAX.
       batch_size: pictures per batch.
       checkpoint: as in `Predictor.from_run`.
       find_faces: whether to find the faces in each picture and to answer for each person.
@@ -81,11 +81,18 @@ def of_model(
     from facefeat_jax.prediction._drawing import Album
     from facefeat_jax.prediction._inputs import reader
     from facefeat_jax.prediction.people import WINDOW, origin_of, people_of, whole_of
-    from facefeat_jax.prediction.predictor import Predictor
 
     album = Album(draw) if draw else None
     read = reader(allow_private=allow_private)
-    predictor = Predictor.from_run(run, batch_size=batch_size, checkpoint=checkpoint, explain=explain, read=read)
+    predictor: PicturePredictor
+    if is_exported(run):
+        from facefeat_jax.prediction.exported import OnnxPredictor
+
+        predictor = OnnxPredictor(run, batch_size=batch_size, read=read)
+    else:
+        from facefeat_jax.prediction.predictor import Predictor
+
+        predictor = Predictor.from_run(run, batch_size=batch_size, checkpoint=checkpoint, explain=explain, read=read)
     stream: Callable[[Iterable[str]], Iterator[Prediction]]
     origin: Callable[[], dict[str, str]] = dict
     if boxes is None and face_model is None and not find_faces:
@@ -116,8 +123,13 @@ def _warned(
         yield prediction
 
 
-def _about(predictor: Predictor, origin: Callable[[], dict[str, str]]) -> dict[str, Any]:
-    about: dict[str, Any] = {"model": predictor.fingerprint(), "classes": predictor.spec.classes}
+def is_exported(path: Path) -> bool:
+    """Returns whether a path is an exported file and no run folder, by its name."""
+    return path.suffix.lower() == ".onnx" and not path.is_dir()
+
+
+def _about(predictor: PicturePredictor, origin: Callable[[], dict[str, str]]) -> dict[str, Any]:
+    about: dict[str, Any] = {"model": predictor.fingerprint(), "classes": dict(predictor.spec.classes)}
     if found := origin():
         about["people"] = found
     return about

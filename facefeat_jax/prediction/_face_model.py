@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from facefeat_jax.prediction._faces import is_asked_for
 from facefeat_jax.system.progress import say
 from facefeat_jax.system.runtime import cache_dir
 from weights_conversion.download import DownloadError, PublishedFile, fetch_file
-
-NAME = "yunet"
 
 YUNET = PublishedFile(
     name="YuNet",
@@ -20,11 +19,6 @@ YUNET = PublishedFile(
     size=232_589,
 )
 """Of opencv_zoo, MIT."""
-
-
-def is_asked_for(given: Path | None) -> bool:
-    """Returns whether `--face-model` names YuNet, rather than a file."""
-    return given is not None and str(given) == NAME and not given.exists()
 
 
 def face_model_file(given: Path | None) -> Path | None:

@@ -25,6 +25,11 @@ _MARGIN = 0.15
 _BOX_SIDE, _BOX_BELOW_EYES = 2.72, 0.33
 
 
+def is_asked_for(given: Path | None) -> bool:
+    """Returns whether `--face-model` names YuNet, rather than a file."""
+    return given is not None and str(given) == "yunet" and not given.exists()
+
+
 def open_finder(model: Path | None = None) -> FaceFinder:
     """Returns a face finder; safe to call from several threads.
 

@@ -20,10 +20,10 @@ from facefeat_jax.data._worker_threads import worker_threads
 from facefeat_jax.data.images import BadImageError, decoded, pixels_resized
 from facefeat_jax.prediction._drawing import Album
 from facefeat_jax.prediction._faces import FaceFinder, open_finder
+from facefeat_jax.prediction._pictures import PicturePredictor, each
 from facefeat_jax.prediction.answers import Prediction, unlike_note
 from facefeat_jax.prediction.boxes import Boxes
 from facefeat_jax.prediction.crops import WHOLE, Box, Person, crop, place
-from facefeat_jax.prediction.predictor import Predictor, each
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.progress import say
 
@@ -101,7 +101,7 @@ class PeoplePredictor:
 
     def __init__(
         self,
-        predictor: Predictor,
+        predictor: PicturePredictor,
         locate: Locate | None,
         *,
         nobody: str = NO_FACE,
@@ -247,7 +247,11 @@ class PeoplePredictor:
 
 
 def people_of(
-    predictor: Predictor, *, boxes: Boxes | None = None, face_model: Path | None = None, album: Album | None = None
+    predictor: PicturePredictor,
+    *,
+    boxes: Boxes | None = None,
+    face_model: Path | None = None,
+    album: Album | None = None,
 ) -> Callable[[Iterable[str | Path]], Iterator[Prediction]]:
     """Returns what `facefeat predict` calls: from files to predictions, drawn on the way where that is wanted.
 
@@ -283,7 +287,7 @@ def origin_of(*, boxes: Boxes | None = None, face_model: Path | None = None) -> 
         raise UserError(f"{face_model} can't be read ({error.strerror or error})") from error
 
 
-def whole_of(predictor: Predictor, album: Album) -> Callable[[Iterable[str | Path]], Iterator[Prediction]]:
+def whole_of(predictor: PicturePredictor, album: Album) -> Callable[[Iterable[str | Path]], Iterator[Prediction]]:
     """Returns the same for pictures that are taken as they are: the predictions are `Predictor.stream`'s."""
     return partial(_drawn, PeoplePredictor(predictor, None, keep_pictures=True), album)
 

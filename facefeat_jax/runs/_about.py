@@ -16,6 +16,9 @@ from facefeat_jax.system.files import write_whole
 
 FOLDER = "checkpoints"
 ITEM = "about"
+EXPORTED = "facefeat_model"
+"""Under which an exported file holds what the model is."""
+
 _FILE = "metadata"  # so Orbax's JsonSave calls it
 
 # Of versions whose item had no digest.

@@ -33,6 +33,7 @@ REPORT = "report.html"
 CURVES = "curves.png"
 CALIBRATION = "calibration"
 LIKENESS = "likeness"
+ONNX = "onnx"  # what `predict --runtime onnx` exports
 OLD_CALIBRATION = "calibration.json"  # of versions that kept a calibration for the whole run
 MODEL_CARD = "model-card.md"
 EVALUATION = "evaluation"
@@ -133,7 +134,7 @@ def clear(folder: Path) -> None:
     """
     try:
         others = [path.name for path in folder.glob(f"{EVALUATION}-*")]  # on other data
-        for name in (checkpoints.FOLDER, TENSORBOARD, EVALUATION, AUDIT, CALIBRATION, LIKENESS, *others):
+        for name in (checkpoints.FOLDER, TENSORBOARD, EVALUATION, AUDIT, CALIBRATION, LIKENESS, ONNX, *others):
             if (folder / name).exists():
                 shutil.rmtree(folder / name)
         for name in (METRICS, RESULTS, REPORT, CURVES, OLD_CALIBRATION, MODEL_CARD, DATA, PICTURES):

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,9 @@ from facefeat_jax.config import load_recipe
 from facefeat_jax.evaluation.calibration import Calibration, HeadCalibration
 from facefeat_jax.exporting import _onnx_graph as onnx_graph
 from facefeat_jax.exporting._agreement import LIMIT
+from facefeat_jax.models import ConvNeXt, GroupNorm, ResNet, VisionTransformer
+from facefeat_jax.models.registry import ARCHITECTURES, Architecture
+from facefeat_jax.models.resnet import Bottleneck
 from facefeat_jax.runs.run_folder import create_from_weights
 from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.system import checked_json
@@ -75,15 +79,17 @@ def answers(file: Path, pictures: np.ndarray) -> dict[str, np.ndarray]:
         ("bottleneck", "stablehlo"),
         ("efficientnet", "onnx"),
         ("vit elsewhere", "onnx"),
+        ("grouped", "onnx"),
+        ("padded", "onnx"),
         pytest.param("efficientnet", "stablehlo", marks=pytest.mark.slow),
         pytest.param("vit", "onnx", marks=pytest.mark.slow),
         pytest.param("vit elsewhere", "stablehlo", marks=pytest.mark.slow),
     ],
 )
-def test_every_family_answers_as_its_run(tiny_trunks, tiny_bottleneck, family, form, tmp_path, capsys) -> None:
-    names = {**tiny_trunks, "vit elsewhere": tiny_trunks["vit"], "bottleneck": tiny_bottleneck}
-    fields = {"made_for": 32} if family.startswith("vit") else {}
-    size = 48 if family == "vit elsewhere" else 32  # position embeddings are resized
+def test_every_family_answers_as_its_run(tiny_trunks, tiny_options, family, form, tmp_path, capsys) -> None:
+    names = {**tiny_trunks, **tiny_options, "vit elsewhere": tiny_trunks["vit"]}
+    fields = {"made_for": 32} if family.startswith("vit") or family == "padded" else {}
+    size = {"vit elsewhere": 48, "padded": 44}.get(family, 32)  # position embeddings are resized
     heads = {"gender": HeadCalibration(1.7, 0.6, n=50), "shirt": HeadCalibration(0.8, n=9, never_sure=True)}
     run = made_run(tmp_path / "run", names[family], calibration=heads, image_size=size, **fields)
     file = tmp_path / f"model.{form}"
@@ -188,15 +194,35 @@ def test_a_trunk_of_another_kind_is_pointed_to_the_other_format(trained_run, tmp
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("name", "kind"), [("convnext", "ConvNeXt"), ("other norm", "GroupNorm")])
+def test_what_has_no_onnx_form_is_one_line(tiny_options, name, kind, tmp_path, capsys) -> None:
+    run = made_run(tmp_path / "run", tiny_options[name])
+    assert main(["export", str(run), str(tmp_path / "model.onnx")]) == 2
+    error = capsys.readouterr().err
+    assert kind in error and "no ONNX form here; export it with --to stablehlo" in error
+    assert len(error.splitlines()) == 1 and not (tmp_path / "model.onnx").exists()
+
+
 @pytest.fixture(scope="session")
-def tiny_bottleneck() -> str:
-    """The name of a narrow ResNet of bottlenecks."""
-    from facefeat_jax.models.registry import ARCHITECTURES, Architecture
-    from facefeat_jax.models.resnet import Bottleneck, ResNet
+def tiny_options() -> dict[str, str]:
+    """The names of narrow trunks of other kinds, or with options that change what is computed."""
 
-    def build(**options) -> ResNet:
-        return ResNet((1, 1, 1, 1), block=Bottleneck, width=8, **options)
+    def resnet(**options) -> ResNet:
+        return ResNet((1, 1, 1, 1), width=8, block=Bottleneck, **options)
 
-    name = "small_bottleneck"
-    ARCHITECTURES[name] = Architecture(name, build, 256, ResNet.STAGES, ResNet.LAST, "tests")
-    return name
+    def vit(**options) -> VisionTransformer:
+        return VisionTransformer(8, 2, 24, 3, 48, pad=True, **{"image_size": 32, **options})
+
+    grouped = {"groups": 2, "width_per_group": 64, "stem": "cifar", "replace_stride_with_dilation": (False, True, True)}
+    groups = {"norm_layer": partial(GroupNorm, num_groups=4)}
+    stages, last = VisionTransformer.stages_of(2), VisionTransformer.last_of(2)
+    convnext = partial(ConvNeXt, (1, 1, 1, 1), (8, 8, 16, 16))
+    found = {
+        "bottleneck": Architecture("small_bottleneck", resnet, 256, ResNet.STAGES, ResNet.LAST, "tests"),
+        "grouped": Architecture("small_grouped", partial(resnet, **grouped), 256, ResNet.STAGES, ResNet.LAST, "tests"),
+        "other norm": Architecture("small_norm", partial(resnet, **groups), 256, ResNet.STAGES, ResNet.LAST, "tests"),
+        "convnext": Architecture("small_convnext", convnext, 16, ConvNeXt.STAGES, ConvNeXt.LAST, "tests"),
+        "padded": Architecture("small_padded_vit", vit, 24, stages, last, "tests", fixed_size=True),
+    }
+    ARCHITECTURES.update({one.name: one for one in found.values()})
+    return {name: one.name for name, one in found.items()}

@@ -23,7 +23,8 @@ from facefeat_jax.avatars import draw
 from facefeat_jax.cli import main
 from facefeat_jax.config import NumericsConfig, TrainConfig, load_recipe
 from facefeat_jax.evaluation.calibration import Calibration, HeadCalibration
-from facefeat_jax.exporting.conversion import MODEL_KEY, convert
+from facefeat_jax.exporting.conversion import convert
+from facefeat_jax.runs._about import EXPORTED
 from facefeat_jax.runs.run_folder import create_from_weights, open_run
 from facefeat_jax.runs.spec import NUMERICS, ModelSpec
 from facefeat_jax.system import checked_json
@@ -115,7 +116,7 @@ def test_what_is_taken_back_answers_the_same(make: Make, family, suffix, fields,
 def test_all_that_is_read_at_prediction_is_in_the_file(make: Make, pictures, tmp_path, monkeypatch) -> None:
     run, file = make(), tmp_path / "model.pth"
     assert main(["export", str(run), str(file)]) == 0
-    carried = json.loads(weights_conversion.read_metadata(file)[MODEL_KEY])
+    carried = json.loads(weights_conversion.read_metadata(file)[EXPORTED])
     kinds = (ModelSpec, HeadCalibration, Calibration, TrainConfig, NumericsConfig)
     read: dict[type, set[str]] = {kind: set() for kind in kinds}
     with monkeypatch.context() as patch:
@@ -199,7 +200,7 @@ def test_a_description_that_lies_is_refused_in_a_line(make: Make, tmp_path) -> N
     tensors, metadata = weights_conversion.read(file), weights_conversion.read_metadata(file)
 
     def refusal(text: str) -> str:
-        weights_conversion.write(tmp_path / "lie.safetensors", tensors, metadata={**metadata, MODEL_KEY: text})
+        weights_conversion.write(tmp_path / "lie.safetensors", tensors, metadata={**metadata, EXPORTED: text})
         with pytest.raises(UserError) as caught:
             convert(tmp_path / "lie.safetensors", tmp_path / "again")
         assert not (tmp_path / "again").exists()
@@ -207,10 +208,10 @@ def test_a_description_that_lies_is_refused_in_a_line(make: Make, tmp_path) -> N
         return str(caught.value)
 
     for name, lie in _lies().items():
-        content = checked_json.checked(json.loads(metadata[MODEL_KEY])).content
+        content = checked_json.checked(json.loads(metadata[EXPORTED])).content
         lie(content)
         assert refusal(json.dumps(checked_json.with_digest(content))), name
-    for text in ("", "[" * 100_000, "null", "{}", "x" * (1 << 20), metadata[MODEL_KEY].replace("0.4", "0.5")):
+    for text in ("", "[" * 100_000, "null", "{}", "x" * (1 << 20), metadata[EXPORTED].replace("0.4", "0.5")):
         assert "can't be read" in refusal(text)
 
 

@@ -27,8 +27,8 @@ from facefeat_jax.data.images import SINGLE_COLOUR
 from facefeat_jax.prediction import _output
 from facefeat_jax.prediction import stream as stream_module
 from facefeat_jax.prediction._output import name_from_json
+from facefeat_jax.prediction.answers import HeadPrediction, Prediction
 from facefeat_jax.prediction.crops import Box, Person
-from facefeat_jax.prediction.predictor import HeadPrediction, Prediction
 from facefeat_jax.prediction.stream import Written, write_answers
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.tables import from_csv

@@ -1,0 +1,138 @@
+"""Answers for pictures from an exported ONNX file, by ONNX Runtime. Imports no JAX."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import onnxruntime
+
+from facefeat_jax.data.images import decode_resized
+from facefeat_jax.prediction._inputs import Reader, content_of
+from facefeat_jax.prediction._pictures import PicturePredictor
+from facefeat_jax.runs._about import EXPORTED
+from facefeat_jax.runs._head_calibration import HeadCalibration, heads_from_json
+from facefeat_jax.system import checked_json, kinds
+from facefeat_jax.system.errors import UserError
+from facefeat_jax.system.kinds import MAX_IMAGE_SIZE, DecodePolicy, FrameName, Interpolation
+
+_INPUT = "images"
+_TOLERANCE = 1e-4  # of the reference's probabilities: another processor adds up in another order
+_LONGEST = 1 << 22  # characters of a description
+
+
+@dataclass(frozen=True)
+class ExportedSpec:
+    """What an exported file says of its model; the fields are those of `runs.spec.ModelSpec`."""
+
+    classes: Mapping[str, tuple[str, ...]]
+    frames: Mapping[str, str]
+    image_size: int
+    decode: DecodePolicy
+    interpolation: Interpolation
+
+    @classmethod
+    def of(cls, values: Any) -> ExportedSpec:
+        """Reads the description's `spec`.
+
+        Raises:
+          ValueError: it is none.
+        """
+        fields = {field.name: values.get(field.name) for field in dataclasses.fields(cls)}
+        classes, frames, size = fields["classes"], fields["frames"], fields["image_size"]
+        if not isinstance(classes, dict) or not classes or not isinstance(frames, dict):
+            raise ValueError("it does not name the classes")
+        for task, names in classes.items():
+            if not isinstance(names, list) or len(names) < 2 or not all(map(_is_name, [task, *names])):
+                raise ValueError(f"the classes of {task!r:.40} are no names")
+        if frames.keys() != classes.keys() or not set(frames.values()) <= set(get_args(FrameName)):
+            raise ValueError("its frames are not those of its heads")
+        if kinds.fault(size, int) or not 1 <= size <= MAX_IMAGE_SIZE:
+            raise ValueError(f"its image size is {size!r:.40}")
+        for name, kind in (("decode", DecodePolicy), ("interpolation", Interpolation)):
+            if fields[name] not in get_args(kind):
+                raise ValueError(f"its {name} is {fields[name]!r:.40}")
+        return cls(**{**fields, "classes": {task: tuple(names) for task, names in classes.items()}})
+
+
+class OnnxPredictor(PicturePredictor):
+    """The model of an exported ONNX file, with the class names and the preprocessing that it carries.
+
+    The file's reference picture is answered once: a file whose description is not that of its graph is refused.
+
+    Args:
+      file: what `facefeat export RUN FILE.onnx` wrote.
+      batch_size: pictures per batch.
+      threads: number of pictures to decode at the same time.
+      read: gives the content of a picture by its name; the default reads files.
+
+    Raises:
+      UserError: the file can't be read, is no model, is not an export of this program, or does not answer as it says.
+    """
+
+    def __init__(self, file: Path, *, batch_size: int = 32, threads: int = 4, read: Reader = content_of):
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # errors are raised; they are not to be printed as well
+        try:
+            content = file.read_bytes()
+            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except OSError as error:
+            raise UserError(f"{file} can't be read ({error.strerror or error})") from error
+        except Exception as error:  # ONNX Runtime's have no common base
+            raise UserError(f"{file} is not a model that ONNX Runtime reads; export it again") from error
+        self._digest = hashlib.sha256(content).hexdigest()
+        text = self._session.get_modelmeta().custom_metadata_map.get(EXPORTED)
+        if text is None:
+            raise UserError(f"{file} was not written by facefeat export: its metadata have no {EXPORTED}")
+        try:
+            if len(text) > _LONGEST:
+                raise ValueError("it is too long")
+            about = checked_json.checked(checked_json.parse(text)).content
+            spec, heads = ExportedSpec.of(about.get("spec")), heads_from_json(about.get("calibration"))
+            super().__init__(spec, heads, batch_size=batch_size, threads=threads, read=read)
+            self._require_fit(heads)
+            self._require_reference(about["reference"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{file}: its description can't be used ({error}); export it again") from error
+
+    def _require_fit(self, heads: Mapping[str, HeadCalibration]) -> None:
+        """Raises ValueError where the description is not of this graph."""
+        spec = self.spec
+        shapes = {value.name: value.shape[1:] for value in (*self._session.get_inputs(), *self._session.get_outputs())}
+        wanted = {_INPUT: [spec.image_size, spec.image_size, 3]}
+        for task, names in spec.classes.items():
+            wanted[f"{task}_probabilities"] = [len(names)]
+        if any(shapes.get(name) != shape for name, shape in wanted.items()) or heads.keys() != spec.classes.keys():
+            raise ValueError("its heads, classes or image size are not those of the graph")
+
+    def _require_reference(self, reference: Mapping[str, Any]) -> None:
+        """Raises ValueError where the reference picture has other answers than it says."""
+        spec = self.spec
+        data = base64.b64decode(reference["png"], validate=True)
+        pixels = decode_resized(data, spec.image_size, spec.decode, interpolation=spec.interpolation)
+        answers, _ = self._answers([pixels], [""])
+        for task in spec.classes:
+            wanted = np.asarray(reference["probabilities"][task], np.float64)
+            if wanted.shape != answers[task][0].shape or not (np.abs(answers[task][0] - wanted) <= _TOLERANCE).all():
+                raise ValueError(f"its answers of {task} for the reference picture are not what it says")
+
+    def fingerprint(self) -> str:
+        """Returns a hash of the file."""
+        return self._digest
+
+    def _answers(
+        self, pixels: list[np.ndarray], sources: list[str]
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        names = [f"{task}_probabilities" for task in self.spec.classes]
+        found = self._session.run(names, {_INPUT: np.stack(pixels)})
+        return {task: np.asarray(values, np.float64) for task, values in zip(self.spec.classes, found, strict=True)}, {}
+
+
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and bool(name) and name.isprintable()
