@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
 from collections.abc import Iterable
@@ -205,7 +206,12 @@ def _exported(run: Path) -> Path:
             raise UserError(
                 f"{folder} can't be made ({error.strerror}); export the run elsewhere, and give that file"
             ) from error
-        export_portable(run, file, "onnx")
+        try:
+            export_portable(run, file, "onnx")
+        except UserError:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+            raise
     return file
 
 
