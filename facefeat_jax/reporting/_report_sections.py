@@ -152,9 +152,12 @@ def _answered(check: CalibrationCheck) -> str:
         return "Never unsure: it has no threshold."
     if check.accuracy is None:
         return "Unsure on all of the pictures that its threshold was measured on."
+    right = format_accuracy(check.accuracy)
+    if check.coverage == 1:
+        return f"Never unsure on the pictures that its threshold was measured on, and right on {right} of them."
     return (
-        f"Answers {format_accuracy(check.coverage)} of the pictures, and {format_accuracy(check.accuracy)} of the "
-        "answers are right; unsure of the rest."
+        f"Of the pictures that its threshold was measured on it answers {format_accuracy(check.coverage)}, {right} of "
+        "them right; unsure of the rest."
     )
 
 
