@@ -24,7 +24,7 @@ YUNET = PublishedFile(
 def face_model_file(given: Path | None) -> Path | None:
     """Returns the file of a face model: the given one, or YuNet's; None for the Haar cascade.
 
-    Where YuNet can't be fetched, that is said, and faces are found with the cascade.
+    Where YuNet can't be fetched, a line reports it, and the cascade finds the faces.
     """
     if not is_asked_for(given):
         return given

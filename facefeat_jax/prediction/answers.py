@@ -55,7 +55,7 @@ class Prediction:
 
 
 def unlike_note(prediction: Prediction, *, scene: bool) -> str:
-    """Returns what is said of a picture beside the answers that stay, though it is unlike the training pictures.
+    """Returns the note for a picture that is unlike the training pictures, whose answers stay.
 
     Args:
       prediction: about the picture.

@@ -20,7 +20,7 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 class _Bars(Progress):
-    """A bar that fills the line between what is said of it, with a line of figures below."""
+    """A bar that fills the line between its title and its figures, with another line of figures below."""
 
     figures = ""
 

@@ -359,7 +359,7 @@ def test_shapes_that_there_are_not() -> None:
         abstract(ResNet, (1, 1, 1, 1), width=16, norm_layer=GroupNorm)
 
 
-# --- Options, and what is said of mistakes
+# --- Options, and the messages of mistakes
 
 
 @pytest.mark.parametrize("build", [resnet18, efficientnet_b0, vit_b_16])
