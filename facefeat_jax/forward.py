@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import jax
+import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
@@ -48,6 +49,29 @@ def make_predict_step(
         return {name: value.astype(float32_or_wider(value.dtype)) for name, value in found.items()}
 
     return predict_step
+
+
+def predicted(predict_step, params, batch_stats, pictures: np.ndarray, tasks: tuple[str, ...], batch: int):
+    """Runs the step of `make_predict_step` on pictures in host memory; the last batch is filled up, for one program.
+
+    Args:
+      predict_step: the step.
+      params: as it takes them.
+      batch_stats: the same.
+      pictures: uint8 `[n, size, size, 3]`, one at least.
+      tasks: the heads.
+      batch: pictures in a batch.
+
+    Returns:
+      What the step returns, of all n pictures: NumPy arrays by name.
+    """
+    found = []
+    for start in range(0, len(pictures), batch):
+        rows = pictures[start : start + batch]
+        padded = jax.device_put(np.concatenate([rows, np.repeat(rows[:1], batch - len(rows), axis=0)]))
+        answers = jax.device_get(predict_step(params, batch_stats, padded, tasks=tasks))
+        found.append({name: np.asarray(values)[: len(rows)] for name, values in answers.items()})
+    return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
 
 
 def make_predict_call(predict_step, placement: Placement):

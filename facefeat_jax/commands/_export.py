@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
+from facefeat_jax.exporting._formats import SUFFIXES
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.progress import show, show_json
 from facefeat_jax.system.text import format_size
@@ -50,8 +51,8 @@ def run(arguments: Arguments) -> int:
     file = arguments.file
     if file.exists() and not arguments.overwrite:
         raise UserError(f"{file} already exists; --overwrite replaces it, or give another file")
-    suffixes: dict[str, Format] = {".onnx": "onnx", ".stablehlo": "stablehlo"}
-    form: Format = arguments.to or suffixes.get(file.suffix.lower(), "torch")
+    named: dict[str, Format] = {suffix: form for form, suffix in SUFFIXES.items()}
+    form: Format = arguments.to or named.get(file.suffix.lower(), "torch")
     if form == "torch":
         from facefeat_jax.exporting.conversion import export
 

@@ -15,7 +15,7 @@ import shutil
 import sys
 import textwrap
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -77,7 +77,11 @@ def options_of(kind: type, default: Any = None) -> list[Option]:
       kind: the dataclass of its arguments.
       default: an instance with the defaults, where they are not those of the fields.
     """
-    return sorted(_options(kind, default), key=lambda option: (bool(option.names), bool(option.group)))
+    return _in_order(_options(kind, default))
+
+
+def _in_order(options: Iterable[Option]) -> list[Option]:
+    return sorted(options, key=lambda option: (bool(option.names), bool(option.group)))
 
 
 def _options(kind: type, default: Any) -> Iterator[Option]:
@@ -160,7 +164,7 @@ def help_of(command: str, kind: type, default: Any = None) -> str:
     blocks = [f"usage: {usage_of(command, kind)}"]
     blocks += [_wrapped(paragraph, width) for paragraph in inspect.cleandoc(kind.__doc__ or "").split("\n\n")]
     if command not in _WITHOUT_DEVICE:
-        options = sorted([*options, DEVICE], key=lambda option: (bool(option.names), bool(option.group)))
+        options = _in_order([*options, DEVICE])
     for group, members in itertools.groupby(options, lambda option: option.group):
         blocks.append(
             "\n".join([*([_wrapped(group, width)] if group else []), *(_lines(one, width) for one in members)])

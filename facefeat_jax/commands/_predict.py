@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 
+from facefeat_jax.runs._about import is_exported, newest_step
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.progress import say, show_data
 from facefeat_jax.system.text import count
@@ -84,8 +85,6 @@ def run(arguments: Arguments) -> int:
       UserError: options that contradict each other, or the run, the boxes or the output can't be used.
     """
     check(arguments)
-    from facefeat_jax.prediction._answer_source import is_exported
-
     if is_exported(arguments.run) or arguments.runtime == "onnx":
         arguments = _of_exported(arguments)
     else:
@@ -121,8 +120,6 @@ def check(arguments: Arguments) -> None:
       UserError: no picture is named, options contradict each other, or a file that they name is not there.
     """
     if not arguments.images:
-        from facefeat_jax.prediction._answer_source import is_exported
-
         is_named = arguments.run.is_dir() or is_exported(arguments.run)
         missing = "" if is_named else f"there is no run folder {arguments.run}; name the run, then "
         raise UserError(f"{missing}name the pictures: facefeat predict RUN IMAGE...")
@@ -175,8 +172,6 @@ def _of_exported(arguments: Arguments) -> Arguments:
     if arguments.explain or arguments.checkpoint != "newest":
         option = "--explain" if arguments.explain else "--checkpoint"
         raise UserError(f"{option} needs the run and JAX; leave it out, or give the run without --runtime onnx")
-    from facefeat_jax.prediction._answer_source import is_exported
-
     if not is_exported(arguments.run):
         return replace(arguments, run=_exported(arguments.run))
     if not arguments.run.is_file():
@@ -187,8 +182,7 @@ def _of_exported(arguments: Arguments) -> Arguments:
 def _exported(run: Path) -> Path:
     """Returns the ONNX file of a run's newest checkpoint with its calibration, in the run's folder; makes it."""
     folder = run / "onnx"
-    steps = [path.name for path in (run / "checkpoints").glob("*") if path.name.isdecimal()]
-    newest = max(steps, key=int, default="none")
+    newest = newest_step(run) or "none"
     calibration = run / "calibration" / f"{newest}.json"
     digest = hashlib.sha256(calibration.read_bytes()).hexdigest()[:12] if calibration.exists() else "uncalibrated"
     file = folder / f"{newest}-{digest}.onnx"
@@ -228,7 +222,7 @@ def _read_boxes(path: Path | None) -> Boxes | None:
 
 def _source(arguments: Arguments, files: list[str] | None, boxes: Boxes | None) -> AnswerSource:
     """Returns what gives the answers; loads the model only where a file can be opened."""
-    from facefeat_jax.prediction._answer_source import is_exported, of_model, without_model
+    from facefeat_jax.prediction._answer_source import of_model, without_model
     from facefeat_jax.system.runtime import use_compilation_cache
 
     # A file of --out records its model, and so needs one; what --faces and `best` need may be missing too.

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-import jax
 import numpy as np
 from PIL import Image
 
@@ -20,7 +19,7 @@ from facefeat_jax.data.examples import Examples
 from facefeat_jax.data.images import decode, pixels_resized
 from facefeat_jax.evaluation._likeness import LEAST, HeadLikeness, Likeness, fit_heads, measured, own
 from facefeat_jax.evaluation.answers import Answers
-from facefeat_jax.forward import FEATURES, make_predict_step
+from facefeat_jax.forward import FEATURES, make_predict_step, predicted
 from facefeat_jax.models._values import split_values
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.runs.spec import ModelSpec
@@ -49,9 +48,10 @@ def fit_likeness(
       drawn: whether all training pictures were drawn.
     """
     heads, features = fit_heads(answers), features_of(model, spec)
+    digests = None if drawn else examples.digests()
     strange: dict[str, np.ndarray] = {}
     for task, head in heads.items():
-        chosen = None if drawn else _kin(answers, examples, spec, task)
+        chosen = None if digests is None else _kin(answers, digests, spec, task)
         if chosen is None:
             why = (
                 "the training pictures are drawn"
@@ -79,9 +79,8 @@ def _tested(head: HeadLikeness, like: np.ndarray, others: dict[str, np.ndarray],
     return dataclasses.replace(head, withholds=passed, notes=(text,))
 
 
-def _kin(answers: Answers, examples: Examples, spec: ModelSpec, task: str) -> list[tuple[int, str]] | None:
+def _kin(answers: Answers, digests: np.ndarray, spec: ModelSpec, task: str) -> list[tuple[int, str]] | None:
     """Returns faces that a head was not fitted on and can be shown: their numbers, and the head that they are of."""
-    digests = examples.digests()
     # The same file may stand in two data sets, with a label for another head in each.
     strange = ~np.isin(digests, digests[answers.labels[task] >= 0])
     of: dict[int, str] = {}
@@ -150,13 +149,6 @@ def features_of(model: MultiTaskModel, spec: ModelSpec) -> Callable[[Rows], np.n
     step, tasks = make_predict_step(graphdef, spec, spec.dtype, features=True), tuple(spec.classes)[:1]
 
     def features(rows: Rows) -> np.ndarray:
-        found = []
-        for start in range(0, len(rows), _BATCH):
-            part = rows[start : start + _BATCH]
-            padded = jax.device_put(np.concatenate([part, np.repeat(part[:1], _BATCH - len(part), axis=0)]))
-            found.append(
-                np.asarray(jax.device_get(step(params, batch_stats, padded, tasks=tasks)[FEATURES]))[: len(part)]
-            )
-        return np.concatenate(found).astype(np.float32)
+        return predicted(step, params, batch_stats, rows, tasks, _BATCH)[FEATURES].astype(np.float32)
 
     return features

@@ -12,7 +12,7 @@ import numpy as np
 
 import weights_conversion
 from facefeat_jax.evaluation.metrics import probabilities
-from facefeat_jax.forward import make_predict_step
+from facefeat_jax.forward import make_predict_step, predicted
 from facefeat_jax.models._values import split_values
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.runs._head_calibration import HeadCalibration
@@ -92,22 +92,16 @@ def logits_of(model: MultiTaskModel, spec: ModelSpec) -> Callable[[np.ndarray], 
     graphdef, params, batch_stats = split_values(model)
     step, tasks = make_predict_step(graphdef, spec, model.trunk.dtype), tuple(spec.classes)
 
-    def answer(rows: np.ndarray) -> dict[str, np.ndarray]:
-        padded = np.concatenate([rows, np.repeat(rows[:1], _BATCH - len(rows), axis=0)])
+    def logits(pictures: np.ndarray) -> dict[str, np.ndarray]:
         with jax.default_matmul_precision(spec.matmul_precision):
-            answers = jax.device_get(step(params, batch_stats, jax.device_put(padded), tasks=tasks))
-        return {task: values[: len(rows)] for task, values in answers.items()}
+            return predicted(step, params, batch_stats, pictures, tasks, _BATCH)
 
-    return lambda pictures: _in_batches(answer, pictures, _BATCH)
+    return logits
 
 
 def answers_of(exported: Callable[[np.ndarray], Logits], pictures: np.ndarray) -> dict[str, np.ndarray]:
     """Returns what an exported model gives for pictures, by the output's name."""
-    return _in_batches(exported, pictures, _OTHER_BATCH)
-
-
-def _in_batches(answer: Callable[[np.ndarray], Logits], pictures: np.ndarray, size: int) -> dict[str, np.ndarray]:
-    parts = [answer(pictures[start : start + size]) for start in range(0, len(pictures), size)]
+    parts = [exported(pictures[start : start + _OTHER_BATCH]) for start in range(0, len(pictures), _OTHER_BATCH)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from facefeat_jax.evaluation.calibration import Calibration
 from facefeat_jax.evaluation.metrics import probabilities
 from facefeat_jax.exporting._agreement import Agreement, answers_of, differences, in_float32, logits_of, pictures_of
 from facefeat_jax.exporting._description import description
+from facefeat_jax.exporting._formats import SUFFIXES, Portable
 from facefeat_jax.runs._head_calibration import HeadCalibration
 from facefeat_jax.runs.checkpoints import Which
 from facefeat_jax.runs.run_folder import open_run
@@ -19,11 +20,8 @@ from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.files import write_whole
 
-Format = Literal["onnx", "stablehlo"]
-SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "stablehlo": ".stablehlo"}
 
-
-def export_portable(run: Path, out: Path, form: Format, checkpoint: Which = "newest") -> tuple[ModelSpec, Agreement]:
+def export_portable(run: Path, out: Path, form: Portable, checkpoint: Which = "newest") -> tuple[ModelSpec, Agreement]:
     """Writes a run's checkpoint as a file that needs none of this program to be run.
 
     The file takes uint8 pictures and gives calibrated probabilities and logits, computed in float32. All else that

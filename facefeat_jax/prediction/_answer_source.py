@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facefeat_jax.prediction.answers import Prediction, unreadable
-from facefeat_jax.runs._about import heads
+from facefeat_jax.runs._about import heads, is_exported
 from facefeat_jax.system.progress import say
 from facefeat_jax.system.text import wrote
 
@@ -121,11 +121,6 @@ def _warned(
             say(f"{run} was trained on drawings alone; its answers for photographs mean nothing")
             is_said = True
         yield prediction
-
-
-def is_exported(path: Path) -> bool:
-    """Returns whether a path is an exported file and no run folder, by its name."""
-    return path.suffix.lower() == ".onnx" and not path.is_dir()
 
 
 def _about(predictor: PicturePredictor, origin: Callable[[], dict[str, str]]) -> dict[str, Any]:

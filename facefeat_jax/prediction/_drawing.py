@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from facefeat_jax.prediction._videos import Reel, frame_of
 from facefeat_jax.prediction.answers import Prediction
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.system.text import count, format_accuracy, one_line, wrote
+from facefeat_jax.system.text import as_written, count, format_accuracy, one_line, wrote
 
 # Told apart by people who see colours differently (Okabe and Ito), and dark enough for white letters.
 _COLOURS = ("#0072b2", "#b34700", "#00795a", "#a3497f", "#5b5b00", "#444444")
@@ -51,7 +51,7 @@ def drawn(picture: Image.Image, predictions: list[Prediction]) -> Image.Image:
 
 def _caption(prediction: Prediction) -> str:
     heads = [
-        one_line(f"{task}: {head.label.replace('_', ' ')} {format_accuracy(head.probability, 0)}")
+        one_line(f"{task}: {as_written(head.label)} {format_accuracy(head.probability, 0)}")
         for task, head in prediction.heads.items()
     ]
     number = [f"{prediction.person.number}"] if prediction.person and not heads else []
@@ -120,7 +120,7 @@ class Album:
 
     def _add_frame(self, film: str, seconds: float, picture: Image.Image) -> Path:
         if film not in self._reels:
-            # Never over an older file: it may be the film itself, or its first part where --resume goes on.
+            # Never over an older file: it may be the film itself, or the part before an interruption.
             self._reels[film] = Reel(self._path(f"{Path(film).stem}-labelled.mp4", is_new=True))
         self._reels[film].add(picture, seconds)
         return self._reels[film].path

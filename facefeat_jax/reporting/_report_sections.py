@@ -19,6 +19,7 @@ from facefeat_jax.evaluation.slices import LEAST, Slice, Slicing
 from facefeat_jax.reporting._diagrams import coverage_svg, reliability_svg, worth_drawing
 from facefeat_jax.reporting.table import coverage_gap_text, gap_figures
 from facefeat_jax.system.text import (
+    as_written,
     count,
     decimals_apart,
     format_accuracy,
@@ -129,9 +130,10 @@ def _verdict(task: str, assessment: Assessment, series: Mapping[str, int]) -> di
         lines.append(_answered(check))
     gaps = {gap.head: gap for gap in largest_gaps(assessment.slicings)}
     if found := gaps.get(task):
+        kind, points = _kind(found.by, found.head), gap_figures(found)[0]
         lines.append(
-            f"Fails most by {_kind(found)}: {gap_figures(found)[0]} points lower on {as_written(found.lowest or '')} "
-            f"than on {as_written(found.highest or '')}."
+            f"Fails most by {kind}: {points} points lower on {as_written(found.lowest or '')} than on "
+            f"{as_written(found.highest or '')}."
         )
     elif any(slicing.gap is not None for slicing in assessment.slicings[task]):
         lines.append("No gap between groups is larger than chance explains.")
@@ -161,13 +163,8 @@ def _answered(check: CalibrationCheck) -> str:
     )
 
 
-def as_written(name: str) -> str:
-    """Returns the name of a class, a head or a group as people write it."""
-    return name.replace("_", " ")
-
-
-def _kind(slicing: Slicing) -> str:
-    return "its own label" if slicing.by == slicing.head else as_written(slicing.by)
+def _kind(by: str, head: str) -> str:
+    return "its own label" if by == head else as_written(by)
 
 
 def _scores(task: str, scores: HeadScores, series: Mapping[str, int]) -> dict[str, Any]:
@@ -208,7 +205,7 @@ def _groups(assessment: Assessment, series: Mapping[str, int]) -> dict[str, Any]
             {
                 "head": as_written(task),
                 "series": series.get(task, 0),
-                "by": "its own label" if by == task else as_written(by),
+                "by": _kind(by, task),
                 "text": as_written(coverage_gap_text(gap)),
             }
             for task, (by, gap) in largest_coverage_gaps(assessment.slicings).items()
@@ -266,7 +263,7 @@ def _slicing(slicing: Slicing, series: Mapping[str, int], floor: float) -> dict[
     return {
         "head": as_written(slicing.head),
         "series": series.get(slicing.head, 0),
-        "by": _kind(slicing),
+        "by": _kind(slicing.by, slicing.head),
         "has_coverage": any(group.coverage for group in shown),
         "predicted": slicing.predicted,
         "floor": f"{floor:.0%}",

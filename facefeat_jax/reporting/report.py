@@ -22,7 +22,7 @@ from facefeat_jax.runs.logs import read_metrics
 from facefeat_jax.runs.run_folder import METRICS, REPORT, RESULTS, read_config, write_file
 from facefeat_jax.system import checked_json, environment
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.system.text import count, format_accuracy, format_duration, format_loss
+from facefeat_jax.system.text import as_written, count, format_accuracy, format_duration, format_loss
 
 if TYPE_CHECKING:
     from facefeat_jax.evaluation.assessment import Assessment
@@ -292,7 +292,7 @@ def _data(data: Any) -> dict[str, Any] | None:
                 {
                     "task": task if position == 0 else "",
                     "span": len(names),
-                    "class": name.replace("_", " "),
+                    "class": as_written(name),
                     "counts": counts,
                 }
             )

@@ -50,11 +50,22 @@ def read(checkpoint: Path) -> Checked:
 
 def heads(run: Path) -> tuple[str, ...] | None:
     """Returns the heads of a run's newest checkpoint; None where its item can't be read."""
-    steps = [path.name for path in (run / FOLDER).glob("*") if path.name.isdecimal()]
+    step = newest_step(run)
     try:
-        return tuple(read(run / FOLDER / max(steps, key=int)).content["spec"]["classes"])
+        return None if step is None else tuple(read(run / FOLDER / step).content["spec"]["classes"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def newest_step(run: Path) -> str | None:
+    """Returns the name of the folder of a run's newest checkpoint, which is its step; None where there is none."""
+    steps = [path.name for path in (run / FOLDER).glob("*") if path.name.isdecimal()]
+    return max(steps, key=int, default=None)
+
+
+def is_exported(path: Path) -> bool:
+    """Returns whether a path is an exported ONNX file and no run folder, by its name."""
+    return path.suffix.lower() == ".onnx" and not path.is_dir()
 
 
 def replace(checkpoint: Path, about: Mapping[str, Any], digests: Mapping[str, str]) -> None:

@@ -41,6 +41,11 @@ def _escaped(letter: str) -> str:
     return ascii(letter)[1:-1]
 
 
+def as_written(name: str) -> str:
+    """Returns the name of a class, a head or a group as people write it."""
+    return name.replace("_", " ")
+
+
 def format_accuracy(accuracy: float, decimals: int = 1) -> str:
     """Returns a share as per cent; what is not quite all is never rounded up to 100%, nor a little down to 0%."""
     least = 10.0**-decimals

@@ -9,6 +9,7 @@ from typing import Any
 
 import tyro
 
+from facefeat_jax.runs.run_folder import write_file, write_json
 from facefeat_jax.system.errors import UserError
 
 
@@ -49,3 +50,10 @@ def write_page(lines: Sequence[str], out: Path | None) -> None:
     else:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text, encoding="utf-8")
+
+
+def write_results(page: str, results: dict[str, Any], out: Path | None) -> None:
+    """Writes a page and, under the same name, the results that it was made of as JSON; without `out` nothing."""
+    if out:
+        write_json(out.with_suffix(".json"), results)
+        write_file(out, page.encode())

@@ -18,6 +18,7 @@ from typing import Any, get_args
 import numpy as np
 import tyro
 
+from common import write_results
 from facefeat_jax.commands import train
 from facefeat_jax.config import load_recipe
 from facefeat_jax.data import examples as examples_module
@@ -26,7 +27,7 @@ from facefeat_jax.data.selection import SplitName
 from facefeat_jax.evaluation._confident_learning import confident_errors, ranks
 from facefeat_jax.evaluation.evaluate import answers_on
 from facefeat_jax.evaluation.metrics import losses, probabilities
-from facefeat_jax.runs.run_folder import open_run, write_file, write_json
+from facefeat_jax.runs.run_folder import open_run
 from facefeat_jax.runs.unseen import halves
 from facefeat_jax.system.environment import record, record_lines
 from facefeat_jax.system.main import run_and_exit
@@ -154,9 +155,7 @@ def main() -> int:
     command = f"python scripts/lab/measure_audit.py --run {arguments.run.name} --to docs/benchmarks/flipped_labels.md"
     results = measure(arguments) | record(command, ("jax", "flax", "numpy", "pillow"))
     print(page(results))
-    if arguments.to:
-        write_json(arguments.to.with_suffix(".json"), results)
-        write_file(arguments.to, page(results).encode())
+    write_results(page(results), results, arguments.to)
     return 0
 
 

@@ -19,12 +19,13 @@ import numpy as np
 import tyro
 from PIL import Image, ImageDraw
 
+from common import write_results
 from facefeat_jax.data.dataset import Split, default_data_dir, open_split
 from facefeat_jax.data.images import decode
 from facefeat_jax.prediction._faces import HaarFinder, open_finder
 from facefeat_jax.prediction.crops import FRAMES, WHOLE, Box, crop
 from facefeat_jax.prediction.predictor import Predictor
-from facefeat_jax.runs.run_folder import read_config, write_file, write_json
+from facefeat_jax.runs.run_folder import read_config
 from facefeat_jax.system.environment import record, record_lines
 from facefeat_jax.system.main import run_and_exit
 from facefeat_jax.system.markdown import table
@@ -275,9 +276,7 @@ def main() -> int:
     command = f"python scripts/lab/measure_crops.py {arguments.run.name}{model} --to docs/benchmarks/crops.md"
     results |= record(command, ("opencv-python-headless", "jax", "flax", "pillow"))
     print(json.dumps(results, indent=2, default=float))
-    if arguments.to:
-        write_json(arguments.to.with_suffix(".json"), results)
-        write_file(arguments.to, page(results).encode())
+    write_results(page(results), results, arguments.to)
     return 0
 
 

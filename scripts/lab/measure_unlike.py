@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import tyro
 
+from common import write_results
 from facefeat_jax.data._frames import FACES, inside
 from facefeat_jax.data.dataset import default_data_dir
 from facefeat_jax.data.examples import Examples, open_examples
@@ -25,7 +26,7 @@ from facefeat_jax.evaluation._likeness_check import as_input, features_of, fit_l
 from facefeat_jax.evaluation.evaluate import answers_of_run
 from facefeat_jax.prediction._faces import open_finder
 from facefeat_jax.prediction.crops import crop
-from facefeat_jax.runs.run_folder import Run, write_file, write_json
+from facefeat_jax.runs.run_folder import Run
 from facefeat_jax.system.environment import record, record_lines
 from facefeat_jax.system.main import run_and_exit
 from facefeat_jax.system.markdown import table
@@ -199,9 +200,7 @@ def main() -> int:
     results = {"runs": [measure(run, data_dir) for run in arguments.runs]}
     results |= record(command, ("jax", "flax", "numpy", "pillow", "scikit-learn", "opencv-python-headless"))
     print(page(results))
-    if arguments.to:
-        write_json(arguments.to.with_suffix(".json"), results)
-        write_file(arguments.to, page(results).encode())
+    write_results(page(results), results, arguments.to)
     return 0
 
 

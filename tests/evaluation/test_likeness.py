@@ -77,7 +77,7 @@ def test_a_file_that_the_head_has_a_label_for_is_no_other_source(monkeypatch) ->
     answers = SimpleNamespace(classes=labels, labels={task: np.array(values) for task, values in labels.items()})
     # The third picture is the file of the first.
     digests = np.array([7, 8, 7, 9, 10])
-    found = check._kin(answers, SimpleNamespace(digests=lambda: digests), spec, "gender")
+    found = check._kin(answers, digests, spec, "gender")
     assert [number for number, _ in found] == [3, 4]
 
 
