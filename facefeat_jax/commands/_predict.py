@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 
-from facefeat_jax.runs._about import is_exported, newest_step
+from facefeat_jax.runs._about import is_exported
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.progress import say, show_data
 from facefeat_jax.system.text import count
@@ -173,40 +170,12 @@ def _of_exported(arguments: Arguments) -> Arguments:
         option = "--explain" if arguments.explain else "--checkpoint"
         raise UserError(f"{option} needs the run and JAX; leave it out, or give the run without --runtime onnx")
     if not is_exported(arguments.run):
-        return replace(arguments, run=_exported(arguments.run))
+        from facefeat_jax.exporting.kept import kept_onnx
+
+        return replace(arguments, run=kept_onnx(arguments.run))
     if not arguments.run.is_file():
         raise UserError(f"there is no file {arguments.run}; facefeat export RUN {arguments.run.name} makes one")
     return arguments
-
-
-def _exported(run: Path) -> Path:
-    """Returns the ONNX file of a run's newest checkpoint with its calibration, in the run's folder; makes it."""
-    folder = run / "onnx"
-    newest = newest_step(run) or "none"
-    calibration = run / "calibration" / f"{newest}.json"
-    digest = hashlib.sha256(calibration.read_bytes()).hexdigest()[:12] if calibration.exists() else "uncalibrated"
-    file = folder / f"{newest}-{digest}.onnx"
-    if not file.exists():
-        from facefeat_jax.runs.run_config import read_config
-
-        read_config(run)  # before the slow imports
-        from facefeat_jax.exporting.portable import export_portable
-
-        say(f"facefeat: exporting {run} to {file}, once")
-        shutil.rmtree(folder, ignore_errors=True)  # of earlier checkpoints
-        try:
-            folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"{folder} can't be made ({error.strerror}); export the run elsewhere, and give that file"
-            ) from error
-        try:
-            export_portable(run, file, "onnx")
-        except UserError:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-            raise
-    return file
 
 
 def _read_boxes(path: Path | None) -> Boxes | None:

@@ -35,19 +35,25 @@ Rows = np.ndarray  # uint8 `[n, size, size, 3]`, as the model gets pictures
 
 
 def fit_likeness(
-    answers: Answers, examples: Examples, model: MultiTaskModel, spec: ModelSpec, *, step: int, drawn: bool
+    answers: Answers,
+    examples: Examples,
+    features: Callable[[Rows], np.ndarray],
+    spec: ModelSpec,
+    *,
+    step: int,
+    drawn: bool,
 ) -> Likeness:
     """Fits each head's likeness to validation pictures, and tests which heads may withhold answers by it.
 
     Args:
       answers: answers on these pictures, with features.
       examples: the pictures.
-      model: the model, in evaluation mode.
-      spec: what it is.
+      features: the model's pooled features, such as `features_of` gives.
+      spec: what the model is.
       step: step of its checkpoint.
       drawn: whether all training pictures were drawn.
     """
-    heads, features = fit_heads(answers), features_of(model, spec)
+    heads = fit_heads(answers)
     digests = None if drawn else examples.digests()
     strange: dict[str, np.ndarray] = {}
     for task, head in heads.items():

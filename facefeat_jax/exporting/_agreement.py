@@ -12,10 +12,12 @@ import numpy as np
 
 import weights_conversion
 from facefeat_jax.evaluation.metrics import probabilities
-from facefeat_jax.forward import make_predict_step, predicted
+from facefeat_jax.forward import FEATURES, make_predict_step, predicted
 from facefeat_jax.models._values import split_values
 from facefeat_jax.models.multi_task import MultiTaskModel
+from facefeat_jax.runs._about import POOLED
 from facefeat_jax.runs._head_calibration import HeadCalibration
+from facefeat_jax.runs._head_likeness import Likeness
 from facefeat_jax.runs.run_folder import Run
 from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.system.errors import UserError
@@ -25,6 +27,8 @@ LIMIT = 1e-5
 
 CLOSE = 2e-5
 """Where two probabilities, or one and its threshold, are nearer than this, either answer may be given."""
+
+_CLOSE_DISTANCE = 1e-3  # of a distance to its threshold, by which it is divided
 
 Logits = Mapping[str, np.ndarray]
 Calibrations = Mapping[str, HeadCalibration]
@@ -88,9 +92,9 @@ def pictures_of(run: Run) -> tuple[np.ndarray, bool]:
 
 
 def logits_of(model: MultiTaskModel, spec: ModelSpec) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
-    """Returns a function from pictures to a model's logits `[n, outputs]`, by head."""
+    """Returns a function from pictures to a model's logits `[n, outputs]`, by head, and the pooled `FEATURES`."""
     graphdef, params, batch_stats = split_values(model)
-    step, tasks = make_predict_step(graphdef, spec, model.trunk.dtype), tuple(spec.classes)
+    step, tasks = make_predict_step(graphdef, spec, model.trunk.dtype, features=True), tuple(spec.classes)
 
     def logits(pictures: np.ndarray) -> dict[str, np.ndarray]:
         with jax.default_matmul_precision(spec.matmul_precision):
@@ -105,17 +109,20 @@ def answers_of(exported: Callable[[np.ndarray], Logits], pictures: np.ndarray) -
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def differences(expected: Logits, answers: Logits, heads: Calibrations, what: str) -> dict[str, float]:
+def differences(
+    expected: Logits, answers: Logits, heads: Calibrations, likeness: Likeness | None, what: str
+) -> dict[str, float]:
     """Returns by head the largest difference in probability of an exported model from its reference.
 
     Args:
-      expected: the reference's logits, by head.
-      answers: the exported model's outputs, `{task}_probabilities` and `{task}_logits`.
+      expected: what `logits_of` the reference gives.
+      answers: the exported model's outputs, `{task}_probabilities`, `{task}_logits` and `features`.
       heads: the calibrations.
+      likeness: what the training pictures are like, where that is known.
       what: what the error calls the exported model.
 
     Raises:
-      UserError: a difference is above `LIMIT`, or a label or `unsure` is another one where it is not `CLOSE`.
+      UserError: a difference is above `LIMIT`, or a label, `unsure` or `unlike` is another one where it is not close.
     """
     largest = {}
     for task, head in heads.items():
@@ -135,6 +142,10 @@ def differences(expected: Logits, answers: Logits, heads: Calibrations, what: st
         if changed := _changed(wanted, found, head):
             raise UserError(f"{what} is not written: it gives another {changed} of {task}; report this")
         largest[task] = float(np.abs(found - wanted).max())
+    for task, like in (likeness.heads if likeness else {}).items():
+        wanted, found = (like.distance(values) / like.threshold for values in (expected[FEATURES], answers[POOLED]))
+        if (((wanted > 1) != (found > 1)) & (np.abs(wanted - 1) > _CLOSE_DISTANCE)).any():
+            raise UserError(f"{what} is not written: it finds other pictures unlike those of {task}; report this")
     return largest
 
 

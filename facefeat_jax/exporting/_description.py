@@ -17,14 +17,23 @@ import facefeat_jax
 from facefeat_jax.data.images import decode_resized
 from facefeat_jax.evaluation.metrics import probabilities
 from facefeat_jax.exporting._agreement import Calibrations, Logits
+from facefeat_jax.forward import FEATURES
 from facefeat_jax.models.published import find_weights
 from facefeat_jax.prediction.crops import FRAMES
 from facefeat_jax.runs._head_calibration import heads_to_json
+from facefeat_jax.runs._head_likeness import Likeness
 from facefeat_jax.runs.checkpoints import Which
 from facefeat_jax.runs.run_folder import Run
 from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.system import checked_json
 
+_UNLIKE = (
+    "by likeness.heads.{head}, where there is one: offset is the square roots of the features (with sign), scaled "
+    "to length 1, less mean; along is its products with the rows of basis; the distance is the sum of along^2 / "
+    "variances, and (the squared length of offset, less that of along) / rest. Beyond the threshold the picture is "
+    "unlike the training pictures; where withholds is true, the head then gives no answer. Arrays: base64 of "
+    "little-endian float32"
+)
 _DECODING = {
     "as_notebook": "Pillow's convert('RGB'): the EXIF orientation is ignored, 16-bit grey is clipped at 255, "
     "transparency is dropped",
@@ -32,12 +41,19 @@ _DECODING = {
 }
 
 
-def description(run: Run, heads: Calibrations, checkpoint: Which, logits: Callable[[np.ndarray], Logits]) -> str:
+def description(
+    run: Run,
+    heads: Calibrations,
+    likeness: Likeness | None,
+    checkpoint: Which,
+    logits: Callable[[np.ndarray], Logits],
+) -> str:
     """Returns the description of a run's model as JSON.
 
     Args:
       run: the run.
       heads: the calibrations.
+      likeness: what the training pictures are like, where that is known.
       checkpoint: which checkpoint was asked for.
       logits: gives the logits of pictures `[n, size, size, 3]`, by head.
     """
@@ -45,6 +61,7 @@ def description(run: Run, heads: Calibrations, checkpoint: Which, logits: Callab
     content = {
         "spec": spec.to_json(),
         "calibration": heads_to_json(heads),
+        "likeness": likeness and likeness.to_json(),
         "preprocessing": {
             "decode": _DECODING[spec.decode],
             "resize": f"to {spec.image_size} by {spec.image_size} pixels, aspect ratio not kept, with Pillow's "
@@ -59,10 +76,12 @@ def description(run: Run, heads: Calibrations, checkpoint: Which, logits: Callab
             "picture as it is. The frame of each head: spec.frames",
         },
         "outputs": "{head}_probabilities [batch, classes]: calibrated, in the order of spec.classes. {head}_logits "
-        "[batch, outputs]: before the temperature; one output: the logit of the second class",
+        "[batch, outputs]: before the temperature; one output: the logit of the second class. features [batch, "
+        "features]: what the trunk gives",
         "unsure": "an answer whose probability is below calibration.{head}.threshold is none, and all are none where "
         "never_sure is true",
-        "reference": _reference(spec, heads, logits),
+        "unlike": _UNLIKE,
+        "reference": _reference(spec, heads, likeness, logits),
         "source": {"run": run.folder.resolve().name, "step": run.step, "checkpoint": checkpoint},
         "licences": _licences(run),
         "version": facefeat_jax.__version__,
@@ -70,7 +89,9 @@ def description(run: Run, heads: Calibrations, checkpoint: Which, logits: Callab
     return json.dumps(checked_json.with_digest(content))
 
 
-def _reference(spec: ModelSpec, heads: Calibrations, logits: Callable[[np.ndarray], Logits]) -> dict[str, Any]:
+def _reference(
+    spec: ModelSpec, heads: Calibrations, likeness: Likeness | None, logits: Callable[[np.ndarray], Logits]
+) -> dict[str, Any]:
     """Returns a picture and what comes of it, by which an implementation in another language can be checked."""
     height, width = 40, 56
     rows, columns = np.mgrid[:height, :width]
@@ -78,7 +99,9 @@ def _reference(spec: ModelSpec, heads: Calibrations, logits: Callable[[np.ndarra
     file = io.BytesIO()
     Image.fromarray((bands % 256).astype(np.uint8)).save(file, "PNG")
     pixels = decode_resized(file.getvalue(), spec.image_size, spec.decode, interpolation=spec.interpolation)
-    answers = {task: values[0] for task, values in logits(pixels[None]).items()}
+    found = logits(pixels[None])
+    answers = {task: found[task][0] for task in heads}
+    alike = likeness.heads if likeness else {}
     return {
         "png": base64.b64encode(file.getvalue()).decode(),
         "pixels_sha256": hashlib.sha256(pixels.tobytes()).hexdigest(),
@@ -87,6 +110,7 @@ def _reference(spec: ModelSpec, heads: Calibrations, logits: Callable[[np.ndarra
         "probabilities": {
             task: probabilities(values[None] / heads[task].temperature)[0].tolist() for task, values in answers.items()
         },
+        "distances": {task: float(head.distance(found[FEATURES])[0]) for task, head in alike.items()},
     }
 
 

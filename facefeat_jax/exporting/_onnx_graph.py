@@ -16,10 +16,11 @@ import onnx
 from flax import nnx
 from onnx import TensorProto, helper, numpy_helper
 
-from facefeat_jax.models import BatchNorm, EfficientNet, MultiTaskModel, ResNet, VisionTransformer
+from facefeat_jax.models import BatchNorm, ConvNeXt, EfficientNet, MultiTaskModel, ResNet, VisionTransformer
 from facefeat_jax.models._mbconv import FusedMBConv
 from facefeat_jax.models._positions import bicubic
 from facefeat_jax.models.resnet import BasicBlock, Bottleneck
+from facefeat_jax.runs._about import POOLED
 from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.system.errors import UserError
 from weights_conversion import to_torch, torch_names
@@ -135,6 +136,14 @@ class _Graph:
         share = self.add("Add", self.add("Erf", self.add("Div", x, root)), one)
         return self.add("Mul", self.add("Mul", x, share), half)
 
+    def channels_last(self, x: str) -> str:
+        """Adds the transposition of maps to `[batch, height, width, channels]`."""
+        return self.add("Transpose", x, perm=[0, 2, 3, 1])
+
+    def channels_first(self, x: str) -> str:
+        """Adds the transposition back."""
+        return self.add("Transpose", x, perm=[0, 3, 1, 2])
+
     def reshape(self, x: str, *shape: int) -> str:
         """Reshapes; 0 keeps an axis."""
         return self.add("Reshape", x, self.constant("shape_" + "_".join(map(str, shape)), shape, np.int64))
@@ -144,7 +153,8 @@ def build(model: MultiTaskModel, spec: ModelSpec, temperatures: Mapping[str, flo
     """Returns a model as ONNX, in float32.
 
     It takes `images`, uint8 `[batch, size, size, 3]` with a free batch, and gives for each head `{task}_probabilities`
-    `[batch, classes]`, calibrated, and `{task}_logits` `[batch, outputs]`, as the model gives them.
+    `[batch, classes]`, calibrated, and `{task}_logits` `[batch, outputs]`, as the model gives them; also the trunk's
+    pooled `features` `[batch, features]`.
 
     Args:
       model: the model.
@@ -165,8 +175,9 @@ def build(model: MultiTaskModel, spec: ModelSpec, temperatures: Mapping[str, flo
     x = graph.add("Cast", graph.add("Transpose", INPUT, perm=[0, 3, 1, 2]), to=TensorProto.FLOAT)
     x = graph.add("Mul", x, graph.constant("normalize.multiplier", (1 / (255 * std))[:, None, None]))
     x = graph.add("Add", x, graph.constant("normalize.offset", (-mean / std)[:, None, None]))
-    features = trunk(graph, at.trunk, x, size)
-    outputs = []
+    features = graph.add_named(POOLED, "Identity", trunk(graph, at.trunk, x, size))
+    width = model.trunk.num_features
+    outputs = [helper.make_tensor_value_info(POOLED, TensorProto.FLOAT, ["batch", width])]
     for task in spec.tasks:
         head = at.heads[task.name]
         hidden = graph.add("Relu", graph.linear(features, head.hidden))
@@ -274,8 +285,25 @@ def _attention(graph: _Graph, at: _At, x: str, length: int, width: int) -> str:
     return graph.token_linear(graph.reshape(graph.add("Transpose", mixed, perm=[0, 2, 1, 3]), 0, length, width), at.out)
 
 
+def _convnext(graph: _Graph, trunk: _At, x: str, size: int) -> str:
+    x = graph.channels_first(graph.layer_norm(graph.channels_last(graph.conv(x, trunk.stem.conv)), trunk.stem.norm))
+    for number in (1, 2, 3, 4):
+        if number > 1:
+            between = getattr(trunk, f"downsample{number}")
+            x = graph.channels_first(graph.layer_norm(graph.channels_last(x), between.norm))
+            x = graph.conv(x, between.conv)
+        for block in getattr(trunk, f"stage{number}").each():
+            y = graph.layer_norm(graph.channels_last(graph.conv(x, block.depthwise)), block.norm)
+            y = graph.token_linear(graph.gelu(graph.token_linear(y, block.hidden)), block.output)
+            scale = graph.tensor(block, "layer_scale").reshape(-1)
+            y = graph.add("Mul", y, graph.constant(graph.torch_name(block, "layer_scale"), scale))
+            x = graph.add("Add", x, graph.channels_first(y))
+    return graph.layer_norm(graph.add("Flatten", graph.add("GlobalAveragePool", x), axis=1), trunk.norm)
+
+
 _TRUNKS: dict[type, Callable[[_Graph, _At, str, int], str]] = {
     ResNet: _resnet,
+    ConvNeXt: _convnext,
     EfficientNet: _efficientnet,
     VisionTransformer: _vit,
 }

@@ -18,6 +18,8 @@ from jax import export
 from facefeat_jax.models._values import split_values
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.models.preprocessing import normalize
+from facefeat_jax.models.trunk import POOLED as LAST
+from facefeat_jax.runs._about import POOLED
 from facefeat_jax.runs.spec import ModelSpec
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -31,8 +33,8 @@ def to_bytes(model: MultiTaskModel, spec: ModelSpec, temperatures: Mapping[str, 
 
     def answer(images: jax.Array) -> dict[str, jax.Array]:
         merged = nnx.merge(graphdef, params, batch_stats, copy=True)
-        logits = merged(normalize(images, mean=spec.mean, std=spec.std))
-        outputs = {}
+        pooled = merged.trunk(normalize(images, mean=spec.mean, std=spec.std))
+        logits, outputs = merged(pooled, after=LAST), {POOLED: pooled}
         for task in spec.tasks:
             scaled = logits[task.name] / temperatures.get(task.name, 1.0)
             sides = (jax.nn.sigmoid(-scaled), jax.nn.sigmoid(scaled))

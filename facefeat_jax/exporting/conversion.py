@@ -13,12 +13,12 @@ import numpy as np
 
 import weights_conversion
 from facefeat_jax.config import load_recipe
-from facefeat_jax.evaluation._likeness import Likeness
 from facefeat_jax.evaluation.calibration import Calibration
 from facefeat_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from facefeat_jax.models.registry import get_architecture
 from facefeat_jax.runs._about import EXPORTED
 from facefeat_jax.runs._head_calibration import heads_from_json, heads_to_json
+from facefeat_jax.runs._head_likeness import Likeness
 from facefeat_jax.runs.checkpoints import Which
 from facefeat_jax.runs.run_folder import create_from_weights, open_run
 from facefeat_jax.runs.spec import ModelSpec

@@ -14,6 +14,7 @@ from facefeat_jax.exporting._agreement import Agreement, answers_of, differences
 from facefeat_jax.exporting._description import description
 from facefeat_jax.exporting._formats import SUFFIXES, Portable
 from facefeat_jax.runs._head_calibration import HeadCalibration
+from facefeat_jax.runs._head_likeness import Likeness
 from facefeat_jax.runs.checkpoints import Which
 from facefeat_jax.runs.run_folder import open_run
 from facefeat_jax.runs.spec import ModelSpec
@@ -54,13 +55,15 @@ def export_portable(run: Path, out: Path, form: Portable, checkpoint: Which = "n
     model, spec = in_float32(opened.model, opened.spec)
     reference = logits_of(model, spec)
     expected = reference(pictures)
-    about = description(opened, heads, checkpoint, reference)
+    likeness = Likeness.read(run, step=opened.step, tasks=opened.spec.classes)
+    about = description(opened, heads, likeness, checkpoint, reference)
     largest: dict[str, float] = {}
 
     def write(file: IO[bytes]) -> None:
         file.write(format_.to_bytes(model, spec, temperatures, about))
         file.seek(0)
-        largest.update(differences(expected, answers_of(format_.runner(file.read()), pictures), heads, str(out)))
+        found = answers_of(format_.runner(file.read()), pictures)
+        largest.update(differences(expected, found, heads, likeness, str(out)))
 
     try:
         write_whole(out, write)

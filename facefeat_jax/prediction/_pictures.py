@@ -22,8 +22,8 @@ from facefeat_jax.runs._head_calibration import HeadCalibration
 from facefeat_jax.system.errors import UserError
 
 if TYPE_CHECKING:
-    from facefeat_jax.evaluation._likeness import Likeness
     from facefeat_jax.prediction._explanations import Explanations
+    from facefeat_jax.runs._head_likeness import Likeness
 
 Image = str | Path | bytes | np.ndarray | Any  # a file, its content, a uint8 array [height, width, 3], or a PIL image
 Images = Image | Iterable[Image]

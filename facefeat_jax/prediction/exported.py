@@ -16,15 +16,18 @@ import onnxruntime
 from facefeat_jax.data.images import decode_resized
 from facefeat_jax.prediction._inputs import Reader, content_of
 from facefeat_jax.prediction._pictures import PicturePredictor
-from facefeat_jax.runs._about import EXPORTED
+from facefeat_jax.runs._about import EXPORTED, POOLED
 from facefeat_jax.runs._head_calibration import HeadCalibration, heads_from_json
+from facefeat_jax.runs._head_likeness import HeadLikeness, Likeness
 from facefeat_jax.system import checked_json, kinds
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.kinds import MAX_IMAGE_SIZE, DecodePolicy, FrameName, Interpolation
+from facefeat_jax.system.progress import say
 
 _INPUT = "images"
 _TOLERANCE = 1e-4  # of the reference's probabilities: another processor adds up in another order
-_LONGEST = 1 << 22  # characters of a description
+_TOLERANCE_OF_DISTANCE = 1e-2  # relative
+_LONGEST = 1 << 24  # characters of a description
 
 
 @dataclass(frozen=True)
@@ -95,11 +98,17 @@ class OnnxPredictor(PicturePredictor):
                 raise ValueError("it is too long")
             about = checked_json.checked(checked_json.parse(text)).content
             spec, heads = ExportedSpec.of(about.get("spec")), heads_from_json(about.get("calibration"))
-            super().__init__(spec, heads, batch_size=batch_size, threads=threads, read=read)
+            likeness = about.get("likeness") and Likeness.from_json(about["likeness"], tasks=spec.classes)
+            super().__init__(spec, heads, batch_size=batch_size, threads=threads, likeness=likeness, read=read)
             self._require_fit(heads)
             self._require_reference(about["reference"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{file}: its description can't be used ({error}); export it again") from error
+        if "likeness" not in about:
+            say(
+                f"{file} was written by an earlier version: whether pictures are unlike the training pictures can't be "
+                "checked; export it again"
+            )
 
     def _require_fit(self, heads: Mapping[str, HeadCalibration]) -> None:
         """Raises ValueError where the description is not of this graph."""
@@ -110,17 +119,26 @@ class OnnxPredictor(PicturePredictor):
             wanted[f"{task}_probabilities"] = [len(names)]
         if any(shapes.get(name) != shape for name, shape in wanted.items()) or heads.keys() != spec.classes.keys():
             raise ValueError("its heads, classes or image size are not those of the graph")
+        if any(shapes.get(POOLED) != [len(like.mean)] for like in self._alike().values()):
+            raise ValueError("its likeness is not of the graph's features")
 
     def _require_reference(self, reference: Mapping[str, Any]) -> None:
         """Raises ValueError where the reference picture has other answers than it says."""
         spec = self.spec
         data = base64.b64decode(reference["png"], validate=True)
         pixels = decode_resized(data, spec.image_size, spec.decode, interpolation=spec.interpolation)
-        answers, _ = self._answers([pixels], [""])
+        answers, features = self._run([pixels])
         for task in spec.classes:
             wanted = np.asarray(reference["probabilities"][task], np.float64)
             if wanted.shape != answers[task][0].shape or not (np.abs(answers[task][0] - wanted) <= _TOLERANCE).all():
                 raise ValueError(f"its answers of {task} for the reference picture are not what it says")
+        for task, like in self._alike().items():
+            far, said = float(like.distance(features)[0]), float(reference["distances"][task])
+            if not abs(far - said) <= _TOLERANCE_OF_DISTANCE * abs(said):
+                raise ValueError(f"its likeness of {task} for the reference picture is not what it says")
+
+    def _alike(self) -> Mapping[str, HeadLikeness]:
+        return self.likeness.heads if self.likeness else {}
 
     def fingerprint(self) -> str:
         """Returns a hash of the file."""
@@ -129,9 +147,15 @@ class OnnxPredictor(PicturePredictor):
     def _answers(
         self, pixels: list[np.ndarray], sources: list[str]
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        names = [f"{task}_probabilities" for task in self.spec.classes]
+        classes, features = self._run(pixels)
+        return classes, {task: like.unlike(features) for task, like in self._alike().items()}
+
+    def _run(self, pixels: list[np.ndarray]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Returns the probabilities by head, and the features `[n, features]` where they are asked for."""
+        names = [f"{task}_probabilities" for task in self.spec.classes] + [POOLED] * bool(self._alike())
         found = self._session.run(names, {_INPUT: np.stack(pixels)})
-        return {task: np.asarray(values, np.float64) for task, values in zip(self.spec.classes, found, strict=True)}, {}
+        classes = {task: np.asarray(values, np.float64) for task, values in zip(self.spec.classes, found, strict=False)}
+        return classes, found[-1]
 
 
 def _is_name(name: Any) -> bool:

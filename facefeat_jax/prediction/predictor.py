@@ -12,7 +12,6 @@ import jax
 import numpy as np
 
 from facefeat_jax.data.placement import Placement
-from facefeat_jax.evaluation._likeness import Likeness
 from facefeat_jax.evaluation.calibration import Calibration
 from facefeat_jax.evaluation.metrics import probabilities
 from facefeat_jax.forward import FEATURES, make_predict_step
@@ -21,6 +20,7 @@ from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.prediction._explanations import Explanations
 from facefeat_jax.prediction._inputs import Reader, content_of
 from facefeat_jax.prediction._pictures import PicturePredictor
+from facefeat_jax.runs._head_likeness import Likeness
 from facefeat_jax.runs.checkpoints import Which
 from facefeat_jax.runs.run_folder import open_run
 from facefeat_jax.runs.spec import ModelSpec

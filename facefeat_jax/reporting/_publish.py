@@ -11,7 +11,7 @@ import numpy as np
 from facefeat_jax.data.builders import is_drawn
 from facefeat_jax.data.examples import Examples
 from facefeat_jax.data.pixels import PixelFormat
-from facefeat_jax.evaluation._likeness_check import fit_likeness
+from facefeat_jax.evaluation._likeness_check import features_of, fit_likeness
 from facefeat_jax.evaluation.answers import Answers
 from facefeat_jax.evaluation.assessment import Assessment, RunAssessment, assess, evaluation_folder, write_assessment
 from facefeat_jax.evaluation.calibration import Calibration, calibrate
@@ -97,7 +97,8 @@ def _write_pages(
     calibration.write(run)
     pixels = PixelFormat(spec.image_size, spec.decode, spec.interpolation)
     drawn = all(is_drawn(source) for source in assessment.data)
-    likeness = fit_likeness(answers, validation, explainer.model, spec, step=calibration.step, drawn=drawn)
+    features = features_of(explainer.model, spec)
+    likeness = fit_likeness(answers, validation, features, spec, step=calibration.step, drawn=drawn)
     likeness.write(run)
     samples = training_samples(training, spec.classes, pixels=pixels)
     shown = _explained(choose_examples(answers), validation, explainer, pixels, tuple(spec.classes))

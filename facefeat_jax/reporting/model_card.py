@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from facefeat_jax.data.builders import get_source, list_sources
-from facefeat_jax.evaluation._likeness import Likeness
 from facefeat_jax.evaluation.assessment import Assessment, largest_coverage_gaps, largest_gaps
 from facefeat_jax.evaluation.slices import Slicing
 from facefeat_jax.models.published import find_weights
@@ -18,6 +17,7 @@ from facefeat_jax.reporting._card_metadata import card_metadata
 from facefeat_jax.reporting._pages import render
 from facefeat_jax.reporting.report import cautions_of, command_line
 from facefeat_jax.reporting.table import coverage_gap_text, gap_figures
+from facefeat_jax.runs._head_likeness import Likeness
 from facefeat_jax.runs.run_folder import MODEL_CARD, RESULTS, read_config, write_file
 from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.system import environment

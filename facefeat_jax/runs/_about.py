@@ -18,6 +18,8 @@ FOLDER = "checkpoints"
 ITEM = "about"
 EXPORTED = "facefeat_model"
 """Under which an exported file holds what the model is."""
+POOLED = "features"
+"""The output of an exported program that is the trunk's pooled features."""
 
 _FILE = "metadata"  # so Orbax's JsonSave calls it
 

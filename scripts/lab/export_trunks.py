@@ -2,8 +2,9 @@
 
     python scripts/lab/export_trunks.py
 
-The weights are random. Each trunk takes pictures of its own size. What is measured is on disk after each trunk; trunks
-that the file of results has already are left out unless they are named.
+The weights are random, and so are the statistics and layer scales, which start as values that hide most of a network.
+Each trunk takes pictures of its own size, or of --most-pixels where that is less and it takes other sizes. What is
+measured is on disk after each trunk; trunks that the file of results has already are left out unless they are named.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import tyro
 from flax import nnx
@@ -46,6 +48,8 @@ class Options:
 
     trunks: tyro.conf.Positional[tuple[str, ...]] = ()
     """Names of trunks; the default is all that are not measured yet."""
+    most_pixels: int = 128
+    """The largest size of pictures, for trunks that take any."""
     out: Path = Path("docs/benchmarks/exports")
     """The results: a .json and a .md of this name."""
 
@@ -56,19 +60,29 @@ def pictures(size: int, count: int) -> np.ndarray:
     return np.stack([np.asarray(picture.resize((size, size))) for picture in drawn])
 
 
-def make_run(folder: Path, trunk: str) -> None:
+def size_of(trunk: str, most: int) -> int:
+    """Returns the size of the pictures that a trunk is measured on."""
+    found = get_architecture(trunk)
+    return found.image_size if found.fixed_size else min(found.image_size, most)
+
+
+def make_run(folder: Path, trunk: str, size: int) -> None:
     """Makes a run folder of a trunk with random weights."""
-    size = get_architecture(trunk).image_size
     model = create_model(trunk, tasks=list(CLASSES), rngs=nnx.Rngs(0))
+    random = np.random.RandomState(0)
+    for path, node in nnx.iter_graph(model):
+        if path and (path[-1] == "layer_scale" or isinstance(node, nnx.BatchStat)):
+            low, high = (-0.1, 0.1) if path[-1] == "mean" else (0.1, 1.0) if path[-1] == "layer_scale" else (0.5, 1.5)
+            node.set_value(jnp.asarray(random.uniform(low, high, node.shape), node.dtype))
     spec = ModelSpec(trunk, CLASSES, size, "upright", "random")
     create_from_weights(folder, spec, model, load_recipe("baseline").replace(run=folder, data_dir=folder / "nowhere"))
 
 
-def measure(trunk: str) -> Iterator[dict[str, Any]]:
+def measure(trunk: str, size: int) -> Iterator[dict[str, Any]]:
     """Yields a row for each format."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make_run(folder / "run", trunk)
+        make_run(folder / "run", trunk, size)
         for form in FORMATS:
             file = folder / f"model.{'safetensors' if form == 'torch' else form}"
             started = time.perf_counter()
@@ -81,7 +95,7 @@ def measure(trunk: str) -> Iterator[dict[str, Any]]:
             yield {
                 "trunk": trunk,
                 "format": form,
-                "size": get_architecture(trunk).image_size,
+                "size": size,
                 "pictures": count,
                 "largest": largest,
                 "bytes": file.stat().st_size,
@@ -141,7 +155,7 @@ def main() -> None:
     done = {row["trunk"] for row in rows}
     for trunk in options.trunks or [name for name in list_models() if name not in done]:
         rows = [row for row in rows if row["trunk"] != trunk]
-        for row in measure(trunk):
+        for row in measure(trunk, size_of(trunk, options.most_pixels)):
             rows.append(row)
             say(f"{trunk}, {row['format']}: {row['largest']:.1e} in {row['seconds']} s")
         typed = environment.typed("python scripts/lab/export_trunks.py")

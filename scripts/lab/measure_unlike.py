@@ -98,7 +98,7 @@ def measure(folder: Path, data_dir: Path) -> dict[str, Any]:
     """Returns the figures of a run, by head."""
     found = answers_of_run(folder, data_dir=data_dir)
     run, answers, spec = found.run, found.answers, found.run.spec
-    likeness = fit_likeness(answers, found.examples, run.model, spec, step=run.step, drawn=False)
+    likeness = fit_likeness(answers, found.examples, features_of(run.model, spec), spec, step=run.step, drawn=False)
     features, sets = features_of(run.model, spec), {}
     for source in _SOURCES:
         sets[source] = open_examples([source], "val", data_dir, {}, need_all=False)
