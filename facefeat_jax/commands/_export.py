@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -16,6 +16,7 @@ from facefeat_jax.system.text import format_size
 
 if TYPE_CHECKING:
     from facefeat_jax.exporting._agreement import Agreement
+    from facefeat_jax.exporting.int8 import Quantized
 
 
 Format = Literal["torch", "onnx", "stablehlo"]
@@ -31,6 +32,9 @@ class Arguments:
     """The file to write: .pth, .pt or .safetensors (with the notebook's names), .onnx, or .stablehlo."""
     to: Format | None = None
     """Format of the file. The default goes by the file's suffix. `onnx` and `stablehlo` need the extra of that name."""
+    int8: bool = False
+    """Compute the trunk in int8, for CPUs: smaller, faster, not the same answers. Needs the run's data; refused where
+    accuracy is lost. For .onnx files."""
     overwrite: bool = False
     """Replace the file where it exists."""
     checkpoint: Literal["newest", "best"] = "newest"
@@ -53,24 +57,43 @@ def run(arguments: Arguments) -> int:
         raise UserError(f"{file} already exists; --overwrite replaces it, or give another file")
     named: dict[str, Format] = {suffix: form for form, suffix in SUFFIXES.items()}
     form: Format = arguments.to or named.get(file.suffix.lower(), "torch")
-    if form == "torch":
+    lines: Iterable[str] = ()
+    if arguments.int8:
+        from facefeat_jax.exporting.int8 import export_int8
+
+        if form != "onnx":
+            raise UserError(f"--int8 writes ONNX; give a name that ends in .onnx in place of {file}")
+        spec, found = export_int8(arguments.run, file, arguments.checkpoint)
+        checked, lines = {"int8": asdict(found)}, _int8_lines(found)
+    elif form == "torch":
         from facefeat_jax.exporting.conversion import export
 
-        spec, agreement = export(arguments.run, file, arguments.checkpoint), None
+        spec, checked = export(arguments.run, file, arguments.checkpoint), {}
     else:
         from facefeat_jax.exporting.portable import export_portable
 
         spec, agreement = export_portable(arguments.run, file, form, arguments.checkpoint)
+        checked, lines = {"agreement": asdict(agreement)}, _lines(agreement)
     if arguments.json:
-        checked = {} if agreement is None else {"agreement": asdict(agreement)}
         show_json({"file": str(file), "classes": spec.classes, **checked})
     else:
         size = format_size(file.stat().st_size)
         show(f"wrote {file} ({size}); class names, in the order of the outputs:")
         show(*(f"  {task}: {', '.join(names)}" for task, names in spec.classes.items()))
-        if agreement is not None:
-            show(*_lines(agreement))
+        show(*lines)
     return 0
+
+
+def _int8_lines(found: Quantized) -> Iterator[str]:
+    from facefeat_jax.exporting.int8 import said
+
+    yield f"in float32: {format_size(found.float_bytes)}; ranges from {found.pictures} training pictures"
+    for head in dict.fromkeys(loss.head for loss in found.losses):
+        whole, *groups = (loss for loss in found.losses if loss.head == head)
+        yield f"  {said(whole)}"
+        if groups:
+            yield f"    largest loss of a group: {said(max(groups, key=lambda loss: loss.before - loss.after))}"
+    yield "temperatures and thresholds are fitted anew, to the answers in int8"
 
 
 def _lines(agreement: Agreement) -> Iterator[str]:

@@ -8,7 +8,7 @@ for it. The last are marked: such a group is what a model predicts, mistakes inc
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -190,6 +190,19 @@ def slice_head(
                 continue  # what two heads say of pictures of which neither is known
             found.append(_slicing(head, _crossed(first, second)))
     return found, notes
+
+
+def known_groups(answers: Answers, task: str) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Yields the groups of a head's labelled pictures that the data know: kind, value, and the pictures' numbers.
+
+    Groups of fewer than `LEAST` pictures, and those that another head predicts, are left out.
+    """
+    labelled = np.flatnonzero(answers.labels[task] != UNKNOWN)
+    for grouping in _groupings(answers.select(labelled), task)[0]:
+        for number, value in enumerate(() if grouping.predicted else grouping.values):
+            rows = labelled[grouping.numbers == number]
+            if len(rows) >= LEAST:
+                yield grouping.name, value, rows
 
 
 def _groupings(answers: Answers, task: str) -> tuple[list[_Grouping], list[str]]:

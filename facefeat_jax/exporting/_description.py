@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,7 @@ def description(
     likeness: Likeness | None,
     checkpoint: Which,
     logits: Callable[[np.ndarray], Logits],
+    quantization: Mapping[str, Any] | None = None,
 ) -> str:
     """Returns the description of a run's model as JSON.
 
@@ -55,7 +56,8 @@ def description(
       heads: the calibrations.
       likeness: what the training pictures are like, where that is known.
       checkpoint: which checkpoint was asked for.
-      logits: gives the logits of pictures `[n, size, size, 3]`, by head.
+      logits: gives the logits of pictures `[n, size, size, 3]`, by head, and the features.
+      quantization: of a file in int8, how it was made and what that costs.
     """
     spec = run.spec
     content = {
@@ -86,6 +88,8 @@ def description(
         "licences": _licences(run),
         "version": facefeat_jax.__version__,
     }
+    if quantization is not None:
+        content["quantization"] = dict(quantization)
     return json.dumps(checked_json.with_digest(content))
 
 

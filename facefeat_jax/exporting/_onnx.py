@@ -29,7 +29,11 @@ def to_bytes(model: MultiTaskModel, spec: ModelSpec, temperatures: Mapping[str, 
     Raises:
       UserError: the trunk has no ONNX form, or the file would be too large.
     """
-    made = build(model, spec, temperatures)
+    return described(build(model, spec, temperatures), spec, about)
+
+
+def described(made: onnx.ModelProto, spec: ModelSpec, about: str) -> bytes:
+    """Returns the file of an ONNX model with its description; arguments and errors as of `to_bytes`."""
     made.metadata_props.add(key=EXPORTED, value=about)
     if made.ByteSize() > _LARGEST:
         raise UserError(f"{spec.trunk} is too large for one ONNX file (2 GiB); export it with --to stablehlo")

@@ -182,7 +182,7 @@ def build(model: MultiTaskModel, spec: ModelSpec, temperatures: Mapping[str, flo
         head = at.heads[task.name]
         hidden = graph.add("Relu", graph.linear(features, head.hidden))
         logits = graph.add_named(f"{task.name}_logits", "Identity", graph.linear(hidden, head.output))
-        scaled = graph.add("Div", logits, graph.constant(f"{task.name}.temperature", temperatures.get(task.name, 1.0)))
+        scaled = graph.add("Div", logits, graph.constant(temperature_of(task.name), temperatures.get(task.name, 1.0)))
         probabilities = f"{task.name}_probabilities"
         if task.is_binary:
             sides = graph.add("Sigmoid", graph.add("Neg", scaled)), graph.add("Sigmoid", scaled)
@@ -195,6 +195,11 @@ def build(model: MultiTaskModel, spec: ModelSpec, temperatures: Mapping[str, flo
     made = helper.make_graph(graph.nodes, spec.trunk, [images], outputs, list(graph.constants.values()))
     opsets = [helper.make_opsetid("", OPSET)]
     return helper.make_model(made, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="facefeat_jax")
+
+
+def temperature_of(task: str) -> str:
+    """Returns the name of the constant that is a head's temperature."""
+    return f"{task}.temperature"
 
 
 def _resnet(graph: _Graph, trunk: _At, x: str, size: int) -> str:

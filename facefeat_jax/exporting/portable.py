@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -41,10 +42,7 @@ def export_portable(run: Path, out: Path, form: Portable, checkpoint: Which = "n
     Raises:
       UserError: not a run, the file can't be written, or its answers are not those of the run.
     """
-    if out.suffix.lower() != SUFFIXES[form]:
-        raise UserError(f"{out}: --to {form} writes a {SUFFIXES[form]} file; give a name that ends so")
-    if not out.parent.is_dir():
-        raise UserError(f"{out} can't be written: the folder does not exist; make it first")
+    check_name(out, form)
     # Loaded here, where a missing extra is reported before anything slow.
     format_: Any = importlib.import_module(f"facefeat_jax.exporting._{form}")
     opened = open_run(run, checkpoint)
@@ -65,16 +63,33 @@ def export_portable(run: Path, out: Path, form: Portable, checkpoint: Which = "n
         found = answers_of(format_.runner(file.read()), pictures)
         largest.update(differences(expected, found, heads, likeness, str(out)))
 
-    try:
-        write_whole(out, write)
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"{out} can't be written ({reason}); make room or give another file") from error
+    write_checked(out, write)
     from_run = None
     if (opened.spec.dtype, opened.spec.param_dtype) != ("float32", "float32"):
         own = logits_of(opened.model, opened.spec)(pictures)
         from_run = max(_largest(own[task], expected[task], heads[task].temperature) for task in heads)
     return opened.spec, Agreement(len(pictures), are_own, largest, from_run)
+
+
+def check_name(out: Path, form: Portable) -> None:
+    """Raises UserError where a file of that format can't have this name, or its folder is not there."""
+    if out.suffix.lower() != SUFFIXES[form]:
+        raise UserError(f"{out}: --to {form} writes a {SUFFIXES[form]} file; give a name that ends so")
+    if not out.parent.is_dir():
+        raise UserError(f"{out} can't be written: the folder does not exist; make it first")
+
+
+def write_checked(out: Path, write: Callable[[IO[bytes]], None]) -> None:
+    """Writes a file that appears under its name only where `write`, which also checks it, does not fail.
+
+    Raises:
+      UserError: it can't be written, or what `write` raises.
+    """
+    try:
+        write_whole(out, write)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"{out} can't be written ({reason}); make room or give another file") from error
 
 
 def _largest(logits: np.ndarray, others: np.ndarray, temperature: float) -> float:

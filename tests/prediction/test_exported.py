@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -18,8 +19,12 @@ import pytest
 
 from facefeat_jax import Predictor
 from facefeat_jax.cli import main
+from facefeat_jax.data.images import decode_resized
+from facefeat_jax.evaluation._likeness import HeadLikeness, Likeness
+from facefeat_jax.evaluation._likeness_check import features_of
 from facefeat_jax.evaluation.calibration import Calibration, HeadCalibration
 from facefeat_jax.exporting import export_portable
+from facefeat_jax.runs.run_folder import open_run
 from facefeat_jax.system import checked_json
 
 from ..exporting.test_portable import made_run
@@ -46,9 +51,18 @@ def exported(small_trunk, once) -> Path:
         heads = {"gender": HeadCalibration(1.5, 0.6, n=50), "shirt": HeadCalibration(0.9, n=90, never_sure=True)}
         run = made_run(folder / "run", small_trunk, calibration=heads)
         assert Calibration.read(run, step=0) is not None
-        export_portable(run, folder / "model.onnx", "onnx")
         for number in range(3):
             noise(40, 50, number).save(folder / f"{number}.png")
+        # Of the three pictures, one is unlike those of gender, two are unlike those of shirt, which withholds.
+        opened = open_run(run)
+        files = [decode_resized((folder / f"{number}.png").read_bytes(), 32, "upright") for number in range(3)]
+        far = features_of(opened.model, opened.spec)(np.stack(files + [np.asarray(noise(32, 32, 9))] * 5))
+        head = HeadLikeness.fit(far)
+        near, middle, most = np.sort(head.distance(far[:3])).tolist()
+        gender = replace(head, threshold=(middle + most) / 2)
+        shirt = replace(head, threshold=(near + middle) / 2, withholds=True)
+        Likeness(0, False, {"gender": gender, "shirt": shirt}).write(run)
+        export_portable(run, folder / "model.onnx", "onnx")
         (folder / "bad.png").write_bytes(b"no picture")
 
     return once("exported", fill)
@@ -69,9 +83,13 @@ def test_the_answers_are_the_runs_without_jax(exported, tmp_path) -> None:
     assert found[3]["error"] == expected[3].error
     for answer, prediction in zip(found[:3], expected[:3], strict=True):
         for task, head in prediction.heads.items():
-            assert (answer["heads"][task]["label"], answer["heads"][task]["unsure"]) == (head.label, head.unsure)
+            said = answer["heads"][task]
+            assert (said["label"], said["unsure"], said.get("unlike", False)) == (head.label, head.unsure, head.unlike)
             ours = list(answer["heads"][task]["probabilities"].values())
             np.testing.assert_allclose(ours, list(head.probabilities.values()), atol=1e-5)
+        assert answer["note"] == prediction.note
+    strange = [prediction.unlike for prediction in expected[:3]]
+    assert sorted(map(len, strange)) == [0, 1, 2] and any(one.heads["shirt"].unlike for one in expected[:3])
     # The other ways to the output take it as well: people in boxes, into a file, resumed.
     (tmp_path / "boxes.csv").write_text(f"file,left,top,right,bottom\n{names[0]},10,5,30,25\n")
     table = tmp_path / "out.csv"
@@ -146,6 +164,9 @@ def test_a_run_is_exported_once_and_anew_when_its_calibration_is_another(exporte
         (lambda about: about["spec"].update(decode="sideways"), "decode is 'sideways'"),
         (lambda about: about["calibration"]["gender"].update(threshold=7.0), "invalid value"),
         (lambda about: about.pop("reference"), "'reference'"),
+        (lambda about: about["calibration"]["gender"].update(temperature=float("1e99")), "invalid value"),
+        (lambda about: about["likeness"]["heads"]["gender"].update(mean="AAAAAA=="), "arrays don't fit"),
+        (lambda about: about["likeness"]["heads"]["gender"].update(rest=9.0), "likeness of gender for the reference"),
         (lambda about: about.pop("spec"), "can't be used"),
         (None, "sha256|digest|changed|damaged"),
     ],
@@ -182,3 +203,15 @@ def test_files_of_another_make_are_one_line(exported, tmp_path, capsys) -> None:
     refused(["predict", str(exported / "model.onnx")], r"^[^.]*name the pictures", capsys)
     explain = ["--explain", str(tmp_path / "maps")]
     refused(["predict", str(exported / "model.onnx"), picture, *explain], "--explain needs the run", capsys)
+
+
+def test_of_an_earlier_version_one_line_says_what_is_not_checked(exported, tmp_path, capsys) -> None:
+    model = onnx.load(str(exported / "model.onnx"))
+    (entry,) = model.metadata_props
+    about = checked_json.checked(json.loads(entry.value)).content
+    del about["likeness"], about["reference"]["distances"]
+    entry.value = json.dumps(checked_json.with_digest(about))
+    onnx.save(model, str(tmp_path / "older.onnx"))
+    assert main(["predict", str(tmp_path / "older.onnx"), str(exported / "0.png")]) == 0
+    said = capsys.readouterr()
+    assert "written by an earlier version" in said.err and len(said.err.splitlines()) == 1 and "0.png" in said.out
