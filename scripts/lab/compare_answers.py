@@ -61,7 +61,7 @@ def answers_by(command: str, pictures: Path) -> tuple[Answers, float | None]:
 def read(file: Path) -> Answers:
     """Returns the answers of a file of JSON lines."""
     found = map(json.loads, file.read_text().splitlines())
-    return {(one["file"], (one.get("person") or {}).get("number", 0)): one for one in found}
+    return {(one["file"], one.get("person", 0)): {"heads": {}, **one} for one in found}
 
 
 def compared(reference: Answers, answers: Answers) -> dict[str, Any]:
