@@ -17,7 +17,7 @@ import sys
 import threading
 from typing import IO, Any
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from facefeat_jax.data._decoder_limits import MAX_PIXELS, MAX_SIDE, BadImageError
 from facefeat_jax.system.errors import install
@@ -108,6 +108,7 @@ def serve() -> None:
     given, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a decoder prints is no answer
     ready: set[str] = set()
+    Image.MAX_IMAGE_PIXELS = None  # `_decode` has our limit; Pillow would also warn, on the user's terminal
     _limit()
     with contextlib.suppress(ValueError):  # the other side has ended
         while True:
@@ -148,8 +149,11 @@ def _decode(data: bytes, form: str, ready: set[str]) -> tuple[dict[str, Any], by
         return {"error": f"which needs an extra; {install('predict,formats')}"}, b""
     except MemoryError:
         return {"error": "and takes more memory to decode than is allowed"}, b""
+    except UnidentifiedImageError:  # its words name an object in memory
+        return {"error": "but is damaged"}, b""
     except Exception as error:  # the plug-ins answer damaged data with almost any exception
-        return {"error": f"but is damaged ({' '.join(str(error).split()) or type(error).__name__})"}, b""
+        said = " ".join(str(error).split()).split(". ")[0]  # what follows is how to build the plug-in
+        return {"error": f"but is damaged ({said or type(error).__name__})"}, b""
 
 
 def _send(stream: IO[bytes], about: dict[str, Any], content: bytes) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageCms
 
 from facefeat_jax.avatars import draw
+from faults import plugin_pictures
 from faults.crafted import draw_crafted
 from faults.mutate import MUTATIONS, mutated
 
@@ -38,7 +39,7 @@ class Bad:
 
 
 def every_format(seed: int) -> dict[str, bytes]:
-    """Returns small drawn pictures in every format, mode and compression that this Pillow can write, by name."""
+    """Returns small drawn pictures in every format, mode and compression that we can write, by name."""
     Image.init()
     drawn = draw(seed, 0).image.convert("RGB").resize((40, 32))
     made = {}
@@ -56,7 +57,7 @@ def every_format(seed: int) -> dict[str, bytes]:
                 except Exception:  # a mode that the format lacks, or one that Pillow has no writer for
                     continue
                 made[f"{form}-{mode}-{number}".replace(";", "")] = file.getvalue()
-    return made
+    return made | plugin_pictures.every_form(drawn)
 
 
 def write_mutated(folder: Path, count: int, seed: int) -> list[Bad]:
@@ -83,6 +84,24 @@ def write_crafted(folder: Path, count: int, seed: int) -> list[Bad]:
         name = f"crafted {number:05}.jpg"
         (folder / name).write_bytes(content)
         made.append(Bad(f"{folder.name}/{name}", kind, how.usable, how.is_noted))
+    return made
+
+
+def write_large(folder: Path) -> list[Bad]:
+    """Writes HEIC and JPEG XL of a few kilobytes that decode to hundreds of megabytes: they take a minute to make."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made = []
+    for form, width, height, mode, usable in (
+        ("heic", 5000, 5000, "RGB", True),
+        ("jxl", 9600, 9400, "RGB", False),
+        ("jxl", 9400, 9400, "RGB", None),
+        ("jxl", 9400, 9400, "L", None),
+        ("jxl", 7000, 7000, "RGBA", None),
+    ):
+        name = f"{form} {mode} {width} by {height}.jpg"
+        (content,) = plugin_pictures.encoded([(form, (Image.new(mode, (width, height)),), {})])
+        (folder / name).write_bytes(content)
+        made.append(Bad(f"{folder.name}/{name}", "HEIC and JPEG XL: many pixels in few bytes", usable))
     return made
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from faults import plugin_pictures
+
 Random = np.random.RandomState
 
 
@@ -212,6 +214,22 @@ CRAFTED: dict[str, Crafted] = {
     "WebP: claims pixels within the limits": Crafted(lambda r: webp_that_claims(_side(r, 2000, 6000), 6000), None),
     "AVIF: claims many pixels": Crafted(lambda r: avif_that_claims(*(int(n) for n in r.randint(7500, 9000, 2)))),
     "AVIF: claims pixels within the limits": Crafted(lambda r: avif_that_claims(_side(r, 2000, 6000), 6000), None),
+    "HEIC: claims many pixels": Crafted(
+        lambda r: plugin_pictures.heic_that_claims(*(int(n) for n in r.randint(9500, 16_000, 2)))
+    ),
+    "HEIC: claims pixels within the limits": Crafted(
+        lambda r: plugin_pictures.heic_that_claims(_side(r, 99, 9000), 9000)
+    ),
+    "HEIC: a grid of many tiles": Crafted(
+        lambda r: plugin_pictures.heic_grid(*(int(n) for n in r.randint(33, 255, 2)))
+    ),
+    "HEIC: a grid of tiles within the limits": Crafted(
+        lambda r: plugin_pictures.heic_grid(*(int(n) for n in r.randint(2, 31, 2))), True
+    ),
+    "JPEG XL: claims many pixels": Crafted(lambda r: plugin_pictures.jxl_that_claims(_side(r, 20_000, 250_000), 8000)),
+    "JPEG XL: claims pixels within the limits": Crafted(
+        lambda r: plugin_pictures.jxl_that_claims(_side(r, 8200, 11_000), 8000)
+    ),
     "floats of no stated range": Crafted(lambda r: _array(_ramp(r, (1, 255)[r.randint(2)], np.float32))),
     "floats of no stated range, PFM": Crafted(_pfm),
     "floats of a stated range": Crafted(lambda r: _array(_ramp(r, 1, np.float32), low=0.0, high=1.0), True),

@@ -51,7 +51,7 @@ def run(command: Sequence[str], work: Path, *, timeout: float, stdin: bytes = b"
         child = subprocess.Popen(command, stdin=given, stdout=out, stderr=err, env=environment(work))
         overdue = threading.Timer(timeout, child.send_signal, [signal.SIGKILL])
         overdue.start()
-        with _watching(child.pid) as seen:
+        with watching(child.pid) as seen:
             _, status, used = os.wait4(child.pid, 0)
         overdue.cancel()
         child.returncode = os.waitstatus_to_exitcode(status)
@@ -63,7 +63,7 @@ def run(command: Sequence[str], work: Path, *, timeout: float, stdin: bytes = b"
 
 
 @contextmanager
-def _watching(pid: int) -> Iterator[list[int]]:
+def watching(pid: int) -> Iterator[list[int]]:
     """Gives a list of the bytes that a process and those that it started hold, added to all the time."""
     seen, done = [0], threading.Event()
 
