@@ -50,7 +50,7 @@ def fetch(address: str, *, allow_private: bool = False, seconds: float = _SECOND
         try:
             answer = _ask(address, until, allow_private)
         except (OSError, http.client.HTTPException, UnicodeError, ValueError) as error:
-            reason = "it took too long" if time.monotonic() >= until else str(error) or type(error).__name__
+            reason = "it took too long" if time.monotonic() >= until else _reason(error)
             raise BadImageError(f"can't be fetched: {' '.join(reason.split())}"[:200]) from error
         if isinstance(answer, bytes):
             return answer
@@ -62,6 +62,12 @@ def fetch(address: str, *, allow_private: bool = False, seconds: float = _SECOND
             raise BadImageError(f"can't be fetched: redirected to {following:.100}")
         address = following
     raise BadImageError(f"can't be fetched: more than {_REDIRECTS} redirects")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted, {error.verify_message}; SSL_CERT_FILE can name a file of authorities"
+    return str(error) or type(error).__name__
 
 
 def _ask(address: str, until: float, allow_private: bool) -> bytes | str:

@@ -72,7 +72,6 @@ def of_model(
       boxes: where the faces are, in place of finding them.
       draw: folder for copies of the pictures with boxes and labels.
       explain: folder for an image per picture that shows which parts support each answer. For whole pictures.
-
       allow_private: whether addresses may lead to hosts that are not on the public internet.
 
     Raises:
@@ -83,7 +82,9 @@ def of_model(
     from facefeat_jax.prediction.people import WINDOW, origin_of, people_of, whole_of
 
     album = Album(draw) if draw else None
-    read = reader(allow_private=allow_private)
+    are_whole = boxes is None and face_model is None and not find_faces
+    # Crops and drawings read a picture again while it is one of two windows.
+    read = reader(allow_private=allow_private, again=0 if are_whole and album is None else 3 * WINDOW)
     predictor: PicturePredictor
     if is_exported(run):
         from facefeat_jax.prediction.exported import OnnxPredictor
@@ -95,7 +96,7 @@ def of_model(
         predictor = Predictor.from_run(run, batch_size=batch_size, checkpoint=checkpoint, explain=explain, read=read)
     stream: Callable[[Iterable[str]], Iterator[Prediction]]
     origin: Callable[[], dict[str, str]] = dict
-    if boxes is None and face_model is None and not find_faces:
+    if are_whole:
         stream, group = predictor.stream if album is None else whole_of(predictor, album), batch_size
     else:
         stream, group = people_of(predictor, boxes=boxes, face_model=face_model, album=album), WINDOW

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
+import tempfile
+import threading
+import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from facefeat_jax.data._budget import FILES, MAX_FILE_BYTES
 from facefeat_jax.data._decoder_limits import BadImageError
@@ -77,18 +83,19 @@ def _in_folder(folder: str, pattern: str | None) -> tuple[list[str], list[str]]:
     return [os.path.join(folder, name) for name in taken], lines
 
 
-def reader(*, allow_private: bool = False) -> Reader:
+def reader(*, allow_private: bool = False, again: int = 0) -> Reader:
     """Returns what reads files and addresses.
 
     Args:
       allow_private: whether addresses may lead to hosts that are not on the public internet.
+      again: of how many addresses the content is kept in the folder of temporary files, to be read a second time.
     """
 
-    films = videos.Films()
+    films, pages = videos.Films(), _Pages(allow_private, again)
 
     def read(source: str) -> AbstractContextManager[bytes]:
         if addresses.is_address(source):
-            return _fetched(source, allow_private)
+            return pages.read(source)
         if videos.frame_of(source) and not os.path.lexists(source):
             return nullcontext(films.read(source))
         return content_of(Path(source))
@@ -96,12 +103,45 @@ def reader(*, allow_private: bool = False) -> Reader:
     return read
 
 
-@contextmanager
-def _fetched(address: str, allow_private: bool) -> Iterator[bytes]:
-    with FILES.holding(addresses.MAX_BYTES) as keep:
-        content = addresses.fetch(address, allow_private=allow_private)
-        keep(len(content))
-        yield content
+class _Pages:
+    """What lies at addresses; the newest of them are kept. Safe to call from several threads."""
+
+    def __init__(self, allow_private: bool, most: int):
+        self._allow_private, self._most = allow_private, most
+        self._kept: OrderedDict[str, IO[bytes]] = OrderedDict()
+        self._lock = threading.Lock()
+        weakref.finalize(self, _close, self._kept)
+
+    @contextmanager
+    def read(self, address: str) -> Iterator[bytes]:
+        with FILES.holding(addresses.MAX_BYTES) as keep:
+            content = self._again(address) or addresses.fetch(address, allow_private=self._allow_private)
+            keep(len(content))
+            if self._most:
+                self._keep(address, content)
+            yield content
+
+    def _again(self, address: str) -> bytes:
+        with self._lock:
+            if (file := self._kept.get(address)) is None:
+                return b""
+            file.seek(0)
+            return file.read()
+
+    def _keep(self, address: str, content: bytes) -> None:
+        with self._lock, contextlib.suppress(OSError):  # no room: it is fetched again
+            if address not in self._kept:
+                file = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it is no longer among the newest
+                file.write(content)
+                self._kept[address] = file
+            self._kept.move_to_end(address)
+            while len(self._kept) > self._most:
+                self._kept.popitem(last=False)[1].close()
+
+
+def _close(kept: OrderedDict[str, IO[bytes]]) -> None:
+    for file in kept.values():
+        file.close()
 
 
 @contextmanager

@@ -66,7 +66,7 @@ def locate_from(boxes: Boxes) -> Locate:
     return lambda source, picture: boxes.of(source, picture.size)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Picture:
     """A picture on its way.
 
@@ -168,7 +168,8 @@ class PeoplePredictor:
     def _rows(self, picture: _Picture) -> Iterator[np.ndarray]:
         """Yields a picture's crops; those that were not cut when it was searched are cut some at a time.
 
-        The picture is decoded anew for them: kept, it would be one of many, and its memory not free for others.
+        The picture is decoded anew for them: kept, it would be one of many, and its memory not free for others. Where
+        that fails, as the file has changed, the rows that are missing are blank and the picture has an error.
         """
         yield from picture.rows
         done, count = len(picture.rows), sum(map(len, picture.frames))
@@ -178,7 +179,8 @@ class PeoplePredictor:
                     until = done + self._rows_in(_CHUNK_BYTES)
                     rows = self._cut(image, picture.people, picture.frames, done, until)
             except BadImageError as error:
-                raise UserError(f"{picture.source} changed while it was read ({error}); try again") from error
+                picture.error = f"changed while it was read ({error})"
+                rows = [np.zeros((self._predictor.spec.image_size,) * 2 + (3,), np.uint8)] * (count - done)
             yield from rows
             done += len(rows)
 
@@ -216,11 +218,11 @@ class PeoplePredictor:
         return Person(number, box, "; ".join(notes)), frames
 
     def _done(self, picture: _Picture, answers: Iterator[Prediction]) -> PicturePredictions:
+        answered = [{frame: next(answers) for frame in frames} for frames in picture.frames]
         if picture.error is not None:
             return PicturePredictions(picture.source, None, [Prediction(picture.source, {}, picture.error)])
         predictions = []
-        for person, frames in zip(picture.people, picture.frames, strict=True):
-            said = {frame: next(answers) for frame in frames}
+        for person, said in zip(picture.people, answered, strict=True):
             some = next(iter(said.values()), Prediction(picture.source, {}))
             if failed := next((item for item in said.values() if item.error), None):
                 some, said = failed, {}

@@ -6,9 +6,13 @@ import csv
 import http.server
 import json
 import os
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -81,13 +85,17 @@ def test_a_run_that_is_missing_is_named(album, trained_run, capsys):
         assert hint in err and len(err.splitlines()) == 1
 
 
+asked: list[str] = []
+
+
 @pytest.fixture
 def site():
-    """A server on this machine; gives its address."""
+    """A server on this machine; gives its address, and adds to `asked` what it is asked for."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             page = self.path.partition("?")[0]
+            asked.append(page)
             if page == "/slow.png":
                 self.send_response(200)
                 self.end_headers()
@@ -120,7 +128,9 @@ def site():
 def test_addresses_are_answered_like_files(site, trained_run, tmp_path, capsys):
     names = [f"{site}/a b.png", f"{site}/moved", f"{site}/absent.png"]
     argv = ["predict", str(trained_run), *names, "--format", "jsonl"]
+    asked.clear()
     assert main([*argv, "--allow-private-addresses", "--draw", str(tmp_path / "drawn")]) == 2
+    assert sorted(asked) == ["/a%20b.png", "/a%20b.png", "/absent.png", "/moved"]  # nothing twice, for the drawings
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [answer["file"] for answer in answers] == names
     assert answers[0]["heads"] == answers[1]["heads"] and answers[2]["error"] == "can't be fetched: 404 Not Found"
@@ -128,6 +138,30 @@ def test_addresses_are_answered_like_files(site, trained_run, tmp_path, capsys):
     assert main(argv) == 2
     refused = [json.loads(line)["error"] for line in capsys.readouterr().out.splitlines()]
     assert all("127.0.0.1, which is no public address; --allow-private" in error for error in refused)
+
+
+def test_the_certificate_of_an_https_address_is_checked(tmp_path, monkeypatch):
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl to make a certificate with")
+    (tmp_path / "a.png").write_bytes(PICTURE)
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    words += ["-keyout", str(key), "-out", str(certificate), "-subj", "/CN=localhost"]
+    subprocess.run([*words, "-addext", "subjectAltName=DNS:localhost"], check=True, capture_output=True)
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        address = f"https://localhost:{server.server_port}/a.png"
+        with pytest.raises(
+            BadImageError, match="its certificate is not trusted, self-signed certificate; SSL_CERT_FILE"
+        ):
+            addresses.fetch(address, allow_private=True)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        assert addresses.fetch(address, allow_private=True) == PICTURE
+        server.shutdown()
 
 
 @pytest.mark.parametrize(

@@ -264,6 +264,35 @@ def test_crops_are_resized_as_they_are_cut_and_predicted_some_at_a_time(predicto
     assert len(found.predictions) == 60 and len(last.predictions) == 1
 
 
+def test_a_picture_that_is_gone_before_its_last_crops_are_cut_has_an_error_and_the_next_its_answers(
+    predictor, tmp_path, monkeypatch
+):
+    crowd, other = tmp_path / "crowd.png", tmp_path / "other.png"
+    noise(300, 260).save(crowd)
+    noise(90, 90, 1).save(other)
+    boxes = [Box(7 * n % 250, 5, 7 * n % 250 + 40, 45) for n in range(20)]
+    monkeypatch.setattr(people_module, "_AHEAD_BYTES", 10 * 3 * predictor.spec.image_size**2)
+    people = PeoplePredictor(predictor, lambda source, _: boxes if source == str(crowd) else boxes[:1])
+    ((expected,),) = (one.predictions for one in people.stream([other]))
+    read, seen = predictor.read, []
+
+    def once(source):
+        if source in seen:
+            Path(source).unlink()
+        seen.append(source)
+        return read(source)
+
+    monkeypatch.setattr(predictor, "read", once)
+    gone, found = people.stream([crowd, other])
+    assert [one.error for one in gone.predictions] == [
+        "changed while it was read (can't be read: No such file or directory)"
+    ]
+    (answer,) = found.predictions  # the last digits depend on what else is in a batch
+    assert answer.person == expected.person and answer.heads.keys() == expected.heads.keys()
+    for task, head in answer.heads.items():
+        assert head.probabilities == pytest.approx(expected.heads[task].probabilities, abs=1e-4)
+
+
 def test_a_crop_that_reaches_outside_is_the_padded_one(monkeypatch):
     picture = noise(40, 30)
     pixels = np.asarray(picture)
