@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from pathlib import Path
 from typing import Any
 
 from facefeat_jax.config import TrainConfig
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.system.progress import show
+from facefeat_jax.system.progress import say, show
 
 
 def run(config: TrainConfig) -> int:
@@ -24,7 +25,7 @@ def run(config: TrainConfig) -> int:
 
     config = apply_smoke(config)
     check(config)
-    from facefeat_jax.reporting.table import results_table, timings_line
+    from facefeat_jax.reporting.table import results_table, timings_lines
     from facefeat_jax.runs.run_folder import CURVES, REPORT
     from facefeat_jax.system.distributed import is_first, member
     from facefeat_jax.system.runtime import start_up
@@ -35,8 +36,9 @@ def run(config: TrainConfig) -> int:
         if not is_first():
             return 0
     show(*results_table(results, sequential=config.batches.schedule == "sequential").split("\n"))
-    show(timings_line(results))
+    show(*timings_lines(results))
     show(f"run:    {config.run}", f"report: {config.run / REPORT}", f"curves: {config.run / CURVES}")
+    say(f"next: facefeat predict {shlex.quote(str(config.run))} IMAGE...")
     return 0
 
 

@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from facefeat_jax.evaluation._bootstrap import Interval, mean_interval, resampled_shares, share_interval
 from facefeat_jax.evaluation._reliability import Bin, Coverage, coverage_curve, reliability
 from facefeat_jax.evaluation.answers import Answers
@@ -25,7 +27,7 @@ class CalibrationCheck:
     bins_before: list[Bin]  # bins of the reliability diagram before calibration
     bins_after: list[Bin]  # the same with the temperature
     curve: list[Coverage]  # accuracy of the answers by the share of pictures that are answered
-    coverage: float | None  # the share that is answered at the threshold; None without a threshold
+    coverage: float | None  # the share that is answered; None where all are
     accuracy: float | None  # accuracy of those answers; None where there are none
     interval: Interval | None  # its 95% interval
     loss_change: float  # change of the mean loss by the temperature; 0 without a temperature
@@ -69,8 +71,17 @@ class CalibrationCheck:
         }
 
 
-def check_calibration(answers: Answers, task: str, fitted: HeadCalibration) -> CalibrationCheck:
-    """Returns what a head's calibration does on pictures that have its label and that it was not fitted on."""
+def check_calibration(
+    answers: Answers, task: str, fitted: HeadCalibration, withheld: np.ndarray | None = None
+) -> CalibrationCheck:
+    """Returns what a head's calibration does on pictures that have its label and that it was not fitted on.
+
+    Args:
+      answers: answers on these pictures.
+      task: the head.
+      fitted: its calibration.
+      withheld: for which pictures it withholds its answer whatever the threshold says, bool `[n]`.
+    """
     logits, labels = answers.labelled(task)
     units = answers.units[answers.labels[task] >= 0]
     classes = answers.classes[task]
@@ -80,8 +91,10 @@ def check_calibration(answers: Answers, task: str, fitted: HeadCalibration) -> C
     confidence, right = probability.max(axis=1), predicted(logits) == labels
     changes = losses(scaled, labels) - losses(logits, labels)
     coverage = accuracy = interval = None
-    if fitted.threshold is not None or fitted.never_sure:
+    if fitted.threshold is not None or fitted.never_sure or withheld is not None:
         answered = ~fitted.unsure(confidence)
+        if withheld is not None:
+            answered &= ~withheld[answers.labels[task] >= 0]
         coverage = float(answered.mean())
         if answered.any():
             accuracy = float(right[answered].mean())

@@ -49,6 +49,13 @@ def own(answers: Answers, task: str) -> np.ndarray:
     return answers.features[(answers.labels[task] >= 0) & ~fitting_part(answers.units)]
 
 
+def withheld(likeness: Likeness | None, answers: Answers) -> dict[str, np.ndarray]:
+    """Returns for which pictures each head that withholds answers does so, bool `[n]`; other heads are left out."""
+    if likeness is None or answers.features is None:
+        return {}
+    return {task: head.unlike(answers.features) for task, head in likeness.heads.items() if head.withholds}
+
+
 def measured(head: HeadLikeness, like: np.ndarray, others: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Returns how well the distance tells other pictures from a head's own: the AUROC for each kind.
 

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from facefeat_jax.data.builders import is_drawn
+from facefeat_jax.data.examples import Examples
 from facefeat_jax.evaluation._calibration_check import CalibrationCheck, check_calibration
+from facefeat_jax.evaluation._likeness import Likeness, withheld
+from facefeat_jax.evaluation._likeness_check import features_of, fit_likeness
 from facefeat_jax.evaluation.answers import Answers
 from facefeat_jax.evaluation.calibration import ERROR_RATE, Calibration, HeadCalibration, calibrate, fitting_part
 from facefeat_jax.evaluation.evaluate import RunAnswers, answers_of_run, head_results
 from facefeat_jax.evaluation.metrics import HeadResult
 from facefeat_jax.evaluation.scores import HeadScores, head_scores
 from facefeat_jax.evaluation.slices import Gap, GroupCoverage, Slicing, slice_head
+from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.runs.checkpoints import Which
 from facefeat_jax.runs.run_folder import EVALUATION, write_file, write_json
+from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.system import kinds
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.tables import csv_table
@@ -104,6 +111,8 @@ def assess(
     data: Sequence[str],
     batch_size: int,
     on_part: bool,
+    likeness: Likeness | None = None,
+    notes: tuple[str, ...] = (),
     crossings: bool = True,
 ) -> Assessment:
     """Evaluates answers.
@@ -114,16 +123,32 @@ def assess(
       data: names of the data sets, for the report.
       batch_size: for `HeadResult.loss_of_batches`.
       on_part: whether the calibration was fitted on `fitting_part` of these pictures: it is then checked on the rest.
+      likeness: that of the run, or None: answers that a head withholds by it count as not given.
+      notes: for `Assessment.notes`.
       crossings: whether to slice by each two kinds of groups together as well.
     """
     tasks = [task for task in answers.classes if answers.count(task)]
     on = fitting_part(answers.units) if on_part else None
     fitted = {} if calibration is None else {task: calibration.heads.get(task, HeadCalibration()) for task in tasks}
+    unanswered = withheld(likeness, answers)
     slicings = {
-        task: slice_head(answers, task, crossings=crossings, calibration=fitted.get(task), fitted=on) for task in tasks
+        task: slice_head(
+            answers,
+            task,
+            crossings=crossings,
+            calibration=fitted.get(task),
+            fitted=on,
+            withheld=unanswered.get(task),
+        )
+        for task in tasks
     }
-    checked = answers if on is None else answers.select(~on)
-    checks = {task: check_calibration(checked, task, head) for task, head in fitted.items() if checked.count(task)}
+    rest = np.ones(len(answers), bool) if on is None else ~on
+    checked = answers.select(rest)
+    checks = {
+        task: check_calibration(checked, task, head, unanswered[task][rest] if task in unanswered else None)
+        for task, head in fitted.items()
+        if checked.count(task)
+    }
     return Assessment(
         data=tuple(data),
         pictures=len(answers),
@@ -133,6 +158,7 @@ def assess(
         left_out={task: notes for task, (_, notes) in slicings.items()},
         calibration=checks,
         calibrated_on_part=on_part,
+        notes=notes,
     )
 
 
@@ -148,11 +174,13 @@ class RunAssessment:
     Attributes:
       found: the run, the pictures and the answers.
       calibration: what `predict` applies; None where the run has none.
+      likeness: likewise.
       assessment: the evaluation.
     """
 
     found: RunAnswers
     calibration: Calibration | None
+    likeness: Likeness | None
     assessment: Assessment
 
 
@@ -185,13 +213,38 @@ def assess_run(
     found = answers_of_run(folder, sources=sources, data_dir=data_dir, batch_size=batch_size, checkpoint=checkpoint)
     sources = None if sources is None else kinds.names(sources, "sources")
     own = sources is None or set(sources) == set(found.run.config.data.sources)
+    names, run = tuple(sources or found.run.config.data.sources), found.run
+    calibration: Calibration | None
+    likeness: Likeness | None
+    notes = found.notes
     if own:
-        calibration: Calibration | None = calibrate(found.answers, step=found.run.step, error_rate=error_rate)
+        calibration = calibrate(found.answers, step=run.step, error_rate=error_rate)
+        likeness, failed = likeness_of(found.answers, found.examples, run.model, run.spec, run.step, names)
+        notes += failed
     else:
-        calibration = Calibration.read(folder, step=found.run.step, tasks=found.run.spec.classes)
-    names = tuple(sources or found.run.config.data.sources)
-    assessment = assess(found.answers, calibration, data=names, batch_size=found.batch_size, on_part=own)
-    return RunAssessment(found, calibration, dataclasses.replace(assessment, notes=found.notes))
+        calibration = Calibration.read(folder, step=run.step, tasks=run.spec.classes)
+        likeness = Likeness.read(folder, step=run.step, tasks=run.spec.classes)
+    assessment = assess(
+        found.answers,
+        calibration,
+        data=names,
+        batch_size=found.batch_size,
+        on_part=own,
+        likeness=likeness,
+        notes=notes,
+    )
+    return RunAssessment(found, calibration, likeness, assessment)
+
+
+def likeness_of(
+    answers: Answers, examples: Examples, model: MultiTaskModel, spec: ModelSpec, step: int, sources: Sequence[str]
+) -> tuple[Likeness | None, tuple[str, ...]]:
+    """Returns what `fit_likeness` does, or, where the pictures can't be read again for it, None and a line about it."""
+    try:
+        drawn = all(map(is_drawn, sources))
+        return fit_likeness(answers, examples, features_of(model, spec), spec, step=step, drawn=drawn), ()
+    except UserError as error:
+        return None, (f"what the training pictures are like was not measured: {error}",)
 
 
 def evaluation_folder(run: Path, data: Iterable[str], own: Iterable[str]) -> Path:

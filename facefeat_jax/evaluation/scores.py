@@ -57,6 +57,18 @@ class HeadScores:
     confusion_intervals: np.ndarray
     notes: tuple[str, ...]
 
+    @property
+    def guess(self) -> tuple[str, float]:
+        """The most frequent class, and the accuracy of always answering it."""
+        totals = self.confusion.sum(axis=1)
+        return self.classes[int(totals.argmax())], float(totals.max() / totals.sum())
+
+    @property
+    def is_better_than_guess(self) -> bool:
+        """Whether the whole interval of the accuracy lies above that of `guess`."""
+        ends = self.intervals["accuracy"]
+        return ends is not None and ends[0] > self.guess[1]
+
     def to_json(self) -> dict[str, Any]:
         """Returns the figures as JSON values, those of `values` at the top; what is not defined is null."""
         rows = self.confusion.sum(axis=1, keepdims=True)

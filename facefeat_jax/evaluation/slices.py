@@ -169,6 +169,7 @@ def slice_head(
     crossings: bool = True,
     calibration: HeadCalibration | None = None,
     fitted: np.ndarray | None = None,
+    withheld: np.ndarray | None = None,
 ) -> tuple[list[Slicing], list[str]]:
     """Returns how a head does on the groups of its labelled pictures, and what is left out of that.
 
@@ -178,11 +179,13 @@ def slice_head(
       crossings: whether to look at each two kinds of groups together as well.
       calibration: the head's; with a threshold in it, the coverage of each group is looked at.
       fitted: which pictures it was fitted on, bool `[n]`; the coverage is that of the others. None: on none of them.
+      withheld: for which pictures the head withholds its answer whatever the threshold says, bool `[n]`.
     """
     known = answers.labels[task] != UNKNOWN
     answers = answers.select(known)
+    fitted, withheld = (None if rows is None else rows[known] for rows in (fitted, withheld))
     groupings, notes = _groupings(answers, task)
-    head = _Head(answers, task, calibration, None if fitted is None else fitted[known])
+    head = _Head(answers, task, calibration, fitted, withheld)
     found = [_slicing(head, grouping) for grouping in groupings]
     if crossings and len(answers) >= 2 * LEAST:
         for first, second in itertools.combinations(groupings, 2):
@@ -254,7 +257,12 @@ class _Head:
     """What one head says of its labelled pictures, in the form that slices are cut from."""
 
     def __init__(
-        self, answers: Answers, task: str, calibration: HeadCalibration | None = None, fitted: np.ndarray | None = None
+        self,
+        answers: Answers,
+        task: str,
+        calibration: HeadCalibration | None,
+        fitted: np.ndarray | None,
+        withheld: np.ndarray | None,
     ):
         logits, labels = answers.logits[task], answers.labels[task]
         self.task = task
@@ -266,8 +274,10 @@ class _Head:
         self.shuffled = _shuffled(self.right)
         # The pictures on which coverage is looked at; none where the head is never, or always, unsure.
         self.checked = np.zeros(len(labels), bool)
-        if calibration is not None and calibration.threshold:
+        if calibration is not None and not calibration.never_sure and (calibration.threshold or withheld is not None):
             self.answered = ~calibration.unsure(probabilities(logits / calibration.temperature).max(axis=1))
+            if withheld is not None:
+                self.answered &= ~withheld
             self.checked = np.ones(len(labels), bool) if fitted is None else ~fitted
             self.shuffled_answered = _shuffled(self.answered[self.checked])
 

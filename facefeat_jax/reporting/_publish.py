@@ -8,21 +8,29 @@ from pathlib import Path
 
 import numpy as np
 
-from facefeat_jax.data.builders import is_drawn
 from facefeat_jax.data.examples import Examples
 from facefeat_jax.data.pixels import PixelFormat
-from facefeat_jax.evaluation._likeness_check import features_of, fit_likeness
+from facefeat_jax.evaluation._likeness import Likeness
 from facefeat_jax.evaluation.answers import Answers
-from facefeat_jax.evaluation.assessment import Assessment, RunAssessment, assess, evaluation_folder, write_assessment
-from facefeat_jax.evaluation.calibration import Calibration, calibrate
+from facefeat_jax.evaluation.assessment import (
+    Assessment,
+    RunAssessment,
+    assess,
+    evaluation_folder,
+    likeness_of,
+    write_assessment,
+)
+from facefeat_jax.evaluation.calibration import calibrate
 from facefeat_jax.evaluation.explain import Explainer, overlay
 from facefeat_jax.reporting._report_sections import ExamplePicture, choose_examples
 from facefeat_jax.reporting.model_card import write_model_card
 from facefeat_jax.reporting.report import write_report
 from facefeat_jax.reporting.samples import training_samples
+from facefeat_jax.reporting.table import guess_lines
 from facefeat_jax.runs import run_folder
 from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.runs.unseen import halves
+from facefeat_jax.system.progress import say
 
 _OVERLAY_SIDE = 128  # pixels; smaller pictures are enlarged, so that the map is smooth
 
@@ -44,7 +52,9 @@ def publish(run: Path, found: RunAssessment) -> list[str]:
         return lines
     training, validation = halves(opened, found.found.data_dir).train, found.found.examples
     explainer = Explainer(opened.model, opened.spec)
-    _write_pages(run, assessment, found.calibration, found.found.answers, training, validation, explainer, opened.spec)
+    found.calibration.write(run)
+    answers, spec = found.found.answers, opened.spec
+    _write_pages(run, assessment, found.likeness, answers, training, validation, explainer, spec)
     return [*lines, f"wrote {run / run_folder.REPORT} and {run / run_folder.MODEL_CARD}"]
 
 
@@ -60,7 +70,7 @@ def publish_training(
     sources: Sequence[str],
     batch_size: int,
 ) -> Assessment:
-    """Evaluates a run that has just been trained, and writes all that `publish` does.
+    """Evaluates a run that has just been trained, and writes all that `publish` does; names heads that learned nothing.
 
     Args:
       run: the run folder; its `results.json` is there.
@@ -78,28 +88,31 @@ def publish_training(
     """
     answers = Answers.of(validation, spec.classes, logits)
     calibration = calibrate(answers, step=step)
-    assessment = assess(answers, calibration, data=sources, batch_size=batch_size, on_part=True)
+    calibration.write(run)
+    likeness, notes = likeness_of(answers, validation, explainer.model, spec, step, sources)
+    assessment = assess(
+        answers, calibration, data=sources, batch_size=batch_size, on_part=True, likeness=likeness, notes=notes
+    )
     write_assessment(evaluation_folder(run, sources, sources), assessment, answers)
-    _write_pages(run, assessment, calibration, answers, training, validation, explainer, spec)
+    _write_pages(run, assessment, likeness, answers, training, validation, explainer, spec)
+    for line in guess_lines(assessment.scores):
+        say(line)
     return assessment
 
 
 def _write_pages(
     run: Path,
     assessment: Assessment,
-    calibration: Calibration,
+    likeness: Likeness | None,
     answers: Answers,
     training: Examples,
     validation: Examples,
     explainer: Explainer,
     spec: ModelSpec,
 ) -> None:
-    calibration.write(run)
+    if likeness is not None:
+        likeness.write(run)
     pixels = PixelFormat(spec.image_size, spec.decode, spec.interpolation)
-    drawn = all(is_drawn(source) for source in assessment.data)
-    features = features_of(explainer.model, spec)
-    likeness = fit_likeness(answers, validation, features, spec, step=calibration.step, drawn=drawn)
-    likeness.write(run)
     samples = training_samples(training, spec.classes, pixels=pixels)
     shown = _explained(choose_examples(answers), validation, explainer, pixels, tuple(spec.classes))
     write_report(run, samples=samples, assessment=assessment, shown=shown)

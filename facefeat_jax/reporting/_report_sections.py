@@ -118,12 +118,11 @@ def _verdict(task: str, assessment: Assessment, series: Mapping[str, int]) -> di
     """Returns what the first screen says of a head: how often it is right, how sure it is, on whom it fails."""
     scores = assessment.scores[task]
     accuracy, ends = scores.values["accuracy"] or 0.0, scores.intervals["accuracy"]
-    totals = scores.confusion.sum(axis=1)
-    always, name = float(totals.max() / totals.sum()), as_written(scores.classes[int(totals.argmax())])
+    name, always = scores.guess
     decimals = decimals_apart(accuracy, always)
-    verdict = "Better than" if ends and ends[0] > always else "Not clearly better than"
+    verdict = "Better than" if scores.is_better_than_guess else "Not clearly better than"
     lines = [
-        f"{verdict} always answering {name}, which is right on {format_accuracy(always, decimals)} of the "
+        f"{verdict} always answering {as_written(name)}, which is right on {format_accuracy(always, decimals)} of the "
         f"{count(scores.n, 'picture')}."
     ]
     if (check := assessment.calibration.get(task)) is not None:
@@ -227,6 +226,9 @@ def _drawn(slicing: Slicing) -> list[Slice]:
     return [group for group in slicing.slices if not ("×" in slicing.by and group.small)]
 
 
+_LONG = 12  # letters of a word that may be broken: it would push the figures off a narrow page
+
+
 def _slicing(slicing: Slicing, series: Mapping[str, int], floor: float) -> dict[str, Any]:
     shown = _drawn(slicing)
     hidden = len([group for group in slicing.slices if group.n]) - len([group for group in shown if group.n])
@@ -241,7 +243,7 @@ def _slicing(slicing: Slicing, series: Mapping[str, int], floor: float) -> dict[
     for group in shown:
         name, accuracy, ends = as_written(group.value), group.accuracy, group.interval
         line: dict[str, Any] = {"value": name, "n": f"{group.n:,}", "small": group.small, "bar": None}
-        line |= {"coverage": "", "coverage_title": ""}
+        line |= {"coverage": "", "coverage_title": "", "is_long": any(len(word) > _LONG for word in name.split())}
         if group.coverage:
             of = count(group.coverage.n, "picture")
             line["coverage"] = format_accuracy(group.coverage.share, 0)

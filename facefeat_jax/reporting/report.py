@@ -64,8 +64,7 @@ def write_report(
     trained_here = bool(curves)
     context = {
         "kind": "Training report" if trained_here else "Evaluation report",
-        "title": config.recipe or run.resolve().name,
-        "run_name": run.resolve().name,
+        "title": run.resolve().name,
         "finished": _finished(run, results) if trained_here else "",
         "summary": _summary(run, config, results) if trained_here else f"Trained elsewhere: {config.model.weights}.",
         "cautions": cautions_of(config),
@@ -163,6 +162,7 @@ def _summary(run: Path, config: TrainConfig, results: Mapping[str, Any]) -> str:
     """Returns a line that says what was trained on what, and how long it took."""
     schedule = "one head after the other" if config.batches.schedule == "sequential" else "all heads together"
     parts = [
+        *([f"recipe {config.recipe}"] if config.recipe in list_recipes() else []),
         f"{config.model.trunk}, {config.data.image_size} px, on {', '.join(config.data.sources)}",
         f"{schedule}, {count(config.batches.epochs, 'epoch')} of batches of {config.batches.batch_size}",
     ]
@@ -173,7 +173,8 @@ def _summary(run: Path, config: TrainConfig, results: Mapping[str, Any]) -> str:
     if seconds := sum(row["seconds"] for row in passes):
         rate = sum(row["seconds"] * row["images_per_s"] for row in passes) / seconds
         parts.append(f"{rate:,.0f} images/s in training, including waiting for data")
-    return "; ".join(parts) + "."
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def cautions_of(config: TrainConfig) -> list[str]:

@@ -12,6 +12,7 @@ from facefeat_jax.system.text import (
     decimals_apart,
     format_accuracy,
     format_area,
+    format_duration,
     format_loss,
     format_points,
     one_line,
@@ -75,18 +76,28 @@ def results_table(results: Mapping[str, Any], sequential: bool) -> str:
     )
 
 
-def timings_line(results: Mapping[str, Any]) -> str:
+def guess_lines(scores: Mapping[str, HeadScores]) -> list[str]:
+    """Returns a line for each head that may have learned nothing."""
+    return [
+        f"{task}: not clearly better than always answering {one.guess[0]}, which is right on "
+        f"{format_accuracy(one.guess[1])}"
+        for task, one in scores.items()
+        if not one.is_better_than_guess
+    ]
+
+
+def timings_lines(results: Mapping[str, Any]) -> list[str]:
     """Returns how long a training took and where the time went, from what a `results.json` holds."""
     timings = results["timings"]
     parts = {
-        "starting": timings["start"],
-        "reading pictures": timings["read"],
+        "start": timings["start"],
+        "pictures": timings["read"],
         "steps": timings["train"],
         "validation": timings["validate"],
     }
     listed = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in parts.items())
-    waited = f"{timings['compile_wait']:.1f} s of it waiting for the compiler"
-    return f"trained in {results['seconds']:.0f} s ({listed}; {waited})"
+    waited = f"{timings['compile_wait']:.1f} s of it compiling"
+    return [f"trained in {format_duration(results['seconds'])}:", f"{listed}; {waited}"]
 
 
 def heads_table(heads: Mapping[str, HeadResult]) -> str:
@@ -120,7 +131,7 @@ def gap_lines(assessment: Assessment) -> list[str]:
 
     coverage_gaps = largest_coverage_gaps(assessment.slicings)
     gaps = {gap_slicing.head: gap_slicing for gap_slicing in largest_gaps(assessment.slicings)}
-    lines = []
+    lines = guess_lines(assessment.scores)
     for task, scores in assessment.scores.items():
         if found := gaps.get(task):
             gap, low, high, by_chance = gap_figures(found)

@@ -130,7 +130,7 @@ def open_session(config: TrainConfig) -> Session:
     if not config.resume:
         require_effect(config, num_steps)
         if num_steps // 2 < optimizer.warmup_steps:
-            say(f"warm-up: {num_steps // 2} steps instead of {optimizer.warmup_steps}, half of the run's")
+            say(f"warm-up: {num_steps // 2} steps instead of {optimizer.warmup_steps}, half of all steps")
     is_restored = config.resume and run_folder.has_checkpoint(config.run)
     spec = _spec(config, data, is_restored=is_restored)
     frozen, architecture = config.model.batch_norm == "frozen", get_architecture(config.model.trunk)

@@ -202,10 +202,7 @@ def choose_feed(
     each = " on each device" if placement.num_devices > 1 else ""
     need = f"the pictures take {format_size(needed)}{each}"
     if device.platform == "cpu":
-        room, why = (
-            _CPU_ROOM,
-            f"of which up to {format_size(_CPU_ROOM)} are copied on CPU; more is read where it is mapped",
-        )
+        room, why = _CPU_ROOM, f"of which up to {format_size(_CPU_ROOM)} are copied"
     else:
         stats = device.memory_stats() or {}
         free = stats.get("bytes_limit", 0) - stats.get("bytes_in_use", 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from facefeat_jax import Predictor
 from facefeat_jax.avatars import draw
 from facefeat_jax.cli import main
+from facefeat_jax.evaluation._likeness import HeadLikeness, Likeness
 from facefeat_jax.evaluation.answers import Answers
 from facefeat_jax.evaluation.assessment import assess, largest_gaps
 from facefeat_jax.evaluation.calibration import Calibration, HeadCalibration, calibrate, fitting_part
@@ -190,6 +192,28 @@ def test_evaluating_the_best_checkpoint_leaves_the_newest_ones_calibration(train
     assert sorted(path.name for path in (copy / "calibration").iterdir()) == ["12.json", "6.json"]
     (copy / "calibration" / "12.json").unlink()
     assert predicted() != before
+
+
+def test_answers_that_are_withheld_count_as_not_given(made_answers) -> None:
+    """Coverage of all pictures, and by group: half of one group is unlike the training pictures."""
+    answers = made_answers(wrong=0.1)
+    calibration = Calibration(1, {"gender": HeadCalibration(threshold=0.65)})
+    strange = (answers.groups["race"] == "Blue") & (np.arange(len(answers)) % 2 == 0)
+    features = np.where(strange, 9.0, 1.0)[:, None] * np.array([1.0, 0.0]) + np.array([0.0, 1.0])
+    answers = dataclasses.replace(answers, features=features.astype(np.float32))
+    head = HeadLikeness.fit(features[~strange] + np.random.RandomState(0).normal(0, 0.01, features[~strange].shape))
+    head = dataclasses.replace(head, threshold=100.0)
+
+    def coverages(withholds: bool):
+        likeness = Likeness(1, False, {"gender": dataclasses.replace(head, withholds=withholds)})
+        made = assess(answers, calibration, data=("made",), batch_size=32, on_part=True, likeness=likeness)
+        by_race = next(one for one in made.slicings["gender"] if one.by == "race")
+        return made.calibration["gender"].coverage, {one.value: one.coverage.share for one in by_race.slices}
+
+    every, groups = coverages(False)
+    fewer, halved = coverages(True)
+    assert fewer < every and halved["Green"] == groups["Green"]
+    assert halved["Blue"] == pytest.approx(groups["Blue"] / 2, abs=0.1)
 
 
 def test_one_class_only_is_said_and_no_nan_is_printed(made_answers, capsys) -> None:
