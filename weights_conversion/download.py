@@ -262,7 +262,7 @@ def _reporter(entry: PublishedWeights | PublishedFile, progress: Progress) -> It
 
     columns = (TextColumn(entry.file), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=about_size(entry))
         yield lambda at: bar.update(task, completed=at)
 

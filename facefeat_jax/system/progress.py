@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console, RenderableType
+from rich.constrain import Constrain
 from rich.progress import BarColumn, Progress, Task, TextColumn
 from rich.table import Column
 from rich.text import Text
@@ -39,9 +40,10 @@ class _Bars(Progress):
         for task in self.tasks:
             of = "" if task.total is None else f"/{task.total:,.0f}"
             task.fields["count"], task.fields["pace"] = f"{task.completed:,.0f}{of}", self._pace(task)
-        yield self.make_tasks_table(self.tasks)
+        width = console.width - len("^C")  # which a terminal echoes behind it: wrapped, it would leave a bar behind
+        yield Constrain(self.make_tasks_table(self.tasks), width)
         if self.figures:
-            yield Text(self.figures, no_wrap=True, overflow="ellipsis")
+            yield Constrain(Text(self.figures, no_wrap=True, overflow="ellipsis"), width)
 
     def _pace(self, task: Task) -> str:
         """Returns pictures per second since the bar began, waiting for data included, and how long it will go on."""
@@ -51,7 +53,8 @@ class _Bars(Progress):
         rate = f"{done / task.elapsed:,.0f} images/s"
         if task.total is None:
             return rate
-        seconds = (task.total - task.completed + self._after) / (task.speed or done / task.elapsed)
+        # Not by the newest steps alone: several are begun at once, and look faster than they are.
+        seconds = (task.total - task.completed + self._after) * task.elapsed / done
         return f"{rate}, {format_duration(seconds)} left"
 
 

@@ -36,9 +36,10 @@ def test_a_bar_of_training_fits_with_all_its_figures(width, monkeypatch):
 
 
 def test_the_time_left_covers_the_epochs_to_come(monkeypatch):
-    monkeypatch.setattr("facefeat_jax.system.progress.Task.speed", 100.0)
+    monkeypatch.setattr("facefeat_jax.system.progress.Task.elapsed", 12.0)
+    monkeypatch.setattr("facefeat_jax.system.progress.Task.speed", 900.0)  # of steps that were begun at once
     (bar,) = shown(monkeypatch, 80, "epoch 1/3", 12_000, after=24_000)
-    assert bar.endswith("5 min 48 s left")  # 10,800 and 24,000 pictures
+    assert bar.endswith(" 100 images/s, 5 min 48 s left")  # for 10,800 and 24,000 pictures
 
 
 @pytest.mark.parametrize(("title", "total"), [("predicting", None), ("a name that is very long: checking train", 9600)])
