@@ -27,6 +27,7 @@ PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-c
 
 # One stamp for each set of extras, so that asking for others installs them (commas stand as dots in its name).
 $(VENV)/.ready-%: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing the packages of '$(subst .,$(comma),$*)' into $(VENV), about 1 GB; this takes minutes"
 	$(PIP) -e '.[$(subst .,$(comma),$*)]'
 	@touch $@
 

@@ -85,8 +85,12 @@ def add_task(task: Task) -> Task:
     Raises:
       UserError: another task has this name.
     """
-    if TASKS.setdefault(task.name, task) != task:
-        raise UserError(f"task {task.name!r} already exists, with other classes; choose another name")
+    known = TASKS.setdefault(task.name, task)
+    if known.classes != task.classes:
+        of = ", ".join(known.classes)
+        raise UserError(f"task {task.name!r} already exists, with other classes: {of}; choose another name, or these")
+    if known != task:
+        raise UserError(f"task {task.name!r} already exists, with another frame or data set; choose another name")
     return task
 
 

@@ -1,16 +1,18 @@
 """Flips labels on purpose, trains, and measures how many of them each ranking of the audit finds.
 
-    python scripts/lab/measure_audit.py --run runs/flipped --to docs/benchmarks/flipped_labels.md
+    python scripts/lab/measure_audit.py --run runs/flipped --seeds 3 --to docs/benchmarks/flipped_labels.md
 
-It needs the three prepared data sets. In both splits a share of each head's labels becomes another class; the run is
-trained and validated on these labels, as a user's would be. Then the pictures are ranked by the loss and by confident
-learning (`facefeat_jax/evaluation/_confident_learning.py`), as `facefeat audit` does. The precision at k is the share
-of flipped labels among the first k, where k is how many were flipped. Labels that were wrong before count as misses.
+It needs the three prepared data sets. For each seed, in both splits, a share of each head's labels becomes another
+class; the run is trained and validated on these labels, as a user's would be. Then the pictures are ranked by the loss
+and by confident learning (`facefeat_jax/evaluation/_confident_learning.py`), as `facefeat audit` does. The precision at
+k is the share of flipped labels among the first k, where k is how many were flipped. Labels that were wrong before
+count as misses.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -39,13 +41,14 @@ _PAGE = """\
 How many wrong labels does `facefeat audit RUN` put first? In the real pictures (as in [the audit](audit.md)), {percent}
 of each head's labels were changed to another class on purpose, in train and val. A model was trained on them
 ({trained}). Its pictures were then ranked by the loss, and by confident learning: confident errors
-first, each by the margin of its label.
+first, each by the margin of its label. This was done {seeds}, with other labels flipped and other first weights.
 
 {made}
 
 *Precision* is the share of flipped labels among the first k of a ranking, where k is the number that was flipped; at
 random it would be the share that was flipped. Labels that were wrong before count as misses, so 1 can't be reached.
-*Confident errors* is how many labels confident learning marks, and the share of them that was flipped.
+*Confident errors* is how many labels confident learning marks, and the share of them that was flipped. Each figure is
+the mean, with the lowest and the highest of the seeds in brackets.
 
 {figures}
 
@@ -60,7 +63,10 @@ class Arguments:
     """What to measure."""
 
     run: Path
-    """Folder of the run to train; one that is there is measured without training it again."""
+    """Folder of the first run to train; those of other seeds get their number behind its name. One that is there is
+    measured without training it again."""
+    seeds: int = 1
+    """How many runs, with seeds from 0."""
     share: float = 0.05
     """Share of labels to flip."""
     epochs: int = 4
@@ -71,9 +77,9 @@ class Arguments:
     """The page to write; the figures go beside it as JSON."""
 
 
-def flipped(split: Split, share: float) -> tuple[Split, dict[str, np.ndarray]]:
+def flipped(split: Split, share: float, seed: int) -> tuple[Split, dict[str, np.ndarray]]:
     """Returns a split with a share of its labels changed to another class, and which they are, bool `[n]` by task."""
-    random, labels, changed = np.random.RandomState(len(split)), {}, {}
+    random, labels, changed = np.random.RandomState(len(split) + seed), {}, {}
     for task, values in split.labels.items():
         known = np.flatnonzero(values >= 0)
         chosen = random.permutation(known)[: round(share * len(known))]
@@ -89,13 +95,14 @@ def precision(rank: np.ndarray, was_flipped: np.ndarray) -> float:
     return float(was_flipped[rank <= was_flipped.sum()].mean())
 
 
-def measure(arguments: Arguments) -> dict[str, Any]:
+def measure(arguments: Arguments, seed: int) -> dict[str, Any]:
     """Trains if needed, and returns the figures by split and head."""
+    folder = arguments.run.with_name(arguments.run.name + (str(seed) if seed else ""))
     data_dir = arguments.data_dir or default_data_dir()
     were_flipped: dict[str, dict[str, np.ndarray]] = {}
 
-    def opened(source: str, split: SplitName, folder: Path) -> Split:
-        made, changed = flipped(open_split(source, split, folder), arguments.share)
+    def opened(source: str, split: SplitName, place: Path) -> Split:
+        made, changed = flipped(open_split(source, split, place), arguments.share, seed)
         for task, values in changed.items():
             names = np.array([f"{source}/{split}: {file}" for file in made.source_files])
             were_flipped.setdefault(task, {}).update({str(name): values[at] for at, name in enumerate(names)})
@@ -103,10 +110,10 @@ def measure(arguments: Arguments) -> dict[str, Any]:
 
     examples_module.open_split = opened
     sources = ("fairface", "glasses", "apparel")
-    if not arguments.run.exists():
-        recipe = load_recipe("avatars")
-        train(recipe.replace(run=arguments.run, sources=sources, data_dir=data_dir, epochs=arguments.epochs))
-    run = open_run(arguments.run)
+    if not folder.exists():
+        recipe = load_recipe("avatars").replace(seed=seed, epochs=arguments.epochs)
+        train(recipe.replace(run=folder, sources=sources, data_dir=data_dir))
+    run = open_run(folder)
     train_part, val_part, _ = halves(run, data_dir)
     found: dict[str, Any] = {}
     for split, part in zip(get_args(SplitName), (train_part, val_part), strict=True):
@@ -128,32 +135,47 @@ def measure(arguments: Arguments) -> dict[str, Any]:
             }
     config = run.config
     trained = f"{config.model.trunk}, {config.data.image_size} px, {config.batches.epochs} epochs, random weights"
-    return {"share": arguments.share, "trained": trained, "splits": found}
+    return {"seed": seed, "trained": trained, "splits": found}
 
 
 def page(results: dict[str, Any]) -> str:
     """Returns the figures as Markdown."""
     rows = []
-    for split, heads in results["splits"].items():
+    runs = [run["splits"] for run in results["runs"]]
+    for split, heads in runs[0].items():
         for task, one in heads.items():
-            share = "" if one["confident_flipped"] is None else f" ({one['confident_flipped']:.3f})"
             figures = [one["pictures"], one["flipped"], f"{one['flipped'] / one['pictures']:.3f}"]
-            figures += [f"{one['by_loss']:.3f}", f"{one['by_confident_learning']:.3f}", f"{one['confident']}{share}"]
+            for name in ("by_loss", "by_confident_learning", "confident", "confident_flipped"):
+                figures.append(_spread([run[split][task][name] for run in runs]))
             rows.append([split, task, *figures])
     header = ["split", "head", "pictures", "flipped", "at random", "precision by loss", "by confident learning"]
+    header += ["confident errors", "flipped of them"]
     return _PAGE.format(
         percent=f"{results['share']:.0%}",
-        trained=results["trained"],
+        trained=results["runs"][0]["trained"],
+        seeds="once" if len(runs) == 1 else f"{len(runs)} times",
         made="\n".join(record_lines(results)),
-        figures="\n".join(table([*header, "confident errors"], rows, 2)),
+        figures="\n".join(table(header, rows, 2)),
     )
+
+
+def _spread(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    form = "{:.0f}" if isinstance(known[0], int) else "{:.3f}"
+    mean, low, high = (form.format(one) for one in (sum(known) / len(known), min(known), max(known)))
+    return mean if low == high else f"{mean} ({low} to {high})"
 
 
 def main() -> int:
     """Measures, prints and writes the figures."""
     arguments = tyro.cli(Arguments, description=__doc__)
-    command = f"python scripts/lab/measure_audit.py --run {arguments.run.name} --to docs/benchmarks/flipped_labels.md"
-    results = measure(arguments) | record(command, ("jax", "flax", "numpy", "pillow"))
+    command = f"python scripts/lab/measure_audit.py --run {arguments.run.name} --seeds {arguments.seeds}"
+    command += " --to docs/benchmarks/flipped_labels.md"
+    found = [measure(arguments, seed) for seed in range(arguments.seeds)]
+    results = {"share": arguments.share, "runs": found}
+    results |= record(command, ("jax", "flax", "numpy", "pillow"))
     print(page(results))
     write_results(page(results), results, arguments.to)
     return 0

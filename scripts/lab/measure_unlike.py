@@ -49,6 +49,12 @@ others.
 
 {made}
 
+The runs were trained by
+
+```
+{commands}
+```
+
 The distribution has {rank} directions, and the threshold lets {alarms} of a head's own validation pictures raise an
 alarm.
 
@@ -122,6 +128,7 @@ def measure(folder: Path, data_dir: Path) -> dict[str, Any]:
     return {
         "sources": list(config.data.sources),
         "epochs": config.batches.epochs,
+        "name": folder.name,
         "trained": f"{config.model.trunk}, {config.data.image_size} px",
         "heads": figures,
     }
@@ -178,6 +185,7 @@ def page(results: dict[str, Any]) -> str:
         made="\n".join(record_lines(results)),
         rank=RANK,
         alarms=f"{FALSE_ALARMS:.0%}",
+        commands="\n".join(map(_command, results["runs"])),
         strange="\n".join(table(["trained on", "head", "pictures", *kinds], strange, 2)),
         others="\n".join(
             table(
@@ -189,6 +197,12 @@ def page(results: dict[str, Any]) -> str:
         verdicts="\n".join(verdicts),
         findings=_FINDINGS.strip(),
     )
+
+
+def _command(run: dict[str, Any]) -> str:
+    tasks = sorted(run["heads"], key=list(TASKS).index)
+    words = ["facefeat train avatars --sources", *run["sources"], "--tasks", *tasks, "--epochs", run["epochs"]]
+    return " ".join(map(str, [*words, "--run", run["name"]]))
 
 
 def main() -> int:
