@@ -44,5 +44,5 @@ def paired_losses(before: Answers, after: Answers) -> Iterator[Loss]:
         parts += [(f"{kind} {value}", rows) for kind, value, rows in known_groups(before, task)]
         for group, rows in parts:
             if len(rows):
-                shares = [float(hits[rows].mean()) for hits in right]
-                yield Loss(task, group, len(rows), *shares, mean_interval(lost[rows], before.units[rows]))
+                first, second = (float(hits[rows].mean()) for hits in right)
+                yield Loss(task, group, len(rows), first, second, mean_interval(lost[rows], before.units[rows]))

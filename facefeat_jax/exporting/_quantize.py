@@ -28,7 +28,7 @@ class _Pictures(quantization.CalibrationDataReader):
     def __init__(self, rows: np.ndarray):
         self._batches = iter(rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH))
 
-    def get_next(self) -> dict[str, np.ndarray] | None:  # type: ignore[override]
+    def get_next(self) -> dict[str, np.ndarray] | None:
         batch = next(self._batches, None)
         return None if batch is None else {INPUT: batch}
 

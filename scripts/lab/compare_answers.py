@@ -112,14 +112,19 @@ def page(results: Mapping[str, Any]) -> str:
             ("by", "head", "pictures", "same label", "other label", "other `unsure`", "other `unlike`", "largest"), rows
         ),
         "",
-        "*largest*: the largest difference in probability of any class.",
+        "*largest*: the largest difference in probability of any class. A threshold of `unsure` is the probability of "
+        "a validation picture, so rounding alone can put that picture on the other side.",
         "",
     ]
     for entry in results["by"]:
         how = markdown.code(entry["command"])
         lines.append(f"- {entry['name']}: {how}" + (f", {entry['seconds']:.1f} s" if entry["seconds"] else ""))
         found = entry.get("differences", {})
-        if others := [f"{found[name]} {name.replace('_', ' ')}" for name in found if name != "heads" and found[name]]:
+        if others := [
+            f"{found[name]:,} {name.replace('_', ' ')}"
+            for name in found
+            if name not in ("heads", "pictures") and found[name]
+        ]:
             lines[-1] += f"; {', '.join(others)}"
     return "\n".join([*lines, ""])
 
