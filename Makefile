@@ -32,7 +32,7 @@ $(VENV)/.ready-%: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 # What work on the project takes: extras, and groups of tools that are not published.
-tools-test     := -e '.[train,faces,onnx,stablehlo,video,formats]' --group test
+tools-test     := -e '.[train,faces,onnx,stablehlo,video,formats,serve]' --group test
 tools-compare  := -e '.[train,faces,compare]' --group test --group compare
 tools-docs     := -e . --group docs
 tools-release  := --group release

@@ -32,7 +32,7 @@ class Column:
 
 
 def columns(tasks: Sequence[str], *, people: bool = False) -> list[Column]:
-    """Returns the columns of the CSV form, in order; `_json` has the members of the other forms.
+    """Returns the columns of the CSV form, in order; `as_json` has the members of the other forms.
 
     Args:
       tasks: the heads.
@@ -96,7 +96,7 @@ def lines(
             yield _text(prediction)
         elif form in ("json", "jsonl"):
             opening = "" if form == "jsonl" else "[" if first else ","
-            yield opening + json.dumps({**name_in_json(prediction.source), **_json(prediction)})
+            yield opening + json.dumps(as_json(prediction))
         else:
             yield csv_row((column.cell(prediction) for column in table), "")
         first = False
@@ -138,6 +138,16 @@ def name_from_json(answer: dict[str, Any]) -> str:
     if "file_bytes" in answer:
         return bytes.fromhex(answer["file_bytes"]).decode("utf-8", "surrogateescape")
     return str(answer["file"])
+
+
+def as_json(prediction: Prediction, name: str | None = None) -> dict[str, object]:
+    """Returns the members of a line of `--format jsonl`.
+
+    Args:
+      prediction: the answer.
+      name: the name of the picture, where it is not the prediction's `source`.
+    """
+    return {**name_in_json(prediction.source if name is None else name), **_json(prediction)}
 
 
 def _json(prediction: Prediction) -> dict[str, object]:

@@ -44,11 +44,10 @@ class Boxes:
     def __init__(self, path: Path, sha256: str, listed: list[_Listed]):
         self.path = path
         self.sha256 = sha256
-        self.are_shares = all(_is_share(row.box) for row in listed)
+        self.are_shares = are_shares([row.box for row in listed])
         if not self.are_shares and (small := [row for row in listed if min(row.box.width, row.box.height) < 1]):
-            mixed = (
-                "; fractions from 0 to 1 and pixels can't be mixed" if any(_is_share(row.box) for row in small) else ""
-            )
+            are_mixed = any(are_shares([row.box]) for row in small)
+            mixed = "; fractions from 0 to 1 and pixels can't be mixed" if are_mixed else ""
             raise UserError(f"{path}, line {small[0].line}: the box is less than a pixel wide or high{mixed}")
         self._listed: ByName[_Listed] = ByName()
         self._count = len(listed)
@@ -131,8 +130,9 @@ def _listed(path: Path, row: TableRow) -> _Listed:
     return _Listed(row.values["file"], row.line, box)
 
 
-def _is_share(box: Box) -> bool:
-    return all(-0.5 <= value <= 1.5 for value in (box.left, box.top, box.right, box.bottom))
+def are_shares(boxes: Iterable[Box]) -> bool:
+    """Returns whether boxes that are written together are shares of a picture's width and height (see `read_boxes`)."""
+    return all(-0.5 <= value <= 1.5 for box in boxes for value in (box.left, box.top, box.right, box.bottom))
 
 
 def _place(folder: Path, name: str) -> str:

@@ -77,6 +77,9 @@ class OnnxPredictor(PicturePredictor):
       threads: number of pictures to decode at the same time.
       read: gives the content of a picture by its name; the default reads files.
 
+    Attributes:
+      about: the file's description (docs/exporting.md).
+
     Raises:
       UserError: the file can't be read, is no model, is not an export of this program, or does not answer as it says.
     """
@@ -98,7 +101,7 @@ class OnnxPredictor(PicturePredictor):
         try:
             if len(text) > _LONGEST:
                 raise ValueError("it is too long")
-            about = checked_json.checked(checked_json.parse(text)).content
+            self.about = about = checked_json.checked(checked_json.parse(text)).content
             spec, heads = ExportedSpec.of(about.get("spec")), heads_from_json(about.get("calibration"))
             likeness = about.get("likeness") and Likeness.from_json(about["likeness"], tasks=spec.classes)
             super().__init__(spec, heads, batch_size=batch_size, threads=threads, likeness=likeness, read=read)

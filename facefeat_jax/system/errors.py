@@ -10,6 +10,7 @@ PREDICT = ("PIL",)
 FACES = ("cv2",)
 ONNX = ("onnx", "onnxruntime")
 STABLEHLO = ("flatbuffers",)
+SERVE = ("fastapi", "prometheus_client", "pydantic", "python_multipart", "starlette", "uvicorn")
 VIDEO = ("av",)
 FORMATS = ("pillow_heif", "pillow_jxl")
 TRAIN = (
@@ -56,6 +57,7 @@ _SAID = {
     "prepare": "download fetch data dataset preprocess",
     "convert": "import load",
     "export": "save onnx torch pytorch",
+    "serve": "server http api deploy rest",
     "models": "list zoo backbones trunks",
     "launch": "distributed torchrun ddp multi",
     "benchmark": "speed time profile",
@@ -130,7 +132,7 @@ def what_to_install(error: ImportError) -> str | None:
     module = (error.name or "").partition(".")[0]
     if module in FACES:
         return f"finding faces needs {module}, which is not installed; {install('predict,faces')}"
-    for extra, modules in (("onnx", ONNX), ("stablehlo", STABLEHLO), ("predict,video", VIDEO)):
+    for extra, modules in (("onnx", ONNX), ("stablehlo", STABLEHLO), ("serve", SERVE), ("predict,video", VIDEO)):
         if module in modules:
             return f"this needs {module}, which is not installed; {install(extra)}"
     if module not in PREDICT + TRAIN:

@@ -88,9 +88,9 @@ def test_each_extra_brings_what_the_advice_says():
     assert {package(module) for module in errors.FACES} == EXTRA["faces"]
     assert {package(module) for module in errors.ONNX} == EXTRA["onnx"] - {"facefeat-jax"}
     assert {package(module) for module in errors.STABLEHLO} == EXTRA["stablehlo"] - {"facefeat-jax"}
-    every = (
-        errors.PREDICT + errors.FACES + errors.TRAIN + errors.ONNX + errors.STABLEHLO + errors.VIDEO + errors.FORMATS
-    )
+    assert {package(module) for module in errors.SERVE} == EXTRA["serve"] - {"facefeat-jax"}
+    every = errors.PREDICT + errors.FACES + errors.TRAIN + errors.ONNX + errors.STABLEHLO + errors.SERVE
+    every += errors.VIDEO + errors.FORMATS
     assert not {package(module) for module in every} & CORE
     assert {package(module) for module in errors.VIDEO} == EXTRA["video"]
     assert {package(module) for module in errors.FORMATS} == EXTRA["formats"]
@@ -134,8 +134,10 @@ def test_predicting_needs_its_own_extra_alone():
 def test_exporting_for_other_runtimes_names_the_extra_of_the_format(tmp_path):
     write_config(tmp_path, TrainConfig())
     calls = [f"export {tmp_path} {tmp_path / name}" for name in ("model.onnx", "model.stablehlo")]
-    codes, lines = without(errors.ONNX + errors.STABLEHLO, *calls)
-    assert codes == [2, 2] and len(lines) == 2
+    calls.append("serve model.onnx --port 0")
+    codes, lines = without(errors.ONNX + errors.STABLEHLO + errors.SERVE, *calls)
+    assert codes == [2, 2, 2] and len(lines) == 3
+    assert "pip install '.[serve]'" in lines[2]
     assert "needs onnx, " in lines[0] and "pip install '.[onnx]'" in lines[0]
     assert "needs flatbuffers, " in lines[1] and "pip install '.[stablehlo]'" in lines[1]
 
