@@ -21,11 +21,13 @@ from PIL import Image, UnidentifiedImageError
 
 from facefeat_jax.data._decoder_limits import MAX_PIXELS, MAX_SIDE, BadImageError
 from facefeat_jax.system.errors import install
+from facefeat_jax.system.runtime import give_back_freed_memory
 
 SECONDS = 60.0
 """For one picture."""
 
 _MEMORY = 2**30  # bytes, beside what the process takes before the first picture
+_LARGE = 2**24  # bytes of pixels
 _FORMS = {
     "HEIC": (re.compile(rb"....ftyp(hei[cxms]|he[vx]c)", re.DOTALL), "pillow_heif", "HEIF"),
     "JPEG XL": (re.compile(rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n", re.DOTALL), "pillow_jxl", "JXL"),
@@ -114,7 +116,12 @@ def serve() -> None:
         while True:
             asked, data = _receive(given)
             answer, pixels = _decode(data, asked["form"], ready)
+            if is_large := len(pixels) > _LARGE:
+                give_back_freed_memory()  # the other side needs as much now
             _send(answers, answer, pixels)
+            data = pixels = b""
+            if is_large:
+                give_back_freed_memory()
 
 
 def _limit() -> None:

@@ -214,6 +214,7 @@ def _opened(data: bytes, per_row: int = 0, beside: int = 0) -> Iterator[_Source]
         raise BadImageError("empty file")
     if form := outside.form_of(data):
         with BUDGET.holding(MAX_DECODER_BYTES):
+            give_back_freed_memory()  # how much this one takes is not known
             yield _Source(outside.decoded(data, form), data)
         return
     with reasons(data):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -9,10 +10,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from facefeat_jax.prediction._videos import Reel, frame_of
-from facefeat_jax.prediction.answers import Prediction
+from facefeat_jax.prediction.answers import HeadPrediction, Prediction
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.text import as_written, count, format_accuracy, one_line, wrote
 
+_LEAST_SIDE, _MOST_SIDE = 240, 4096  # pixels: a smaller picture is enlarged, but not beyond the second
 # Told apart by people who see colours differently (Okabe and Ito), and dark enough for white letters.
 _COLOURS = ("#0072b2", "#b34700", "#00795a", "#a3497f", "#5b5b00", "#444444")
 
@@ -20,11 +22,16 @@ _COLOURS = ("#0072b2", "#b34700", "#00795a", "#a3497f", "#5b5b00", "#444444")
 def drawn(picture: Image.Image, predictions: list[Prediction]) -> Image.Image:
     """Returns a copy of a picture with a box and a caption for each person, or a caption alone.
 
+    A picture that is too small to be written on is enlarged.
+
     Args:
       picture: RGB.
       predictions: its people's, or one for the whole.
     """
-    picture = picture.copy()
+    times = math.ceil(_LEAST_SIDE / min(picture.size)) if min(picture.size) < _LEAST_SIDE else 1
+    if times * max(picture.size) > _MOST_SIDE:
+        times = 1
+    picture = picture.resize((times * picture.width, times * picture.height), Image.Resampling.LANCZOS)
     canvas = ImageDraw.Draw(picture)
     size = max(10, round(min(picture.size) / 28))
     font = ImageFont.load_default(size)
@@ -34,28 +41,34 @@ def drawn(picture: Image.Image, predictions: list[Prediction]) -> Image.Image:
         person = prediction.person
         colour = _COLOURS[((person.number if person else 1) - 1) % len(_COLOURS)]
         if person:
-            face = person.face
-            canvas.rectangle((face.left, face.top, face.right - 1, face.bottom - 1), outline=colour, width=line)
+            left, top, right, bottom = (
+                times * side for side in (person.face.left, person.face.top, person.face.right, person.face.bottom)
+            )
+            canvas.rectangle((left, top, right - 1, bottom - 1), outline=colour, width=line)
         text = _caption(prediction)
-        left, top, right, bottom = canvas.multiline_textbbox((0, 0), text, font=font, spacing=line)
-        width, height = round(right - left) + 4 * line, round(bottom - top) + 4 * line
-        x, y = (person.face.left, person.face.bottom + line) if person else (0, picture.height - height)
+        x0, y0, x1, y1 = canvas.multiline_textbbox((0, 0), text, font=font, spacing=line)
+        width, height = round(x1 - x0) + 4 * line, round(y1 - y0) + 4 * line
+        x, y = (left, bottom + line) if person else (0, picture.height - height)
         place = _free(round(x), round(y), width, height, picture.size, taken)
         taken.append(place)
         canvas.rectangle(place, fill=colour)
         canvas.multiline_text(
-            (place[0] + 2 * line - left, place[1] + 2 * line - top), text, font=font, fill="white", spacing=line
+            (place[0] + 2 * line - x0, place[1] + 2 * line - y0), text, font=font, fill="white", spacing=line
         )
     return picture
 
 
 def _caption(prediction: Prediction) -> str:
-    heads = [
-        one_line(f"{task}: {as_written(head.label)} {format_accuracy(head.probability, 0)}")
-        for task, head in prediction.heads.items()
-    ]
+    heads = [one_line(f"{task}: {_answer(head)}") for task, head in prediction.heads.items()]
     number = [f"{prediction.person.number}"] if prediction.person and not heads else []
     return "\n".join(heads or [*number, prediction.note or ""]).strip()
+
+
+def _answer(head: HeadPrediction) -> str:
+    if head.unlike:
+        return "unsure"  # as in the text: the label of a picture of another kind says nothing
+    text = f"{as_written(head.label)} {format_accuracy(head.probability, 0)}"
+    return f"unsure ({text})" if head.unsure else text
 
 
 def _free(

@@ -95,8 +95,8 @@ def timings_lines(results: Mapping[str, Any]) -> list[str]:
         "steps": timings["train"],
         "validation": timings["validate"],
     }
-    listed = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in parts.items())
-    waited = f"{timings['compile_wait']:.1f} s of it compiling"
+    listed = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in parts.items())
+    waited = f"{timings['compile_wait']:.0f} s of it compiling"
     return [f"trained in {format_duration(results['seconds'])}:", f"{listed}; {waited}"]
 
 

@@ -166,7 +166,8 @@ def _train(session: Session, run: RunRecorder, began: float) -> Trained:
                         figures.add(call, one, metrics)  # which does not wait for the step that was just begun
                         before, done = done, min((call.end_step - one.first_step) * batch_size, one.num_pictures)
                         bar.advance(done - before)
-                        if figures.num_pending >= config.checkpoints.log_every:
+                        # A bar that is looked at counts what is done, not what was begun.
+                        if bar.is_shown or figures.num_pending >= config.checkpoints.log_every:
                             bar.note(figures.flush(keep=_CALLS_AHEAD))
                         if call.end_step < one.end_step:  # after the last call the validation comes first
                             stop_if_requested(call.end_step)

@@ -23,6 +23,7 @@ from facefeat_jax.prediction import people as people_module
 from facefeat_jax.prediction._drawing import Album, drawn
 from facefeat_jax.prediction._face_model import YUNET, face_model_file
 from facefeat_jax.prediction._faces import YuNetFinder, _about_eyes, open_finder
+from facefeat_jax.prediction.answers import HeadPrediction, Prediction
 from facefeat_jax.prediction.boxes import read_boxes
 from facefeat_jax.prediction.crops import FRAMES, WHOLE, Box, crop
 from facefeat_jax.prediction.people import NO_FACE, PeoplePredictor
@@ -355,7 +356,7 @@ def test_the_command_answers_for_each_person(trained_run, tmp_path, capsys, monk
     assert lines[2] == f"{tmp_path / 'b.png'}: no box given"
     assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["a.png.png", "b.png.png"]
     with Image.open(tmp_path / "drawn" / "a.png.png") as picture:
-        assert picture.size == (100, 120)
+        assert picture.size == (300, 360)  # enlarged, so that there is room for the words
 
     code, out = call(capsys, *arguments, "--format", "csv")
     rows = list(csv.DictReader(io.StringIO(out.out)))
@@ -536,6 +537,18 @@ def test_captions_stay_inside_and_do_not_cover_each_other(predictor, tmp_path):
             assert place[2] < other[0] or other[2] < place[0] or place[3] < other[1] or other[3] < place[1]
     assert np.asarray(picture).min() < 255
     assert np.asarray(found.picture).min() == 255
+
+
+def test_a_caption_says_unsure_as_the_text_does(monkeypatch):
+    said = []
+    monkeypatch.setattr(ImageDraw.ImageDraw, "multiline_text", lambda self, place, text, **_: said.append(text))
+    heads = {
+        "gender": HeadPrediction("female", 0.52, {"female": 0.52, "male": 0.48}, True),
+        "glasses": HeadPrediction("no_glasses", 0.97, {"no_glasses": 0.97, "glasses": 0.03}, False),
+        "shirt": HeadPrediction("red", 0.9, {"red": 0.9, "blue": 0.1}, True, True),
+    }
+    drawn(noise(40, 30), [Prediction("a.png", heads)])
+    assert said == ["gender: unsure (female 52%)\nglasses: no glasses 97%\nshirt: unsure"]
 
 
 def test_pictures_of_one_name_are_all_kept(tmp_path):

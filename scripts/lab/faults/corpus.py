@@ -99,7 +99,7 @@ def write_large(folder: Path) -> list[Bad]:
         ("jxl", 7000, 7000, "RGBA", None),
     ):
         name = f"{form} {mode} {width} by {height}.jpg"
-        (content,) = plugin_pictures.encoded([(form, (Image.new(mode, (width, height)),), {})])
+        (content,) = plugin_pictures.encoded([(form, ((mode, width, height),), {})])
         (folder / name).write_bytes(content)
         made.append(Bad(f"{folder.name}/{name}", "HEIC and JPEG XL: many pixels in few bytes", usable))
     return made

@@ -19,8 +19,8 @@ from PIL import Image
 
 from faults.processes import ROOT, environment
 
-Job = tuple[str, tuple[Image.Image, ...], dict[str, Any]]
-"""`heic` or `jxl`, the pictures, and options."""
+Job = tuple[str, tuple[Image.Image | tuple[str, int, int], ...], dict[str, Any]]
+"""`heic` or `jxl`; pictures, or mode, width and height of blank ones; and options."""
 
 
 def encoded(jobs: Sequence[Job]) -> list[bytes]:
@@ -77,8 +77,7 @@ def every_form(drawn: Image.Image) -> dict[str, bytes]:
 
 @functools.cache
 def _tile_and_wide() -> tuple[bytes, bytes]:
-    sizes = (("heic", (64, 64)), ("jxl", (8200, 700)))
-    tile, wide = encoded([(form, (Image.new("RGB", size),), {}) for form, size in sizes])
+    tile, wide = encoded([("heic", (("RGB", 64, 64),), {}), ("jxl", (("RGB", 8200, 700),), {})])
     return tile, wide
 
 
@@ -136,5 +135,8 @@ def _box(name: bytes, content: bytes) -> bytes:
 
 if __name__ == "__main__":
     encoders = {"heic": _heic, "jxl": _jxl}
-    made = [encoders[form](*images, **options) for form, images, options in pickle.load(sys.stdin.buffer)]
+    made = []
+    for form, images, options in pickle.load(sys.stdin.buffer):
+        pictures = [Image.new(one[0], one[1:]) if isinstance(one, tuple) else one for one in images]
+        made.append(encoders[form](*pictures, **options))
     sys.stdout.buffer.write(pickle.dumps(made))
