@@ -32,7 +32,8 @@ $(VENV)/.ready-%: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 # What work on the project takes: extras, and groups of tools that are not published.
-tools-test     := -e '.[train,faces,onnx,stablehlo,video,formats,serve]' --group test
+tools-test     := -e '.[train,faces,onnx,stablehlo,video,formats,serve,shards,hub]' --group test
+tools-slow     := $(tools-test) -e '.[ray,s3]' --group slow
 tools-compare  := -e '.[train,faces,compare]' --group test --group compare
 tools-docs     := -e . --group docs
 tools-release  := --group release
@@ -69,7 +70,7 @@ compare: ## compare with PyTorch, live (SAMPLE=1 for a part; Python 3.11; sets u
 	XLA_FLAGS= $(COMPARE_VENV)/bin/python -m pytest tests/compare $(TESTS)$(if $(SAMPLE), -m "not whole")
 
 # Whatever takes longer than CI may; compare in full sets up its own environment.
-release-check: $(VENV)/.tools-test ## before a release: the slow tests, all of compare, the commands at real size on few and busy cores (hours)
+release-check: $(VENV)/.tools-test $(VENV)/.tools-slow ## before a release: the slow tests, all of compare, the commands at real size on few and busy cores (hours)
 	$(BIN)/python -m pytest --slow -m slow $(TESTS)
 	$(MAKE) --no-print-directory compare SAMPLE=
 	$(BIN)/python scripts/lab/release_check.py $(RELEASE_CHECK)

@@ -25,6 +25,7 @@ Detects gender, glasses and shirt colour in pictures.
   convert FILE --to RUN         make a run from a PyTorch file
   export RUN FILE               write a run as a file for PyTorch, ONNX or StableHLO
   serve RUN|FILE                answer over HTTP, with a page for people
+  push RUN OWNER/NAME           write a run to the Hugging Face Hub
   models [NAME...]              list the trunks and their published weights
   launch N -- RECIPE ...        train with N processes, on one host or several
   benchmark                     measure the speed of each stage on this machine
@@ -44,6 +45,7 @@ COMMANDS = {
     "convert": "facefeat_jax.commands._convert",
     "export": "facefeat_jax.commands._export",
     "serve": "facefeat_jax.commands._serve",
+    "push": "facefeat_jax.commands._push",
     "models": "facefeat_jax.commands._models",
     "benchmark": "facefeat_jax.benchmarking.command",
     "doctor": "facefeat_jax.commands._doctor",

@@ -48,7 +48,8 @@ def create_model(
         model's `trunk`.
       weights: `"imagenet"` (torchvision's newest file, downloaded once into the cache), the name of one of its other
         files (`facefeat_jax.models.published`) or what torchvision calls it (`"DEFAULT"`, `"IMAGENET1K_V1"`), the path
-        of a `.pth` or `.safetensors` file with torchvision's or the baseline's names; or `"random"` or None. A file
+        of a `.pth` or `.safetensors` file with torchvision's or the baseline's names, `"hf-hub:timm/resnet18.a1_in1k"`
+        (timm's, from the Hugging Face Hub; the extra `hub`); or `"random"` or None. A file
         without heads leaves the heads as they started.
       weights_key: key of the weights in your own file with several sets (`weights_conversion.read`).
       rngs: source of the initial weights; the default is `nnx.Rngs(0)`.
@@ -237,7 +238,10 @@ def _file_of(architecture: Architecture, weights: str | Path) -> Path:
       UserError: those weights are another architecture's, or can't be had.
     """
     import weights_conversion
+    from weights_conversion.hub import fetch_hub_weights, hub_weights
 
+    if (on_hub := hub_weights(weights)) is not None:
+        return fetch_hub_weights(*on_hub)
     entry = named_weights(architecture.name, weights)
     if entry is not None:
         return weights_conversion.fetch(entry.name)

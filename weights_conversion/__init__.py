@@ -23,5 +23,6 @@ from weights_conversion.files import read_metadata as read_metadata
 from weights_conversion.files import write as write
 from weights_conversion.heads import as_notebooks as as_notebooks
 from weights_conversion.heads import cause_of as cause_of
+from weights_conversion.hub import fetch_from_hub as fetch_from_hub
 
 public_names.attach(__name__)

@@ -1,7 +1,7 @@
 """The arguments of a command, read from its dataclass: their help and names stand here, tyro parses the values.
 
 An argument's help is the docstring below its field. A dataclass in the dataclass is a group of them, and so is each
-entry of a `GROUPS` of the class.
+entry of a `GROUPS` of the class. `BARE` of the class has the values of options that may stand without one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import shutil
 import sys
 import textwrap
 import types
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -210,10 +210,19 @@ def parse(kind: type[Arguments], command: str, argv: Sequence[str], default: Arg
             near = nearest(given, known)
             meant = f"Did you mean {near}? " if near else ""
             raise UserError(f"facefeat {command} has no option {given}. {meant}--help lists them all")
+    argv = list(_with_bare(argv, getattr(kind, "BARE", {})))
     config = [tyro.conf.OmitArgPrefixes, *([] if default else [tyro.conf.FlagCreatePairsOff])]
     config.append(tyro.conf.PositionalMetavarFromFieldName)
     given_default: dict[str, Any] = {} if default is None else {"default": default}
-    return tyro.cli(kind, prog=f"facefeat {command}", args=list(argv), config=tuple(config), **given_default)
+    return tyro.cli(kind, prog=f"facefeat {command}", args=argv, config=tuple(config), **given_default)
+
+
+def _with_bare(argv: Sequence[str], values: Mapping[str, str]) -> Iterator[str]:
+    """Yields what was typed, with a value for each option that stands without one where it may."""
+    for word, following in itertools.zip_longest(argv, argv[1:], fillvalue="-"):
+        yield word
+        if word in values and following.startswith("-"):
+            yield values[word]
 
 
 def take_device(argv: Sequence[str]) -> list[str]:

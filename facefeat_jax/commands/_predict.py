@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import tyro
 
-from facefeat_jax.runs._about import is_exported
+from facefeat_jax.runs._about import is_exported, on_hub
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.progress import say, show_data
 from facefeat_jax.system.text import count
+
+_BATCH = 32
+_OF_SHARDS = {"shard_size": 10_000, **dict.fromkeys(("image_column", "worker_index", "num_workers", "ray"))}
 
 if TYPE_CHECKING:
     from facefeat_jax.prediction._answer_source import AnswerSource
@@ -26,10 +29,15 @@ class Arguments:
     GROUPS: ClassVar = {
         "Output": ("format", "json", "out", "resume", "draw", "explain"),
         "People in photographs": ("faces", "face_model", "boxes"),
+        "Millions of pictures, by many workers": (
+            *("out_folder", "shard_size", "image_column", "worker_index", "num_workers", "ray"),
+        ),
     }
+    BARE: ClassVar = {"--ray": "local"}
 
     run: tyro.conf.Positional[Path]
-    """Folder of the run, or an .onnx file that `facefeat export` wrote: ONNX Runtime runs it, without JAX."""
+    """Folder of the run; an .onnx file that `facefeat export` wrote, which ONNX Runtime runs, without JAX; or
+    hf://owner/name, a model that `facefeat push` wrote to the Hugging Face Hub (hf://owner/name@REVISION)."""
     images: tyro.conf.Positional[tuple[str, ...]]
     """Pictures: files, folders, patterns in quotes (`'photos/**/*.jpg'`), videos, http or https addresses. `-` reads
     names of files from standard input, one per line."""
@@ -39,15 +47,15 @@ class Arguments:
     """Take every N-th frame of a video, such as film.mp4. Needs the extra `video`."""
     allow_private_addresses: bool = False
     """Fetch pictures also from hosts that are not on the public internet, such as this machine."""
-    batch_size: int = 32
-    """Pictures per batch."""
+    batch_size: int | None = None
+    """Pictures per batch. The default is 32, and with --out-folder on a GPU or TPU 256."""
     runtime: Literal["jax", "onnx"] = "jax"
     """What computes. `onnx` is ONNX Runtime on CPU, without JAX: the first time, the run is exported into its folder.
     Needs the extra `onnx`."""
     checkpoint: Literal["newest", "best"] = "newest"
     """Checkpoint to use. `best` has the highest validation accuracy; it exists if training used --keep-best."""
-    format: Literal["text", "json", "jsonl", "csv"] = "text"
-    """Output format."""
+    format: Literal["text", "json", "jsonl", "csv", "parquet"] = "text"
+    """Output format. With --out-folder: parquet (default) or jsonl."""
     json: bool = False
     """The same as --format json."""
     out: Path | None = None
@@ -66,6 +74,19 @@ class Arguments:
     boxes: Path | None = None
     """Predict for the faces in this CSV file. Its columns are file,left,top,right,bottom, in pixels or as fractions
     from 0 to 1."""
+    out_folder: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Take each IMAGE as shards (tar files, Parquet tables, folders, patterns; also s3://...) and write a file of
+    answers for each into this folder (also s3://...). Shards that have one are skipped. Needs the extra `shards`."""
+    shard_size: int = 10_000
+    """A folder of pictures is cut into shards of so many."""
+    image_column: str | None = None
+    """Column of Parquet tables that holds the encoded pictures. The default is the only such column, or `image`."""
+    worker_index: int | None = None
+    """Which of several workers this is, from 0. SLURM's arrays and Kubernetes' indexed jobs set it by themselves."""
+    num_workers: int | None = None
+    """How many workers share the shards; with --ray, how many it starts."""
+    ray: Annotated[str | None, tyro.conf.arg(metavar="[HOST:PORT]")] = None
+    """Answer on this Ray cluster, with nothing behind it on this machine's cores. Needs the extra `ray`."""
 
     @property
     def people(self) -> bool:
@@ -82,12 +103,12 @@ def run(arguments: Arguments) -> int:
       UserError: options that contradict each other, or the run, the boxes or the output can't be used.
     """
     check(arguments)
+    if arguments.out_folder is not None:
+        return _in_shards(arguments, arguments.out_folder)
     if is_exported(arguments.run) or arguments.runtime == "onnx":
         arguments = _of_exported(arguments)
     else:
-        from facefeat_jax.runs.run_config import read_config
-
-        read_config(arguments.run)  # before the slow imports
+        _require_run(arguments)
     if arguments.out is not None:
         from facefeat_jax.prediction.stream import check_out
 
@@ -117,7 +138,7 @@ def check(arguments: Arguments) -> None:
       UserError: no picture is named, options contradict each other, or a file that they name is not there.
     """
     if not arguments.images:
-        is_named = arguments.run.is_dir() or is_exported(arguments.run)
+        is_named = arguments.run.is_dir() or is_exported(arguments.run) or on_hub(arguments.run)
         missing = "" if is_named else f"there is no run folder {arguments.run}; name the run, then "
         raise UserError(f"{missing}name the pictures: facefeat predict RUN IMAGE...")
     if arguments.out is None and arguments.resume:
@@ -128,10 +149,11 @@ def check(arguments: Arguments) -> None:
         raise UserError("--boxes gives the faces and --faces finds them; give only one of them")
     if arguments.people and arguments.explain:
         raise UserError("--explain works on whole pictures; give it without --faces and --boxes")
-    if arguments.batch_size < 1:
+    if arguments.batch_size is not None and arguments.batch_size < 1:
         raise UserError(f"--batch-size must be 1 or more, got {arguments.batch_size}")
     if arguments.every < 1:
         raise UserError(f"--every must be 1 or more, got {arguments.every}")
+    _check_shards(arguments)
     face_model = arguments.face_model
     if face_model is not None:
         from facefeat_jax.prediction._faces import is_asked_for
@@ -140,6 +162,77 @@ def check(arguments: Arguments) -> None:
     for file in (arguments.boxes, face_model):
         if file is not None and not file.exists():
             raise UserError(f"{file}: there is no such file; check the path")
+
+
+def _check_shards(arguments: Arguments) -> None:
+    """Raises UserError where options of shards and others are mixed."""
+    given = [name for name, default in _OF_SHARDS.items() if getattr(arguments, name) != default]
+    if arguments.out_folder is None:
+        if given or arguments.format == "parquet":
+            option = f"--{given[0].replace('_', '-')}" if given else "--format parquet"
+            raise UserError(f"{option} is for shards; name the folder of their answers with --out-folder")
+        return
+    for name in ("out", "resume", "draw", "explain", "boxes", "allow_private_addresses", "json"):
+        if getattr(arguments, name):
+            option = name.replace("_", "-")
+            raise UserError(
+                f"--{option} does not go with --out-folder, whose shards are answered file by file; leave it out"
+            )
+    if arguments.format == "csv":
+        raise UserError("--out-folder writes parquet or jsonl, got --format csv")
+    if arguments.shard_size < 1:
+        raise UserError(f"--shard-size must be 1 or more, got {arguments.shard_size}")
+    if arguments.ray and arguments.worker_index is not None:
+        raise UserError("--worker-index is for workers that you start yourself; leave it out with --ray")
+    if arguments.runtime == "onnx" and not is_exported(arguments.run):
+        raise UserError(
+            f"many workers take an exported file: facefeat export {arguments.run} model.onnx, then give model.onnx"
+        )
+
+
+def _in_shards(arguments: Arguments, out: str) -> int:
+    """Answers shards, a file for each; returns the exit code."""
+    from facefeat_jax.shards import predict_shards
+
+    if not is_exported(arguments.run):
+        _require_run(arguments)
+    elif arguments.checkpoint != "newest" or not arguments.run.is_file():
+        arguments = _of_exported(arguments)  # which says why not
+    bad = predict_shards(
+        arguments.run,
+        arguments.images,
+        out,
+        form="jsonl" if arguments.format == "jsonl" else "parquet",
+        batch_size=arguments.batch_size,
+        checkpoint=arguments.checkpoint,
+        faces=arguments.faces,
+        face_model=_face_model(arguments),
+        pattern=arguments.glob,
+        shard_size=arguments.shard_size,
+        image_column=arguments.image_column,
+        worker_index=arguments.worker_index,
+        num_workers=arguments.num_workers,
+        ray=arguments.ray,
+    )
+    return 2 if bad else 0
+
+
+def _require_run(arguments: Arguments) -> None:
+    """Raises UserError where there is no run, before the slow imports."""
+    if on_hub(arguments.run) is None:
+        from facefeat_jax.runs.run_config import read_config
+
+        read_config(arguments.run)
+    elif arguments.checkpoint != "newest":
+        raise UserError("--checkpoint chooses from a run folder; a model on the Hub has one: leave it out")
+
+
+def _face_model(arguments: Arguments) -> Path | None:
+    if arguments.face_model is None:
+        return None
+    from facefeat_jax.prediction._face_model import face_model_file
+
+    return face_model_file(arguments.face_model)
 
 
 def _files(arguments: Arguments) -> list[str] | None:
@@ -169,6 +262,8 @@ def _of_exported(arguments: Arguments) -> Arguments:
     if arguments.explain or arguments.checkpoint != "newest":
         option = "--explain" if arguments.explain else "--checkpoint"
         raise UserError(f"{option} needs the run and JAX; leave it out, or give the run without --runtime onnx")
+    if on_hub(arguments.run):
+        raise UserError("--runtime onnx takes a run folder or an exported file; leave it out for a model on the Hub")
     if not is_exported(arguments.run):
         from facefeat_jax.exporting.kept import kept_onnx
 
@@ -201,22 +296,14 @@ def _source(arguments: Arguments, files: list[str] | None, boxes: Boxes | None) 
     needs_model = arguments.out or find_faces or arguments.checkpoint != "newest" or exported
     if files and not needs_model and (source := without_model(arguments.run, files)):
         return source
-    face_model = arguments.face_model
-    if face_model is not None:
-        from facefeat_jax.prediction._faces import is_asked_for
-
-        if is_asked_for(face_model):
-            from facefeat_jax.prediction._face_model import face_model_file
-
-            face_model = face_model_file(face_model)
     if not exported:  # Not start_up, which keeps freed memory: the memory of large pictures would add up.
         use_compilation_cache()
     return of_model(
         arguments.run,
-        batch_size=arguments.batch_size,
+        batch_size=arguments.batch_size or _BATCH,
         checkpoint=arguments.checkpoint,
         find_faces=find_faces,
-        face_model=face_model,
+        face_model=_face_model(arguments),
         boxes=boxes,
         draw=arguments.draw,
         explain=arguments.explain,
@@ -229,7 +316,8 @@ def _print(source: AnswerSource, names: Iterable[str], arguments: Arguments) -> 
     from facefeat_jax.prediction._output import lines
     from facefeat_jax.prediction.answers import Tally
 
-    tally, form = Tally(), "json" if arguments.json else arguments.format
+    tally = Tally()
+    form: Any = "json" if arguments.json else arguments.format
     for line in lines(tally.counted(source.stream(names)), source.tasks, form, people=arguments.people):
         show_data(line)
     return tally.bad

@@ -59,7 +59,8 @@ class ModelConfig(Checked):
     """Name of the trunk, the network before the heads (`facefeat models` lists the trunks)."""
     weights: str = "imagenet"
     """Initial weights of the trunk: `imagenet` (downloaded once), the name of other published weights (`facefeat
-    models` lists them), the path of a .pth or .safetensors file, or `random`."""
+    models` lists them), the path of a .pth or .safetensors file, `hf-hub:timm/NAME` (timm's, from the
+    Hugging Face Hub), or `random`."""
     weights_key: Annotated[str | None, tyro.conf.arg(aliases=["--key"])] = None
     """Key of the weights in a file of --weights with several sets, for example state_dict_ema."""
     trainable: tuple[str, ...] = ("all",)

@@ -13,11 +13,12 @@ import numpy as np
 
 import weights_conversion
 from facefeat_jax.config import load_recipe
+from facefeat_jax.evaluation._carried import LIKENESS_KEY, LONGEST, carried, is_class_names
 from facefeat_jax.evaluation.calibration import Calibration
 from facefeat_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from facefeat_jax.models.registry import get_architecture
 from facefeat_jax.runs._about import EXPORTED
-from facefeat_jax.runs._head_calibration import heads_from_json, heads_to_json
+from facefeat_jax.runs._head_calibration import heads_to_json
 from facefeat_jax.runs._head_likeness import Likeness
 from facefeat_jax.runs.checkpoints import Which
 from facefeat_jax.runs.run_folder import create_from_weights, open_run
@@ -30,10 +31,7 @@ from facefeat_jax.tasks import NOTEBOOK_SHIRT_CLASSES, TASKS
 
 # Beside what the model is: the class names alone, for other programs.
 CLASSES_KEY = "facefeat_classes"
-LIKENESS_KEY = "facefeat_likeness"
 _HEAD_OUTPUT = "_head.2.bias"
-_LONGEST = 1 << 20  # characters of a description
-_LONGEST_LIKENESS = 1 << 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,26 +182,9 @@ class _File:
 
     def carried(self) -> tuple[ModelSpec, Calibration | None, Likeness | None]:
         """Returns what `export` put into the file, with what the caller changes."""
-        where, text = f"the description of the model in {self.source}", self.metadata[EXPORTED]
         widths = self.widths
-        try:
-            if len(text) > _LONGEST:
-                raise ValueError("it is too long")
-            content = checked_json.checked(checked_json.parse(text)).content
-            spec = ModelSpec.from_json(content.get("spec"), where="its model")
-            if missing := [field.name for field in dataclasses.fields(spec) if field.name not in content["spec"]]:
-                raise ValueError(f"its model lacks {', '.join(missing)}")
-            heads = content.get("calibration")
-            calibration = None if heads is None else Calibration(0, heads_from_json(heads))
-            likeness = self._likeness(spec)
-            if not all(_is_class_names(names) for names in spec.classes.values()) or not spec.weights.isprintable():
-                raise ValueError("a name in it is not printable text")
-            if calibration and not calibration.heads.keys() <= spec.classes.keys():
-                raise ValueError("it calibrates heads that the model does not have")
-        except (ValueError, UserError) as error:
-            raise UserError(
-                f"{where} can't be read ({error}); export it again, or give the weights alone (torch.save(state_dict))"
-            ) from error
+        where, found = f"the description of the model in {self.source}", carried(self.metadata, self.source)
+        spec, calibration, likeness = found.spec, found.calibration, found.likeness
         if spec.classes.keys() != widths.keys():
             named, held = ", ".join(spec.classes), ", ".join(widths)
             raise UserError(f"{where} names the heads {named}, its weights have {held}; export it again")
@@ -223,20 +204,6 @@ class _File:
             self._check_names(renamed)
             spec = dataclasses.replace(spec, classes=renamed)
         return spec, calibration, likeness
-
-    def _likeness(self, spec: ModelSpec) -> Likeness | None:
-        """Returns what the file says of the training pictures; None in files of earlier versions.
-
-        Raises:
-          ValueError: it is not what was written.
-        """
-        text = self.metadata.get(LIKENESS_KEY)
-        if text is None:
-            return None
-        if len(text) > _LONGEST_LIKENESS:
-            raise ValueError("its description of the training pictures is too long")
-        found = Likeness.from_json(checked_json.checked(checked_json.parse(text)).content, tasks=spec.classes)
-        return dataclasses.replace(found, step=0)
 
     def assumed(self) -> ModelSpec:
         """Returns the spec of a file that doesn't say what its model is; what is assumed goes to the notes."""
@@ -308,18 +275,9 @@ class _File:
         """Returns the class names that earlier versions of `export` put into the file, without all the rest."""
         text = self.metadata.get(CLASSES_KEY)
         try:
-            found = checked_json.parse(text[:_LONGEST]) if text else {}
-            if all(_is_class_names(names) for names in found.values()):
+            found = checked_json.parse(text[:LONGEST]) if text else {}
+            if all(is_class_names(names) for names in found.values()):
                 return {task: tuple(names) for task, names in found.items()}
         except (ValueError, AttributeError):
             pass
         raise UserError(f"the class names in {self.source} can't be read; give them: --classes TASK=NAME,...")
-
-
-def _is_class_names(names: Any) -> bool:
-    """Whether these are what `export` writes: names that differ, and that a terminal shows as they are."""
-    return (
-        isinstance(names, list | tuple)
-        and all(isinstance(name, str) and name and name.isprintable() for name in names)
-        and len(set(names)) == len(names)
-    )

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facefeat_jax.prediction.answers import Prediction, unreadable
-from facefeat_jax.runs._about import heads, is_exported
+from facefeat_jax.runs._about import heads, is_exported, on_hub
 from facefeat_jax.system.progress import say
 from facefeat_jax.system.text import wrote
 
 if TYPE_CHECKING:
+    from facefeat_jax.prediction._inputs import Reader
     from facefeat_jax.prediction._pictures import PicturePredictor
     from facefeat_jax.prediction.boxes import Boxes
     from facefeat_jax.runs.checkpoints import Which
@@ -60,11 +61,12 @@ def of_model(
     draw: Path | None = None,
     explain: Path | None = None,
     allow_private: bool = False,
+    read: Reader | None = None,
 ) -> AnswerSource:
     """Loads the model of a run, or of an exported file.
 
     Args:
-      run: the run folder, or an ONNX file that `facefeat export` wrote; that one is run without JAX.
+      run: the run folder, an ONNX file that `facefeat export` wrote, which is run without JAX, or `hf://owner/name`.
       batch_size: pictures per batch.
       checkpoint: as in `Predictor.from_run`.
       find_faces: whether to find the faces in each picture and to answer for each person.
@@ -73,6 +75,7 @@ def of_model(
       draw: folder for copies of the pictures with boxes and labels.
       explain: folder for an image per picture that shows which parts support each answer. For whole pictures.
       allow_private: whether addresses may lead to hosts that are not on the public internet.
+      read: gives the content of a picture by its name; the default reads files and addresses.
 
     Raises:
       UserError: the run, the face model or a folder can't be used, or OpenCV is not installed.
@@ -84,12 +87,17 @@ def of_model(
     album = Album(draw) if draw else None
     are_whole = boxes is None and face_model is None and not find_faces
     # Crops and drawings read a picture again while it is one of two windows.
-    read = reader(allow_private=allow_private, again=0 if are_whole and album is None else 3 * WINDOW)
+    read = read or reader(allow_private=allow_private, again=0 if are_whole and album is None else 3 * WINDOW)
     predictor: PicturePredictor
     if is_exported(run):
         from facefeat_jax.prediction.exported import OnnxPredictor
 
         predictor = OnnxPredictor(run, batch_size=batch_size, read=read)
+    elif (model := on_hub(run)) is not None:
+        from facefeat_jax.prediction.predictor import Predictor
+
+        name, revision = model
+        predictor = Predictor.from_hub(name, revision=revision, batch_size=batch_size, explain=explain, read=read)
     else:
         from facefeat_jax.prediction.predictor import Predictor
 

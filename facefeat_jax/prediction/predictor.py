@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from facefeat_jax.data.placement import Placement
+from facefeat_jax.evaluation._carried import carried
 from facefeat_jax.evaluation.calibration import Calibration
 from facefeat_jax.evaluation.metrics import probabilities
 from facefeat_jax.forward import FEATURES, make_predict_step
@@ -20,10 +21,13 @@ from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.prediction._explanations import Explanations
 from facefeat_jax.prediction._inputs import Reader, content_of
 from facefeat_jax.prediction._pictures import PicturePredictor
+from facefeat_jax.runs._about import EXPORTED
 from facefeat_jax.runs._head_likeness import Likeness
 from facefeat_jax.runs.checkpoints import Which
 from facefeat_jax.runs.run_folder import open_run
 from facefeat_jax.runs.spec import ModelSpec
+from facefeat_jax.system.errors import UserError
+from facefeat_jax.system.runtime import set_numerics
 
 
 class Predictor(PicturePredictor):
@@ -87,6 +91,55 @@ class Predictor(PicturePredictor):
             threads=threads,
             calibration=calibration,
             likeness=likeness,
+            explain=explain,
+            read=read,
+        )
+
+    @classmethod
+    def from_hub(
+        cls,
+        name: str,
+        *,
+        revision: str | None = None,
+        batch_size: int = 32,
+        threads: int = 4,
+        explain: Path | None = None,
+        read: Reader = content_of,
+    ) -> Predictor:
+        """Loads a model that `facefeat push` wrote to the Hugging Face Hub, and says of which commit it is.
+
+        The first download is trusted; from then on the same name gives the same commit, and no file with other content
+        (`weights_conversion.hub`). Nothing of it is executed.
+
+        Args:
+          name: `owner/name`.
+          revision: a branch, a tag or a commit; None takes the commit that was downloaded first, or else `main`.
+          batch_size: as in `Predictor`; so are `threads`, `explain` and `read`.
+          threads: see there.
+          explain: see there.
+          read: see there.
+
+        Raises:
+          UserError: it can't be had, is not what was downloaded first, or is no model of this program.
+        """
+        import weights_conversion
+        from weights_conversion.hub import HUB_FILE, fetch_hub_weights
+
+        file = fetch_hub_weights(name, revision)
+        metadata = weights_conversion.read_metadata(file)
+        if EXPORTED not in metadata:
+            raise UserError(f"{name}: its {HUB_FILE} was not written by `facefeat push`, and does not name its classes")
+        found = carried(metadata, f"{name} ({HUB_FILE})")
+        set_numerics(found.spec.dtype, found.spec.param_dtype, found.spec.matmul_precision)
+        tensors = weights_conversion.read(file)
+        weights_conversion.check_finite(tensors, file)
+        return cls(
+            weights_conversion.to_flax(tensors, found.spec.abstract(), source=name),
+            found.spec,
+            batch_size=batch_size,
+            threads=threads,
+            calibration=found.calibration,
+            likeness=found.likeness,
             explain=explain,
             read=read,
         )

@@ -70,6 +70,15 @@ def is_exported(path: Path) -> bool:
     return path.suffix.lower() == ".onnx" and not path.is_dir()
 
 
+def on_hub(run: Path) -> tuple[str, str | None] | None:
+    """Returns name and revision of a model on the Hugging Face Hub, for `hf://owner/name[@revision]`; else None."""
+    text = run.as_posix()  # which makes one stroke of two
+    if not text.startswith("hf:/"):
+        return None
+    name, _, revision = text.removeprefix("hf:/").lstrip("/").partition("@")
+    return name, revision or None
+
+
 def replace(checkpoint: Path, about: Mapping[str, Any], digests: Mapping[str, str]) -> None:
     """Writes the item of a complete checkpoint anew; whoever reads it finds the earlier item or this, whole.
 

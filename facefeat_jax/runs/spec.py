@@ -105,10 +105,13 @@ class ModelSpec:
         Weights that are not published for the trunk (random, or a file under a name of its own) get the defaults.
         `others` are further fields.
         """
-        entry = find_weights(trunk, weights)
-        preprocessing: dict[str, Any] = (
-            {"mean": entry.mean, "std": entry.std, "interpolation": entry.interpolation} if entry else {}
-        )
+        from weights_conversion.hub import hub_preprocessing, hub_weights
+
+        preprocessing: dict[str, Any] = {}
+        if (found := hub_weights(weights)) is not None:
+            preprocessing = hub_preprocessing(*found)
+        elif (entry := find_weights(trunk, weights)) is not None:
+            preprocessing = {"mean": entry.mean, "std": entry.std, "interpolation": entry.interpolation}
         return cls(trunk, classes, image_size, decode, weights, **preprocessing, **others)
 
     @property

@@ -12,6 +12,9 @@ ONNX = ("onnx", "onnxruntime")
 STABLEHLO = ("flatbuffers",)
 SERVE = ("fastapi", "prometheus_client", "pydantic", "python_multipart", "starlette", "uvicorn")
 VIDEO = ("av",)
+SHARDS = ("fsspec", "pyarrow")
+RAY = ("ray", "pandas")
+HUB = ("huggingface_hub",)
 FORMATS = ("pillow_heif", "pillow_jxl")
 TRAIN = (
     "absl",
@@ -56,6 +59,7 @@ _SAID = {
     "train": "fit finetune learn",
     "prepare": "download fetch data dataset preprocess",
     "convert": "import load",
+    "push": "upload publish hub",
     "export": "save onnx torch pytorch",
     "serve": "server http api deploy rest",
     "models": "list zoo backbones trunks",
@@ -75,6 +79,10 @@ _SAID = {
     "image-size": "imgsz img-size size resolution input-size",
     "sources": "data dataset datasets train-data",
     "data-dir": "data-root data-path root datadir",
+    "out-folder": "output-folder out-dir shards",
+    "worker-index": "shard-index rank worker worker-id node-rank",
+    "num-workers": "num-shards world-size nodes",
+    "image-column": "column",
     "out": "output output-dir outdir save-dir o",
     "run": "output output-dir out outdir save-dir logdir name project",
     "to": "output out run format",
@@ -132,7 +140,15 @@ def what_to_install(error: ImportError) -> str | None:
     module = (error.name or "").partition(".")[0]
     if module in FACES:
         return f"finding faces needs {module}, which is not installed; {install('predict,faces')}"
-    for extra, modules in (("onnx", ONNX), ("stablehlo", STABLEHLO), ("serve", SERVE), ("predict,video", VIDEO)):
+    for extra, modules in (
+        ("onnx", ONNX),
+        ("stablehlo", STABLEHLO),
+        ("serve", SERVE),
+        ("predict,video", VIDEO),
+        ("shards", SHARDS),
+        ("ray", RAY),
+        ("hub", HUB),
+    ):
         if module in modules:
             return f"this needs {module}, which is not installed; {install(extra)}"
     if module not in PREDICT + TRAIN:

@@ -94,6 +94,9 @@ def test_each_extra_brings_what_the_advice_says():
     assert not {package(module) for module in every} & CORE
     assert {package(module) for module in errors.VIDEO} == EXTRA["video"]
     assert {package(module) for module in errors.FORMATS} == EXTRA["formats"]
+    assert {package(module) for module in errors.SHARDS} == EXTRA["shards"] - {"facefeat-jax"}
+    assert {package(module) for module in errors.HUB} == EXTRA["hub"] - {"facefeat-jax"}
+    assert {"ray"} == EXTRA["ray"] - {"facefeat-jax"} and "ray" in errors.RAY
     # All that an extra adds is in the advice, but for what flax or jax bring anyway.
     brought = {re.match(r"[\w.-]+", text)[0].lower() for text in importlib.metadata.requires("jax") or []}
     advised = {package(module) for module in errors.PREDICT + errors.TRAIN}
