@@ -131,8 +131,8 @@ def report(result: Mapping[str, Any]) -> str:
         "",
         "The largest difference in probability between an exported file and the same weights in float32, by head and "
         "picture; 1e-5 is the limit, above which no file is written ([Exporting](../exporting.md)). ONNX is run by "
-        "ONNX Runtime, StableHLO by JAX, both on CPU; a torch file is converted back, and its logits compared. Random "
-        "weights, drawn pictures.",
+        "ONNX Runtime, StableHLO by JAX, both on CPU; a torch file is converted back, and its logits compared. "
+        "Weights, statistics and layer scales are random, the pictures drawn.",
         "",
         *markdown.table(("trunk", "pixels", "ONNX", "StableHLO", "torch", "MB"), rows),
         "",
