@@ -203,7 +203,7 @@ def _page(model: Path, rows: list, curve: list[tuple[int, int]], statuses: Count
     header = ["clients", "hostile uploads", "good answers/s", "p50 ms", "p99 ms", "memory of the server", "statuses"]
     recorded = environment.record(environment.typed("python scripts/lab/load_server.py"), _PACKAGES, devices="")
     memory = [[f"{sent:,}", format_size(size)] for sent, size in curve if sent % 2000 == 0]
-    half = [size for sent, size in curve if sent >= curve[-1][0] / 2]
+    first, second = ([size for sent, size in curve if (sent > curve[-1][0] / 2) == late] for late in (False, True))
     lines = [
         "# The server under load",
         "",
@@ -214,7 +214,8 @@ def _page(model: Path, rows: list, curve: list[tuple[int, int]], statuses: Count
         "",
         "A good request is one JPEG of 256 by 256 pixels over a kept connection. Of the others, one request of "
         f"{_HOSTILE_EVERY} is hostile: nothing, a bomb of 3.6 billion pixels, a picture of 25 million pixels (which is "
-        "decoded), a picture cut short, 33 pictures, junk, 33 MiB, an announced 10 GiB, or a client that leaves.",
+        "decoded), a picture cut short, 33 pictures, junk, 33 MiB, an announced 10 GiB, or a client that leaves. A "
+        "client that sends all of the 33 MiB before it reads may find the connection closed in place of the 413.",
         "",
         *table(header, rows),
         "",
@@ -222,7 +223,8 @@ def _page(model: Path, rows: list, curve: list[tuple[int, int]], statuses: Count
         "",
         f"{count(curve[-1][0], 'request')} from 16 clients, every second thousand with hostile ones: "
         + ", ".join(f"{name}: {n:,}" for name, n in sorted(statuses.items()))
-        + f". In the second half it lay between {format_size(min(half))} and {format_size(max(half))}.",
+        + f". In the first half it lay between {format_size(min(first))} and {format_size(max(first))}, in the second "
+        + f"between {format_size(min(second))} and {format_size(max(second))}.",
         "",
         *table(["requests", "memory of the server"], memory),
         "",
