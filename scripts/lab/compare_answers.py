@@ -5,7 +5,8 @@
 
 A command gets the names of the pictures on standard input, a line each, and writes JSON lines, as `facefeat predict`
 does, to the file that stands for {}. In place of a command, a file of such lines is taken as it is, as in
-`Ray=answers.jsonl`. The first is what the others are compared with.
+`Ray=answers.jsonl`; and http://HOST:PORT is `facefeat serve`, which gets the pictures (by curl). The first is what the
+others are compared with.
 """
 
 from __future__ import annotations
@@ -47,6 +48,9 @@ class Options:
 
 def answers_by(command: str, pictures: Path) -> tuple[Answers, float | None]:
     """Returns the answers of a command or a file, and how many seconds the command took."""
+    if command.startswith("http://"):
+        started = time.perf_counter()
+        return by_server(command, pictures.read_text().splitlines()), time.perf_counter() - started
     if Path(command).is_file():
         return read(Path(command)), None
     with tempfile.TemporaryDirectory() as folder, pictures.open() as names:
@@ -56,6 +60,18 @@ def answers_by(command: str, pictures: Path) -> tuple[Answers, float | None]:
         if not out.exists():
             raise UserError(f"{command}: wrote no answers (exit code {done.returncode})")
         return read(out), time.perf_counter() - started
+
+
+def by_server(address: str, names: Sequence[str]) -> Answers:
+    """Returns the answers of a server, which gets eight pictures at a time."""
+    found: Answers = {}
+    for start in range(0, len(names), 8):
+        part = names[start : start + 8]
+        files = [word for name in part for word in ("-F", f"pictures=@{name}")]
+        done = subprocess.run(["curl", "-s", *files, f"{address}/v1/predict"], capture_output=True, check=True)
+        for one in json.loads(done.stdout)["results"]:
+            found[part[one["picture"]], 0] = {"heads": {}, **one}
+    return found
 
 
 def read(file: Path) -> Answers:
