@@ -41,7 +41,7 @@ _PAGE = """\
 How many wrong labels does `facefeat audit RUN` put first? In the real pictures (as in [the audit](audit.md)), {percent}
 of each head's labels were changed to another class on purpose, in train and val. A model was trained on them
 ({trained}). Its pictures were then ranked by the loss, and by confident learning: confident errors
-first, each by the margin of its label. This was done {seeds}, with other labels flipped and other first weights.
+first, each by the margin of its label. {seeds}
 
 {made}
 
@@ -153,7 +153,9 @@ def page(results: dict[str, Any]) -> str:
     return _PAGE.format(
         percent=f"{results['share']:.0%}",
         trained=results["runs"][0]["trained"],
-        seeds="once" if len(runs) == 1 else f"{len(runs)} times",
+        seeds="This is one run."
+        if len(runs) == 1
+        else f"This was done {len(runs)} times, with other labels and first weights.",
         made="\n".join(record_lines(results)),
         figures="\n".join(table(header, rows, 2)),
     )
