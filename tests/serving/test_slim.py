@@ -44,6 +44,7 @@ def test_an_environment_of_the_images_packages_serves(exported, tmp_path, capsys
         assert ask(address, "/healthz")[0] == 200 and b"page.js" in ask(address, "/")[2]
         assert post(address, *contents(exported, "0.png"), faces="1")[0] == 200
         process.terminate()
-        assert process.wait(60) == 0
+        process.communicate(timeout=60)
+        assert process.returncode == 0
     finally:
         process.kill()
