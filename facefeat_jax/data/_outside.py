@@ -26,7 +26,7 @@ from facefeat_jax.system.runtime import give_back_freed_memory
 SECONDS = 60.0
 """For one picture."""
 
-_MEMORY = 2**30  # bytes, beside what the process takes before the first picture
+_MEMORY = 7 * 2**27  # bytes beside what the process takes at first: with what is left over from others, under 1.1 GiB
 _LARGE = 2**24  # bytes of pixels
 _FORMS = {
     "HEIC": (re.compile(rb"....ftyp(hei[cxms]|he[vx]c)", re.DOTALL), "pillow_heif", "HEIF"),
