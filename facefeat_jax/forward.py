@@ -15,6 +15,7 @@ from facefeat_jax.models._promotion import float32_or_wider
 from facefeat_jax.models.preprocessing import normalize
 from facefeat_jax.models.trunk import POOLED
 from facefeat_jax.runs.spec import ModelSpec
+from facefeat_jax.system.programs import kept
 
 
 def prepared(rows: jax.Array, spec: ModelSpec, dtype: DTypeLike, after: str | None) -> jax.Array:
@@ -28,6 +29,7 @@ FEATURES = "pooled features"
 """Under which `make_predict_step` returns them beside the heads; no head can have this name."""
 
 
+@kept
 def make_predict_step(
     graphdef: nnx.GraphDef, spec: ModelSpec, dtype: DTypeLike, *, after: str | None = None, features: bool = False
 ):
@@ -74,6 +76,7 @@ def predicted(predict_step, params, batch_stats, pictures: np.ndarray, tasks: tu
     return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
 
 
+@kept
 def make_predict_call(predict_step, placement: Placement):
     """Returns the same step for a feed: instead of `rows` it takes `table` (or None) and the `batches` of one step."""
 

@@ -38,6 +38,12 @@ class Placement:
         self.local: Placement = self if len(mine) == len(chosen) else Placement(mine)
         self._one_at_a_time = len(mine) > 1 and mine[0].platform == "cpu"
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Placement) and self.mesh == other.mesh
+
+    def __hash__(self) -> int:
+        return hash(self.mesh)
+
     @property
     def num_devices(self) -> int:
         """Number of devices."""

@@ -29,6 +29,7 @@ from facefeat_jax.models._values import split_values
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.models.trunk import Trunk
 from facefeat_jax.runs.spec import ModelSpec
+from facefeat_jax.system.programs import kept
 from facefeat_jax.system.text import one_line
 
 LEAST_SIDE = 4
@@ -96,6 +97,7 @@ class Explainer:
         return jax.device_get(self._step(self._params, self._batch_stats, inputs, tasks=tuple(tasks)))
 
 
+@kept
 def _make_step(graphdef: nnx.GraphDef, spec: ModelSpec, dtype, stage: str, after: str | None):
     @partial(jax.jit, static_argnames="tasks")
     def explain_step(params, batch_stats, inputs, *, tasks: tuple[str, ...]):

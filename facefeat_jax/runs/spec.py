@@ -90,6 +90,10 @@ class ModelSpec:
         object.__setattr__(self, "frames", {**frames_of(self.classes), **self.frames})
         assert self.tasks  # each is checked as it is made
 
+    def __hash__(self) -> int:
+        # Without the dictionaries, which have none; programs are found again by it.
+        return hash((self.trunk, frozenset(self.classes), self.image_size, self.dtype, self.param_dtype))
+
     @classmethod
     def following(
         cls,

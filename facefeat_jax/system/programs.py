@@ -1,16 +1,38 @@
-"""Programs that are compiled in the background, while data is being read."""
+"""Compiled programs: in the background, while data is being read, and kept for whoever asks for the same again."""
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import jax
 
 Compiled = Callable[..., Any]
+Maker = TypeVar("Maker", bound=Callable[..., Any])
+
+
+def kept(make: Maker) -> Maker:
+    """Has a function that makes jitted functions return the same one for equal arguments; the latest 16 are kept.
+
+    A jitted function holds what it has traced and compiled, so a second model of the same kind in a process (a run that
+    is resumed, evaluated, or opened by `Predictor` again) compiles nothing. Arguments that have no hash are made for
+    anew.
+    """
+    remembered = functools.lru_cache(maxsize=16)(make)
+
+    @functools.wraps(make)
+    def found(*arguments: Any, **options: Any) -> Any:
+        try:
+            hash((arguments, *options.values()))
+        except TypeError:
+            return make(*arguments, **options)
+        return remembered(*arguments, **options)
+
+    return cast(Maker, found)
 
 
 class Programs:

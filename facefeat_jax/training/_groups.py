@@ -7,6 +7,7 @@ gradients, would keep moving the other heads by their momentum and increase thei
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -98,6 +99,7 @@ def _moved(learning_rate: jax.Array | float, value: jax.Array, direction: jax.Ar
     return (start - rate * direction).astype(value.dtype)
 
 
+@functools.cache  # the same function for the same arguments: steps are found again by it
 def learning_rate_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
     """Returns the learning rate as a function of the step number (from 0)."""
     peak = config.learning_rate

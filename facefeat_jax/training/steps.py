@@ -20,6 +20,7 @@ from facefeat_jax.forward import prepared
 from facefeat_jax.models._values import Values, split_values
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.runs.spec import ModelSpec
+from facefeat_jax.system.programs import kept
 from facefeat_jax.training import _averaging as averaging
 from facefeat_jax.training import _groups as groups
 from facefeat_jax.training._losses import masked_mean, per_example_loss, predicted_class
@@ -65,18 +66,18 @@ def create_state(
       trained: the trunk's modules that are trained (`models.freezing.trained_modules`).
       optimizer: as in `StepOptions`.
     """
-    trained, transformation = tuple(trained), groups.adam(optimizer)
     _, params, batch_stats = split_values(model)
+    return _start(params, batch_stats, trained=tuple(trained), optimizer=optimizer)
 
-    # One program: copied one by one, each shape would be a program of its own.
-    @jax.jit
-    def start(params: Values, batch_stats: Values) -> TrainState:
-        params, batch_stats = jax.tree.map(jnp.copy, (params, batch_stats))
-        chosen = groups.select(params, trained)
-        average = averaging.start((chosen, batch_stats)) if optimizer.ema else None
-        return TrainState(params, batch_stats, groups.init(chosen, transformation), jnp.zeros((), jnp.int32), average)
 
-    return start(params, batch_stats)
+# One program: copied one by one, each shape would be a program of its own.
+@partial(jax.jit, static_argnames=("trained", "optimizer"))
+def _start(params: Values, batch_stats: Values, *, trained: tuple[str, ...], optimizer: OptimizerConfig) -> TrainState:
+    params, batch_stats = jax.tree.map(jnp.copy, (params, batch_stats))
+    chosen = groups.select(params, trained)
+    average = averaging.start((chosen, batch_stats)) if optimizer.ema else None
+    moments = groups.init(chosen, groups.adam(optimizer))
+    return TrainState(params, batch_stats, moments, jnp.zeros((), jnp.int32), average)
 
 
 def final_weights(state: TrainState) -> tuple[Values, Values]:
@@ -148,6 +149,7 @@ class StepOptions:
     after: str | None = None
 
 
+@kept
 def make_step(graphdef: nnx.GraphDef, spec: ModelSpec, options: StepOptions):
     """Returns the training step, a plain function to trace.
 
@@ -211,11 +213,13 @@ def make_step(graphdef: nnx.GraphDef, spec: ModelSpec, options: StepOptions):
     return step
 
 
+@kept
 def make_train_step(graphdef: nnx.GraphDef, spec: ModelSpec, options: StepOptions):
     """Returns the step of `make_step`, jitted. It donates the state, so that its buffers are reused."""
     return partial(jax.jit, static_argnames="tasks", donate_argnames="state")(make_step(graphdef, spec, options))
 
 
+@kept
 def make_train_call(step, placement: Placement):
     """Returns a jitted function that takes one step or several, by the length of the batches.
 
