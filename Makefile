@@ -62,7 +62,7 @@ test: $(VENV)/.tools-test ## lint, check types and imports between rooms, run th
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest $(TESTS) -m "not docs"
 
 # XLA_FLAGS is empty, not unset: tests would set flags that compile fast; here programs are compiled as users' are.
 compare: ## compare with PyTorch, live (SAMPLE=1 for a part; Python 3.11; sets up .venv-compare with torch and torchvision)
@@ -82,9 +82,10 @@ faults: $(VENV)/.tools-test ## run the fault campaigns in full (hours) and write
 wheel-test: $(VENV)/.tools-test ## build the wheel and try it in an empty environment, away from the checkout
 	$(BIN)/python scripts/try_wheel.py
 
-docs: $(VENV)/.tools-docs ## build the site of docs/ in build/site; any warning is an error
+docs: $(VENV)/.tools-docs $(VENV)/.tools-test ## build the site of docs/ in build/site, any warning an error, and run every block of it
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	@! grep -rlE "src=.?https?://|@import.*https?://" build/site --include=*.html --include=*.css || { echo "these pages load something from elsewhere"; false; }
+	$(BIN)/python -m pytest $(TESTS) -m docs
 
 notebook: $(VENV)/.tools-notebook ## make the notebook of docs/ from its script
 	$(BIN)/python scripts/build_notebook.py

@@ -31,6 +31,8 @@ from .conftest import ROOT
 from .made import filled
 from .system.test_errors import EXTRA
 
+pytestmark = pytest.mark.docs
+
 DOCS = ROOT / "docs"
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
 NOT_RUN = {"downloads the packages", "takes minutes", "needs the downloads", "needs torch", "prints the fields"}

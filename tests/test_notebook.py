@@ -14,6 +14,8 @@ import pytest
 
 from facefeat_jax.runs.run_folder import REPORT, RESULTS
 
+pytestmark = pytest.mark.docs
+
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "docs" / "notebook.py"
 NOTEBOOK = ROOT / "docs" / "facefeat_jax.ipynb"

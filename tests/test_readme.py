@@ -20,6 +20,7 @@ from .conftest import ROOT
 README = (ROOT / "README.md").read_text()
 
 
+@pytest.mark.docs
 def test_its_python_runs(resnet18_run, tmp_path):
     run = tmp_path / "runs" / "quickstart"
     (run / "pictures").mkdir(parents=True)

@@ -74,6 +74,7 @@ def test_picture() -> None:
     assert set(avatar.groups) == GROUPS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", BASELINE_TASKS)
 def test_linear_model_cannot_read_the_labels(task: str, drawn: tuple[np.ndarray, list[dict[str, str]]]) -> None:
     x = drawn[0].reshape(TRAIN + TEST, -1) / 255.0
