@@ -85,14 +85,14 @@ def run(arguments: Arguments) -> int:
 
 
 def _int8_lines(found: Quantized) -> Iterator[str]:
-    from facefeat_jax.exporting.int8 import said
+    from facefeat_jax.exporting.int8 import loss_line
 
     yield f"in float32: {format_size(found.float_bytes)}; ranges from {found.pictures} training pictures"
     for head in dict.fromkeys(loss.head for loss in found.losses):
         whole, *groups = (loss for loss in found.losses if loss.head == head)
-        yield f"  {said(whole)}"
+        yield f"  {loss_line(whole)}"
         if groups:
-            yield f"    largest loss of a group: {said(max(groups, key=lambda loss: loss.before - loss.after))}"
+            yield f"    largest loss of a group: {loss_line(max(groups, key=lambda loss: loss.before - loss.after))}"
     yield "temperatures and thresholds are fitted anew, to the answers in int8"
 
 

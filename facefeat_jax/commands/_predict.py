@@ -265,7 +265,7 @@ def _of_exported(arguments: Arguments) -> Arguments:
     if on_hub(arguments.run):
         raise UserError("--runtime onnx takes a run folder or an exported file; leave it out for a model on the Hub")
     if not is_exported(arguments.run):
-        from facefeat_jax.exporting.kept import kept_onnx
+        from facefeat_jax.exporting._kept import kept_onnx
 
         return replace(arguments, run=kept_onnx(arguments.run))
     if not arguments.run.is_file():

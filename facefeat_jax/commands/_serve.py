@@ -129,7 +129,7 @@ def _app(arguments: Arguments, token: str | None, bound_to: str) -> Gate:
         face_model = face_model_file(face_model)
     run = arguments.run
     if arguments.runtime == "onnx" and not is_exported(run):
-        from facefeat_jax.exporting.kept import kept_onnx
+        from facefeat_jax.exporting._kept import kept_onnx
 
         run = kept_onnx(run)
     if not is_exported(run):

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from facefeat_jax.exporting.conversion import convert as convert
     from facefeat_jax.exporting.conversion import export as export
     from facefeat_jax.exporting.hub import push as push
+    from facefeat_jax.exporting.int8 import Quantized as Quantized
+    from facefeat_jax.exporting.int8 import export_int8 as export_int8
     from facefeat_jax.exporting.portable import export_portable as export_portable
 
 public_names.attach(__name__)

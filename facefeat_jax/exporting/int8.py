@@ -169,10 +169,10 @@ def _require_accuracy(losses: Sequence[Loss], out: Path) -> None:
     worst = max(losses, key=lambda loss: loss.interval[0])
     if worst.interval[0] > ALLOWED:
         allowed = f"all of it is more than {100 * ALLOWED:g} points"
-        raise UserError(f"{out} is not written: {said(worst)}, and {allowed}; export it without --int8")
+        raise UserError(f"{out} is not written: {loss_line(worst)}, and {allowed}; export it without --int8")
 
 
-def said(loss: Loss) -> str:
+def loss_line(loss: Loss) -> str:
     """Returns a loss in words."""
     low, high = (100 * end for end in loss.interval)
     where = f" on {loss.group}" if loss.group else ""
