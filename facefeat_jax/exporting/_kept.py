@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import shutil
 from pathlib import Path
 
 from facefeat_jax.runs._about import newest_step
@@ -37,7 +36,6 @@ def kept_onnx(run: Path) -> Path:
     from facefeat_jax.exporting.portable import export_portable
 
     say(f"facefeat: exporting {run} to {file}, once")
-    shutil.rmtree(folder, ignore_errors=True)  # of earlier checkpoints
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
@@ -50,4 +48,7 @@ def kept_onnx(run: Path) -> Path:
         with contextlib.suppress(OSError):
             folder.rmdir()
         raise
+    for earlier in folder.glob("*.onnx"):
+        if earlier != file:
+            earlier.unlink(missing_ok=True)
     return file

@@ -1,4 +1,4 @@
-"""`export --int8`: a run as an ONNX file in int8 for CPUs, calibrated anew, and refused where it loses accuracy."""
+"""`export --int8`: a run as an ONNX file in int8 for CPUs, calibrated anew; refused if it certainly loses accuracy."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ class ModelSpec:
         assert self.tasks  # each is checked as it is made
 
     def __hash__(self) -> int:
-        # Without the dictionaries, which have none; programs are found again by it.
+        # Dictionaries can't be hashed. `system.programs.kept` finds functions by it.
         return hash((self.trunk, frozenset(self.classes), self.image_size, self.dtype, self.param_dtype))
 
     @classmethod

@@ -18,9 +18,9 @@ Maker = TypeVar("Maker", bound=Callable[..., Any])
 def kept(make: Maker) -> Maker:
     """Has a function that makes jitted functions return the same one for equal arguments; the latest 16 are kept.
 
-    A jitted function holds what it has traced and compiled, so a second model of the same kind in a process (a run that
-    is resumed, evaluated, or opened by `Predictor` again) compiles nothing. Arguments that have no hash are made for
-    anew.
+    A jitted function holds what it has traced and compiled, so a run that is opened again in a process (resumed,
+    evaluated, by `Predictor`) compiles nothing. `make` must read nothing but its arguments, and these must not be
+    changed afterwards. Where an argument can't be hashed, a new function is made each time.
     """
     remembered = functools.lru_cache(maxsize=16)(make)
 

@@ -205,8 +205,8 @@ def make_step(graphdef: nnx.GraphDef, spec: ModelSpec, options: StepOptions):
             # and the average), takes the step after all when several in a row fail, and adds to the checkpoint.
             finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((gradients, batch_stats))]).all()
             finite &= jnp.isfinite(sum(metric["loss"] for metric in metrics.values()))
-            kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after_step, state)
-            after_step = replace(kept, step=after_step.step)
+            chosen = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after_step, state)
+            after_step = replace(chosen, step=after_step.step)
             metrics = {task: {**metric, "finite": finite} for task, metric in metrics.items()}
         return after_step, metrics
 
