@@ -65,7 +65,8 @@ def test_frames_are_answered_and_drawn(film, trained_run, tmp_path, capsys):
     assert f"wrote {drawn / 'people-labelled.mp4'} (4 frames)" in capsys.readouterr().err
     with av.open(str(drawn / "people-labelled.mp4")) as container:
         found = [(round(float(frame.time), 2), frame.width) for frame in container.decode(video=0)]
-    assert found == [(0.0, 96), (0.4, 96), (0.8, 96), (1.2, 96)]
+        # Frames of 96 pixels are enlarged, so that there is room for words.
+        assert found == [(0.0, 288), (0.4, 288), (0.8, 288), (1.2, 288)]
 
 
 def test_drawing_beside_the_video_keeps_it_and_older_files(film, trained_run, tmp_path, monkeypatch, capsys):

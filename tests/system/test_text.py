@@ -121,6 +121,6 @@ def test_each_format_is_written_in_one_place():
         "data/_croissant.py",  # the header of a listing
         "prediction/stream.py",
     }
-    assert holding(r"\bprint\(") == {"cli.py", "system/main.py", "system/progress.py"}
+    assert holding(r"\bprint\(") == {"cli.py", "serving/_log.py", "system/main.py", "system/progress.py"}
     assert holding(r"jinja2\.Environment|\bMarkup\b") == {"reporting/_pages.py"}
     assert holding(r"Console\(") == {"system/progress.py"}
