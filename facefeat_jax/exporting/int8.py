@@ -15,10 +15,10 @@ from facefeat_jax.data.dataset import default_data_dir
 from facefeat_jax.data.examples import Examples
 from facefeat_jax.data.pixels import PixelFormat, open_rows
 from facefeat_jax.evaluation._likeness_check import fit_likeness
+from facefeat_jax.evaluation._paired import Loss, paired_losses
 from facefeat_jax.evaluation.answers import Answers
 from facefeat_jax.evaluation.calibration import ERROR_RATE, Calibration, calibrate
 from facefeat_jax.evaluation.evaluate import answers_of_run
-from facefeat_jax.evaluation.paired import Loss, paired_losses
 from facefeat_jax.exporting._agreement import answers_of, differences, in_float32, logits_of, pictures_of
 from facefeat_jax.exporting._description import description
 from facefeat_jax.exporting.portable import check_name, write_checked

@@ -10,10 +10,10 @@ import pytest
 
 from facefeat_jax import Predictor
 from facefeat_jax.cli import main
+from facefeat_jax.evaluation._paired import paired_losses
 from facefeat_jax.evaluation.answers import Answers
 from facefeat_jax.evaluation.calibration import calibrate
 from facefeat_jax.evaluation.evaluate import answers_of_run
-from facefeat_jax.evaluation.paired import paired_losses
 from facefeat_jax.exporting import int8
 from facefeat_jax.prediction.exported import OnnxPredictor
 from facefeat_jax.runs.run_folder import open_run
