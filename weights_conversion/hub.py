@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 import re
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from facefeat_jax.system.files import only_one, write_whole
 from facefeat_jax.system.kinds import Interpolation
 from facefeat_jax.system.progress import say
 from facefeat_jax.system.runtime import cache_dir as cache_root
+from facefeat_jax.system.text import format_size
 from weights_conversion.download import DownloadError
 
 HUB_FILE = "model.safetensors"
@@ -32,6 +34,9 @@ WEIGHTS_PREFIX = "hf-hub:"
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_SECRET = re.compile(r"\bhf_[A-Za-z0-9]{6,}|(?<=Bearer )\S+")
+_MOST_BYTES = {"config.json": 2**20}
+_MOST_BYTES_OF_OTHERS = 2**32
 
 
 @dataclass(frozen=True)
@@ -85,10 +90,14 @@ def hub_preprocessing(name: str, revision: str | None = None) -> dict[str, Any]:
     try:
         given = json.loads(path.read_text())["pretrained_cfg"]
         values = {part: tuple(float(value) for value in given[part]) for part in ("mean", "std")}
-        if any(len(value) != 3 for value in values.values()) or given["interpolation"] not in get_args(Interpolation):
+        numbers = [*values["mean"], *values["std"]]
+        is_usable = all(map(math.isfinite, numbers)) and min(values["std"]) > 0
+        if any(len(value) != 3 for value in values.values()) or not is_usable:
+            raise ValueError
+        if given["interpolation"] not in get_args(Interpolation):
             raise ValueError
         return {**values, "interpolation": given["interpolation"]}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DownloadError(f"{name}: config.json does not say how its pictures were normalised and resized") from error
 
 
@@ -101,7 +110,7 @@ def fetch_from_hub(name: str, file: str, *, revision: str | None = None) -> HubF
       name: `owner/name`.
       file: its name there.
       revision: a branch, a tag or a commit, which the Hub is asked about. None takes the commit that was downloaded
-        first, and `main` where there is none.
+        first without one, and `main` where there is none.
 
     Raises:
       UserError: that is no name.
@@ -132,6 +141,7 @@ def _fetched(name: str, file: str, revision: str | None, folder: Path, what: str
     else:
         path.unlink(missing_ok=True)
         _download(name, file, commit, folder / commit, what)
+        _check(path, what)
         found = _sha256(path)
         if (wanted := known or stated) and found != wanted:
             path.unlink(missing_ok=True)
@@ -140,7 +150,7 @@ def _fetched(name: str, file: str, revision: str | None, folder: Path, what: str
                 f"{file} of {what} at commit {commit[:12]} has changed: its SHA-256 is {found}, not "
                 f"{wanted} {why}; find out why before you use it"
             )
-    if record["first"] is None:
+    if revision is None:
         record["first"] = commit
     record["files"].setdefault(commit, {})[file] = found
     write_whole(record_file, (json.dumps(record, indent=2, sort_keys=True) + "\n").encode())
@@ -154,7 +164,7 @@ def _read_record(path: Path) -> dict[str, Any]:
             return record
     except FileNotFoundError:
         return {"first": None, "files": {}}
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         pass
     raise DownloadError(f"{path}, which says what was downloaded first, is damaged; delete {path.parent} to begin anew")
 
@@ -168,8 +178,16 @@ def _ask(name: str, revision: str, file: str, what: str) -> tuple[str, str | Non
         commit = info.sha or ""
         if not _COMMIT.fullmatch(commit):
             raise ValueError("it names no commit")
-        stated = next((part.lfs.sha256 for part in info.siblings or () if part.rfilename == file and part.lfs), None)
-    return commit, stated
+        part = next((part for part in info.siblings or () if part.rfilename == file), None)
+    if part is None:
+        return commit, None
+    _require_small(part.size or 0, file, what)
+    return commit, part.lfs.sha256 if part.lfs else None
+
+
+def _require_small(size: int, file: str, what: str) -> None:
+    if size > (most := _MOST_BYTES.get(file, _MOST_BYTES_OF_OTHERS)):
+        raise DownloadError(f"{file} of {what} is larger than {format_size(most)}; it is not downloaded")
 
 
 def _download(name: str, file: str, commit: str, folder: Path, what: str) -> None:
@@ -177,6 +195,19 @@ def _download(name: str, file: str, commit: str, folder: Path, what: str) -> Non
 
     with _reached(what, commit, file):
         hf_hub_download(name, file, revision=commit, local_dir=folder)
+
+
+def _check(path: Path, what: str) -> None:
+    """Deletes a downloaded file and raises DownloadError where it is too large, or no file of tensors by its start."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    try:
+        _require_small(path.stat().st_size, path.name, what)
+        if path.suffix == ".safetensors" and (head[8:] != b"{" or head[:2] == b"PK"):
+            raise DownloadError(f"{path.name} of {what} is no safetensors file, and nothing else is taken from there")
+    except DownloadError:
+        path.unlink()
+        raise
 
 
 @contextlib.contextmanager
@@ -199,7 +230,7 @@ def _reached(what: str, revision: str, file: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_hub() -> Iterator[None]:
-    """Keeps what the Hub's library says of each attempt from the screen, and bars from what is none.
+    """Keeps what the Hub's library says of each attempt from the screen, and bars off where there is no terminal.
 
     What goes wrong is one line of ours.
     """
@@ -216,20 +247,22 @@ def quiet_hub() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def hub_reason(error: BaseException) -> str:
-    """Returns in a few words why the Hub did not do what it was asked for."""
+def hub_reason(error: BaseException, *, writing: bool = False) -> str:
+    """Returns in a few words why the Hub did not do what it was asked for, without anything secret."""
     from huggingface_hub import errors
 
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, errors.GatedRepoError):
         return "its owner has to admit you; then set HF_TOKEN"
     if status in (401, 403) or isinstance(error, errors.RepositoryNotFoundError):
+        if writing:
+            return f"the server answered {status}: HF_TOKEN is not set or may not write there"
         return f"the server answered {status}: there is no such model, or it is private and HF_TOKEN may not read it"
     if status is not None:
         return f"the server answered {status}"
     if error.__cause__ is not None:
-        return hub_reason(error.__cause__)
-    return " ".join((str(error) or type(error).__name__).split())[:200]
+        return hub_reason(error.__cause__, writing=writing)
+    return _SECRET.sub("***", " ".join((str(error) or type(error).__name__).split()))[:200]
 
 
 def _sha256(path: Path) -> str | None:

@@ -141,6 +141,7 @@ def check(arguments: Arguments) -> None:
         is_named = arguments.run.is_dir() or is_exported(arguments.run) or on_hub(arguments.run)
         missing = "" if is_named else f"there is no run folder {arguments.run}; name the run, then "
         raise UserError(f"{missing}name the pictures: facefeat predict RUN IMAGE...")
+    _check_shards(arguments)
     if arguments.out is None and arguments.resume:
         raise UserError("--resume continues a file; name it with --out FILE")
     if arguments.out is not None and (arguments.json or arguments.format != "text"):
@@ -153,7 +154,6 @@ def check(arguments: Arguments) -> None:
         raise UserError(f"--batch-size must be 1 or more, got {arguments.batch_size}")
     if arguments.every < 1:
         raise UserError(f"--every must be 1 or more, got {arguments.every}")
-    _check_shards(arguments)
     face_model = arguments.face_model
     if face_model is not None:
         from facefeat_jax.prediction._faces import is_asked_for
@@ -172,14 +172,14 @@ def _check_shards(arguments: Arguments) -> None:
             option = f"--{given[0].replace('_', '-')}" if given else "--format parquet"
             raise UserError(f"{option} is for shards; name the folder of their answers with --out-folder")
         return
-    for name in ("out", "resume", "draw", "explain", "boxes", "allow_private_addresses", "json"):
-        if getattr(arguments, name):
+    for name in ("out", "resume", "draw", "explain", "boxes", "allow_private_addresses", "json", "every"):
+        if getattr(arguments, name) != getattr(Arguments, name):
             option = name.replace("_", "-")
             raise UserError(
                 f"--{option} does not go with --out-folder, whose shards are answered file by file; leave it out"
             )
-    if arguments.format == "csv":
-        raise UserError("--out-folder writes parquet or jsonl, got --format csv")
+    if arguments.format in ("csv", "json"):
+        raise UserError(f"--out-folder writes parquet or jsonl, got --format {arguments.format}")
     if arguments.shard_size < 1:
         raise UserError(f"--shard-size must be 1 or more, got {arguments.shard_size}")
     if arguments.ray and arguments.worker_index is not None:

@@ -45,4 +45,4 @@ def push(run: Path, name: str, *, private: bool = False) -> str:
                 api.create_repo(name, private=private or None, exist_ok=True)
                 return api.create_commit(name, parts, commit_message=f"{run.resolve().name}, written by facefeat").oid
         except Exception as error:  # httpx's, the library's own and the system's have no common base
-            raise UserError(f"{name} can't be written to the Hub ({hub_reason(error)})") from error
+            raise UserError(f"{name} can't be written to the Hub ({hub_reason(error, writing=True)})") from error

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 from fsspec.core import has_magic
 
@@ -45,6 +45,11 @@ class Shard:
         stem = self.name if self.kind == "folder" else posixpath.splitext(self.name)[0]
         return f"{stem}{suffix}"
 
+    @property
+    def source(self) -> str:
+        """The folder that the name of a file is in."""
+        return self.address.removesuffix(self.name).rstrip("/")
+
 
 @dataclass(frozen=True)
 class Listing:
@@ -52,11 +57,16 @@ class Listing:
 
     Attributes:
       shards: in order.
-      folders: a digest of the names in each folder of pictures, by the folder's name: its parts depend on them all.
+      folders: what the parts of each folder of pictures depend on, by the folder's name: on all names in it.
     """
 
     shards: tuple[Shard, ...]
-    folders: dict[str, str]
+    folders: dict[str, dict[str, Any]]
+
+    @property
+    def sources(self) -> list[str]:
+        """The folders that the names of tar files and tables are in."""
+        return sorted({shard.source for shard in self.shards if shard.kind != "folder"})
 
 
 def taken_by(pattern: str | None) -> Taken:
@@ -81,7 +91,7 @@ def list_shards(words: Sequence[str], out: Place, *, pattern: str | None, size: 
       UserError: a word stands for nothing, the answers would lie among the shards, or two would have one name.
     """
     shards: list[Shard] = []
-    folders: dict[str, str] = {}
+    folders: dict[str, dict[str, Any]] = {}
     for word in words:
         for shard in _of_word(word, out, taken_by(pattern), size, folders):
             if out.holds(place(shard.address)):
@@ -96,7 +106,7 @@ def list_shards(words: Sequence[str], out: Place, *, pattern: str | None, size: 
     return Listing(tuple(shards), folders)
 
 
-def _of_word(word: str, out: Place, taken: Taken, size: int, folders: dict[str, str]) -> Iterator[Shard]:
+def _of_word(word: str, out: Place, taken: Taken, size: int, folders: dict[str, dict[str, Any]]) -> Iterator[Shard]:
     where = place(word)
     is_pattern = has_magic(where.path) and not exists(where)
     above = where.path.rstrip("/")
@@ -124,7 +134,7 @@ def _of_word(word: str, out: Place, taken: Taken, size: int, folders: dict[str, 
 
 
 def _in_folder(
-    folder: Place, name: str, prefix: str, taken: Taken, size: int, folders: dict[str, str]
+    folder: Place, name: str, prefix: str, taken: Taken, size: int, folders: dict[str, dict[str, Any]]
 ) -> Iterator[Shard]:
     files = files_below(folder)
     kinds = {file: kind for file in files if (kind := _KINDS.get(posixpath.splitext(file)[1].lower()))}
@@ -136,8 +146,11 @@ def _in_folder(
     for file, kind in kinds.items():
         yield Shard(prefix + file, (folder / file).address, kind)
     parts = -(-len(pictures) // size)
+    if parts and name in folders:
+        raise UserError(f"{folder.address}: another folder given is called {name}, too; name the folder above them")
     if parts:
-        folders[name] = hashlib.sha256("\0".join(pictures).encode("utf-8", "surrogateescape")).hexdigest()
+        digest = hashlib.sha256("\0".join(pictures).encode("utf-8", "surrogateescape")).hexdigest()
+        folders[name] = {f"set of pictures in {name}": digest, "shard size": size, "source": folder.address}
     for part in range(parts):
         of = tuple(pictures[part * size : (part + 1) * size])
         yield Shard(f"{name}-{part:05}-of-{parts:05}", folder.address, "folder", of)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import IO, Any
 
@@ -15,13 +16,19 @@ from facefeat_jax.prediction._inputs import content_of
 from facefeat_jax.shards._listing import Shard, Taken
 from facefeat_jax.shards._storage import Place, ShardError, at_hand, place, reached, read_whole
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.system.text import format_size
+from facefeat_jax.system.progress import say
+from facefeat_jax.system.text import count, format_size
 
 Content = Callable[[], AbstractContextManager[bytes]]
 """Gives a picture's bytes, with their share of the memory for files; raises BadImageError where it can't."""
 
-_ROWS = 16  # of a table, at a time
+_ROWS = 1  # of a table, at a time: each may be large
 _BLOCK = 512  # of a tar file
+# The file itself is at fault; whatever else fails is the way to it.
+_LASTING = {
+    *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.EINVAL, errno.EFBIG),
+    *(errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO),
+}
 
 
 class Pictures:
@@ -73,7 +80,7 @@ def open_shard(shard: Shard, taken: Taken, image_column: str | None) -> Iterator
         else:
             with reached(what, ShardError):
                 file = held.enter_context(at_hand(where))
-            entries = _in_tar(file, taken) if shard.kind == "tar" else _in_table(file, image_column)
+            entries = _in_tar(file, taken, shard) if shard.kind == "tar" else _in_table(file, image_column)
         yield Pictures(_guarded(entries, what))
 
 
@@ -88,8 +95,21 @@ def _guarded(entries: Iterator[tuple[str, Content]], what: str) -> Iterator[tupl
 
 def _of_file(file: Place, shard: Shard) -> Content:
     if file.is_local:
-        return partial(content_of, file.path)
+        return partial(_local, file.path, shard.name)
     return partial(_remote, file, shard.name)
+
+
+@contextmanager
+def _local(file: str, shard: str) -> Iterator[bytes]:
+    with ExitStack() as held:
+        try:
+            content = held.enter_context(content_of(file))
+        except BadImageError as error:
+            cause = error.__cause__
+            if isinstance(cause, OSError) and cause.errno not in _LASTING:
+                raise ShardError(f"{shard} can't be read: {file} ({cause.strerror or cause})") from error
+            raise
+        yield content
 
 
 @contextmanager
@@ -100,43 +120,56 @@ def _remote(file: Place, shard: str) -> Iterator[bytes]:
             size = file.fs.size(file.path) or 0
         except FileNotFoundError as error:
             raise BadImageError("can't be read: No such file or directory") from error
-    if size > MAX_FILE_BYTES:
-        raise BadImageError(f"can't be read: larger than {format_size(MAX_FILE_BYTES)}")
+    _require_small(size)
     with FILES.holding(size):
         with reached(f"{shard} can't be read: {file.address}", ShardError):
             content = read_whole(file)
         yield content
 
 
-def _in_tar(file: IO[bytes], taken: Taken) -> Iterator[tuple[str, Content]]:
-    end = 0
+def _in_tar(file: IO[bytes], taken: Taken, shard: Shard) -> Iterator[tuple[str, Content]]:
+    links = 0
     tar: Any
     with tarfile.open(fileobj=file, mode="r:") as tar:
         for member in tar:
             tar.members.clear()  # they would pile up
-            end = member.offset_data + -(-member.size // _BLOCK) * _BLOCK if member.isreg() else member.offset_data
-            if member.isreg() and not member.issparse() and taken(member.name):
-                yield member.name, partial(_part, file, member.offset_data, member.size)
-    # At the end of an archive stands an empty block; tarfile takes one that was cut between members for whole.
-    if len(os.pread(file.fileno(), _BLOCK, end)) < _BLOCK:
-        raise tarfile.ReadError("cut short")
+            if not taken(member.name):
+                continue
+            if member.isreg() and not member.issparse():
+                yield member.name, partial(_part, file, member.offset_data, member.size, shard.name)
+            links += member.islnk() or member.issparse()
+        # tarfile takes a damaged header for the end, where an empty block has to stand.
+        if os.pread(file.fileno(), _BLOCK, tar.offset) != bytes(_BLOCK):
+            raise tarfile.ReadError("damaged or cut short")
+    if links:
+        say(f"facefeat: {shard.name}: {count(links, 'hard link or sparse file')} left out")
 
 
 @contextmanager
-def _part(file: IO[bytes], start: int, size: int) -> Iterator[bytes]:
+def _part(file: IO[bytes], start: int, size: int, shard: str) -> Iterator[bytes]:
+    _require_small(size)
+    with FILES.holding(size):
+        with reached(f"{shard} can't be read", ShardError):
+            # From several threads, so without moving the file's own place.
+            content = os.pread(file.fileno(), size, start)
+            if len(content) < size:
+                raise tarfile.ReadError("unexpected end of data")
+        yield content
+
+
+def _require_small(size: int) -> None:
     if size > MAX_FILE_BYTES:
         raise BadImageError(f"can't be read: larger than {format_size(MAX_FILE_BYTES)}")
-    with FILES.holding(size):
-        # From several threads, so without moving the file's own place.
-        yield os.pread(file.fileno(), size, start)
 
 
 def _in_table(file: IO[bytes], image_column: str | None) -> Iterator[tuple[str, Content]]:
     import pyarrow.parquet
+    from pyarrow.types import is_large_string, is_string
 
     table = pyarrow.parquet.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20)
     column = column_of(table.schema_arrow, image_column)
-    names = next((name for name in ("file", "path", "name", "key") if name in table.schema_arrow.names), None)
+    texts = {field.name for field in table.schema_arrow if is_string(field.type) or is_large_string(field.type)}
+    names = next((name for name in ("file", "path", "name", "key") if name in texts), None)
     wanted = [column, *([names] if names else [])]
     number = 0
     for batch in table.iter_batches(_ROWS, columns=wanted):
@@ -171,10 +204,13 @@ def check_column(shards: Iterable[Shard], given: str | None) -> None:
         raise UserError(f"{first.name}: {error}") from None
 
 
-def _given(content: bytes | None) -> AbstractContextManager[bytes]:
+@contextmanager
+def _given(content: bytes | None) -> Iterator[bytes]:
     if content is None:
         raise BadImageError("no picture in this row")
-    return nullcontext(content)
+    _require_small(len(content))
+    with FILES.holding(len(content)):
+        yield content
 
 
 def column_of(schema: Any, given: str | None) -> str:

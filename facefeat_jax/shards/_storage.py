@@ -83,13 +83,13 @@ def place(address: str) -> Place:
 
 
 @contextlib.contextmanager
-def reached(what: str, kind: Callable[[str], Exception] = UserError) -> Iterator[None]:
-    """Whatever a file system raises becomes one error of one line, which begins with `what`."""
+def reached(what: str, kind: Callable[[str], Exception] = UserError, of: type[Exception] = Exception) -> Iterator[None]:
+    """Whatever a file system raises becomes one error of one line, which begins with `what`; of its class, if given."""
     try:
         yield
     except (UserError, ShardError):
         raise
-    except Exception as error:  # botocore's, gcsfs's and aiohttp's errors have no common base
+    except of as error:  # botocore's, gcsfs's and aiohttp's errors have no common base
         raise kind(f"{what} ({_reason(error)})") from error
 
 
@@ -159,12 +159,15 @@ def write(file: Place, content: Callable[[IO[bytes]], object]) -> None:
 
     Raises:
       UserError: it can't be written.
+      Exception: what `content` raises, but for errors of the system, which are taken for those of writing.
     """
-    with reached(f"{file.address} can't be written"):
+    what = f"{file.address} can't be written"
+    with reached(what, of=OSError):
         if not file.is_local:
             with tempfile.TemporaryDirectory() as folder:
                 whole = write_whole(Path(folder) / "whole", content)
-                _put(file, whole)
+                with reached(what):
+                    _put(file, whole)
             return
         path = Path(file.path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -211,5 +214,10 @@ def create(file: Place, content: bytes) -> None:
         temporary = write_whole(path.with_name(f".{path.name}.{os.urandom(4).hex()}"), content)
         try:
             os.link(temporary, path)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without such links
+            with path.open("xb") as small:
+                small.write(content)
         finally:
             temporary.unlink()

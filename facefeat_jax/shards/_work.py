@@ -6,6 +6,7 @@ and started again, on one machine or many: all files together are always the sam
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -18,12 +19,14 @@ from facefeat_jax.prediction.answers import Tally
 from facefeat_jax.runs.checkpoints import Which
 from facefeat_jax.shards._listing import Listing, Shard, taken_by
 from facefeat_jax.shards._reading import Pictures, open_shard
-from facefeat_jax.shards._storage import Place, ShardError, create, exists, place, reached, read_whole, write
+from facefeat_jax.shards._storage import Place, ShardError, create, exists, is_folder, place, reached, read_whole, write
 from facefeat_jax.shards._writing import Form, Row, write_rows
 from facefeat_jax.system.errors import UserError
 
 ABOUT = "_about.json"
 """Beside the answers: what they depend on. Readers of Parquet folders pass over names that begin so."""
+SOURCE = "_source.json"
+"""Where the shards are: names of answers say only what they are called there."""
 
 _ON_ACCELERATORS = 256  # pictures per batch
 _ON_CPU = 32
@@ -102,8 +105,12 @@ class Worker:
         self._source = self._load()
         out = place(job.out)
         _settle(out / ABOUT, self._about())
-        for folder, digest in job.listing.folders.items():
-            _settle(out / f"_{folder.replace('/', '-')}.json", {f"pictures in {folder}": digest})
+        if job.listing.sources:
+            _settle(out / SOURCE, {"source": job.listing.sources})
+        for folder, about in job.listing.folders.items():
+            # No two names share such a file, and none is too long.
+            name = hashlib.sha256(folder.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+            _settle(out / f"_pictures-{name}.json", about)
 
     def __call__(self, shard: Shard, advance: Callable[[int], object] = lambda pictures: None) -> Done:
         """Answers a shard, if that is not done yet.
@@ -117,13 +124,13 @@ class Worker:
         """
         job = self._job
         target = job.target(shard)
-        if exists(target):
+        if exists(target) and not is_folder(target):
             return Done(shard.name, is_new=False)
         tally = Tally()
 
         def content(file: IO[bytes]) -> None:
             with open_shard(shard, taken_by(job.pattern), job.image_column) as self._open:
-                rows = self._rows(self._open, tally, advance)
+                rows = self._rows(shard, self._open, tally, advance)
                 write_rows(file, job.form, shard, rows, self._source.tasks, job.people)
 
         try:
@@ -134,17 +141,19 @@ class Worker:
             self._open = None
         return Done(shard.name, tally.pictures, tally.bad)
 
-    def _rows(self, pictures: Pictures, tally: Tally, advance: Callable[[int], object]) -> Iterator[Row]:
+    def _rows(self, shard: Shard, pictures: Pictures, tally: Tally, advance: Callable[[int], object]) -> Iterator[Row]:
         key = name = None
-        for prediction in tally.counted(self._source.stream(pictures.keys())):
-            if prediction.source != key:
-                if key is not None:
-                    pictures.forget(key)
-                key = prediction.source
-                name = pictures.name(key)
-                advance(1)
-            assert key is not None and name is not None
-            yield int(key), replace(prediction, source=name)
+        # What an answer needs is not the file that is written.
+        with reached(f"{shard.name} can't be answered", ShardError, OSError):
+            for prediction in tally.counted(self._source.stream(pictures.keys())):
+                if prediction.source != key:
+                    if key is not None:
+                        pictures.forget(key)
+                    key = prediction.source
+                    name = pictures.name(key)
+                    advance(1)
+                assert key is not None and name is not None
+                yield int(key), replace(prediction, source=name)
 
     def _load(self) -> AnswerSource:
         from facefeat_jax.prediction._answer_source import of_model
@@ -189,16 +198,17 @@ def _settle(file: Place, about: dict[str, Any]) -> None:
         create(file, (json.dumps(about, indent=2, sort_keys=True) + "\n").encode())
     with reached(f"{file.address} can't be read"):
         content = read_whole(file)
+    folder, _, name = file.address.rpartition("/")
     try:
         earlier = json.loads(content)
         plain = json.loads(json.dumps(about))
         differ = sorted(key for key in plain.keys() | earlier.keys() if plain.get(key) != earlier.get(key))
     except (ValueError, AttributeError):
         raise UserError(
-            f"{file.address} is damaged, so what the answers beside it are of is unknown; give another folder"
+            f"{file.address} is damaged, so the model behind these answers is unknown; give another folder"
         ) from None
     if differ:
         raise UserError(
-            f"the answers in {file.address.rpartition('/')[0]} were made with another {', '.join(differ)} "
-            f"(see {file.address.rpartition('/')[2]} there); give another folder"
+            f"the answers in {folder} were made with {' and '.join(f'another {key}' for key in differ)} "
+            f"(see {name} there); repeat the command that made them, or give another folder"
         )

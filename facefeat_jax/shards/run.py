@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from facefeat_jax.runs._about import on_hub
 from facefeat_jax.runs.checkpoints import Which
 from facefeat_jax.shards._listing import Shard, list_shards
 from facefeat_jax.shards._reading import check_column
@@ -59,6 +61,8 @@ def predict_shards(
     Raises:
       UserError: a word, the model or the folder can't be used, or the numbers make no sense.
     """
+    if num_workers is not None:
+        _require_workers(num_workers)
     target = place(out)
     listing = list_shards(words, target, pattern=pattern, size=shard_size, suffix=f".{form}")
     job = Job(run, target.address, form, listing, batch_size, checkpoint, faces, face_model, pattern, image_column)
@@ -67,13 +71,17 @@ def predict_shards(
     if ray is not None:
         from facefeat_jax.shards._ray import on_ray
 
+        # The folder that its workers run in is another.
+        where = run if on_hub(run) else run.absolute()
+        job = replace(job, run=where, face_model=face_model and face_model.absolute())
         mine: Sequence[int] = everything
         found = on_ray(job, mine, ray, num_workers)
     else:
         index, number = share(worker_index, num_workers, os.environ)
         mine = everything[index::number]
         if number > 1:
-            say(f"facefeat: worker {index} of 0 to {number - 1}: {len(mine)} of {count(len(everything), 'shard')}")
+            which = f"worker {index} of {number} (they count from 0)"
+            say(f"facefeat: {which}: {len(mine)} of {count(len(everything), 'shard')}")
         found = _here(job, [listing.shards[n] for n in mine])
     return _watched(found, len(mine), out)
 
@@ -88,8 +96,7 @@ def share(index: int | None, number: int | None, environment: Mapping[str, str])
         if index is not None:
             raise UserError("--worker-index says which of several workers this is; give --num-workers as well")
         return 0, 1
-    if number < 1:
-        raise UserError(f"--num-workers must be 1 or more, got {number}")
+    _require_workers(number)
     if index is None:
         name = next((name for name in _TASKS if environment.get(name, "").isdecimal()), None)
         if name is None:
@@ -99,8 +106,13 @@ def share(index: int | None, number: int | None, environment: Mapping[str, str])
         first = environment.get("SLURM_ARRAY_TASK_MIN", "0") if name.startswith("SLURM") else "0"
         index = int(environment[name]) - int(first if first.isdecimal() else "0")
     if not 0 <= index < number:
-        raise UserError(f"worker {index} is none of {number}: they are numbered from 0 to {number - 1}")
+        raise UserError(f"--worker-index {index}: there are {number} workers, numbered from 0")
     return index, number
+
+
+def _require_workers(number: int) -> None:
+    if number < 1:
+        raise UserError(f"--num-workers must be 1 or more, got {number}")
 
 
 def _here(job: Job, shards: Sequence[Shard]) -> Iterator[Done]:

@@ -122,6 +122,8 @@ class Answer(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.server.lie == "403":
+            return self.json({"error": "read-only"}, 403)
         if self.path == "/api/validate-yaml":
             return self.json({"errors": [], "warnings": []})
         if self.headers.get("Authorization") != f"Bearer {TOKEN}":
@@ -204,6 +206,10 @@ def test_a_pushed_model_answers_as_the_run(server, run, capsys, tmp_path):
     assert newer in capsys.readouterr().err
     assert Predictor.from_hub(NAME, revision=commit).fingerprint() == first.fingerprint()
     assert Predictor.from_hub(NAME).fingerprint() == first.fingerprint()
+    # A revision that was asked for does not become the meaning of the bare name.
+    shutil.rmtree(tmp_path / "cache")
+    assert Predictor.from_hub(NAME, revision=commit).fingerprint() == first.fingerprint()
+    assert Predictor.from_hub(NAME).fingerprint() != first.fingerprint()
 
 
 def test_what_is_wrong_with_the_hub_is_one_line(server, run, capsys, tmp_path, monkeypatch):
@@ -229,8 +235,9 @@ def test_what_is_wrong_with_the_hub_is_one_line(server, run, capsys, tmp_path, m
     predicting("someone/empty", "has no file model.safetensors")
     assert main(["predict", "hf://someone/plain", str(run.parent / "0.png")]) == 2
     assert "was not written by `facefeat push`" in capsys.readouterr().err
-    assert main(["predict", "hf://someone/pickle", str(run.parent / "0.png")]) == 2
-    assert "Traceback" not in capsys.readouterr().err
+    predicting("someone/pickle", "is no safetensors file")
+    server.commit("someone/zip", {"model.safetensors": b"PK\x03\x04\0\0\0\0{}"})
+    predicting("someone/zip", "is no safetensors file")
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
     server.lie = "cut"
     predicting(NAME, "can't be had")
@@ -249,7 +256,10 @@ def test_what_is_wrong_with_the_hub_is_one_line(server, run, capsys, tmp_path, m
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     capsys.readouterr()
     predicting("someone/private", "HF_TOKEN may not read it")
-    refused("push", str(run), NAME, reason="the server answered 401")
+    refused("push", str(run), NAME, reason="the server answered 401: HF_TOKEN is not set or may not write there")
+    server.lie = "403"
+    refused("push", str(run), NAME, reason="the server answered 403: HF_TOKEN is not set or may not write there")
+    server.lie = ""
     refused("push", str(run), "name", reason="give owner/name")
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:1")
     predicting(NAME, "can't be had")
@@ -274,8 +284,15 @@ def test_weights_of_timms_come_with_their_preprocessing(server, run, small_trunk
     spec = ModelSpec.following(small_trunk, {"gender": ("a", "b")}, 32, "upright", "hf-hub:timm/small.a1_in1k")
     assert (spec.mean, spec.std, spec.interpolation) == ((0.5, 0.5, 0.5), (0.25, 0.5, 0.5), "bicubic")
     server.commit("timm/odd", {**files, "config.json": b"{}"})
+    zero = {"pretrained_cfg": {**config["pretrained_cfg"], "std": [0, 1, 1]}}
+    server.commit("timm/zero", {**files, "config.json": json.dumps(zero).encode()})
+    server.commit("timm/large", {**files, "config.json": bytes(2**20 + 1)})
+    server.commit("timm/deep", {**files, "config.json": b"[" * 10**5})
     for weights, reason in (
         ("hf-hub:timm/odd", "config.json does not say"),
+        ("hf-hub:timm/zero", "config.json does not say"),
+        ("hf-hub:timm/deep", "config.json does not say"),
+        ("hf-hub:timm/large", "larger than 1"),
         ("hf-hub:timm", "give owner/name"),
         ("hf-hub:timm/tf_efficientnet_b0", "pad in another way"),
         ("hf-hub:timm/none", "the server answered 401"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import json
+import os
 import random
 import signal
 import subprocess
@@ -20,6 +22,7 @@ import pytest
 from facefeat_jax.cli import main
 from facefeat_jax.commands._options import parse
 from facefeat_jax.commands._predict import Arguments
+from facefeat_jax.shards import _storage
 from facefeat_jax.shards.run import share
 from facefeat_jax.system.errors import UserError
 
@@ -109,12 +112,12 @@ def test_workers_share_the_shards_and_a_shard_that_is_done_stays(call, data, tmp
     call(data, out="whole", code=2)
     whole = contents(tmp_path / "whole")
     call(data, "--num-workers", 2, "--worker-index", 1, code=2)
-    assert contents(tmp_path / "out").keys() == {"_about.json", "b.parquet"}
+    assert contents(tmp_path / "out").keys() == {"_about.json", "_source.json", "b.parquet"}
     stamp = (tmp_path / "out" / "b.parquet").stat().st_mtime_ns
     (tmp_path / "out" / ".a.parquet.0123abcd.tmp").write_bytes(b"of a worker that was killed")
     monkeypatch.setenv("JOB_COMPLETION_INDEX", "0")
     said = call(data, "--num-workers", 2, code=2)
-    assert "worker 0 of 0 to 1: 2 of 3 shards" in said
+    assert "worker 0 of 2 (they count from 0): 2 of 3 shards" in said
     assert contents(tmp_path / "out") == whole
     said = call(data)
     assert "0 pictures of 0 shards" in said and "3 shards had theirs" in said
@@ -141,7 +144,7 @@ def test_a_shard_that_cannot_be_read_gets_a_line_and_the_others_their_answers(ca
     (data / "a.tar").write_bytes(content)
     (data / "sub.parquet").write_bytes(table)
     call(data, code=2)
-    assert len(contents(tmp_path / "out")) == 4
+    assert len(contents(tmp_path / "out")) == 5
 
 
 def test_what_does_not_fit_is_refused_in_a_line_and_nothing_is_written(call, data, exported, tmp_path, monkeypatch):
@@ -158,9 +161,13 @@ def test_what_does_not_fit_is_refused_in_a_line_and_nothing_is_written(call, dat
         ((data / "sub.parquet", "--image-column", "other"), "'other' holds no bytes"),
         ((data / "sub.parquet", "--image-column", "nothing"), "'nothing' is not there"),
         ((data, "--num-workers", 2), "needs --worker-index"),
-        ((data, "--num-workers", 2, "--worker-index", 2), "numbered from 0 to 1"),
+        ((data, "--num-workers", 2, "--worker-index", 2), "there are 2 workers, numbered from 0"),
         ((data, "--worker-index", 0), "give --num-workers as well"),
         ((data, "--format", "csv"), "--out-folder writes parquet or jsonl"),
+        ((data, "--format", "json"), "got --format json"),
+        ((data, "--every", 3), "--every does not go with --out-folder"),
+        ((data, "--resume"), "--resume does not go with --out-folder"),
+        ((data, "--num-workers", 0, "--ray", "127.0.0.1:1"), "--num-workers must be 1 or more, got 0"),
         ((data, "--explain", tmp_path / "x"), "--explain does not go with --out-folder"),
         ((data, "--ray", "127.0.0.1:1"), "no Ray cluster at 127.0.0.1:1"),
         ((data, "--ray", "nonsense"), "give host:port"),
@@ -190,8 +197,72 @@ def test_the_answers_of_another_model_or_of_other_pictures_are_not_joined(
     (folder / "1.png").write_bytes(pictures[0])
     call(folder)
     (folder / "0.png").write_bytes(pictures[1])
-    assert "another pictures in photos" in call(folder, code=2)
+    assert "another set of pictures in photos" in call(folder, code=2)
+    # Another set of the same names; a part of the same set, as a worker may be given, is none.
+    other = tmp_path / "other" / "photos"
+    other.mkdir(parents=True)
+    (other / "1.png").write_bytes(pictures[2])
+    assert "another source" in call(other, code=2)
+    write_tar(tmp_path / "other" / "a.tar", {"0.png": pictures[2]})
+    assert "another source" in call(tmp_path / "other" / "a.tar", code=2)
+    call(f"{data}/*.parquet")
+    assert "another folder given is called photos" in call(folder, other, out="fresh", code=2)
     assert contents(tmp_path / "out").items() >= before.items()
+
+
+def test_parts_of_another_size_are_not_joined(call, tmp_path, pictures):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(7):
+        (folder / f"{number}.png").write_bytes(pictures[number % 5])
+    call(folder, "--shard-size", 3)
+    (tmp_path / "out" / "photos-00001-of-00003.parquet").unlink()
+    before = contents(tmp_path / "out")
+    for size in (2, 4):
+        assert "another shard size" in call(folder, "--shard-size", size, code=2)
+    assert contents(tmp_path / "out") == before
+    call(folder, "--shard-size", 3)
+    assert pyarrow.parquet.read_table(tmp_path / "out").num_rows == 7
+
+
+def test_a_damaged_header_and_a_failed_read_leave_no_answers(call, data, tmp_path, monkeypatch):
+    path = data / "a.tar"
+    whole = path.read_bytes()
+    with tarfile.open(path) as tar:
+        second = tar.getmembers()[1].offset
+    path.write_bytes(whole[: second + 5] + bytes([whole[second + 5] ^ 1]) + whole[second + 6 :])
+    assert "a.tar can't be read (damaged or cut short)" in call(path, code=2)
+    path.write_bytes(whole)
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda file, size, start: pread(file, size, start)[: size - (start < second)])
+    assert "a.tar can't be read (unexpected end of data)" in call(path, code=2)
+
+    def fails(*_: object, **__: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "pread", fails)
+    assert "a.tar can't be read (Input/output error)" in call(path, code=2)
+    monkeypatch.setattr("facefeat_jax.prediction._inputs.read_regular", fails)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "0.png").write_bytes(b"")
+    assert "Input/output error" in call(tmp_path / "photos", code=2)
+    assert not list((tmp_path / "out").glob("*.parquet"))
+
+
+def test_what_fails_while_it_answers_is_not_called_a_fault_of_the_output(tmp_path):
+    def fails(_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError):
+        _storage.write(_storage.place(str(tmp_path / "out.parquet")), fails)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_column_of_numbers_or_of_pictures_gives_no_names(call, tmp_path, pictures):
+    table = pyarrow.table({"file": pictures[:2], "path": [7, 8], "key": ["a", "b"]})
+    pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
+    call(tmp_path / "t.parquet")
+    assert pyarrow.parquet.read_table(tmp_path / "out" / "t.parquet")["file"].to_pylist() == ["a", "b"]
 
 
 def test_ray_without_an_address_is_this_machine():
@@ -292,6 +363,7 @@ def test_object_storage_holds_the_same(call, data, exported, tmp_path, monkeypat
             item["Key"].removeprefix("answers/"): client.get_object(Bucket="bucket", Key=item["Key"])["Body"].read()
             for item in found
         }
+        assert b"s3://bucket/data" in stored.pop("_source.json") and local.pop("_source.json")
         assert stored == local
         for words, reason in (
             (["s3://bucket/nothing.tar"], "there is no such file or folder"),
