@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from facefeat_jax.shards._work import Done, Job, Worker
-from facefeat_jax.system.errors import UserError
+from facefeat_jax.system.errors import UserError, what_to_install
 
 LOCAL = "local"
 """What stands for a cluster on this machine, for as long as the command runs."""
@@ -25,20 +25,27 @@ class _RayWorker:
 
     def __init__(self, job: Job):
         self._job = job
-        self._worker: Worker | UserError
+        self._worker: Worker | Exception
         try:
             self._worker = Worker(job)
-        except UserError as error:  # raised here, Ray would try for ever
+        except Exception as error:  # raised here, Ray would try for ever
             self._worker = error
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
         try:
-            if isinstance(self._worker, UserError):
+            if isinstance(self._worker, Exception):
                 raise self._worker
             done = self._worker(self._job.listing.shards[int(batch["shard"][0])])
-        except UserError as error:
-            return {"answer": [json.dumps({"fault": str(error)})]}
+        except Exception as error:
+            return {"answer": [json.dumps({"fault": _fault(error)})]}
         return {"answer": [json.dumps(vars(done))]}
+
+
+def _fault(error: Exception) -> str:
+    if isinstance(error, UserError):
+        return str(error)
+    missing = what_to_install(error) if isinstance(error, ImportError) else None
+    return missing or f"a worker failed ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
 
 
 def on_ray(job: Job, numbers: Sequence[int], address: str, workers: int | None) -> Iterator[Done]:

@@ -380,8 +380,8 @@ def test_ray_gives_the_same_bytes(call, data, exported, tmp_path):
     pytest.importorskip("ray")
 
     def on_ray() -> list[str]:
-        words = ["predict", exported / "model.onnx", data, "--out-folder", tmp_path / "out", "--ray"]
-        done = subprocess.run([*FACEFEAT, *map(str, words)], capture_output=True, text=True, timeout=300)
+        words = ["predict", "model.onnx", data, "--out-folder", tmp_path / "out", "--ray"]
+        done = subprocess.run([*FACEFEAT, *map(str, words)], cwd=exported, capture_output=True, text=True, timeout=300)
         assert done.returncode == 2, done.stderr
         return [line for line in done.stderr.splitlines() if "Set ray log level" not in line]  # Ray's own
 
