@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import tyro
 
 from facefeat_jax.runs._about import is_exported
+from facefeat_jax.serving._defaults import BATCH_SIZE, MAX_UPLOAD_MIB, QUEUE
 from facefeat_jax.system.errors import UserError
+from facefeat_jax.system.main import end_at_once
 from facefeat_jax.system.progress import say
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ class Arguments:
     """What computes a run. `onnx` is ONNX Runtime on CPU: the first time, the run is exported into its folder."""
     checkpoint: Literal["newest", "best"] = "newest"
     """Checkpoint to use. `best` has the highest validation accuracy; it exists if training used --keep-best."""
-    batch_size: int = 16
+    batch_size: int = BATCH_SIZE
     """Pictures that are computed together, at most."""
     face_model: Path | None = None
     """Find faces with this YuNet ONNX file instead of OpenCV's Haar cascade. `yunet` downloads OpenCV's file once."""
@@ -50,9 +52,10 @@ class Arguments:
     """Ask for this token. Other users of this machine can see it; --token-file and $FACEFEAT_TOKEN hide it."""
     token_file: Path | None = None
     """Ask for the token in this file."""
-    queue: int = 128
-    """Pictures that may be in work or waiting. Beyond them requests are refused with 503."""
-    max_upload: Annotated[int, tyro.conf.arg(metavar="MIB")] = 32
+    queue: int = QUEUE
+    """Pictures that may be in work or waiting. Beyond them requests are refused with 503. Below 32 it is the limit of
+    pictures in a request too."""
+    max_upload: Annotated[int, tyro.conf.arg(metavar="MIB")] = MAX_UPLOAD_MIB
     """Largest request, in MiB."""
 
 
@@ -76,8 +79,10 @@ def run(arguments: Arguments) -> int:
         try:
             Server(app, app.log).answer(found)
         finally:
-            app.close()
+            has_ended = app.close()
     say("facefeat: stopped")
+    if not has_ended:
+        end_at_once(0)  # Python would wait for a thread that is in the middle of a picture
     return 0
 
 
@@ -98,7 +103,7 @@ def check(arguments: Arguments) -> str | None:
 
 
 def _token(arguments: Arguments) -> str | None:
-    given = {"--token": arguments.token, f"${TOKEN}": os.environ.get(TOKEN)}
+    given = {"--token": arguments.token}
     if arguments.token_file is not None:
         try:
             given["--token-file"] = arguments.token_file.read_text(encoding="utf-8").strip()
@@ -108,6 +113,10 @@ def _token(arguments: Arguments) -> str | None:
                 f"{arguments.token_file} can't be read ({reason}); --token-file takes a text file"
             ) from error
     named = {name: text for name, text in given.items() if text is not None}
+    if variable := os.environ.get(TOKEN):
+        named[f"${TOKEN}"] = variable
+    elif variable is not None and not named:
+        raise UserError(f"${TOKEN} is empty; unset it, or give a token")
     if len(named) > 1:
         raise UserError(f"{' and '.join(named)} both give a token; give only one")
     for name, text in named.items():

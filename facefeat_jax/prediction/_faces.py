@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,30 @@ def open_finder(model: Path | None = None) -> FaceFinder:
     return HaarFinder() if model is None else YuNetFinder(model)
 
 
+class _Idle:
+    """What holds state while it runs: as many as threads use at a time, each loaded once.
+
+    Args:
+      load: makes one.
+    """
+
+    def __init__(self, load: Callable[[], Any]):
+        self._load = load
+        self._free: SimpleQueue[Any] = SimpleQueue()
+
+    @contextmanager
+    def one(self) -> Iterator[Any]:
+        """Gives one that no other thread uses."""
+        try:
+            found = self._free.get_nowait()
+        except Empty:
+            found = self._load()
+        try:
+            yield found
+        finally:
+            self._free.put(found)
+
+
 class HaarFinder:
     """OpenCV's frontal face cascade (`alt2`): boxes are squares from the forehead to the chin.
 
@@ -56,14 +81,17 @@ class HaarFinder:
 
     def __init__(self, cascade: str = "haarcascade_frontalface_alt2.xml", neighbours: int = 4):
         self._cascade, self._neighbours = cascade, neighbours
-        self._local = threading.local()  # a classifier holds state while it runs
+        self._classifiers = _Idle(self._classifier)
+
+    def _classifier(self) -> Any:
+        import cv2
+
+        folder: str = cv2.data.haarcascades  # type: ignore[attr-defined]
+        return cv2.CascadeClassifier(folder + self._cascade)
 
     def __call__(self, pixels: np.ndarray) -> list[Box]:
         import cv2
 
-        if not hasattr(self._local, "classifier"):
-            folder: str = cv2.data.haarcascades  # type: ignore[attr-defined]
-            self._local.classifier = cv2.CascadeClassifier(folder + self._cascade)
         grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
         scale = min(1.0, _LONGEST / max(grey.shape))
         if scale < 1:
@@ -71,9 +99,10 @@ class HaarFinder:
             grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
         margin = round(_MARGIN * max(grey.shape))
         grey = cv2.copyMakeBorder(grey, margin, margin, margin, margin, cv2.BORDER_REPLICATE)
-        found = self._local.classifier.detectMultiScale(
-            grey, scaleFactor=1.1, minNeighbors=self._neighbours, minSize=(_LEAST_FACE, _LEAST_FACE)
-        )
+        with self._classifiers.one() as classifier:
+            found = classifier.detectMultiScale(
+                grey, scaleFactor=1.1, minNeighbors=self._neighbours, minSize=(_LEAST_FACE, _LEAST_FACE)
+            )
         boxes = [Box(*(float(v) for v in (x, y, x + w, y + h))) for x, y, w, h in found]
         return _in_picture([_scaled(box, -margin, 1 / scale) for box in boxes], pixels)
 
@@ -90,34 +119,32 @@ class YuNetFinder:
 
     def __init__(self, model: Path, score: float = 0.8):
         self._model, self._score = model, score
-        self._local = threading.local()
-        self._detector()
+        self._detectors = _Idle(self._detector)
+        with self._detectors.one():
+            pass  # what is wrong with the file is said now
 
     def _detector(self) -> Any:
         import cv2
 
-        if not hasattr(self._local, "detector"):
-            if not self._model.is_file():
-                raise UserError(
-                    f"face model {self._model} does not exist; give a YuNet ONNX file, or leave --face-model out"
-                )
-            try:
-                made = cv2.FaceDetectorYN.create(str(self._model), "", (320, 320), score_threshold=self._score)
-            except cv2.error as error:
-                reason = str(error).strip().splitlines()[-1]
-                raise UserError(f"{self._model} is not a YuNet model that OpenCV reads ({reason})") from error
-            self._local.detector = made
-        return self._local.detector
+        if not self._model.is_file():
+            raise UserError(
+                f"face model {self._model} does not exist; give a YuNet ONNX file, or leave --face-model out"
+            )
+        try:
+            return cv2.FaceDetectorYN.create(str(self._model), "", (320, 320), score_threshold=self._score)
+        except cv2.error as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise UserError(f"{self._model} is not a YuNet model that OpenCV reads ({reason})") from error
 
     def __call__(self, pixels: np.ndarray) -> list[Box]:
         import cv2
 
-        detector = self._detector()
         scale = min(1.0, _LONGEST / max(pixels.shape[:2]))
         size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
         seen = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA) if scale < 1 else pixels
-        detector.setInputSize(size)
-        _, found = detector.detect(cv2.cvtColor(seen, cv2.COLOR_RGB2BGR))
+        with self._detectors.one() as detector:
+            detector.setInputSize(size)
+            _, found = detector.detect(cv2.cvtColor(seen, cv2.COLOR_RGB2BGR))
         rows = [] if found is None else found
         return _in_picture([_scaled(_about_eyes(row), 0, 1 / scale) for row in rows], pixels)
 

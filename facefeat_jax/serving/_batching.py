@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from facefeat_jax.prediction._pictures import PicturePredictor
 from facefeat_jax.prediction.answers import Prediction
 
 _PATIENCE_S = 0.003  # how long a batch waits for pictures that are being decoded
+_ENDED = "the model's thread has ended"
 
 Answers = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
 
@@ -72,41 +74,52 @@ class BatchedPredictor(PicturePredictor):
         (prediction,) = self._predict_batch([self._load(0, source)])
         return prediction
 
-    def close(self) -> None:
-        """Ends the thread when what was asked is answered."""
+    def close(self, seconds: float | None = None) -> None:
+        """Ends the thread when what was asked is answered.
+
+        Args:
+          seconds: how long to wait for that; None for as long as it takes.
+        """
         with self._changed:
             self._is_open = False
             self._changed.notify_all()
-        self._worker.join()
+        self._worker.join(seconds)
 
     def _answers(self, pixels: list[np.ndarray], sources: list[str]) -> Answers:
         job = _Job(pixels)
         with self._changed:
+            if not self._is_open:
+                raise RuntimeError(_ENDED)
             self._jobs.append(job)
             self._changed.notify()
         return job.answers.result()
 
     def _work(self) -> None:
-        while jobs := self._taken():
-            pixels = [one for job in jobs for one in job.pixels]
-            started = time.perf_counter()
-            try:
-                classes, unlike = self._model._answers(pixels, [""] * len(pixels))
-            except BaseException as error:  # whatever it is, those who wait get it, and the next batch is computed
-                for job in jobs:
-                    job.answers.set_exception(error)
-                continue
-            self._done(len(pixels), time.perf_counter() - started)
-            start = 0
+        try:
+            while jobs := self._taken():
+                self._compute(jobs)
+        finally:
+            with self._changed:
+                self._is_open = False
+            for job in self._jobs:
+                job.answers.set_exception(RuntimeError(_ENDED))
+
+    def _compute(self, jobs: list[_Job]) -> None:
+        pixels = [one for job in jobs for one in job.pixels]
+        started = time.perf_counter()
+        try:
+            classes, unlike = self._model._answers(pixels, [""] * len(pixels))
+            seconds = time.perf_counter() - started
+            ends = accumulate(len(job.pixels) for job in jobs)
+            rows = [slice(end - len(job.pixels), end) for job, end in zip(jobs, ends, strict=True)]
+            answers = [(_of(classes, those), _of(unlike, those)) for those in rows]
+        except BaseException as error:  # whatever it is, those who wait get it, and the next batch is computed
             for job in jobs:
-                rows = slice(start, start + len(job.pixels))
-                start = rows.stop
-                job.answers.set_result(
-                    (
-                        {task: values[rows] for task, values in classes.items()},
-                        {task: values[rows] for task, values in unlike.items()},
-                    )
-                )
+                job.answers.set_exception(error)
+            return
+        for job, answer in zip(jobs, answers, strict=True):
+            job.answers.set_result(answer)
+        self._done(len(pixels), seconds)
 
     def _taken(self) -> list[_Job]:
         """Waits for work and takes what fits into a batch; returns nothing when there will be no more."""
@@ -124,3 +137,7 @@ class BatchedPredictor(PicturePredictor):
                 taken.append(self._jobs.popleft())
                 count += len(taken[-1].pixels)
             return taken
+
+
+def _of(values: dict[str, np.ndarray], rows: slice) -> dict[str, np.ndarray]:
+    return {task: of[rows] for task, of in values.items()}

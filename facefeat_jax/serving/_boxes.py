@@ -14,7 +14,7 @@ MOST = 100
 
 
 class BoxesError(ValueError):
-    """What came is no boxes; the message is one line for the client."""
+    """What came are not boxes; the message is one line for the client."""
 
 
 def read_boxes(text: str, pictures: int) -> tuple[list[list[Box]], bool]:

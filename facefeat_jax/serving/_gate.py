@@ -1,6 +1,6 @@
-"""What every request passes before and after the routes: who may ask, how much may be sent, and what is written down.
+"""What every request passes, around the routes: who may ask, how much may be sent, and the line of the log.
 
-A refused upload is not read. Refusals are one line of JSON: `{"error": ...}`.
+What its headers refuse is not read. Refusals are one line of JSON: `{"error": ...}`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import hmac
 import json
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -30,6 +31,7 @@ _OPEN = ("/", "/docs", "/openapi.json", *_HEALTH)  # where there is a token, and
 _UPLOAD_S = 120.0  # for the whole body
 _LINGER_S = 2.0  # for a client that sends before it reads: closed at once, it would not see the answer
 _UPLOADS_AT_A_TIME = 8  # of the largest size: more bytes than that are not held, whoever sends them
+_REQUESTS = 512  # at a time
 
 _HEADERS = {
     "content-security-policy": "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
@@ -79,6 +81,7 @@ class Gate:
         self.max_upload = max_upload
         self._routes = routes
         self._held = 0  # bytes of uploads
+        self._requests = 0  # that are not answered yet
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answers a request."""
@@ -86,23 +89,24 @@ class Gate:
             await self._app(scope, receive, send)
             return
         request = _Request(self, scope, receive, send)
-        is_predict = scope["method"] == "POST" and scope["path"] == PREDICT
+        self._requests += 1
         try:
             if refusal := self._refusal(scope, request.headers):
                 await request.refuse(*refusal)
-            elif not is_predict:
-                await self._app(scope, request.receive, request.send)
-            elif not self._service.places.take(1):
-                await request.refuse(*BUSY)
             else:
-                request.places = 1
                 await self._app(scope, request.receive, request.send)
+        except asyncio.CancelledError:  # the server stops, and this request took too long
+            request._is_whole = True  # what still comes is not waited for
+            if request.status is None:
+                await request.refuse(503, "the server is stopping; try again in a moment")
         finally:
-            self._service.places.give_back(request.places)
+            self._requests -= 1
             self._held -= request.received
             self._write_down(scope, request)
 
     def _refusal(self, scope: MutableMapping[str, Any], headers: dict[str, str]) -> tuple[int, str] | None:
+        if self._requests > _REQUESTS and scope["path"] not in _HEALTH:
+            return 503, f"more than {_REQUESTS} requests are being answered; try again in a moment"
         host = headers.get("host", "")
         if self._hosts is not None and _name_of(host) not in self._hosts and scope["path"] not in _HEALTH:
             return 421, "this server does not answer under that host name; start it with --allow-host NAME"
@@ -115,11 +119,14 @@ class Gate:
         length = headers.get("content-length", "0")
         if not length.isdecimal() or len(length) > 18 or int(length) > self.max_upload:
             return self.too_large
+        # Places are taken when all pictures have come; where there is none, they need not come.
+        if scope["method"] == "POST" and scope["path"] == PREDICT and self._service.places.is_full:
+            return BUSY
         return None
 
-    def close(self) -> None:
-        """Ends the threads of the service."""
-        self._service.close()
+    def close(self) -> bool:
+        """Ends the threads of the service; returns whether all of them have ended, which takes 3 s at most."""
+        return self._service.close()
 
     @property
     def too_large(self) -> tuple[int, str]:
@@ -164,21 +171,25 @@ class _Request:
         self.id = secrets.token_hex(8)
         self.started = time.perf_counter()
         self.received = 0  # bytes
-        self.places = 0  # taken in the queue
         self.status: int | None = None
         self.about: dict[str, Any] = {}  # for the log: numbers only
         self._is_whole = self.headers.get("content-length", "0") == "0" and "transfer-encoding" not in self.headers
         scope["facefeat"] = self
 
-    def take_places(self, count: int) -> None:
-        """Takes places in the queue for the pictures of this request; it has one from the beginning.
+    @contextmanager
+    def places(self, count: int) -> Iterator[None]:
+        """Takes places in the queue for the pictures of this request, and gives them back.
 
         Raises:
           HTTPException: there are not as many.
         """
-        if not self._gate._service.places.take(count - self.places):
+        places = self._gate._service.places
+        if not places.take(count):
             raise HTTPException(*BUSY)
-        self.places = count
+        try:
+            yield
+        finally:
+            places.give_back(count)
 
     async def receive(self) -> Message:
         """Gives the next part of the body.

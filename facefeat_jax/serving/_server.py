@@ -17,8 +17,7 @@ from facefeat_jax.serving._log import JsonLog
 from facefeat_jax.system import signals
 from facefeat_jax.system.errors import UserError
 
-_CONNECTIONS = 512  # beyond them: 503
-_GRACE_S = 25  # for requests that are being answered when the server is stopped; Kubernetes kills after 30
+_GRACE_S = 20  # for requests that are being answered when the server is stopped; Kubernetes kills after 30
 
 
 def bound(host: str, port: int) -> socket.socket:
@@ -94,7 +93,6 @@ class Server(uvicorn.Server):
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
-                limit_concurrency=_CONNECTIONS,
                 timeout_graceful_shutdown=_GRACE_S,
             )
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -21,6 +22,9 @@ from facefeat_jax.prediction.crops import Box
 from facefeat_jax.prediction.people import NO_BOX, PeoplePredictor, locate_by
 from facefeat_jax.serving._batching import BatchedPredictor
 from facefeat_jax.serving._metrics import Metrics
+from facefeat_jax.system.runtime import cores
+
+_END_S = 3.0  # for threads that are in the middle of a picture when the service is closed
 
 Way = Literal["whole", "faces", "boxes"]
 """What is answered for: whole pictures, the people whose faces are found, or those in given boxes."""
@@ -53,6 +57,11 @@ class Places:
     def __init__(self, most: int):
         self.most = most
         self.taken = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no place."""
+        return self.taken >= self.most
 
     def take(self, count: int) -> bool:
         """Takes places; returns whether there were as many."""
@@ -88,8 +97,10 @@ class Service:
         self._model = BatchedPredictor(
             model, read=self._read, expected=lambda: self.places.taken, done=self.metrics.batch
         )
-        # Twice a batch: while one is computed, the next is decoded. Their memory is bounded by data._budget.
-        self._pool = ThreadPoolExecutor(2 * model._batch_size, thread_name_prefix="picture")
+        # Twice a batch: while one is computed, the next is decoded. More than there are cores, so that slow pictures
+        # don't hold up all others. Their memory is bounded by data._budget.
+        threads = min(2 * model._batch_size, queue, 4 * cores() + 4)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="picture")
         self._held: dict[str, Upload] = {}
         self._keys = map(str, itertools.count())
         self._people = {"boxes": PeoplePredictor(self._model, self._boxes_of, nobody=NO_BOX, threads=1)}
@@ -121,10 +132,18 @@ class Service:
             answers.append(one)
         return answers
 
-    def close(self) -> None:
-        """Ends the threads; what was begun is answered."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        self._model.close()
+    def close(self) -> bool:
+        """Ends the threads, and waits 3 s at most for what they have begun: a decoder can't be interrupted.
+
+        Returns:
+          Whether all of them have ended. Python waits for the others when the process ends.
+        """
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        end = time.monotonic() + _END_S
+        for thread in self._pool._threads:
+            thread.join(max(0.0, end - time.monotonic()))
+        self._model.close(max(0.0, end - time.monotonic()))
+        return not (self.is_alive or any(thread.is_alive() for thread in self._pool._threads))
 
     def _answer(self, upload: Upload, way: Way) -> list[Prediction]:
         key = next(self._keys)

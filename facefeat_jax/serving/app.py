@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import sys
 from collections.abc import Collection, Mapping
 from importlib import resources
 from pathlib import Path
@@ -19,6 +21,7 @@ from starlette.requests import ClientDisconnect
 from facefeat_jax import __version__, avatars
 from facefeat_jax.prediction._output import as_json
 from facefeat_jax.serving._boxes import BoxesError, read_boxes
+from facefeat_jax.serving._defaults import BATCH_SIZE, MAX_UPLOAD_MIB, QUEUE
 from facefeat_jax.serving._gate import LOOPBACK, PREDICT, Gate
 from facefeat_jax.serving._log import JsonLog
 from facefeat_jax.serving._model import open_model
@@ -27,44 +30,36 @@ from facefeat_jax.serving._service import Service, Upload, Way
 MAX_PICTURES = 32
 """Pictures in one request."""
 
-MAX_UPLOAD = 32 * 2**20
-"""Default largest request, in bytes."""
-
-QUEUE = 128
-"""Default number of pictures that may be in work or waiting."""
-
 _EXAMPLES = 4
 _EXAMPLE_SEED = 20_000  # of pictures in no split of the drawn data set, as scripts/draw_avatars.py draws them
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-_BODY = {
-    "required": True,
-    "content": {
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": ["pictures"],
-                "properties": {
-                    "pictures": {
-                        "type": "array",
-                        "items": {"type": "string", "format": "binary"},
-                        "maxItems": MAX_PICTURES,
-                        "description": "Picture files. Their content, not their name, decides the format.",
-                    },
-                    "faces": {
-                        "type": "boolean",
-                        "default": False,
-                        "description": "Find the faces and answer for each person.",
-                    },
-                    "boxes": {
-                        "type": "string",
-                        "description": "Instead of finding faces: JSON with a list for each picture of its faces, "
-                        "[[[left,top,right,bottom]]], in pixels or all as fractions from 0 to 1.",
-                    },
-                },
-            }
-        }
-    },
-}
+
+
+def _body(most: int) -> dict[str, Any]:
+    """Returns the schema of the form, with the most pictures that it may have."""
+    schema = {
+        "type": "object",
+        "required": ["pictures"],
+        "properties": {
+            "pictures": {
+                "type": "array",
+                "items": {"type": "string", "format": "binary"},
+                "maxItems": most,
+                "description": f"Picture files, {most} at most. Their content, not their name, decides the format.",
+            },
+            "faces": {
+                "type": "boolean",
+                "default": False,
+                "description": "Find the faces and answer for each person.",
+            },
+            "boxes": {
+                "type": "string",
+                "description": "Instead of finding faces: JSON with a list for each picture of its faces, "
+                "[[[left,top,right,bottom]]], in pixels or all as fractions from 0 to 1.",
+            },
+        },
+    }
+    return {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
 
 
 class Box(BaseModel):
@@ -79,7 +74,7 @@ class Box(BaseModel):
 class Head(BaseModel):
     """The answer of one head."""
 
-    label: str = Field(description="the most probable class; don't rely on it where `unsure` is true")
+    label: str = Field(description="the most probable class; a guess where `unsure` is true")
     probability: float = Field(description="of that class, calibrated if the model is")
     probabilities: dict[str, float] = Field(description="of every class")
     unsure: bool
@@ -132,9 +127,9 @@ def create_app(
     model: str | Path,
     *,
     checkpoint: Literal["newest", "best"] = "newest",
-    batch_size: int = 16,
+    batch_size: int = BATCH_SIZE,
     queue: int = QUEUE,
-    max_upload: int = MAX_UPLOAD,
+    max_upload: int = MAX_UPLOAD_MIB * 2**20,
     face_model: Path | None = None,
     hosts: Collection[str] | None = LOOPBACK,
     token: str | None = None,
@@ -186,7 +181,7 @@ def _routes(service: Service, about: Mapping[str, Any]) -> FastAPI:
 
     @app.post(
         PREDICT,
-        openapi_extra={"requestBody": _BODY},
+        openapi_extra={"requestBody": _body(most)},
         responses=_REFUSALS,
         response_model=Results,
         response_description="the answers",
@@ -199,15 +194,19 @@ def _routes(service: Service, about: Mapping[str, Any]) -> FastAPI:
             form = await request.form(max_files=most, max_fields=16, max_part_size=2**16)
         except OSError as error:
             raise HTTPException(503, f"no room for the upload ({error.strerror})") from error
+        except UnicodeError:
+            raise HTTPException(400, "the form can't be read by its charset; leave the charset out") from None
         try:
             files = [one for name, one in form.multi_items() if name == "pictures" and isinstance(one, UploadFile)]
             way, uploads = _asked(form, files, service)
-            request.scope["facefeat"].take_places(len(files))
-            answers = await service.answer(uploads, way)
+            with request.scope["facefeat"].places(len(files)):
+                answers = await service.answer(uploads, way)
         finally:
-            await form.close()
+            # When the server stops, threads may still read the files, which are closed when nobody has them any more.
+            if not isinstance(sys.exception(), asyncio.CancelledError):
+                await form.close()
         results = [
-            {"picture": number, **as_json(one, file.filename or "")}
+            {"picture": number, **as_json(one, (file.filename or "").encode("utf-8", "replace").decode())}
             for number, (file, predictions) in enumerate(zip(files, answers, strict=True))
             for one in predictions
         ]
@@ -320,7 +319,7 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(ClientDisconnect)
     async def gone(_: Request, error: ClientDisconnect) -> Response:
-        return Response(status_code=408)  # which nobody reads
+        return Response(status_code=499)  # for the log; nobody reads it
 
     @app.exception_handler(Exception)
     async def fault(_: Request, error: Exception) -> Response:

@@ -26,7 +26,7 @@ from facefeat_jax.prediction._faces import YuNetFinder, _about_eyes, open_finder
 from facefeat_jax.prediction.answers import HeadPrediction, Prediction
 from facefeat_jax.prediction.boxes import read_boxes
 from facefeat_jax.prediction.crops import FRAMES, WHOLE, Box, crop
-from facefeat_jax.prediction.people import NO_FACE, PeoplePredictor
+from facefeat_jax.prediction.people import NO_FACE, PeoplePredictor, locate_by
 from facefeat_jax.prediction.predictor import Predictor
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.tasks import BASELINE_TASKS, frames_of
@@ -448,6 +448,17 @@ def test_the_portraits_have_a_face_each(realdata):
         assert abs(box.width - box.height) < 1
         # Larger than the detector looks at: the box is in the picture's own pixels.
         assert box.width > 0.1 * min(picture.size)
+
+
+def test_a_finder_is_loaded_once_for_threads_that_come_one_after_another(tmp_path, predictor, monkeypatch):
+    path, made, load = tmp_path / "plain.png", [], cv2.CascadeClassifier
+    Image.new("RGB", (90, 70), (30, 90, 30)).save(path)
+    monkeypatch.setattr(cv2, "CascadeClassifier", lambda file: made.append(file) or load(file))
+    people = PeoplePredictor(predictor, locate_by(open_finder()), threads=1)
+    for _ in range(3):
+        (found,) = people.stream([path])
+        assert found.predictions[0].note.startswith(NO_FACE)
+    assert len(made) == 1
 
 
 def test_a_face_model_that_is_none_is_refused(tmp_path):

@@ -23,9 +23,13 @@ import pytest
 
 from facefeat_jax import avatars
 from facefeat_jax.cli import main
-from facefeat_jax.serving import create_app
+from facefeat_jax.commands._serve import Arguments, check
+from facefeat_jax.serving import _gate, create_app
+from facefeat_jax.serving._batching import BatchedPredictor
 from facefeat_jax.serving._log import JsonLog
+from facefeat_jax.serving._model import open_model
 from facefeat_jax.serving._server import Server, address_of, bound, listen
+from facefeat_jax.system.errors import UserError
 
 from ..conftest import ROOT
 from ..prediction.test_exported import WITHOUT_JAX, exported  # noqa: F401 - a fixture
@@ -82,6 +86,10 @@ def ask(address: str, path: str, body=None, headers=None, method=None, **options
 def post(address: str, *pictures: tuple[str, bytes], headers=(), **fields: str) -> tuple[int, dict, dict]:
     body, more = form(*pictures, **fields)
     return ask(address, "/v1/predict", body, {**more, **dict(headers)})
+
+
+def charset(name: str) -> dict[str, str]:
+    return {"Content-Type": f"multipart/form-data; boundary=mark; charset={name}"}
 
 
 def predicted(capsys, *words: object) -> list[dict]:
@@ -160,7 +168,12 @@ def test_what_cant_be_answered_is_one_line_and_is_not_read(exported, site) -> No
             lambda: endless(site),
         ],
         415: [lambda: ask(site, "/v1/predict", b""), lambda: ask(site, "/v1/predict", picture[1])],
-        400: [lambda: ask(site, "/v1/predict", b"junk", head), lambda: post(site, *[("a.png", b"x")] * 33)],
+        400: [
+            lambda: ask(site, "/v1/predict", b"junk", head),
+            lambda: post(site, *[("a.png", b"x")] * 33),
+            lambda: post(site, picture, headers=charset("undefined")),
+            lambda: post(site, ("xn--99999999.png", picture[1]), headers=charset("idna")),
+        ],
         422: [
             lambda: post(site, faces="true"),
             lambda: post(site, picture, faces="perhaps"),
@@ -186,12 +199,36 @@ def test_what_cant_be_answered_is_one_line_and_is_not_read(exported, site) -> No
             assert found[2].keys() == {"error"} and found[2]["error"].strip() and "\n" not in found[2]["error"]
     # The server is as it was.
     assert ask(site, "/healthz")[0] == 200 and post(site, picture)[0] == 200
+    # A name that no answer can hold is replaced.
+    status, _, answer = post(site, (r"\ud800.png", picture[1]), headers=charset("unicode_escape"))
+    assert status == 200 and answer["results"][0]["file"] == "?.png" and answer["results"][0]["heads"]
     figures = ask(site, "/metrics")[2].decode()
     assert re.search(r'facefeat_requests_total\{route="/v1/predict",status="413"\} 2', figures)
     assert "facefeat_queue_pictures 0.0" in figures and "facefeat_answers_total" in figures
 
 
-def test_a_run_is_served_for_those_with_the_token_and_the_queue_is_bounded(exported, capsys) -> None:  # noqa: F811
+@contextlib.contextmanager
+def half_sent(address: str, *pictures: tuple[str, bytes], headers=()) -> Iterator[tuple[socket.socket, bytes]]:
+    """Sends half of an upload, which the server has begun to read; gives the connection and the other half."""
+    where = address.removeprefix("http://")
+    body, more = form(*pictures)
+    with socket.create_connection(tuple(where.split(":")), timeout=60) as client:
+        lines = [f"POST /v1/predict HTTP/1.1\r\nHost: {where}\r\nContent-Length: {len(body)}"]
+        lines += [f"{name}: {value}" for name, value in {**more, **dict(headers)}.items()]
+        client.sendall("\r\n".join([*lines, "", ""]).encode() + body[:50])
+        assert ask(address, "/healthz")[0] == 200  # whoever connects later is answered later
+        yield client, body[50:]
+
+
+def answer_of(client: socket.socket) -> bytes:
+    """Returns what comes until the server closes the connection."""
+    answer = b""
+    while more := client.recv(1 << 16):
+        answer += more
+    return answer
+
+
+def test_a_run_is_served_for_those_with_the_token_and_the_queue_is_bounded(exported, capsys, monkeypatch) -> None:  # noqa: F811
     token = {"Authorization": "Bearer a-secret"}
     pictures = contents(exported, "0.png", "1.png")
     with served(exported / "run", token="a-secret", queue=2) as (address, app, log):
@@ -205,6 +242,21 @@ def test_a_run_is_served_for_those_with_the_token_and_the_queue_is_bounded(expor
         assert about["classes"]["gender"] == ["female", "male"] and about["runtime"] == "jax"
         found = post(address, *pictures, headers=token)[2]["results"]
         same(found, predicted(capsys, exported / "run", *(exported / name for name, _ in pictures)))
+        assert about["limits"]["pictures"] == 2
+        schema = ask(address, "/openapi.json", headers=token)[2]["paths"]["/v1/predict"]["post"]["requestBody"]
+        assert schema["content"]["multipart/form-data"]["schema"]["properties"]["pictures"]["maxItems"] == 2
+        # Uploads that are on their way take no place; those who leave are no error of the server.
+        with contextlib.ExitStack() as clients:
+            for _ in range(3):
+                clients.enter_context(half_sent(address, *pictures, headers=token))
+            assert post(address, *pictures, headers=token)[0] == 200
+            monkeypatch.setattr(_gate, "_REQUESTS", 3)
+            status, more, answer = ask(address, "/v1/model", headers=token)
+            assert (status, more["retry-after"]) == (503, "1") and "more than 3 requests" in answer["error"]
+            assert ask(address, "/healthz")[0] == 200
+        monkeypatch.undo()
+        while app._requests:
+            time.sleep(0.01)
         # One batch is held back: what comes beside it finds no place.
         model, free = app._service._model._model, threading.Event()
         real = model._answers
@@ -226,6 +278,7 @@ def test_a_run_is_served_for_those_with_the_token_and_the_queue_is_bounded(expor
         assert post(address, pictures[0], headers=token)[0] == 200
     lines = [json.loads(line) for line in log.getvalue().splitlines()]
     assert {line["event"] for line in lines} == {"request", "server"}
+    assert [line.get("status") for line in lines].count(499) == 3
     assert next(line for line in lines if line.get("pictures") == 2)["unreadable"] == 0
     assert "0.png" not in log.getvalue() and "a-secret" not in log.getvalue()
 
@@ -265,22 +318,13 @@ def test_the_process_needs_no_jax_and_answers_what_it_has_begun_when_it_is_stopp
         assert main(["serve", str(model), "--port", str(port)]) == 2
         said = capsys.readouterr().err
         assert "in use" in said and len(said.splitlines()) == 1
-        body, headers = form(("their-name.png", picture[1]))
-        with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
-            lines = [f"POST /v1/predict HTTP/1.1\r\nHost: localhost:{port}\r\nContent-Length: {len(body)}"]
-            lines += [f"{name}: {value}" for name, value in headers.items()]
-            client.sendall("\r\n".join([*lines, "", ""]).encode() + body[:50])
-            while 'route="/v1/predict"' not in (figures := ask(address[0], "/metrics")[2].decode()):
-                if "facefeat_queue_pictures 1.0" in figures:
-                    break
+        with half_sent(address[0], ("their-name.png", picture[1])) as (client, rest):
             process.send_signal(signal.SIGTERM)
             with pytest.raises(OSError):  # nobody new is let in
                 while True:
                     ask(address[0], "/healthz")
-            client.sendall(body[50:])
-            answer = b""
-            while more := client.recv(1 << 16):
-                answer += more
+            client.sendall(rest)
+            answer = answer_of(client)
         assert answer.startswith(b"HTTP/1.1 200") and b'"heads"' in answer
         out, err = process.communicate(timeout=60)
     finally:
@@ -298,6 +342,65 @@ def test_the_process_needs_no_jax_and_answers_what_it_has_begun_when_it_is_stopp
     assert set(listed) <= loaded | {"opencv-python-headless"}  # which is loaded for a picture with people
     pins = (ROOT / "constraints.txt").read_text()
     assert all(re.search(rf"^{name}==", pins, re.MULTILINE) for name in listed)
+
+
+# A server whose pictures take longer to decode than a stop may take.
+SLOW = """
+import sys, time
+from facefeat_jax.cli import main
+from facefeat_jax.prediction import _pictures
+from facefeat_jax.serving import _server, _service
+_server._GRACE_S, _service._END_S = 1, 0.5
+_pictures.decode_resized = lambda *_, **__: print("decoding", flush=True) or time.sleep(60)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_stop_waits_for_no_decoder(exported) -> None:  # noqa: F811
+    words = [sys.executable, "-c", SLOW, "serve", str(exported / "model.onnx"), "--port", "0"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        address = re.search(r"http://127.0.0.1:\d+", process.stderr.readline())[0]
+        with half_sent(address, *contents(exported, "0.png")) as (client, rest):
+            client.sendall(rest)
+            while process.stdout.readline() != "decoding\n":
+                pass
+            process.send_signal(signal.SIGTERM)
+            began = time.monotonic()
+            answer = answer_of(client)
+        out, err = process.communicate(timeout=30)
+        assert time.monotonic() - began < 10
+    finally:
+        process.kill()
+    assert process.returncode == 0 and err.splitlines() == ["facefeat: stopped"]
+    assert answer.startswith(b"HTTP/1.1 503") and b"is stopping" in answer
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert lines[-1]["status"] == 503 and not any("traceback" in line for line in lines)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_where_no_more_batches_are_computed_nobody_waits_for_one(exported) -> None:  # noqa: F811
+    model, _ = open_model(exported / "model.onnx", batch_size=2)
+    pixels = [np.zeros((model.spec.image_size,) * 2 + (3,), np.uint8)]
+    for done, end in ((lambda *_: None, BatchedPredictor.close), (lambda *_: 1 / 0, lambda one: one._worker.join())):
+        batched = BatchedPredictor(model, read=model.read, expected=lambda: 0, done=done)
+        assert batched._answers(pixels, [""])
+        end(batched)
+        with pytest.raises(RuntimeError, match="has ended"):
+            batched._answers(pixels, [""])
+        assert not batched.is_alive
+
+
+def test_an_empty_variable_opens_no_server_and_is_nothing_beside_a_token(tmp_path, monkeypatch) -> None:
+    model, file = Path("model.onnx"), tmp_path / "token.txt"
+    file.write_text("a-secret\n")
+    monkeypatch.setenv("FACEFEAT_TOKEN", "")
+    with pytest.raises(UserError, match=r"^\$FACEFEAT_TOKEN is empty; unset it, or give a token$"):
+        check(Arguments(model))
+    assert check(Arguments(model, token_file=file)) == "a-secret"
+    monkeypatch.setenv("FACEFEAT_TOKEN", "another")
+    with pytest.raises(UserError, match="both give a token"):
+        check(Arguments(model, token_file=file))
 
 
 @pytest.mark.parametrize(
