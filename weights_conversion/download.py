@@ -7,7 +7,6 @@ is taken up where it stopped; a file appears under its name only when it is comp
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import http.client
 import logging
 import os
@@ -20,7 +19,7 @@ from pathlib import Path
 
 from facefeat_jax.models.published import WEIGHTS, PublishedWeights
 from facefeat_jax.system.errors import UserError, unknown
-from facefeat_jax.system.files import only_one
+from facefeat_jax.system.files import only_one, sha256_of
 from facefeat_jax.system.runtime import cache_dir as cache_root
 from weights_conversion._transfer import ChangedError, PermanentError, about_size, asked_wait, reason, transfer
 
@@ -140,7 +139,7 @@ def fetch_file(
         DownloadError: The file could not be had, does not have its hash, or the folder can't be written to.
     """
     target = folder / entry.file
-    if entry.has_digest(_sha256(target)):
+    if entry.has_digest(sha256_of(target)):
         return target
     url = _address(entry, mirror)
     try:
@@ -148,7 +147,7 @@ def fetch_file(
         lock = folder / f".{entry.file}.lock"
         with only_one(lock, waiting=_give_up_in_time(lock), poll_s=_LOCK_POLL_S):
             # Whoever held the lock before may have brought the file.
-            found = _sha256(target)
+            found = sha256_of(target)
             if entry.has_digest(found):
                 return target
             if found is not None:
@@ -174,15 +173,6 @@ def _address(entry: PublishedWeights | PublishedFile, mirror: str | None) -> str
     return f"{base.rstrip('/')}/{entry.file}"
 
 
-def _sha256(path: Path) -> str | None:
-    """SHA-256 of a file; None where there is none."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None
-
-
 # ----------------------------------------------------------------------------------------------------------- download
 
 
@@ -203,7 +193,7 @@ def _download(
         try:
             if start < about_size(entry) and not entry.may_have_size(start):
                 transfer(entry, url, part, start, report, timeout)
-            found = _sha256(part)
+            found = sha256_of(part)
             if entry.has_digest(found):
                 break
             part.unlink(missing_ok=True)

@@ -8,7 +8,6 @@ files, in the cache (`record.json`). Nothing that comes is executed: only tensor
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import math
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.system.files import only_one, write_whole
+from facefeat_jax.system.files import only_one, sha256_of, write_whole
 from facefeat_jax.system.kinds import Interpolation
 from facefeat_jax.system.progress import say
 from facefeat_jax.system.runtime import cache_dir as cache_root
@@ -136,13 +135,13 @@ def _fetched(name: str, file: str, revision: str | None, folder: Path, what: str
         commit, stated = _ask(name, commit or "main", file, what)
     known = record["files"].get(commit, {}).get(file)
     path = folder / commit / file
-    if known is not None and _sha256(path) == known:
+    if known is not None and sha256_of(path) == known:
         found = known
     else:
         path.unlink(missing_ok=True)
         _download(name, file, commit, folder / commit, what)
         _check(path, what)
-        found = _sha256(path)
+        found = sha256_of(path)
         if (wanted := known or stated) and found != wanted:
             path.unlink(missing_ok=True)
             why = f"of the first download ({record_file})" if known else "that the Hub states"
@@ -150,10 +149,11 @@ def _fetched(name: str, file: str, revision: str | None, folder: Path, what: str
                 f"{file} of {what} at commit {commit[:12]} has changed: its SHA-256 is {found}, not "
                 f"{wanted} {why}; find out why before you use it"
             )
-    if revision is None:
-        record["first"] = commit
-    record["files"].setdefault(commit, {})[file] = found
-    write_whole(record_file, (json.dumps(record, indent=2, sort_keys=True) + "\n").encode())
+    if known is None or (revision is None and record["first"] is None):
+        if revision is None:
+            record["first"] = commit
+        record["files"].setdefault(commit, {})[file] = found
+        write_whole(record_file, (json.dumps(record, indent=2, sort_keys=True) + "\n").encode())
     return HubFile(path, commit, known is None)
 
 
@@ -263,11 +263,3 @@ def hub_reason(error: BaseException, *, writing: bool = False) -> str:
     if error.__cause__ is not None:
         return hub_reason(error.__cause__, writing=writing)
     return _SECRET.sub("***", " ".join((str(error) or type(error).__name__).split()))[:200]
-
-
-def _sha256(path: Path) -> str | None:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None

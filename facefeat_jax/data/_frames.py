@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 WHOLE = "whole"
@@ -25,6 +26,15 @@ class Box:
     def height(self) -> float:
         """Pixels down."""
         return self.bottom - self.top
+
+    @property
+    def has_area(self) -> bool:
+        """Whether left is below right and top below bottom, by numbers that are finite."""
+        return math.isfinite(self.width) and math.isfinite(self.height) and self.width > 0 and self.height > 0
+
+    def scaled(self, width: float, height: float) -> Box:
+        """Returns a box of shares in pixels of a picture of that width and height."""
+        return Box(self.left * width, self.top * height, self.right * width, self.bottom * height)
 
     def within(self, size: tuple[int, int]) -> Box | None:
         """Returns the part inside a picture of that width and height; None where less than a pixel is."""

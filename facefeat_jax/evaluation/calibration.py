@@ -19,9 +19,10 @@ from scipy.stats import beta
 
 from facefeat_jax.evaluation.answers import Answers
 from facefeat_jax.evaluation.metrics import losses, predicted, probabilities
+from facefeat_jax.runs._about import CALIBRATION
 from facefeat_jax.runs._head_calibration import ERROR_RATE as ERROR_RATE
 from facefeat_jax.runs._head_calibration import LIMITS, HeadCalibration, heads_from_json, heads_to_json
-from facefeat_jax.runs.run_folder import CALIBRATION, OLD_CALIBRATION, write_json
+from facefeat_jax.runs.run_folder import OLD_CALIBRATION, write_json
 from facefeat_jax.system import checked_json, kinds
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.text import format_distinct, format_given

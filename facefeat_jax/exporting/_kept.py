@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 from pathlib import Path
 
-from facefeat_jax.runs._about import newest_step
+from facefeat_jax.runs._about import CALIBRATION, LIKENESS, ONNX, newest_step
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.progress import say
 
@@ -21,10 +21,10 @@ def kept_onnx(run: Path) -> Path:
     Raises:
       UserError: not a run, the folder can't be written, or the run can't be exported.
     """
-    folder = run / "onnx"
+    folder = run / ONNX
     newest = newest_step(run) or "none"
     digest = hashlib.sha256(_FORM.encode())
-    for name in ("calibration", "likeness"):
+    for name in (CALIBRATION, LIKENESS):
         file = run / name / f"{newest}.json"
         digest.update(file.read_bytes() if file.exists() else b"none")
     file = folder / f"{newest}-{digest.hexdigest()[:12]}.onnx"

@@ -133,6 +133,7 @@ class _Pages:
             if address not in self._kept:
                 file = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it is no longer among the newest
                 file.write(content)
+                file.flush()  # what there is no room for would fail when it is read
                 self._kept[address] = file
             self._kept.move_to_end(address)
             while len(self._kept) > self._most:

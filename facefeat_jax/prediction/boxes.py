@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import operator
 import os
 import unicodedata
@@ -63,7 +62,7 @@ class Boxes:
         """
         width, height = size if self.are_shares else (1, 1)
         found = [row.box for row in self._listed.find(os.path.abspath(source))]
-        return [Box(box.left * width, box.top * height, box.right * width, box.bottom * height) for box in found]
+        return [box.scaled(width, height) for box in found]
 
     def watched(self, names: Iterable[str]) -> Iterator[str]:
         """Yields the names of the pictures; those that pass here have been given (see `unused`)."""
@@ -125,7 +124,7 @@ def _listed(path: Path, row: TableRow) -> _Listed:
         raise UserError(f"{where}: {','.join(texts)} is not a box; write numbers with a decimal point") from None
     if not row.values["file"]:
         raise UserError(f"{where}: no file name")
-    if not (math.isfinite(box.width) and math.isfinite(box.height) and box.width > 0 and box.height > 0):
+    if not box.has_area:
         raise UserError(f"{where}: {','.join(texts)} is not a box; left must be below right, and top below bottom")
     return _Listed(row.values["file"], row.line, box)
 

@@ -15,6 +15,9 @@ from facefeat_jax.system.checked_json import Checked
 from facefeat_jax.system.files import write_whole
 
 FOLDER = "checkpoints"
+CALIBRATION = "calibration"
+LIKENESS = "likeness"
+ONNX = "onnx"  # what `predict --runtime onnx` exports
 ITEM = "about"
 EXPORTED = "facefeat_model"
 """Under which an exported file holds what the model is."""

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from facefeat_jax.runs._about import LIKENESS
 from facefeat_jax.system import checked_json, kinds
 from facefeat_jax.system.errors import UserError
 
@@ -129,7 +130,7 @@ class Likeness:
 
     def write(self, run: Path) -> Path:
         """Writes it into a run folder, in place of what was there of the same checkpoint; returns the file."""
-        from facefeat_jax.runs.run_folder import write_json
+        from facefeat_jax.runs.run_folder import write_json  # here: it imports JAX
 
         return write_json(_path(run, self.step), checked_json.with_digest(self.to_json()))
 
@@ -157,8 +158,6 @@ class Likeness:
 
 
 def _path(run: Path, step: int) -> Path:
-    from facefeat_jax.runs.run_folder import LIKENESS  # here: that one imports JAX
-
     return run / LIKENESS / f"{step}.json"
 
 

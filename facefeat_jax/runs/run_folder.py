@@ -16,6 +16,7 @@ from facefeat_jax.config import TrainConfig
 from facefeat_jax.models._values import split_values
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.runs import checkpoints
+from facefeat_jax.runs._about import CALIBRATION, LIKENESS, ONNX
 from facefeat_jax.runs.run_config import CONFIG as CONFIG
 from facefeat_jax.runs.run_config import EDITABLE, read_config
 from facefeat_jax.runs.run_config import LOCK as LOCK
@@ -31,9 +32,6 @@ METRICS = "metrics.jsonl"
 RESULTS = "results.json"
 REPORT = "report.html"
 CURVES = "curves.png"
-CALIBRATION = "calibration"
-LIKENESS = "likeness"
-ONNX = "onnx"  # what `predict --runtime onnx` exports
 OLD_CALIBRATION = "calibration.json"  # of versions that kept a calibration for the whole run
 MODEL_CARD = "model-card.md"
 EVALUATION = "evaluation"

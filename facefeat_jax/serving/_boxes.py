@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from typing import Any
 
 from facefeat_jax.prediction.boxes import are_shares
@@ -57,6 +56,6 @@ def _box(value: Any) -> Box:
         box = Box(*map(float, value))
     except OverflowError:
         raise BoxesError("a box has a number that is too large") from None
-    if not (math.isfinite(box.width) and math.isfinite(box.height) and box.width > 0 and box.height > 0):
+    if not box.has_area:
         raise BoxesError("a box has no area; left must be below right, and top below bottom")
     return box

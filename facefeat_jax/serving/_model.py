@@ -13,7 +13,7 @@ from facefeat_jax.prediction._pictures import PicturePredictor
 from facefeat_jax.runs._about import is_exported
 from facefeat_jax.system.errors import UserError
 
-_DRAWN = "avatars"
+_DRAWN = "avatars"  # of models that don't say what their training pictures are like
 _LONGEST_CARD = 1 << 20  # characters
 
 
@@ -61,7 +61,7 @@ def open_model(
             for task, head in model._calibration.items()
         },
         "training_data": sources,
-        "drawings_only": sources == [_DRAWN],
+        "drawings_only": sources == [_DRAWN] if model.likeness is None else model.likeness.drawn,
         "looks_at_faces": any(frame != WHOLE for frame in spec.frames.values()),
         "card": card,
     }

@@ -163,7 +163,7 @@ class Service:
     def _boxes_of(self, key: str, picture: Image.Image) -> list[Box]:
         upload = self._held[key]
         width, height = picture.size if upload.are_shares else (1, 1)
-        return [Box(one.left * width, one.top * height, one.right * width, one.bottom * height) for one in upload.boxes]
+        return [one.scaled(width, height) for one in upload.boxes]
 
 
 @contextmanager
