@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+import psutil
 import tyro
 
 from common import write_results
@@ -129,6 +130,7 @@ def first_answers(models: Mapping[str, Path], picture: Path, starts: int) -> dic
 
 def measure(options: Options) -> dict[str, Any]:
     """Returns the results."""
+    busy = psutil.cpu_percent(interval=2)  # before this script itself is at work
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # before JAX starts, which counts the cores
     run, found = open_run(options.run), []
     with tempfile.TemporaryDirectory() as name:
@@ -148,7 +150,7 @@ def measure(options: Options) -> dict[str, Any]:
     typed = environment.typed("python scripts/lab/time_runtimes.py")
     record = environment.record(typed, PACKAGES, devices="CPU")
     fields = {"batch": options.batch, "rounds": options.rounds, "starts": options.starts, "trunk": run.spec.trunk}
-    return {**record, **fields, "load": os.getloadavg(), "sizes": found}
+    return {**record, **fields, "busy": busy, "sizes": found}
 
 
 def page(results: Mapping[str, Any]) -> str:
@@ -168,8 +170,9 @@ def page(results: Mapping[str, Any]) -> str:
             "",
             *environment.record_lines(results),
             "",
-            f"A trained {results['trunk']}, on one core with one thread. The machine did other work at the same time "
-            f"(load {results['load'][0]:.1f}): the sides took turns, and the CPU's time is given beside the wall's.",
+            f"A trained {results['trunk']}, on one core with one thread. Other programs kept the machine's "
+            f"cores {results['busy']:.0f}% busy when it began; the sides take turns, and the CPU's time is given "
+            "beside the wall's.",
             "",
             "The aims: ONNX Runtime 1.25 times and int8 3 times as fast as JAX, and a first answer within 2 seconds. "
             + " ".join(_verdicts(results["sizes"])),
