@@ -14,7 +14,7 @@ from jax.typing import DTypeLike
 
 from facefeat_jax.models._checks import check_options
 from facefeat_jax.models._promotion import set_up
-from facefeat_jax.models.abstract import abstract
+from facefeat_jax.models.abstract import abstract, seeded
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.models.published import WEIGHTS, is_torchvisions_name, named_weights
 from facefeat_jax.models.registry import Architecture, get_architecture
@@ -72,7 +72,7 @@ def create_model(
             "create_model makes a head for each of `tasks`, and no classifier: give tasks=[Task('name', ('a', 'b'))]; "
             f"num_classes is for a trunk alone: create_classifier({name!r}, num_classes=...)"
         )
-    rngs = nnx.Rngs(0) if rngs is None else rngs
+    rngs = seeded(0) if rngs is None else rngs
     dtypes: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
     check_options(rngs=rngs, **dtypes)
     weights = _named(weights)
@@ -128,7 +128,7 @@ def create_classifier(
       UserError: unknown model, weights that can't be read or don't fit, or an argument of another kind.
     """
     architecture = get_architecture(name)
-    rngs = nnx.Rngs(0) if rngs is None else rngs
+    rngs = seeded(0) if rngs is None else rngs
     dtypes: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
     check_options(rngs=rngs, num_classes=num_classes, **dtypes)
     weights = _named(weights)
@@ -215,7 +215,7 @@ def _drawn(build: Callable[[nnx.Rngs], Module], rngs: nnx.Rngs) -> Module:
 
     On CPU, LLVM optimises less: a program that runs once is not worth three times the compile time.
     """
-    if isinstance(jnp.zeros(()), jax.core.Tracer):  # inside somebody's jit or eval_shape, which will compile it
+    if isinstance(jax.device_put(np.zeros(())), jax.core.Tracer):  # inside somebody's jit or eval_shape
         return build(rngs)
     rngs_graph, rngs_state = nnx.split(rngs)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from flax import nnx
 import weights_conversion
 from facefeat_jax import Task, UserError, create_model
 from facefeat_jax.models import abstract, resnet18
+from facefeat_jax.models.abstract import seeded
 from facefeat_jax.models.registry import get_architecture
 from weights_conversion import to_torch
 from weights_conversion.convert import torch_shapes
@@ -200,3 +202,11 @@ def test_positions_are_resized_and_older_names_are_read(tiny_trunks, tmp_path):
     assert positions.shape == (1, 10, 24)
     # 2 by 2 patches become 3 by 3; the class token and the corners stay.
     np.testing.assert_allclose(positions[0, [0, 1, 3, 7, 9]], tensors["encoder.pos_embedding"][0])
+
+
+@pytest.mark.parametrize("seed", [0, 3, 2**31 - 1])
+def test_a_source_of_random_numbers_that_compiles_nothing_gives_what_flaxs_gives(seed):
+    ours, flaxs = seeded(seed), nnx.Rngs(seed)
+    for _ in range(2):
+        assert jax.random.key_data(ours.params()).tolist() == jax.random.key_data(flaxs.params()).tolist()
+    assert nnx.graphdef(ours) == nnx.graphdef(flaxs)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 
 from facefeat_jax.data.examples import UNKNOWN, Examples
 from facefeat_jax.data.index_stream import Call, IndexBatch
@@ -215,7 +216,8 @@ def fill_table(
     """Returns all examples on the device.
 
     Args:
-      read: gives ranges of examples with their rows, in order; on the host or on this process's devices.
+      read: gives ranges of examples with their rows, in order; on the host or on this process's devices. What follows
+        a range's rows is left out.
       examples: the labels.
       layout: the form of the table.
       title: title of the progress bar.
@@ -227,17 +229,17 @@ def fill_table(
     own, numbers = placement.share(n), layout.own()
     chunk = chunk or max(1, _SENT_BYTES // max(layout.row_bytes, 1))
 
-    @partial(jax.jit, donate_argnums=0)
-    def put(table: jax.Array, chunk: jax.Array, first: jax.Array) -> jax.Array:
-        return jax.lax.dynamic_update_slice_in_dim(table, chunk, first, axis=0)
-
-    shape = (own.stop - own.start, *layout.row_shape)
-    zeros = partial(jnp.zeros, shape, described.rows.dtype)
-    rows = placement.in_turn(jax.jit(zeros, out_shardings=placement.local.table)())
+    size, local = own.stop - own.start, placement.local.table
+    rows: jax.Array | None = None
     with Bar(title, len(numbers)) as bar:
         for span, values in read([numbers[at : at + chunk] for at in range(0, len(numbers), chunk)]):
-            rows = placement.in_turn(put(rows, *jax.device_put((values, np.int32(span.start - own.start)))))
+            if rows is not None and isinstance(values, np.ndarray):  # the last one is of another length
+                values = filled_up(values, chunk)
+            sent = jax.device_put((values, np.int32(span.start - own.start), np.int32(len(span))))
+            rows = placement.in_turn(_begin(*sent, size=size, sharding=local) if rows is None else _put(rows, *sent))
             bar.advance(len(span))
+        if rows is None:  # a process may have nothing but padding
+            rows = jax.device_put(np.zeros((size, *layout.row_shape), described.rows.dtype), local)
         jax.block_until_ready(rows)
     labels = {
         task: placement.join(
@@ -246,3 +248,29 @@ def fill_table(
         for task in layout.tasks
     }
     return Table(placement.join_table(rows), labels)
+
+
+def filled_up(rows: np.ndarray, count: int) -> np.ndarray:
+    """Returns rows `[n, ...]` with zeros behind them, `count` in all: programs are compiled for one length."""
+    if len(rows) >= count:
+        return rows
+    return np.concatenate([rows, np.zeros((count - len(rows), *rows.shape[1:]), rows.dtype)])
+
+
+@partial(jax.jit, static_argnames=("size", "sharding"))
+def _begin(chunk: jax.Array, first: jax.Array, count: jax.Array, *, size: int, sharding: NamedSharding) -> jax.Array:
+    """Returns a table of so many rows with the first ones in it."""
+    zeros = jnp.zeros((size, *chunk.shape[1:]), chunk.dtype)
+    return _written(jax.lax.with_sharding_constraint(zeros, sharding), chunk, first, count)
+
+
+@partial(jax.jit, donate_argnums=0)
+def _put(table: jax.Array, chunk: jax.Array, first: jax.Array, count: jax.Array) -> jax.Array:
+    return _written(table, chunk, first, count)
+
+
+def _written(table: jax.Array, chunk: jax.Array, first: jax.Array, count: jax.Array) -> jax.Array:
+    """Returns the table with the first `count` rows of a chunk written into it from the place `first` on."""
+    number = jnp.arange(len(chunk), dtype=jnp.int32)
+    place = jnp.where(number < count, first + number, len(table))  # outside, where nothing is written
+    return table.at[place].set(chunk, mode="drop", indices_are_sorted=True)

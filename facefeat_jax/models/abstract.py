@@ -1,4 +1,4 @@
-"""Models with shapes instead of weights, for loading weights into them, counting and inspection."""
+"""Models with shapes instead of weights, and random numbers to fill them, without compiling anything."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 from flax import nnx
 
 from facefeat_jax.models._promotion import set_up
@@ -37,5 +38,27 @@ def abstract(build: Callable[..., Module], *arguments: Any, **options: Any) -> M
       **options: passed on to it.
     """
     with set_up():
-        rngs = _OneKey(jax.random.key(0))
+        rngs = _OneKey(_key(0))
         return nnx.eval_shape(lambda: build(*arguments, **options, rngs=rngs))
+
+
+def seeded(seed: int) -> nnx.Rngs:
+    """Returns `nnx.Rngs(seed)`, without the programs that JAX and Flax compile to make one.
+
+    Args:
+      seed: from 0 up, less than 2**31.
+    """
+    rngs, key = nnx.eval_shape(lambda: nnx.Rngs(0)), _key(seed)
+
+    def filled(like: jax.ShapeDtypeStruct) -> jax.Array:
+        return key if like.dtype == key.dtype else jax.device_put(np.zeros(like.shape, like.dtype))
+
+    nnx.update(rngs, jax.tree.map(filled, nnx.state(rngs)))
+    return rngs
+
+
+def _key(seed: int) -> jax.Array:
+    """Returns `jax.random.key(seed)`, without compiling anything where JAX's default generator is in use."""
+    if jax.config.values["jax_default_prng_impl"] != "threefry2x32":
+        return jax.random.key(seed)
+    return jax.random.wrap_key_data(jax.device_put(np.array([0, seed], np.uint32)))

@@ -11,12 +11,12 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from facefeat_jax.data import _row_store as row_store
 from facefeat_jax.data.examples import Examples
+from facefeat_jax.data.feeds import filled_up
 from facefeat_jax.data.pixels import ExampleRows, PixelFormat, examples_key, read_ahead
 from facefeat_jax.data.placement import Placement
 from facefeat_jax.forward import prepared
@@ -117,7 +117,7 @@ class Prefix:
         return f"{self.until} of {', '.join(f'{split.source} {split.split}' for split in examples.splits)}"
 
     def outputs(self, source: ExampleRows, ranges: Iterable[range]) -> Iterator[tuple[range, jax.Array]]:
-        """Yields ranges of examples with what becomes of them, on the device; some run ahead.
+        """Yields ranges of examples with what becomes of them, on the device, filled up to the batch; some run ahead.
 
         Args:
           source: their pictures, uint8 `[n, size, size, 3]`.
@@ -133,18 +133,15 @@ class Prefix:
     def of(self, images: np.ndarray) -> jax.Array:
         """Returns what becomes of one or more pictures, uint8 `[n, size, size, 3]`: `[n, *shape]`."""
         starts = range(0, len(images), self.batch_size)
-        made = [self._outputs_of_batch(images[at : at + self.batch_size]) for at in starts]
-        return self._placement.in_turn(jnp.concatenate(made))
+        made = [jax.device_get(self._outputs_of_batch(images[at : at + self.batch_size])) for at in starts]
+        return jax.device_put(np.concatenate(made)[: len(images)])
 
     def _outputs_of_batch(self, images: np.ndarray) -> jax.Array:
-        """Returns what becomes of pictures, as many as the batch or fewer."""
-        n = len(images)
-        if n < self.batch_size:
-            images = np.concatenate([images, np.zeros((self.batch_size - n, *images.shape[1:]), np.uint8)])
+        """Returns what becomes of pictures, as many as the batch or fewer, filled up to the batch."""
+        images = filled_up(images, self.batch_size)
         images = jax.device_put(images, self._placement.table)
         program = self._programs.get(_PROGRAM)
-        made = self._placement.in_turn(program(self._params, self._batch_stats, images))
-        return made if n == self.batch_size else self._placement.in_turn(jax.lax.slice_in_dim(made, 0, n))
+        return self._placement.in_turn(program(self._params, self._batch_stats, images))
 
     def stored(self, examples: Examples, pixels: PixelFormat, source: ExampleRows) -> row_store.Store:
         """Returns the outputs for all examples from the cache; computes them into it where they are not there.
@@ -168,7 +165,7 @@ class Prefix:
         )
 
         def produce(ranges: list[range]) -> Iterator[tuple[range, np.ndarray]]:
-            return ((span, jax.device_get(made)) for span, made in self.outputs(source, ranges))
+            return ((span, jax.device_get(made)[: len(span)]) for span, made in self.outputs(source, ranges))
 
         try:
             (store,) = row_store.open_all([(rows, produce)])

@@ -27,6 +27,8 @@ from facefeat_jax.data.placement import Placement
 from facefeat_jax.evaluation.evaluate import Evaluator
 from facefeat_jax.factory import create_model
 from facefeat_jax.models._promotion import set_up
+from facefeat_jax.models._values import split_values
+from facefeat_jax.models.abstract import seeded
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.models.registry import get_architecture
 from facefeat_jax.models.trunk import POOLED
@@ -145,8 +147,9 @@ def open_session(config: TrainConfig) -> Session:
     train_graph, eval_graph = steps.graphdefs(model, trained, freeze_batch_norm=frozen)
     learning_rate = groups.learning_rate_schedule(optimizer, num_steps)
     with set_up():
-        # All at once: asked for step by step, each would be a computation and a wait of its own.
-        learning_rates = jax.device_get(jax.vmap(learning_rate)(jax.numpy.arange(num_steps)))
+        # All at once and as one program: of the schedule's operations each would be one.
+        rates = jax.jit(jax.vmap(learning_rate))
+        learning_rates = jax.device_get(rates(np.arange(num_steps, dtype=np.int32)))
     state = placement.replicate(steps.create_state(model, trained, optimizer=optimizer))
     dtype = config.numerics.dtype
     options = steps.StepOptions(
@@ -160,8 +163,9 @@ def open_session(config: TrainConfig) -> Session:
     )
     prefix = None
     if until is not None:
-        weights = own_copies(state, placement)
-        prefix = Prefix(eval_graph, *weights, spec, dtype, until, placement.local, programs)
+        # The model's own: the state has copies of them, whose buffers the first step takes.
+        params, batch_stats = placement.own_copies(placement.replicate(split_values(model)[1:]))
+        prefix = Prefix(eval_graph, params, batch_stats, spec, dtype, until, placement.local, programs)
     pixels = PixelFormat(spec.image_size, spec.decode, spec.interpolation)
     inputs = Inputs(pipeline, pixels, data, prefix, placement)
     if inputs.feed == "device" and (idle := asked(config, "feed_threads", "feed_prefetch")):
@@ -234,7 +238,7 @@ def _model(config: TrainConfig, spec: ModelSpec, *, is_restored: bool) -> MultiT
             tasks=spec.tasks,
             weights=config.model.weights,
             weights_key=config.model.weights_key,
-            rngs=nnx.Rngs(config.seed),
+            rngs=seeded(config.seed),
             dtype=config.numerics.dtype,
             param_dtype=config.numerics.param_dtype,
             **spec.trunk_options,

@@ -66,7 +66,7 @@ def test_training_from_a_prefix_equals_training_from_pictures(small_model, train
         one = Prefix(eval_graph, whole.params, whole.batch_stats, spec, "float64", until, placement, AtOnce())
         one.compile_ahead()
         chunks = [range(0, 10), range(10, len(pictures))]
-        kept = np.concatenate([values for _, values in one.outputs(pictures, chunks)])
+        kept = np.concatenate([values[: len(span)] for span, values in one.outputs(pictures, chunks)])
         assert kept.shape == (len(pictures), *one.shape)
         assert kept.dtype == one.dtype == np.float64
 
