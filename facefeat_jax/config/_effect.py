@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from facefeat_jax.config._checks import option
 from facefeat_jax.config.recipes import asked
 from facefeat_jax.config.train_config import TrainConfig
 from facefeat_jax.system.errors import UserError
@@ -25,12 +26,29 @@ def require_effect(config: TrainConfig, steps: int | None = None) -> None:
             "cosine, or --warmup-steps 0"
         )
     # In a short run the loop shortens the recipe's own warm-up, with a line. It keeps one that the user set.
-    given = asked(config, "warmup_steps", "heartbeat_s", "matmul_precision")
+    given = asked(config, "warmup_steps", "heartbeat_s", "matmul_precision", "unfreeze_every")
     if steps is not None and optimizer.warmup_steps >= steps and "warmup_steps" in given and not config.smoke:
         raise UserError(
             f"--warmup-steps {optimizer.warmup_steps} is not less than the {steps} steps of the run; give fewer (at "
             "most half of the steps are used), or more --epochs"
         )
+    if steps is not None and optimizer.unfreeze_every >= steps and "unfreeze_every" in given and not config.smoke:
+        raise UserError(
+            f"--unfreeze-every {optimizer.unfreeze_every} is not less than the {steps} steps of the run, so the trunk "
+            "would never be trained; give fewer, or --trainable none"
+        )
+    if model.trainable == ("none",):
+        for name, idle in (("layer_decay", 1), ("unfreeze_every", 0)):
+            if (value := getattr(optimizer, name)) != idle:
+                raise UserError(
+                    f"{option(name)} {value} is for the stages of the trunk, and --trainable none trains none; give "
+                    f"{option(name)} {idle}, or other stages"
+                )
+    for name in ("mixup", "cutmix"):
+        if getattr(config.augmentation, name) and config.batches.batch_size == 1:
+            raise UserError(
+                f"{option(name)} mixes the pictures of a batch, and --batch-size is 1; give {option(name)} 0, or more"
+            )
     if config.augmentation.colour_jitter and all(task in TASKS and TASKS[task].about_colour for task in tasks):
         raise UserError(
             f"--colour-jitter does not change pictures with a colour label, and the only tasks are "

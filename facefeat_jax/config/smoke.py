@@ -8,7 +8,7 @@ from facefeat_jax.config._checks import option
 from facefeat_jax.config.recipes import load_recipe
 from facefeat_jax.config.train_config import TrainConfig
 
-_SHRUNK = ("sources", "image_size", "batch_size", "epochs", "limit", "warmup_steps")
+_SHRUNK = ("sources", "image_size", "batch_size", "epochs", "limit", "warmup_steps", "unfreeze_every")
 
 
 def apply_smoke(config: TrainConfig) -> TrainConfig:
@@ -32,6 +32,7 @@ def apply_smoke(config: TrainConfig) -> TrainConfig:
         epochs=min(config.batches.epochs, 2),
         limit=min(config.data.limit or 44, 44),  # not a multiple of the batch size, so that the last batch is short
         warmup_steps=min(config.optimizer.warmup_steps, 2),
+        unfreeze_every=min(config.optimizer.unfreeze_every, 2),
     )
     if recipe:
         _report_changes(config.flat(), recipe.flat(), shrunk.flat())

@@ -23,6 +23,9 @@ from facefeat_jax.models.efficientnet import efficientnet_v2_m as efficientnet_v
 from facefeat_jax.models.efficientnet import efficientnet_v2_s as efficientnet_v2_s
 from facefeat_jax.models.freezing import trained_parameters as trained_parameters
 from facefeat_jax.models.head import Head as Head
+from facefeat_jax.models.layer_decay import ParameterGroup as ParameterGroup
+from facefeat_jax.models.layer_decay import parameter_groups as parameter_groups
+from facefeat_jax.models.layer_decay import parameter_labels as parameter_labels
 from facefeat_jax.models.multi_task import MultiTaskModel as MultiTaskModel
 from facefeat_jax.models.normalization import GroupNorm as GroupNorm
 from facefeat_jax.models.preprocessing import IMAGENET_MEAN as IMAGENET_MEAN

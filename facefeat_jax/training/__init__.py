@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from facefeat_jax.training.launch import Hosts as Hosts
     from facefeat_jax.training.loop import Trained as Trained
     from facefeat_jax.training.loop import train as train
+    from facefeat_jax.training.mixing import Mixed as Mixed
+    from facefeat_jax.training.mixing import mixed as mixed
+    from facefeat_jax.training.rand_augment import rand_augmented as rand_augmented
     from facefeat_jax.training.steps import StepOptions as StepOptions
     from facefeat_jax.training.steps import TrainState as TrainState
     from facefeat_jax.training.steps import create_state as create_state

@@ -150,6 +150,9 @@ def open_session(config: TrainConfig) -> Session:
         # All at once and as one program: of the schedule's operations each would be one.
         rates = jax.jit(jax.vmap(learning_rate))
         learning_rates = jax.device_get(rates(np.arange(num_steps, dtype=np.int32)))
+    parts = groups.parts(model.trunk, trained, optimizer.unfreeze_every)
+    if late := sum(part.first_step >= num_steps for part in parts):
+        say(f"--unfreeze-every {optimizer.unfreeze_every}: {late} of {len(parts)} stages are never trained")
     state = placement.replicate(steps.create_state(model, trained, optimizer=optimizer))
     dtype = config.numerics.dtype
     options = steps.StepOptions(

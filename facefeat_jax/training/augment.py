@@ -15,14 +15,15 @@ import jax.numpy as jnp
 from facefeat_jax.config import AugmentationConfig
 from facefeat_jax.models._promotion import of_rank
 from facefeat_jax.models.preprocessing import IMAGENET_MEAN
-from facefeat_jax.tasks import TASKS
+from facefeat_jax.training.rand_augment import has_colour_label, rand_augmented
 
 # The share of the area that an erased rectangle covers, and its width over its height. As torchvision's RandomErasing,
 # but smaller: a third of a face may contain the glasses and everything that shows the gender.
 _ERASED_AREA = (0.02, 0.2)
 _ERASED_RATIO = (0.3, 3.3)
 # What a change folds into the step's key, so that each draws numbers of its own; 1 is the dropout's (`steps`).
-_CROP, _COLOUR, _ERASE = 2, 3, 4
+_CROP, _COLOUR, _ERASE, _RAND_AUGMENT = 2, 3, 4, 6
+MIX = 5  # (`mixing`)
 # ITU-R 601, as in PIL and torchvision.
 _LUMA = (0.299, 0.587, 0.114)
 
@@ -49,7 +50,7 @@ def augmented(
     """
     if config.flip:
         images = mirrored(images, key)
-    if not {*config.changes} - {"flip"}:
+    if not (config.crop or config.rand_augment or config.colour_jitter or config.erase):
         return images
     # Compiled apart from what is before and after: fused with the gather of a `device` feed, the compiler may
     # contract other products, and a value half-way between two pixels would be rounded the other way.
@@ -57,6 +58,9 @@ def augmented(
     pixels = images.astype(jnp.float32)
     if config.crop:
         pixels = cropped(pixels, jax.random.fold_in(key, _CROP), config.crop)
+    if config.rand_augment:
+        rounded, own_key = jnp.round(pixels).astype(jnp.uint8), jax.random.fold_in(key, _RAND_AUGMENT)
+        pixels = rand_augmented(rounded, labels, own_key, config.rand_augment, fill).astype(pixels.dtype)
     if config.colour_jitter:
         changed = recoloured(pixels, jax.random.fold_in(key, _COLOUR), config.colour_jitter)
         pixels = sparing_colours(changed, pixels, labels)
@@ -73,10 +77,7 @@ def sparing_colours(changed: jax.Array, pixels: jax.Array, labels: Mapping[str, 
       pixels: the same pictures as they were.
       labels: by task `[batch]`, int32; negative: unknown.
     """
-    spared = jnp.zeros(len(pixels), bool)
-    for task, values in labels.items():
-        if task in TASKS and TASKS[task].about_colour:
-            spared |= values >= 0
+    spared = has_colour_label(labels, len(pixels))
     return jnp.where(spared[:, None, None, None], pixels.astype(changed.dtype), changed)
 
 

@@ -24,7 +24,8 @@ from facefeat_jax.system.programs import kept
 from facefeat_jax.training import _averaging as averaging
 from facefeat_jax.training import _groups as groups
 from facefeat_jax.training._losses import masked_mean, per_example_loss, predicted_class
-from facefeat_jax.training.augment import augmented
+from facefeat_jax.training.augment import MIX, augmented
+from facefeat_jax.training.mixing import mixed
 
 DEFAULTS = OptimizerConfig()
 
@@ -67,14 +68,17 @@ def create_state(
       optimizer: as in `StepOptions`.
     """
     _, params, batch_stats = split_values(model)
-    return _start(params, batch_stats, trained=tuple(trained), optimizer=optimizer)
+    parts = groups.parts(model.trunk, trained, optimizer.unfreeze_every)
+    return _start(params, batch_stats, parts=parts, optimizer=optimizer)
 
 
 # One program: copied one by one, each shape would be a program of its own.
-@partial(jax.jit, static_argnames=("trained", "optimizer"))
-def _start(params: Values, batch_stats: Values, *, trained: tuple[str, ...], optimizer: OptimizerConfig) -> TrainState:
+@partial(jax.jit, static_argnames=("parts", "optimizer"))
+def _start(
+    params: Values, batch_stats: Values, *, parts: tuple[groups.Part, ...], optimizer: OptimizerConfig
+) -> TrainState:
     params, batch_stats = jax.tree.map(jnp.copy, (params, batch_stats))
-    chosen = groups.select(params, trained)
+    chosen = groups.select(params, parts)
     average = averaging.start((chosen, batch_stats)) if optimizer.ema else None
     moments = groups.init(chosen, groups.adam(optimizer))
     return TrainState(params, batch_stats, moments, jnp.zeros((), jnp.int32), average)
@@ -85,7 +89,7 @@ def final_weights(state: TrainState) -> tuple[Values, Values]:
     if state.average is None:
         return state.params, state.batch_stats
     chosen, batch_stats = state.average
-    like = groups.select(state.params, chosen[groups.TRUNK])
+    like = groups.of_names(state.params, chosen)
     return (
         groups.replace(state.params, averaging.as_values(chosen, like)),
         averaging.as_values(batch_stats, state.batch_stats),
@@ -164,28 +168,39 @@ def make_step(graphdef: nnx.GraphDef, spec: ModelSpec, options: StepOptions):
     With `on_nonfinite="skip"`, a step whose loss or gradients are not finite changes only the step number. The metrics
     of each task then have `finite`: whether the step was taken.
     """
-    trained, after, optimizer = options.trained, options.after, options.optimizer
+    trained, after, optimizer, augmentation = options.trained, options.after, options.optimizer, options.augmentation
     transformation = groups.adam(optimizer)
 
     def step(state: TrainState, rows, labels, mask, *, tasks: tuple[str, ...]):
         key = jax.random.fold_in(jax.random.key(options.seed), state.step)
-        rows = augmented(rows, labels, key, options.augmentation, fill=spec.mean)
+        rows = augmented(rows, labels, key, augmentation, fill=spec.mean)
+        pairs = None
+        if augmentation.mixup or augmentation.cutmix:
+            mix_key, alphas = jax.random.fold_in(key, MIX), (augmentation.mixup, augmentation.cutmix)
+            pairs = mixed(rows, labels, mask, mix_key, mixup=alphas[0], cutmix=alphas[1])
+            rows = pairs.images
         inputs = prepared(rows, spec, options.dtype, after)
-        everything = groups.select(state.params, trained)
-        reached = {name: everything[name] for name in (groups.TRUNK, *tasks) if everything[name]}
+        whole = model_of(graphdef, state)  # for its structure
+        parts = groups.parts(whole.trunk, trained, optimizer.unfreeze_every)
+        everything = groups.select(state.params, parts)
+        reached = {name: everything[name] for name in (*(part.name for part in parts), *tasks) if everything[name]}
 
         def loss_of(reached: groups.Groups):
             model = nnx.merge(graphdef, groups.replace(state.params, reached), state.batch_stats, copy=True)
             rngs = nnx.Rngs(dropout=jax.random.fold_in(key, 1))
             logits = model(inputs, tasks=tasks, mask=mask, after=after, rngs=rngs)
-            smoothing = optimizer.label_smoothing
-            per_task = {task: per_example_loss(logits[task], labels[task], smoothing=smoothing) for task in tasks}
+            loss = partial(per_example_loss, smoothing=optimizer.label_smoothing)
+            per_task, wanted = {task: loss(logits[task], labels[task]) for task in tasks}, labels
+            if pairs is not None:
+                others = {task: loss(logits[task], labels[task][pairs.partner]) for task in tasks}
+                per_task = {task: pairs.loss(per_task[task], others[task]) for task in tasks}
+                wanted = {task: pairs.leading(labels[task]) for task in tasks}
             metrics = {}
             for task in tasks:
                 counted = mask & (labels[task] >= 0)
                 metrics[task] = {
                     "loss": masked_mean(per_task[task], counted),
-                    "correct": jnp.sum((predicted_class(logits[task]) == labels[task]) & counted),
+                    "correct": jnp.sum((predicted_class(logits[task]) == wanted[task]) & counted),
                     "count": jnp.sum(counted),
                 }
             _, _, batch_stats = split_values(model)
@@ -193,9 +208,12 @@ def make_step(graphdef: nnx.GraphDef, spec: ModelSpec, options: StepOptions):
 
         gradients, (batch_stats, metrics) = jax.grad(loss_of, has_aux=True)(reached)
         counts = {task: metric["count"] for task, metric in metrics.items()}
-        updated, moments = groups.update(
-            everything, gradients, state.optimizer, options.learning_rate(state.step), counts, transformation
-        )
+        counts |= {part.name: state.step + 1 - part.first_step for part in parts if part.first_step}
+        scales = None
+        if optimizer.layer_decay != 1:
+            scales = groups.lr_scales(whole, state.params, parts, optimizer.layer_decay)
+        rate = options.learning_rate(state.step)
+        updated, moments = groups.update(everything, gradients, state.optimizer, rate, counts, transformation, scales)
         average = state.average
         if optimizer.ema:
             average = averaging.update(average, (updated, batch_stats), optimizer.ema, state.step)

@@ -120,7 +120,7 @@ def test_a_step_with_everything_off_is_the_step_as_it_was(small_model):
         return str(jax.make_jaxpr(lambda *args: step(*args, tasks=("gender",)))(*args))
 
     plain = program()
-    assert program(label_smoothing=0.0, ema=0.0, weight_decay=0.0) == plain
+    assert program(label_smoothing=0.0, ema=0.0, weight_decay=0.0, layer_decay=1.0, unfreeze_every=0) == plain
     assert program(label_smoothing=0.1) != plain
 
 
@@ -175,7 +175,7 @@ def test_balanced_sets_are_gone_through_whole_and_shuffled_anew():
 def test_a_checkpoint_holds_the_average_as_its_model_and_what_is_trained_beside_it(small_model, tmp_path):
     model, _ = small_model("float32")
     state = steps.create_state(model, ("layer4",), optimizer=OptimizerConfig(weight_decay=0.1, ema=0.5))
-    moved = jax.tree.map(lambda value: value + 1, (groups.select(state.params, ("layer4",)), state.batch_stats))
+    moved = jax.tree.map(lambda value: value + 1, (groups.of_names(state.params, state.average[0]), state.batch_stats))
     average = averaging.update(averaging.update(state.average, state.average, 0.5, 0), moved, 0.5, 1)
     params = groups.replace(state.params, moved[0])
     state = dataclasses.replace(

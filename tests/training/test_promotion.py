@@ -37,6 +37,8 @@ def test_programs_are_traced_without_rank_promotion(tiny_trunks, family: str) ->
             learning_rate_schedule="cosine",
             warmup_steps=10,
             weight_decay=0.01,
+            layer_decay=0.8,
+            unfreeze_every=3,
             label_smoothing=0.1,
             ema=0.9,
             on_nonfinite="skip",
@@ -48,7 +50,9 @@ def test_programs_are_traced_without_rank_promotion(tiny_trunks, family: str) ->
                 trained,
                 groups.learning_rate_schedule(optimizer, 100),
                 dtype,
-                augmentation=AugmentationConfig(flip=True, crop=0.2, colour_jitter=0.2, erase=0.2),
+                augmentation=AugmentationConfig(
+                    flip=True, crop=0.2, colour_jitter=0.2, erase=0.2, rand_augment=9, mixup=0.2, cutmix=1.0
+                ),
                 optimizer=optimizer,
             ),
         )
