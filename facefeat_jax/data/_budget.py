@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+from facefeat_jax.system.files import only_one
 
 MAX_FILE_BYTES = 2**28
 """Larger files are no pictures; an archive may claim any size."""
@@ -13,8 +17,14 @@ MAX_DECODER_BYTES = 2**30
 """The most that one picture may take for decoding."""
 
 
+_FEW = 2**22  # bytes that are not counted among processes: nearly all pictures take less
+_POLL_SECONDS = 0.002
+
+
 class Budget:
     """Bytes that several threads share: who wants more than is left waits, in the order of asking.
+
+    Processes share them too, after each has called `share`.
 
     Args:
       most: that are given out at a time.
@@ -25,6 +35,33 @@ class Budget:
         self._held = 0
         self._turn = threading.Lock()
         self._changed = threading.Condition()
+        self._count: Path | None = None
+
+    def share(self, count: Path) -> None:
+        """Counts in a file, from now on, what all processes that name the same one hold.
+
+        One that is killed never gives back what it held: whoever started the processes must end the others.
+        """
+        self._count = count
+
+    @contextmanager
+    def _of_all_processes(self, count: Path, wanted: int) -> Iterator[None]:
+        # Whoever waits holds the turn, so that many small shares don't keep a large one waiting.
+        with only_one(count.with_suffix(".turn"), waiting=lambda _: None, poll_s=_POLL_SECONDS):
+            while not self._counted(count, wanted):
+                time.sleep(_POLL_SECONDS)
+        try:
+            yield
+        finally:
+            self._counted(count, -wanted)
+
+    def _counted(self, count: Path, more: int) -> bool:
+        with only_one(count.with_suffix(".lock"), waiting=lambda _: None, poll_s=_POLL_SECONDS):
+            held = (int(count.read_text()) if count.exists() else 0) + more
+            if held > self._most:
+                return False
+            count.write_text(str(held))
+            return True
 
     @contextmanager
     def holding(self, count: int) -> Iterator[Callable[[int], None]]:
@@ -45,7 +82,11 @@ class Budget:
                 self._changed.notify_all()
 
         try:
-            yield keep
+            if self._count is None or held <= _FEW:
+                yield keep
+            else:
+                with self._of_all_processes(self._count, held):
+                    yield keep
         finally:
             keep(0)
 

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import zlib
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
+
+from PIL import Image
 
 from facefeat_jax.data import selection
 from facefeat_jax.data._budget import FILES
 from facefeat_jax.data._reasons import fits_suffix
-from facefeat_jax.data._worker_threads import worker_threads
 from facefeat_jax.data.images import BadImageError, check
 from facefeat_jax.data.selection import LeftOut, Row, SplitName
 from facefeat_jax.data.trees import Tree, UnreadableError, digest_of
 from facefeat_jax.system.errors import UserError
+from facefeat_jax.system.kinds import DecodePolicy
 
 HOLDS = "holds"
 """How a note begins that says which format a file has in spite of its name."""
-
-_CHUNK = 64  # pictures a thread checks at a time
 
 
 @dataclass(frozen=True)
@@ -34,50 +34,46 @@ class Picture:
     notes: tuple[str, ...] = ()  # what is odd about it but no reason to leave it out
 
 
-def check_pictures(
-    rows: Sequence[Row],
-    read: Callable[[Row], bytes],
+class Reader(Protocol):
+    """Where the bytes of pictures come from; it travels to other processes."""
+
+    def read(self, row: Row) -> bytes:
+        """Returns a picture's bytes; may raise `UnreadableError`."""
+
+    def size(self, row: Row) -> int:
+        """Returns how many bytes `read` will return, at most; their memory is shared (`_budget.FILES`)."""
+
+
+def checked(
+    row: Row,
+    reader: Reader,
     split: SplitName,
     *,
-    size: Callable[[Row], int] = lambda _: 0,
-    workers: int | None = None,
-    advance: Callable[[int], None] = lambda _: None,
-) -> tuple[list[Picture], list[LeftOut]]:
-    """Reads and decodes every picture, in threads.
+    see: Callable[[DecodePolicy, Image.Image], object] = lambda policy, picture: None,
+    per_row: int = 0,
+) -> tuple[Picture | LeftOut, bytes]:
+    """Reads and decodes a picture.
 
     Args:
-      rows: the selected pictures.
-      read: returns a picture's bytes; may raise `UnreadableError`.
-      split: the split they are in.
-      size: returns how many bytes `read` will return, at most; their memory is shared by the threads (`_budget.FILES`).
-      workers: number of threads; one per core if None.
-      advance: called with the number of pictures done since the last call, from this thread.
+      row: the selected picture.
+      reader: where its bytes come from.
+      split: the split it is in.
+      see: see `images.check`.
+      per_row: see `images.check`.
 
     Returns:
-      Those that decode, in order, and those that don't, with the reason.
+      It with its bytes, or why it is left out, and nothing.
     """
-
-    def look(row: Row) -> Picture | LeftOut:
-        notes: list[str] = []
-        with FILES.holding(size(row)):
-            try:
-                data = read(row)
-                form = check(data, notes=notes)
-            except (UnreadableError, BadImageError) as error:
-                return LeftOut(row.source_file, split, selection.BAD_PICTURE, str(error))
-            if not fits_suffix(row.source_file, form):
-                notes.insert(0, f"{HOLDS} {form}")
-            return Picture(row, len(data), zlib.crc32(data), digest_of(data), tuple(notes))
-
-    pictures: list[Picture] = []
-    bad: list[LeftOut] = []
-    chunks = [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
-    with worker_threads(workers or os.cpu_count() or 1) as pool:
-        for results in pool.map(lambda chunk: [look(row) for row in chunk], chunks):
-            for result in results:
-                (pictures if isinstance(result, Picture) else bad).append(result)  # type: ignore[arg-type]
-            advance(len(results))
-    return pictures, bad
+    notes: list[str] = []
+    with FILES.holding(reader.size(row)):
+        try:
+            data = reader.read(row)
+            form = check(data, notes=notes, see=see, per_row=per_row)
+        except (UnreadableError, BadImageError) as error:
+            return LeftOut(row.source_file, split, selection.BAD_PICTURE, str(error)), b""
+        if not fits_suffix(row.source_file, form):
+            notes.insert(0, f"{HOLDS} {form}")
+        return Picture(row, len(data), zlib.crc32(data), digest_of(data), tuple(notes)), data
 
 
 def find(tree: Tree, wanted: str, path: Path) -> str | None:

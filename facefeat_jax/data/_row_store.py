@@ -115,7 +115,7 @@ class Store:
           UserError: a spoilt row can't be made again.
         """
         values = self._values[indices]  # what is checked is the copy, not what the disk may give the next time
-        for position in np.flatnonzero(_checksums(values) != self._sums[indices]):
+        for position in np.flatnonzero(checksums(values) != self._sums[indices]):
             values[position] = self._made_again(int(indices[position]))
         return values
 
@@ -124,18 +124,18 @@ class Store:
         chunk = range(start, min(start + self._rows.chunk, self._rows.count))
         with self._mending:
             there = self._values[index : index + 1].copy()
-            if _checksums(there)[0] == self._sums[index]:
+            if checksums(there)[0] == self._sums[index]:
                 return there[0]  # by another thread
             if not self._reported:
                 say(f"{self._folder} ({self._rows.what}) is damaged (row {index:,}): damaged rows are computed again")
                 self._reported = True
             ((_, made),) = self._produce([chunk])
             made = np.asarray(made)
-            self._sums[chunk.start : chunk.stop] = _checksums(made)
+            self._sums[chunk.start : chunk.stop] = checksums(made)
             with contextlib.suppress(OSError):  # then it is made again the next time
                 descriptor = os.open(self._folder / BIN, os.O_WRONLY)
                 try:
-                    _write_at(descriptor, made, chunk.start * self._rows.row_bytes)
+                    write_at(descriptor, made, chunk.start * self._rows.row_bytes)
                 finally:
                     os.close(descriptor)
             return made[index - start]
@@ -251,8 +251,8 @@ def _fill(folder: Path, rows: Rows, produce: Produce) -> None:
         try:
             with Bar(rows.what, rows.count) as bar:
                 for chunk, values in produce(chunks):
-                    sums[chunk.start : chunk.stop] = _checksums(values)
-                    _write_at(descriptor, values, chunk.start * rows.row_bytes)
+                    sums[chunk.start : chunk.stop] = checksums(values)
+                    write_at(descriptor, values, chunk.start * rows.row_bytes)
                     bar.advance(len(chunk))
             os.fsync(descriptor)
         finally:
@@ -267,7 +267,7 @@ def _fill(folder: Path, rows: Rows, produce: Produce) -> None:
         raise
 
 
-def _checksums(values: np.ndarray) -> np.ndarray:
+def checksums(values: np.ndarray) -> np.ndarray:
     """Returns a CRC-32 of each row, `[n]`, uint32."""
     return np.array([zlib.crc32(row) for row in _as_bytes(values)], np.uint32)
 
@@ -278,7 +278,8 @@ def _as_bytes(values: np.ndarray) -> np.ndarray:
     return flat.view(np.uint8)
 
 
-def _write_at(descriptor: int, values: np.ndarray, offset: int) -> None:
+def write_at(descriptor: int, values: np.ndarray, offset: int) -> None:
+    """Writes rows at a place of a file, in bytes from its beginning."""
     # Not through a map: there, a full disk kills the process.
     view = memoryview(_as_bytes(values).reshape(-1).data)
     while view:

@@ -5,7 +5,7 @@ Imports Pillow and numpy only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import get_args
@@ -114,7 +114,7 @@ def decode_resized(
       UserError: there is no such policy or interpolation.
     """
     with decoded(data, policy, per_row=4 * size, notes=notes) as picture, reasons(data):
-        return _resized(picture, size, interpolation)
+        return resized(picture, size, interpolation)
 
 
 def pixels_resized(
@@ -155,15 +155,23 @@ def pixels_resized(
             rgb = _to_rgb(_Source(picture), policy, notes)
     if notes is not None and is_single_colour(rgb):
         notes.append(SINGLE_COLOUR)
-    return _resized(rgb, size, interpolation)
+    return resized(rgb, size, interpolation)
 
 
-def check(data: bytes, *, notes: list[str] | None = None) -> str:
-    """Decodes a picture under both policies, to see that it can be.
+def check(
+    data: bytes,
+    *,
+    notes: list[str] | None = None,
+    see: Callable[[DecodePolicy, Image.Image], object] = lambda policy, picture: None,
+    per_row: int = 0,
+) -> str:
+    """Decodes a picture, once, and converts it under both policies, to see that it can be.
 
     Args:
       data: the file's bytes.
       notes: see `decode`; each is there once.
+      see: called with each policy and what `decode` gives under it.
+      per_row: see `decoded`.
 
     Returns:
       The format that its content has, in Pillow's naming (`JPEG`, `PNG`, `WEBP`, ...).
@@ -172,10 +180,14 @@ def check(data: bytes, *, notes: list[str] | None = None) -> str:
       BadImageError: see `decode`.
     """
     found: list[str] = []
-    with _opened(data) as source, reasons(data):
+    judged: Image.Image | None = None
+    with _opened(data, per_row) as source, reasons(data):
         for policy in get_args(DecodePolicy):
-            if is_single_colour(_to_rgb(source, policy, found)):
+            picture = _to_rgb(source, policy, found)
+            if picture is not judged and is_single_colour(picture):
                 found.append(SINGLE_COLOUR)
+            judged = picture
+            see(policy, picture)
         if notes is not None:
             notes += dict.fromkeys(found)
         return source.image.format or ""
@@ -184,8 +196,9 @@ def check(data: bytes, *, notes: list[str] | None = None) -> str:
 def is_single_colour(picture: Image.Image) -> bool:
     """Returns whether nothing is to be seen in a picture, mode RGB: all its pixels are the same."""
     # Nearly all pictures differ in a few pixels already.
-    few = _extremes(picture.resize((8, 8), Image.Resampling.NEAREST))
-    return all(low == high for low, high in few) and _extremes(picture) == few
+    width, height = picture.size
+    few = {picture.getpixel((width * n // 8, height * (5 * n % 8) // 8)) for n in range(8)}
+    return len(few) == 1 and all(low == high for low, high in _extremes(picture))
 
 
 def _extremes(picture: Image.Image) -> list[tuple[int, int]]:
@@ -236,7 +249,8 @@ def _opened(data: bytes, per_row: int = 0, beside: int = 0) -> Iterator[_Source]
         yield source
 
 
-def _resized(image: Image.Image, size: int, interpolation: Interpolation) -> np.ndarray:
+def resized(image: Image.Image, size: int, interpolation: Interpolation) -> np.ndarray:
+    """Returns a picture, mode RGB, as uint8 `[size, size, 3]`; see `decode_resized`."""
     if interpolation not in get_args(Interpolation):
         raise unknown("interpolation", interpolation, get_args(Interpolation))
     return np.asarray(image.resize((size, size), Image.Resampling[interpolation.upper()]))

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import errno
 import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 
 from facefeat_jax.data._croissant import CROISSANT, croissant
-from facefeat_jax.data._listing import Picture, check_pictures
+from facefeat_jax.data._listing import Picture
+from facefeat_jax.data._parts import write_all
 from facefeat_jax.data.builders import builder_class
 from facefeat_jax.data.builders.base import Download, Drawing, DrawnBuilder, PictureBuilder
 from facefeat_jax.data.dataset import DIGEST, FILE, GROUP, LABEL, RECORDS, SUMMARY, dataset_dir
-from facefeat_jax.data.selection import UNLISTED, LeftOut, Row, Selection, SplitName
+from facefeat_jax.data.selection import UNLISTED, LeftOut, Selection, SplitName
 from facefeat_jax.data.sources import Source, prepare_command
 from facefeat_jax.data.summary import LEFT_OUT, PrepareSummary, summary_of
 from facefeat_jax.system.errors import UserError
@@ -84,7 +85,7 @@ def prepare(
       from_: the download, a folder or a zip; None for pictures that are drawn.
       data_dir: where prepared data sets are kept; see `facefeat_jax.data.dataset.default_data_dir`.
       overwrite: prepare again what is already prepared; the old one stays in place until the new one is complete.
-      workers: threads that decode, or processes that draw; one per core if None.
+      workers: processes that draw, decode and write; one per core if None.
       progress: show a bar, if standard error is a terminal.
 
     Raises:
@@ -105,10 +106,9 @@ def prepare(
             if not overwrite and (earlier := _already_prepared(builder, folder, from_)):
                 return earlier
             chosen = gathered.select(workers, quiet=not progress)
-            pictures = _checked(described, chosen, gathered, workers, quiet=not progress)
-            _require_room(folder, sum(picture.num_bytes for of_split in pictures.values() for picture in of_split))
+            _require_room(folder, sum(gathered.size(row) for of_split in chosen.rows.values() for row in of_split))
             with _staged(folder) as staging:
-                written = _write(builder, staging, pictures, gathered.read, quiet=not progress)
+                written, pictures = _write(builder, staging, chosen, gathered, workers, quiet=not progress)
                 summary = summary_of(described, folder, chosen, pictures, from_, time.monotonic() - started)
                 for split, of_split in pictures.items():
                     _write_listing(written / RECORDS.format(split=split), of_split, described)
@@ -124,48 +124,34 @@ def prepare(
     return summary
 
 
-def _checked(
-    source: Source, chosen: Selection, gathered: Download | Drawing, workers: int | None, *, quiet: bool
-) -> dict[SplitName, list[Picture]]:
-    """Returns the pictures that decode; those that don't are added to what is left out."""
-    pictures = {}
-    for split, rows in chosen.rows.items():
-        with Bar(f"{source.name}: checking {split}", len(rows), quiet=quiet) as bar:
-            pictures[split], bad = check_pictures(
-                rows, gathered.read, split, size=gathered.size, workers=workers, advance=bar.advance
-            )
-        chosen.left_out += bad
-        if not pictures[split]:
-            first = f"; the first is {bad[0].file}: {bad[0].detail}" if bad else ""
-            raise UserError(f"{source.name}: none of the {len(rows):,} pictures selected for {split} decodes{first}")
-    return pictures
-
-
 def _write(
     builder: type[PictureBuilder],
     staging: Path,
-    pictures: Mapping[SplitName, Sequence[Picture]],
-    read: Callable[[Row], bytes],
+    chosen: Selection,
+    gathered: Download | Drawing,
+    workers: int | None,
     *,
     quiet: bool,
-) -> Path:
-    """Writes the records with the TFDS builder; returns the folder that they are in."""
-    bar = Bar(f"{builder.SOURCE.name}: writing", sum(map(len, pictures.values())), quiet=quiet)
+) -> tuple[Path, dict[SplitName, list[Picture]]]:
+    """Checks the pictures and writes the records of those that decode; the others are added to what is left out.
 
-    def read_and_count(row: Row) -> bytes:
-        bar.advance(1)
-        return read(row)
-
-    writer = builder(pictures=pictures, read=read_and_count, data_dir=staging)
-    try:
-        with bar:
-            writer.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
-    except (RuntimeError, ValueError) as error:
-        # ArrayRecord reports a full disk as a RuntimeError with the system's message in it.
-        if os.strerror(errno.ENOSPC) in str(error) or _free_bytes(staging) < 2**20:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
-        raise
-    return Path(writer.data_dir)
+    Returns:
+      The folder that the records are in, and the pictures.
+    """
+    name, total = builder.SOURCE.name, sum(map(len, chosen.rows.values()))
+    with Bar(f"{name}: checking and writing", total, quiet=quiet) as bar:
+        write = partial(write_all, builder.making(gathered), workers=workers, advance=bar.advance)
+        writer = builder(gathered=gathered, rows=chosen.rows, write=write, data_dir=staging)
+        writer.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+    pictures: dict[SplitName, list[Picture]] = {}
+    for split, found in writer.found.items():
+        pictures[split] = [one for one in found if isinstance(one, Picture)]
+        bad = [one for one in found if isinstance(one, LeftOut)]
+        chosen.left_out += bad
+        if not pictures[split]:
+            first = f"; the first is {bad[0].file}: {bad[0].detail}" if bad else ""
+            raise UserError(f"{name}: none of the {len(found):,} pictures selected for {split} decodes{first}")
+    return Path(writer.data_dir), pictures
 
 
 def _write_listing(path: Path, pictures: Sequence[Picture], source: Source) -> None:

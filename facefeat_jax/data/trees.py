@@ -12,7 +12,7 @@ import stat
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Any, Protocol
 
 from facefeat_jax.data._budget import MAX_FILE_BYTES
 from facefeat_jax.system.errors import UserError
@@ -163,6 +163,7 @@ class ZipTree:
 
     def __init__(self, path: Path):
         self.skipped: list[tuple[str, str]] = []
+        self._path = path
         self._entries: dict[str, zipfile.ZipInfo] = {}
         try:
             self._zip = zipfile.ZipFile(path)
@@ -184,6 +185,12 @@ class ZipTree:
                 self.skipped.append((name, reason))
             else:
                 self._entries[name] = entry
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in self.__dict__.items() if name != "_zip"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _zip=zipfile.ZipFile(state["_path"]))
 
     def _refusal(self, name: str, entry: zipfile.ZipInfo) -> str | None:
         if PurePosixPath(name).is_absolute() or ".." in name.split("/") or ":" in name.split("/")[0]:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from facefeat_jax.data import _listing as listing
 from facefeat_jax.data import examples as examples_module
 from facefeat_jax.data._budget import FILES, MAX_FILE_BYTES, Budget
-from facefeat_jax.data._listing import check_pictures
 from facefeat_jax.data.dataset import open_split
 from facefeat_jax.data.examples import open_examples
 from facefeat_jax.data.pixels import PixelFormat
-from facefeat_jax.data.selection import Row
 from facefeat_jax.prediction import _inputs as inputs
 from facefeat_jax.prediction._inputs import content_of
 from facefeat_jax.system.errors import UserError
@@ -75,19 +75,23 @@ def test_predict_reads_no_more_than_there_is_room_for(tmp_path, monkeypatch, siz
     assert inside.most <= most and (inside.most > 2) == (most == 4)
 
 
-@pytest.mark.parametrize(("size", "most"), [(100_000, 2), (10_000, 4)])
-def test_prepare_reads_no_more_than_there_is_room_for(monkeypatch, picture, size, most):
-    monkeypatch.setattr(listing, "FILES", Budget(250_000))
-    monkeypatch.setattr(listing, "_CHUNK", 1)
-    inside, data = Inside(), picture(1)
-
-    def read(row: Row) -> bytes:
-        with inside:
-            return data
-
-    rows = [Row(f"{number}.jpg", number, {}, {}) for number in range(12)]
-    pictures, bad = check_pictures(rows, read, "train", size=lambda row: size, workers=4)
-    assert len(pictures) == 12 and not bad and inside.most <= most and (inside.most > 2) == (most == 4)
+def test_processes_share_memory_too(tmp_path):
+    """Four processes that each hold two thirds of what there is: one after the other."""
+    code = f"""
+        import time
+        from pathlib import Path
+        from facefeat_jax.data._budget import Budget
+        budget, log = Budget(3 * 2**23), Path({str(tmp_path / "log")!r})
+        budget.share(Path({str(tmp_path / "count")!r}))
+        for _ in range(3):
+            with budget.holding(2**24):
+                with log.open("a") as file: file.write("+")
+                time.sleep(0.005)
+                with log.open("a") as file: file.write("-")
+    """
+    children = [subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)]) for _ in range(4)]
+    assert [child.wait() for child in children] == [0] * 4
+    assert (tmp_path / "log").read_text() == "+-" * 12 and (tmp_path / "count").read_text() == "0"
 
 
 def test_training_reads_no_more_than_there_is_room_for(avatars_dir, monkeypatch):

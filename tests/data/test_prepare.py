@@ -22,9 +22,9 @@ from PIL import Image
 
 from facefeat_jax.cli import main
 from facefeat_jax.data import _drawn as drawn
+from facefeat_jax.data import _parts as parts
 from facefeat_jax.data import _sample_range as sample_range
-from facefeat_jax.data import prepare as prepare_module
-from facefeat_jax.data.builders import get_source
+from facefeat_jax.data.builders import base, get_source
 from facefeat_jax.data.dataset import default_data_dir, open_split
 from facefeat_jax.data.images import SINGLE_COLOUR, decode_resized
 from facefeat_jax.data.prepare import prepare
@@ -164,8 +164,6 @@ def test_builders_work_through_tfds_alone(glasses_files, lay_out, data_dir, caps
 
 
 def test_many_shards_keep_the_order(fairface_files, lay_out, data_dir, monkeypatch):
-    from facefeat_jax.data.builders import base
-
     monkeypatch.setattr(base, "SHARD_SIZE", 5)
     summary = prepare("fairface", lay_out(fairface_files), data_dir, progress=False)
     assert len(list(summary.folder.glob("*train.array_record*"))) == 3
@@ -286,16 +284,32 @@ def test_a_split_without_any_good_picture_is_refused(fairface_files, lay_out, da
     assert nothing_half_written(data_dir)
 
 
-def test_a_picture_that_changes_meanwhile_stops_it(fairface_files, lay_out, picture, data_dir, monkeypatch):
-    download = lay_out(fairface_files)
-    write = prepare_module._write
+def test_however_many_processes_write_the_bytes_are_the_same(fairface_files, lay_out, pack, data_dir, monkeypatch):
+    """Bad pictures among them: whole files of records without one, and others that are shorter for them."""
+    monkeypatch.setattr(base, "SHARD_SIZE", 2)
+    monkeypatch.setattr(parts, "_ALONE", 1)
+    files = {**fairface_files, **dict.fromkeys(["train/3.jpg", "train/4.jpg", "train/9.jpg"], b"")}
+    for number, (workers, download) in enumerate([(1, lay_out(files)), (3, lay_out(files)), (2, pack(files))]):
+        prepare("fairface", download, data_dir / str(number), workers=workers, progress=False)
+    one, *others = (
+        {path.name: path.read_bytes() for path in (data_dir / str(number)).rglob("*") if path.is_file()}
+        for number in range(3)
+    )
+    assert sum(name.startswith("fairface-train.array_record") for name in one) == 5
+    for other in others:
+        assert {name for name in one if one[name] != other.get(name)} == {"summary.json"} and one.keys() == other.keys()
+    split = open_split("fairface", "train", data_dir / "1")
+    assert [split.read(n) for n in range(9)] == [files[f"train/{n}.jpg"] for n in (1, 2, 5, 6, 7, 8, 10, 11, 12)]
+    left = lines(data_dir / "1/fairface/1.0.0/left_out.csv")
+    assert [(line["file"], line["detail"]) for line in left] == [(f"train/{n}.jpg", "empty file") for n in (3, 4, 9)]
 
-    def change_and_write(*args, **kwargs):
-        (download / "train" / "7.jpg").write_bytes(picture(77))
-        return write(*args, **kwargs)
 
-    monkeypatch.setattr(prepare_module, "_write", change_and_write)
-    fails_in_one_line(r"train/7.jpg changed while", "fairface", download, data_dir)
+def test_a_process_that_dies_is_one_line_with_the_place(fairface_files, lay_out, data_dir, monkeypatch):
+    monkeypatch.setattr(base, "SHARD_SIZE", 2)
+    monkeypatch.setattr(parts, "_ALONE", 1)
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    message = r"process that checks pictures ended with exit code 1 .*train/\d+.jpg.*prepare again"
+    fails_in_one_line(message, "fairface", lay_out(fairface_files), data_dir, workers=2)
     assert nothing_half_written(data_dir)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,32 +15,40 @@ import tensorflow_datasets as tfds
 
 from facefeat_jax.avatars import Avatar
 from facefeat_jax.data import _drawn as drawn
-from facefeat_jax.data._listing import Picture, check_pictures
+from facefeat_jax.data._listing import Picture, Reader
+from facefeat_jax.data._parts import Files, Held, Making, Part, Written, write_all
 from facefeat_jax.data.selection import NO_PICTURE, NOT_OFFERED, LayoutError, LeftOut, Row, Selection, SplitName
 from facefeat_jax.data.sources import Source, instructions, not_as_expected, open_source
-from facefeat_jax.data.trees import Tree, UnreadableError
-from facefeat_jax.system.errors import UserError
+from facefeat_jax.data.trees import Tree
 from facefeat_jax.system.progress import Bar
 from facefeat_jax.tasks import TASKS
 
 SHARD_SIZE = 4096
 """Records in a file of records, at most."""
 
+_MOST_FILES = 64  # of a split, if its files can be small enough: several processes write them
+_LEAST = 256  # records in a file, where the split has as many
+
+_Found = dict[SplitName, list[Picture | LeftOut]]
+
 
 # Not a GeneratorBasedBuilder: that one gathers a whole split in memory before it writes, and from 1 GB on needs
-# TensorFlow to spill it to disk. Shards are written as they come, in the order they come.
+# TensorFlow to spill it to disk. TFDS's own loop over the shards of this one is for a single thread.
 class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """A TFDS builder that writes pictures as their encoded bytes, with labels and groups, to ArrayRecord.
 
     A subclass has `SOURCE`, which says what the data set is, and `select`, which says what is used of a download. (What
-    is drawn derives from `DrawnBuilder`.) `facefeat_jax.data.prepare` gives it the pictures that it selected and
-    checked. Called through TFDS alone, it does both itself from `manual_dir`; then pass
-    `DownloadConfig(manual_dir=...)`.
+    is drawn derives from `DrawnBuilder`.) `facefeat_jax.data.prepare` gives it `write`. Called through TFDS alone, it
+    selects from `manual_dir`; then pass `DownloadConfig(manual_dir=...)`.
 
     Args:
-      pictures: per split, the pictures to write, in order.
-      read: returns the bytes of a picture.
+      write: `_parts.write_all` with its options.
+      gathered: what the pictures come from.
+      rows: per split, the selected ones, in order.
       **kwargs: see `tfds.core.DatasetBuilder`.
+
+    Attributes:
+      found: per split, once it is written, what became of each selected picture.
     """
 
     SOURCE: ClassVar[Source]
@@ -100,13 +110,16 @@ class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # ty
     def __init__(
         self,
         *,
-        pictures: Mapping[SplitName, Sequence[Picture]] | None = None,
-        read: Callable[[Row], bytes] | None = None,
+        gathered: Download | Drawing | None = None,
+        rows: Mapping[SplitName, Sequence[Row]] | None = None,
+        write: Callable[..., list[Written]] | None = None,
         file_format: str = "array_record",
         **kwargs: Any,
     ):
-        self._pictures = pictures
-        self._read = read
+        self._gathered = gathered
+        self._rows = rows
+        self._write = write
+        self.found: _Found = {}
         super().__init__(file_format=file_format, **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -148,19 +161,49 @@ class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # ty
         """Prints nothing; see `_log_download_bytes`."""
 
     def _shard_iterators_per_split(self, dl_manager: tfds.download.DownloadManager) -> Mapping[str, Sequence[Any]]:
-        pictures, read = self._pictures, self._read
-        if pictures is None or read is None:
-            # Called through TFDS alone.
+        raise NotImplementedError("the files of records are written by `_download_and_prepare`")
+
+    def _download_and_prepare(
+        self, dl_manager: tfds.download.DownloadManager, download_config: tfds.download.DownloadConfig | None = None
+    ) -> None:
+        gathered, rows = self._gathered, self._rows
+        if gathered is None or rows is None:  # called through TFDS alone
             gathered = self.gather(None if self.SOURCE.is_drawn else Path(dl_manager.manual_dir))
-            rows, read = gathered.select().rows, gathered.read
-            pictures = {split: check_pictures(of, read, split, size=gathered.size)[0] for split, of in rows.items()}
-        return {
-            split: [
-                _Shard(of_split[start : start + SHARD_SIZE], read)
-                for start in range(0, max(len(of_split), 1), SHARD_SIZE)
-            ]
-            for split, of_split in pictures.items()
-        }
+            rows = gathered.select().rows
+        write = self._write or partial(write_all, self.making(gathered))
+        folder = Path(self.data_path)
+        parts = [
+            Part(split, start, of[start : start + size], folder / f"{split}-{start}.part")
+            for split, of in rows.items()
+            for size in [max(1, min(SHARD_SIZE, max(_LEAST, -(-len(of) // _MOST_FILES))))]
+            for start in range(0, len(of), size)
+        ]
+        parts = [dataclasses.replace(part, reader=gathered.reader_of(part.rows)) for part in parts]
+        with tempfile.TemporaryDirectory(dir=folder) as shared:
+            written = write(parts, shared=Path(shared))
+        self.found = {split: [] for split in rows}
+        splits = []
+        for split in rows:
+            lengths, files = [], []
+            for part, (found, _) in zip(parts, written, strict=True):
+                if part.split == split:
+                    self.found[split] += found
+                    if length := sum(isinstance(one, Picture) for one in found):
+                        lengths.append(length)
+                        files.append(part.path)
+            template = self._get_filename_template(split_name=split)
+            for number, file in enumerate(files):
+                file.rename(os.fspath(template.sharded_filepath(shard_index=number, num_shards=len(files))))
+            size = sum(picture.num_bytes for picture in self.found[split] if isinstance(picture, Picture))
+            info = tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size, filename_template=template)
+            splits.append(info)
+        self.info.set_splits(tfds.core.SplitDict(splits))
+
+    @classmethod
+    def making(cls, gathered: Download | Drawing, **rows: Any) -> Making:
+        """Returns how pictures become this data set's records; `rows` are those fields of `Making`."""
+        numbers = {task: {name: number for number, name in enumerate(TASKS[task].classes)} for task in cls.SOURCE.tasks}
+        return Making(numbers, gathered.reader, **rows)
 
 
 class DrawnBuilder(PictureBuilder):
@@ -198,11 +241,17 @@ class Download:
     def select(self, workers: int | None = None, *, quiet: bool = True) -> Selection:
         return self._chosen
 
-    def read(self, row: Row) -> bytes:
-        return self._tree.read(self._chosen.root + row.source_file)
+    @property
+    def reader(self) -> Reader:
+        """Where all pictures come from."""
+        return Files(self._tree, self._chosen.root)
+
+    def reader_of(self, rows: Sequence[Row]) -> None:
+        """Returns nothing: all pictures share `reader`."""
 
     def size(self, row: Row) -> int:
-        return self._tree.size(self._chosen.root + row.source_file)
+        """Returns how many bytes a picture's file has, at most."""
+        return self.reader.size(row)
 
 
 class Drawing:
@@ -218,57 +267,12 @@ class Drawing:
             rows, self._data = drawn.draw_rows(self._builder.draw, sizes, workers=workers, advance=bar.advance)
         return Selection(rows, notes=["drawn pictures: scores on them say nothing about photographs of people"])
 
-    def read(self, row: Row) -> bytes:
-        return self._data[row.source_file]
+    reader: Reader | None = None
 
     def size(self, row: Row) -> int:
-        return 0  # it is in memory already
+        """Returns how many bytes a picture takes."""
+        return len(self._data[row.source_file])
 
-
-class _Shard:
-    """Yields the examples of one shard."""
-
-    def __init__(self, pictures: Sequence[Picture], read: Callable[[Row], bytes]):
-        self._pictures = pictures
-        self._read = read
-
-    def __call__(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        for number, picture in enumerate(self._pictures):
-            row = picture.row
-            yield (
-                number,
-                {
-                    "image": _Content(_reread(picture, self._read)),
-                    **row.labels,
-                    "source_file": row.source_file,
-                    "source_row": row.source_row,
-                    "groups": row.groups,
-                },
-            )
-
-
-class _Content:
-    """A picture's bytes, handed out once.
-
-    TFDS keeps all examples of a shard until it is written, to count them; it shall not keep the bytes.
-    """
-
-    def __init__(self, data: bytes):
-        self._data = data
-
-    def read(self) -> bytes:
-        """Returns the bytes and forgets them."""
-        data, self._data = self._data, b""
-        return data
-
-
-def _reread(picture: Picture, read: Callable[[Row], bytes]) -> bytes:
-    """Returns a picture's bytes; raises `UserError` if they are not those that were checked."""
-    name = picture.row.source_file
-    try:
-        data = read(picture.row)
-    except UnreadableError as error:
-        raise UserError(f"{name} can't be read any more ({error}); prepare again") from error
-    if zlib.crc32(data) != picture.crc32:
-        raise UserError(f"{name} changed while the data set was being prepared; prepare again")
-    return data
+    def reader_of(self, rows: Sequence[Row]) -> Reader:
+        """Returns where the pictures of these rows come from."""
+        return Held({row.source_file: self._data[row.source_file] for row in rows})

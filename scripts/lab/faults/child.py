@@ -38,14 +38,14 @@ def main(argv: list[str]) -> int:
     if argv[0] == "prepare":
         from facefeat_jax.data import prepare
 
-        _announced(prepare, "check_pictures", "prepare")
+        _announced(prepare, "write_all", "prepare")
         _announced(prepare, "_move_into_place", "prepare")
         return cli.main(argv)
     from facefeat_jax.evaluation.evaluate import Evaluator
     from facefeat_jax.runs.checkpoints import Checkpoints
     from facefeat_jax.training import loop
 
-    _announced(row_store, "_write_at", "packing")
+    _announced(row_store, "write_at", "packing")
     _announced(loop, "Bar", "train")  # one for each pass
     _announced(Evaluator, "logits", "validation")
     _announced(Checkpoints, "save", "checkpoint")
