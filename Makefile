@@ -72,7 +72,7 @@ compare: ## compare with PyTorch, live (SAMPLE=1 for a part; Python 3.11; sets u
 # Whatever takes longer than CI may; compare in full sets up its own environment.
 release-check: $(VENV)/.tools-test $(VENV)/.tools-slow ## before a release: the slow tests, all of compare, the commands at real size on few and busy cores (hours)
 	$(BIN)/python -m pytest --slow -m slow $(TESTS)
-	$(MAKE) --no-print-directory compare SAMPLE=
+	$(MAKE) --no-print-directory compare SAMPLE= TESTS="$(TESTS) --slow"
 	$(BIN)/python scripts/lab/release_check.py $(RELEASE_CHECK)
 
 faults: $(VENV)/.tools-test ## run the fault campaigns in full (hours) and write docs/reliability.md

@@ -77,11 +77,13 @@ def create_model(
     check_options(rngs=rngs, **dtypes)
     weights = _named(weights)
 
+    tensors, source = _tensors(architecture, weights, weights_key)
+    options = _sizes(architecture, weights, tensors) | options
+
     def build(rngs: nnx.Rngs) -> MultiTaskModel:
         trunk = architecture.build_for(weights, **dtypes, **options, rngs=rngs)
         return MultiTaskModel(trunk, resolved, **dtypes, rngs=rngs)
 
-    tensors, source = _tensors(architecture, weights, weights_key)
     if tensors is None:
         return _drawn(build, rngs)
     import weights_conversion
@@ -133,10 +135,12 @@ def create_classifier(
     check_options(rngs=rngs, num_classes=num_classes, **dtypes)
     weights = _named(weights)
 
+    tensors, source = _tensors(architecture, weights, weights_key)
+    options = _sizes(architecture, weights, tensors) | options
+
     def build(rngs: nnx.Rngs, num_classes: int | None = num_classes) -> Trunk:
         return architecture.build_for(weights, **dtypes, **options, num_classes=num_classes, rngs=rngs)
 
-    tensors, source = _tensors(architecture, weights, weights_key)
     if tensors is None:
         if num_classes is None:
             raise UserError(f"with random weights, say how many classes: create_classifier({name!r}, num_classes=10)")
@@ -174,6 +178,17 @@ def _tensors(
     tensors = weights_conversion.as_notebooks(weights_conversion.read(path, key=key))
     weights_conversion.check_finite(tensors, path)
     return tensors, str(path)
+
+
+def _sizes(architecture: Architecture, weights: str | Path, tensors: dict[str, np.ndarray] | None) -> dict[str, int]:
+    """Returns the size of pictures that weights on the Hub are for, as an option of a trunk that has a fixed one."""
+    if tensors is None or not architecture.fixed_size:
+        return {}
+    import weights_conversion
+    from weights_conversion.timm_hub import hub_weights
+
+    size = weights_conversion.position_size(tensors) if hub_weights(weights) else None
+    return {} if size is None else {"image_size": size}
 
 
 def _resolved(tasks: object) -> list[Task]:
@@ -238,10 +253,10 @@ def _file_of(architecture: Architecture, weights: str | Path) -> Path:
       UserError: those weights are another architecture's, or can't be had.
     """
     import weights_conversion
-    from weights_conversion.hub import fetch_hub_weights, hub_weights
+    from weights_conversion.timm_hub import fetch_timm_weights, hub_weights
 
     if (on_hub := hub_weights(weights)) is not None:
-        return fetch_hub_weights(*on_hub)
+        return fetch_timm_weights(*on_hub)
     entry = named_weights(architecture.name, weights)
     if entry is not None:
         return weights_conversion.fetch(entry.name)
@@ -250,7 +265,10 @@ def _file_of(architecture: Architecture, weights: str | Path) -> Path:
         enums = ", ".join(entry.enum for entry in architecture.published) or "none"
         raise UserError(f"torchvision has no weights {weights} of {architecture.name}; it has {enums}")
     if weights == "imagenet":
-        raise UserError(f"there are no published weights for {architecture.name}; give random, or a file of your own")
+        raise UserError(
+            f"there are no published weights for {architecture.name}; give random, a file of your own, or timm's "
+            "(hf-hub:timm/NAME)"
+        )
     if str(weights) in WEIGHTS:
         raise UserError(
             f"the weights {weights} are those of {WEIGHTS[str(weights)].architecture}, not of {architecture.name}, "

@@ -24,5 +24,7 @@ from weights_conversion.files import write as write
 from weights_conversion.heads import as_notebooks as as_notebooks
 from weights_conversion.heads import cause_of as cause_of
 from weights_conversion.hub import fetch_from_hub as fetch_from_hub
+from weights_conversion.timm_hub import HubPreprocessing as HubPreprocessing
+from weights_conversion.timm_hub import hub_preprocessing as hub_preprocessing
 
 public_names.attach(__name__)

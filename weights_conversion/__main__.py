@@ -15,9 +15,9 @@ from facefeat_jax.system.main import run_main
 class Verify:
     """Compares a trunk with torchvision's model of that name on made-up pictures, and prints how far they are apart.
 
-    Every stage, features and logits in evaluation and in training mode (dropout and stochastic depth off), gradients,
-    and weights and statistics after three steps of Adam: the largest difference from torch in float64, relative to the
-    largest number. Exits with 1 if JAX's float64 differs by more than 1e-9 anywhere.
+    Every stage, features and logits in evaluation and in training mode (without dropout and stochastic depth, or with
+    torch's masks), gradients, and weights and statistics after three steps of Adam: the largest difference from torch
+    in float64, relative to the largest number. Exits with 1 if JAX's float64 differs by more than 1e-9 anywhere.
     """
 
     name: tyro.conf.Positional[str]
@@ -31,7 +31,9 @@ class Verify:
     training: bool = True
     """Whether gradients and training steps are compared too; for large models they take a lot of memory."""
     seed: int = 0
-    """Of weights and pictures."""
+    """Of weights, pictures and masks."""
+    dropping: bool = False
+    """Whether dropout and stochastic depth are on, with the masks that torch draws; in float64 alone."""
 
     def run(self) -> int:
         """Prints the table; returns the exit code."""
@@ -44,6 +46,7 @@ class Verify:
             batch_size=self.batch_size,
             training=self.training,
             seed=self.seed,
+            dropping=self.dropping,
         )
         print(f"{self.name}, {self.weights or f'random weights of seed {self.seed}'}: difference from torch in float64")
         print(table(rows))

@@ -31,12 +31,23 @@ class Layer:
 
 RESNET = (
     Layer("conv1", "conv1", "conv"),
+    # A deep stem's, as in timm.
+    Layer("conv1.0", "conv1.conv1", "conv"),
+    Layer("conv1.1", "conv1.bn1", "batch_norm"),
+    Layer("conv1.3", "conv1.conv2", "conv"),
+    Layer("conv1.4", "conv1.bn2", "batch_norm"),
+    Layer("conv1.6", "conv1.conv3", "conv"),
     Layer("bn1", "bn1", "batch_norm"),
     Layer("layer{s}.{b}.conv{n}", "layer{s}.{b}.conv{n}", "conv"),
     Layer("layer{s}.{b}.bn{n}", "layer{s}.{b}.bn{n}", "batch_norm"),
     Layer("layer{s}.{b}.downsample.0", "layer{s}.{b}.downsample_conv", "conv"),
     Layer("layer{s}.{b}.downsample.1", "layer{s}.{b}.downsample_bn", "batch_norm"),
     Layer("fc", "fc", "linear"),
+)
+# With `avg_down` a shortcut begins with the means, so that its layers move up by one.
+RESNET_OF_MEANS = tuple(
+    replace(row, torch=row.torch.replace("downsample.1", "downsample.2").replace("downsample.0", "downsample.1"))
+    for row in RESNET
 )
 
 # torchvision numbers the layers of a block: without an expansion, as in the first stage, all move up by one. The
@@ -198,6 +209,7 @@ def table(model: MultiTaskModel | Trunk) -> tuple[Layer, ...]:
         rows = (*trunk, *HEADS)
     else:
         rows = next((TRUNKS[kind] for kind in type(model).__mro__ if kind in TRUNKS), ())
+        rows = RESNET_OF_MEANS if rows is RESNET and getattr(model, "avg_down", False) else rows
     return (*rows, *_own_names(model, rows))
 
 

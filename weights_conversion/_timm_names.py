@@ -1,6 +1,7 @@
 """timm's names of the layers that torchvision's models have too, turned into torchvision's.
 
-A plain ResNet's are the same. Of EfficientNets, those with `tf_` in their name pad in another way, which no name tells.
+A ResNet's are the same. What an architecture is called tells whether it computes what ours does: tensors alone don't
+(a `tf_efficientnet` pads in another way, a `resnetblur` blurs, and their names and shapes fit).
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import re
 from collections.abc import Mapping
 
 import numpy as np
+
+from facefeat_jax.system.errors import UserError
 
 _BLOCK = r"encoder.layers.encoder_layer_\1."
 _VIT = (
@@ -57,17 +60,43 @@ _EFFICIENTNET = (
     (r"bn2\.(\w+)", r"features.8.1.\1"),
     (r"classifier\.(\w+)", r"classifier.1.\1"),
 )
+# The first three stages of a V2 are of fused blocks.
+_EFFICIENTNET_V2 = (
+    (r"blocks\.0\.(\d+)\.conv\.(\w+)", r"features.1.\1.block.0.0.\2"),
+    (r"blocks\.([12])\.(\d+)\.conv_exp\.(\w+)", r"features.{n+1}.\2.block.0.0.\3"),
+    (r"blocks\.([12])\.(\d+)\.conv_pwl\.(\w+)", r"features.{n+1}.\2.block.1.0.\3"),
+    *_EFFICIENTNET,
+)
+# The small one has a stage less.
+_EFFICIENTNET_V2_S = tuple((one, other.replace("features.8.", "features.7.")) for one, other in _EFFICIENTNET_V2)
 # What tells a family: a tensor that only timm calls so.
 _FAMILIES = {
     "patch_embed.proj.weight": _VIT,
     "stages.0.blocks.0.conv_dw.weight": _CONVNEXT,
     "blocks.0.0.conv_dw.weight": _EFFICIENTNET,
+    "blocks.0.0.conv.weight": _EFFICIENTNET_V2,
 }
+# timm's architectures that compute what ours do.
+_SAME = re.compile(
+    r"resnet\d+[cdst]?|resnext\d+d?_\d+x\d+d|wide_resnet\d+_\d|efficientnet_b\d|efficientnetv2_[sml]"
+    r"|(vit|deit)_[a-z]+_patch\d+_\d+|convnext_(tiny|small|base|large|xlarge)"
+)
+
+
+def require_same(architecture: str, source: str) -> None:
+    """Raises UserError where one of timm's architectures (`resnet18`, without what follows a dot) is none of ours."""
+    if "tf_efficientnet" in architecture:
+        raise UserError(f"{source}: these EfficientNets pad in another way than ours; take one without tf_ in its name")
+    if not _SAME.fullmatch(architecture):
+        raise UserError(
+            f"{source}: timm's {architecture} computes something else than the trunks here; take a resnet, resnext, "
+            "wide_resnet, efficientnet, vit, deit or convnext of timm's, without another prefix or suffix"
+        )
 
 
 def are_timms_efficientnet(state_dict: Mapping[str, np.ndarray]) -> bool:
     """Returns whether these are an EfficientNet's tensors under timm's names."""
-    return "blocks.0.0.conv_dw.weight" in state_dict
+    return "blocks.0.0.conv_dw.weight" in state_dict or "blocks.0.0.conv.weight" in state_dict
 
 
 def from_timm(state_dict: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
@@ -75,6 +104,8 @@ def from_timm(state_dict: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
     rules = next((rules for name, rules in _FAMILIES.items() if name in state_dict), None)
     if rules is None:
         return state_dict
+    if rules is _EFFICIENTNET_V2 and "blocks.6.0.bn1.weight" not in state_dict:
+        rules = _EFFICIENTNET_V2_S
     return {_renamed(name, rules): _in_shape(name, tensor) for name, tensor in state_dict.items()}
 
 

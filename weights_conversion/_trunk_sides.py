@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ from flax import nnx
 
 from facefeat_jax.models.abstract import abstract
 from facefeat_jax.models.trunk import Trunk
+from weights_conversion._masks import Masks, record_masks, replayed, torch_droppers
 from weights_conversion._records import (
     Arrays,
     Record,
@@ -33,7 +34,14 @@ _EPSILON = 1e-6
 
 
 def jax_side(
-    build: Callable[..., Trunk], tensors: Arrays, images: np.ndarray, labels: np.ndarray, *, dtype: str, training: bool
+    build: Callable[..., Trunk],
+    tensors: Arrays,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    dtype: str,
+    training: bool,
+    masks: Sequence[Masks] | None = None,
 ) -> Record:
     """Runs our trunk.
 
@@ -44,6 +52,7 @@ def jax_side(
       labels: `[batch]`, class numbers.
       dtype: dtype of weights, inputs and computation.
       training: whether gradients are taken and steps made.
+      masks: of each step what is multiplied by where something is dropped at random; None drops nothing.
 
     Returns:
       `evaluation` and `training`: the map of each stage (NHWC), `pooled` and `logits`; `statistics` after one pass in
@@ -51,7 +60,8 @@ def jax_side(
     """
     with precision(dtype):
         trunk = to_flax(tensors, abstract(build, dtype=dtype, param_dtype=dtype))
-        trunk.set_attributes(rate=0.0, raise_if_not_found=False)  # dropout and stochastic depth
+        if masks is None:
+            trunk.set_attributes(rate=0.0, raise_if_not_found=False)  # dropout and stochastic depth
         pixels = jnp.asarray(images, dtype)
 
         def forward(trunk: Trunk, pixels: jax.Array) -> dict[str, jax.Array]:
@@ -59,9 +69,10 @@ def jax_side(
             pooled = trunk.pooled(maps[list(trunk.STAGES)[-1]])
             return {**maps, "pooled": pooled, "logits": trunk.classify(pooled)}
 
-        def loss_of(params: nnx.State, rest: nnx.State) -> tuple[jax.Array, Any]:
+        def loss_of(params: nnx.State, rest: nnx.State, masks: Masks) -> tuple[jax.Array, Any]:
             model = nnx.merge(graphdef, params, rest, copy=True)
-            outputs = forward(model, pixels)
+            with replayed(masks):
+                outputs = forward(model, pixels)
             losses = optax.softmax_cross_entropy_with_integer_labels(outputs["logits"], jnp.asarray(labels))
             return losses.mean(), (outputs, nnx.state(model, nnx.Not(nnx.Param)))
 
@@ -74,12 +85,13 @@ def jax_side(
         trunk.train()
         graphdef, *states = nnx.split(trunk, nnx.Param, ...)
         params, rest = states
+        drawn = [[]] * _STEPS if masks is None else masks
         del trunk, states  # from here on, one copy of what may be gigabytes
         if not training:
-            _, (outputs, moved) = jax.jit(loss_of)(params, rest)
+            _, (outputs, moved) = jax.jit(loss_of)(params, rest, drawn[0])
         else:
             step = jax.jit(jax.grad(loss_of, has_aux=True))
-            gradients, (outputs, moved) = step(params, rest)
+            gradients, (outputs, moved) = step(params, rest, drawn[0])
             gradient_tensors = tensors_of(gradients, moved)
         values["training"] = _host(outputs)
         values["statistics"] = _statistics(tensors_of(params, moved))
@@ -89,7 +101,7 @@ def jax_side(
             state = adam.init(params)
             for number in range(_STEPS):
                 if number:
-                    gradients, (_, moved) = step(params, rest)
+                    gradients, (_, moved) = step(params, rest, drawn[number])
                 updates, state = adam.update(gradients, state, params)
                 params, rest = optax.apply_updates(params, updates), moved
             values |= _after_steps(tensors_of(params, rest))
@@ -97,15 +109,25 @@ def jax_side(
 
 
 def torch_side(
-    build: Callable[[], Any], tensors: Arrays, images: np.ndarray, labels: np.ndarray, *, dtype: str, training: bool
+    build: Callable[[], Any],
+    tensors: Arrays,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    dtype: str,
+    training: bool,
+    masks: list[Masks] | None = None,
 ) -> Record:
-    """Runs torchvision's model, which `build` makes; the other arguments and the result are those of `jax_side`."""
+    """Runs torchvision's model, which `build` makes; the other arguments and the result are those of `jax_side`.
+
+    What it draws at random is added to `masks`.
+    """
     import torch
 
     model = load_torch(build(), tensors, dtype)
-    for module in model.modules():
-        if hasattr(module, "p") and isinstance(module.p, float):  # Dropout and StochasticDepth
-            module.p = 0.0
+    for layer in torch_droppers(model) if masks is None else ():
+        layer.p = 0.0
+    drawn = record_masks(model)
     pixels = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(getattr(torch, dtype))
     target = torch.from_numpy(labels)
     stages = torch_stages(model)
@@ -128,6 +150,9 @@ def torch_side(
     for number in range(_STEPS if training else 1):
         with torch.set_grad_enabled(training):
             logits, outputs = forward()
+        if masks is not None:
+            masks.append(drawn.copy())
+            drawn.clear()
         if number == 0:
             values["training"] = outputs
             values["statistics"] = _statistics(torch_state(model))

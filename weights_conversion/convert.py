@@ -106,7 +106,8 @@ def _require_timms_epsilon(trunk: Trunk, source: str) -> None:
     if strange := {norm.epsilon for norm in norms} - {_TIMMS_EPSILON}:
         raise WeightsMismatchError(
             f"{source} is timm's, whose EfficientNets normalise with an epsilon of {_TIMMS_EPSILON}; the model's is "
-            f"{max(strange)}: make it with norm_layer=functools.partial(BatchNorm, epsilon={_TIMMS_EPSILON})"
+            f"{max(strange)}: make it with norm_layer=functools.partial(BatchNorm, epsilon={_TIMMS_EPSILON}), unless "
+            "the file is of a tf_efficientnet, which pads in another way and has no place here"
         )
 
 
@@ -217,6 +218,7 @@ def nearest(state_dict: Mapping[str, np.ndarray]) -> str | None:
 
 def position_size(state_dict: Mapping[str, np.ndarray]) -> int | None:
     """Returns the side in pixels of the pictures that a state dict's position embeddings are for; None without any."""
+    state_dict = names.canonical(state_dict)
     for prefix in ("", names.BACKBONE[0]):
         positions, patches = (state_dict.get(f"{prefix}{name}") for name in (POSITIONS, "conv_proj.weight"))
         if positions is not None and patches is not None and np.ndim(positions) == 3 and np.ndim(patches) == 4:
@@ -235,7 +237,9 @@ def _fingerprint(name: str) -> tuple[str, str, dict[str, tuple[int, ...]]]:
         rows = names.table(trunk)
     except names.UnknownLayerError:
         return "", "", {}
-    return f"{rows[0].torch}.weight", names.classifier_prefix(trunk), torch_shapes(trunk)
+    shapes = torch_shapes(trunk)
+    first = next(f"{row.torch}.weight" for row in rows if f"{row.torch}.weight" in shapes)
+    return first, names.classifier_prefix(trunk), shapes
 
 
 def to_torch(model: MultiTaskModel | Trunk) -> dict[str, np.ndarray]:

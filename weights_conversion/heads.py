@@ -72,6 +72,7 @@ CAUSES = (
     (re.compile(r"_head\.(weight|bias)$"), "heads of one linear layer, where the notebook's have two with a ReLU"),
     (re.compile(r"_head\.\d+\.(running_mean|running_var)$"), "batch normalisation inside a head"),
     (re.compile(r"_head\.[013-9]+\d*\.(weight|bias)$"), "heads of other layers than Linear, ReLU, Linear"),
+    (re.compile(r"^blocks\.0\.\d+\.conv_exp\."), "timm's efficientnetv2_rw or the like, another network than ours"),
     (re.compile(r"lora_|adapter"), "an adapter: merge it into the weights first"),
 )
 """What names that a model has no place for come from, and what to do."""

@@ -10,17 +10,15 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import math
 import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.files import only_one, sha256_of, write_whole
-from facefeat_jax.system.kinds import Interpolation
 from facefeat_jax.system.progress import say
 from facefeat_jax.system.runtime import cache_dir as cache_root
 from facefeat_jax.system.text import format_size
@@ -29,13 +27,15 @@ from weights_conversion.download import DownloadError
 HUB_FILE = "model.safetensors"
 """The file of weights of a model on the Hub."""
 
-WEIGHTS_PREFIX = "hf-hub:"
-
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SECRET = re.compile(r"\bhf_[A-Za-z0-9]{6,}|(?<=Bearer )\S+")
 _MOST_BYTES = {"config.json": 2**20}
 _MOST_BYTES_OF_OTHERS = 2**32
+
+
+class NoSuchFileError(DownloadError):
+    """The model is there, and has no such file."""
 
 
 @dataclass(frozen=True)
@@ -59,45 +59,12 @@ def require_hub_name(name: str) -> None:
         raise UserError(f"{name!r} is no name of a model on the Hub: give owner/name")
 
 
-def hub_weights(weights: str | Path) -> tuple[str, str | None] | None:
-    """Returns name and revision of `hf-hub:owner/name[@revision]`, as timm writes it; None for other weights."""
-    text = str(weights)
-    if not text.startswith(WEIGHTS_PREFIX):
-        return None
-    name, _, revision = text.removeprefix(WEIGHTS_PREFIX).partition("@")
-    require_hub_name(name)
-    if "tf_efficientnet" in name:
-        raise UserError(f"{name}: these EfficientNets pad in another way than ours; take one without tf_ in its name")
-    return name, revision or None
-
-
 def fetch_hub_weights(name: str, revision: str | None = None) -> Path:
     """Returns the file of weights of a model on the Hub, and says of which commit it is; see `fetch_from_hub`."""
     found = fetch_from_hub(name, HUB_FILE, revision=revision)
     how = "downloaded now, and trusted" if found.is_first else "the file that was downloaded first"
     say(f"facefeat: {name} at commit {found.commit}, {how}")
     return found.path
-
-
-def hub_preprocessing(name: str, revision: str | None = None) -> dict[str, Any]:
-    """Returns `mean`, `std` and `interpolation` of a model of timm's, as its `config.json` says.
-
-    Raises:
-      DownloadError: it can't be had, or says nothing that we can do.
-    """
-    path = fetch_from_hub(name, "config.json", revision=revision).path
-    try:
-        given = json.loads(path.read_text())["pretrained_cfg"]
-        values = {part: tuple(float(value) for value in given[part]) for part in ("mean", "std")}
-        numbers = [*values["mean"], *values["std"]]
-        is_usable = all(map(math.isfinite, numbers)) and min(values["std"]) > 0
-        if any(len(value) != 3 for value in values.values()) or not is_usable:
-            raise ValueError
-        if given["interpolation"] not in get_args(Interpolation):
-            raise ValueError
-        return {**values, "interpolation": given["interpolation"]}
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DownloadError(f"{name}: config.json does not say how its pictures were normalised and resized") from error
 
 
 def fetch_from_hub(name: str, file: str, *, revision: str | None = None) -> HubFile:
@@ -223,7 +190,7 @@ def _reached(what: str, revision: str, file: str) -> Iterator[None]:
     except errors.EntryNotFoundError as error:
         if isinstance(error, errors.LocalEntryNotFoundError):
             raise DownloadError(f"{what} can't be reached ({hub_reason(error.__cause__ or error)})") from None
-        raise DownloadError(f"{what} has no file {file}; was it written by `facefeat push`?") from None
+        raise NoSuchFileError(f"{what} has no file {file}; was it written by `facefeat push`?") from None
     except Exception as error:  # httpx's, the library's own and the system's have no common base
         raise DownloadError(f"{what} can't be had ({hub_reason(error)})") from None
 

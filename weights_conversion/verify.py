@@ -23,6 +23,7 @@ from facefeat_jax.models.registry import Architecture, get_architecture
 from facefeat_jax.system.errors import UserError
 from weights_conversion import _names as names
 from weights_conversion import download, files
+from weights_conversion._masks import Masks
 from weights_conversion._records import COUNTER, Arrays, Difference, Record, differences
 from weights_conversion._trunk_sides import jax_side, torch_side
 from weights_conversion._with_torch import import_torchvision, require_torch
@@ -54,6 +55,7 @@ def verify(
     training: bool = True,
     dtypes: Sequence[str] = ("float64", "float32", "bfloat16"),
     seed: int = 0,
+    dropping: bool = False,
 ) -> list[Row]:
     """Compares a trunk with torchvision's model of that name.
 
@@ -66,7 +68,9 @@ def verify(
       batch_size: how many of them.
       training: whether gradients and training steps are compared too; they take several times the memory.
       dtypes: to compute in; float64 comes first.
-      seed: seed of weights and pictures.
+      seed: seed of weights, pictures and masks.
+      dropping: whether dropout and stochastic depth are on: what torch draws is recorded and given to ours. Else their
+        rates are 0. Then float64 alone is compared: torch draws other masks in other types.
 
     Returns:
       The rows of the table. Gradients and steps are not compared in bfloat16.
@@ -92,8 +96,15 @@ def verify(
             if side == "JAX"
             else (torch_side, partial(getattr(models, name), weights=None, **options))
         )
-        return run(build, tensors, images, labels, dtype=dtype, training=training and dtype != "bfloat16")
+        steps = training and dtype != "bfloat16"
+        return run(build, tensors, images, labels, dtype=dtype, training=steps, masks=masks)
 
+    masks: list[Masks] | None = None
+    if dropping:
+        import torch
+
+        torch.manual_seed(seed)
+        masks, dtypes = [], dtypes[:1]
     reference = recorded("torch", "float64")
     rows: dict[str, Row] = {}
     for dtype in dtypes:

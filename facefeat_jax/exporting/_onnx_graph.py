@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from facefeat_jax.models import BatchNorm, ConvNeXt, EfficientNet, MultiTaskModel, ResNet, VisionTransformer
 from facefeat_jax.models._mbconv import FusedMBConv
 from facefeat_jax.models._positions import bicubic
-from facefeat_jax.models.resnet import BasicBlock, Bottleneck
+from facefeat_jax.models.resnet import BasicBlock, Bottleneck, DeepStem
 from facefeat_jax.runs._about import POOLED
 from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.system.errors import UserError
@@ -203,7 +203,12 @@ def temperature_of(task: str) -> str:
 
 
 def _resnet(graph: _Graph, trunk: _At, x: str, size: int) -> str:
-    x = graph.add("Relu", graph.conv(x, trunk.conv1, trunk.bn1))
+    first = trunk.conv1
+    if isinstance(first.module, DeepStem):
+        x = graph.add("Relu", graph.conv(x, first.conv1, first.bn1))
+        x = graph.add("Relu", graph.conv(x, first.conv2, first.bn2))
+        first = first.conv3
+    x = graph.add("Relu", graph.conv(x, first, trunk.bn1))
     if trunk.module.has_pool:
         x = graph.add("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
     for stage in (trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4):
@@ -218,6 +223,10 @@ def _residual(graph: _Graph, block: _At, x: str) -> str:
     y = graph.conv(y, block.conv2, block.bn2)
     if isinstance(module, Bottleneck):
         y = graph.conv(graph.add("Relu", y), block.conv3, block.bn3)
+    if module.pool:
+        counted = int(module.pool == 1)  # as in `average_pool`
+        sizes = {"kernel_shape": [2, 2], "strides": [module.pool] * 2, "pads": [0, 0, 1, 1]}
+        x = graph.add("AveragePool", x, **sizes, count_include_pad=counted)
     if module.downsample_conv is not None:
         x = graph.conv(x, block.downsample_conv, block.downsample_bn)
     return graph.add("Relu", graph.add("Add", y, x))

@@ -16,13 +16,14 @@ P = ParamSpec("P")
 R = TypeVar("R", bound=Trunk)
 
 
-def options_of(kind: type[Trunk]) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Returns a decorator of functions whose options are the keywords of a class of trunks.
+def options_of(kind: type[Trunk], decided: tuple[str, ...] = ()) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Returns a decorator of functions whose options are the keywords of a class of trunks but for the `decided` ones.
 
     `help` then lists them by name, and an option that there is not is refused with what there is.
     """
+    own = (*_OWN, *decided)
     signature = inspect.signature(kind.__init__)
-    parameters = [one for one in signature.parameters.values() if one.kind is one.KEYWORD_ONLY and one.name not in _OWN]
+    parameters = [one for one in signature.parameters.values() if one.kind is one.KEYWORD_ONLY and one.name not in own]
     described = {**_described(TrunkOptions), **_described(kind)}
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -56,7 +57,7 @@ def options_of(kind: type[Trunk]) -> Callable[[Callable[P, R]], Callable[P, R]]:
     return decorate
 
 
-# What a function decides itself.
+# What every function decides itself.
 _OWN = ("block", "table", "groups", "width_per_group", "head")
 
 

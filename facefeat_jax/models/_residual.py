@@ -1,8 +1,8 @@
-"""The blocks of residual networks."""
+"""The blocks of residual networks, and the stem of those that have three convolutions there."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Unpack
 
 import jax.numpy as jnp
 from flax import nnx
@@ -17,11 +17,37 @@ from facefeat_jax.models.normalization import NormLayer, normalized
 from facefeat_jax.models.trunk import LayerOptions
 
 
+class DeepStem(nnx.Module):
+    """Three 3x3 convolutions in place of one of 7x7 (https://arxiv.org/abs/1812.01187); the network has the last norm.
+
+    Args:
+      in_features: channels of the images.
+      widths: channels of the three.
+      norm_layer: as in `ResNet`.
+    """
+
+    def __init__(
+        self, in_features: int, widths: tuple[int, int, int], norm_layer: NormLayer, **options: Unpack[LayerOptions]
+    ):
+        first, second, third = widths
+        self.conv1 = conv(in_features, first, 3, 2, **options)
+        self.bn1 = norm_layer(first, **options)
+        self.conv2 = conv(first, second, 3, **options)
+        self.bn2 = norm_layer(second, **options)
+        self.conv3 = conv(second, third, 3, **options)
+
+    def __call__(self, inputs: Maps, *, mask: Mask | None = None) -> NewMaps:
+        """Maps `[batch, height, width, in_features]` to `[batch, height / 2, width / 2, widths[2]]`."""
+        x = nnx.relu(normalized(self.bn1, self.conv1(inputs), mask))
+        return self.conv3(nnx.relu(normalized(self.bn2, self.conv2(x), mask)))
+
+
 class BasicBlock(nnx.Module):
     """Two 3x3 convolutions and a shortcut; the block of ResNet18 and ResNet34.
 
     The shortcut is a strided 1x1 convolution with batch normalisation where the shape changes (`downsample_conv`,
-    `downsample_bn`), else the identity (both `None`). `drop_path` is stochastic depth of all but the shortcut, or None.
+    `downsample_bn`), else the identity (both `None`). With `pool`, its convolution has no stride, and comes after the
+    means of 2x2 places, so many places apart. `drop_path` is stochastic depth of all but the shortcut, or None.
     """
 
     EXPANSION: ClassVar[int] = 1
@@ -36,6 +62,7 @@ class BasicBlock(nnx.Module):
         groups: int = 1,
         width_per_group: int = 64,
         norm_layer: NormLayer = BatchNorm,
+        pool: int = 0,
         drop_path: float = 0.0,
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
@@ -56,7 +83,8 @@ class BasicBlock(nnx.Module):
         # Declared, not set: an attribute that was None first is static to Flax and takes no module afterwards.
         self.downsample_conv: nnx.Conv | None
         self.downsample_bn: nnx.Module | None
-        self.downsample_conv, self.downsample_bn = _downsample(in_features, width, stride, norm_layer, options)
+        self.downsample_conv, self.downsample_bn = _downsample(in_features, width, stride, pool, norm_layer, options)
+        self.pool = pool
         self.drop_path = StochasticDepth(drop_path) if drop_path else None
 
     @property
@@ -93,6 +121,7 @@ class Bottleneck(nnx.Module):
         groups: int = 1,
         width_per_group: int = 64,
         norm_layer: NormLayer = BatchNorm,
+        pool: int = 0,
         drop_path: float = 0.0,
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
@@ -109,7 +138,8 @@ class Bottleneck(nnx.Module):
         self.bn3 = norm_layer(features, **options)
         self.downsample_conv: nnx.Conv | None
         self.downsample_bn: nnx.Module | None
-        self.downsample_conv, self.downsample_bn = _downsample(in_features, features, stride, norm_layer, options)
+        self.downsample_conv, self.downsample_bn = _downsample(in_features, features, stride, pool, norm_layer, options)
+        self.pool = pool
         self.drop_path = StochasticDepth(drop_path) if drop_path else None
 
     @property
@@ -126,11 +156,23 @@ class Bottleneck(nnx.Module):
 
 
 def _downsample(
-    in_features: int, features: int, stride: int, norm_layer: NormLayer, options: LayerOptions
+    in_features: int, features: int, stride: int, pool: int, norm_layer: NormLayer, options: LayerOptions
 ) -> tuple[nnx.Conv, nnx.Module] | tuple[None, None]:
     if stride == 1 and in_features == features:
         return None, None
-    return conv(in_features, features, 1, stride, **options), norm_layer(features, **options)
+    return conv(in_features, features, 1, 1 if pool else stride, **options), norm_layer(features, **options)
+
+
+def average_pool(inputs: Maps, stride: int) -> NewMaps:
+    """Returns the means of 2x2 places, `[batch, ceil(height / stride), ceil(width / stride), channels]`.
+
+    At the lower and the right edge they are of the places inside; with a stride of 1 zeros lie beyond it, as in timm.
+    """
+    height, width = inputs.shape[1:3]
+    # The edge once more gives the same mean as without what is beyond it.
+    padded = jnp.pad(inputs, ((0, 0), (0, 1), (0, 1), (0, 0)), mode="edge" if stride > 1 else "constant")
+    places = [padded[:, y : y + height : stride, x : x + width : stride] for y in (0, 1) for x in (0, 1)]
+    return sum(places[1:], places[0]) / 4
 
 
 def _joined(
@@ -141,4 +183,5 @@ def _joined(
         outputs = block.drop_path(outputs, rngs=rngs)
     if block.downsample_conv is None or block.downsample_bn is None:
         return nnx.relu(outputs + inputs)
-    return nnx.relu(outputs + normalized(block.downsample_bn, block.downsample_conv(inputs), mask))
+    shortcut = average_pool(inputs, block.pool) if block.pool else inputs
+    return nnx.relu(outputs + normalized(block.downsample_bn, block.downsample_conv(shortcut), mask))

@@ -74,6 +74,7 @@ class Architecture:
 
 
 _RESNET_PAPER = "https://arxiv.org/abs/1512.03385"
+_DEEP_RESNET_PAPER = "https://arxiv.org/abs/1812.01187"
 _RESNEXT_PAPER = "https://arxiv.org/abs/1611.05431"
 _WIDE_RESNET_PAPER = "https://arxiv.org/abs/1605.07146"
 _EFFICIENTNET_PAPER = "https://arxiv.org/abs/1905.11946"
@@ -89,6 +90,20 @@ ARCHITECTURES: dict[str, Architecture] = {
         Architecture("resnet50", resnet.resnet50, 2048, ResNet.STAGES, ResNet.LAST, _RESNET_PAPER),
         Architecture("resnet101", resnet.resnet101, 2048, ResNet.STAGES, ResNet.LAST, _RESNET_PAPER),
         Architecture("resnet152", resnet.resnet152, 2048, ResNet.STAGES, ResNet.LAST, _RESNET_PAPER),
+        *(
+            Architecture(build.__name__, build, width, ResNet.STAGES, ResNet.LAST, _DEEP_RESNET_PAPER)
+            for build, width in (
+                (resnet.resnet18d, 512),
+                (resnet.resnet34d, 512),
+                (resnet.resnet50d, 2048),
+                (resnet.resnet101d, 2048),
+                (resnet.resnet152d, 2048),
+                (resnet.resnet50s, 2048),
+                (resnet.resnet101s, 2048),
+                (resnet.resnet152s, 2048),
+                (resnet.resnet50t, 2048),
+            )
+        ),
         *(
             Architecture(build.__name__, build, 2048, ResNet.STAGES, ResNet.LAST, paper)
             for build, paper in (

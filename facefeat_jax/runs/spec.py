@@ -109,14 +109,15 @@ class ModelSpec:
         Weights that are not published for the trunk (random, or a file under a name of its own) get the defaults.
         `others` are further fields.
         """
-        from weights_conversion.hub import hub_preprocessing, hub_weights
+        from weights_conversion.timm_hub import hub_preprocessing, hub_weights
 
-        preprocessing: dict[str, Any] = {}
-        if (found := hub_weights(weights)) is not None:
-            preprocessing = hub_preprocessing(*found)
-        elif (entry := find_weights(trunk, weights)) is not None:
-            preprocessing = {"mean": entry.mean, "std": entry.std, "interpolation": entry.interpolation}
-        return cls(trunk, classes, image_size, decode, weights, **preprocessing, **others)
+        found = hub_weights(weights)
+        entry = find_weights(trunk, weights) if found is None else hub_preprocessing(*found)
+        if entry is not None:
+            others |= {"mean": entry.mean, "std": entry.std, "interpolation": entry.interpolation}
+            if found is not None and get_architecture(trunk).fixed_size:
+                others["made_for"] = entry.image_size
+        return cls(trunk, classes, image_size, decode, weights, **others)
 
     @property
     def tasks(self) -> tuple[Task, ...]:

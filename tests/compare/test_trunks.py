@@ -10,7 +10,7 @@ from facefeat_jax.models import BatchNorm, abstract
 from facefeat_jax.models._dropout import Dropout, StochasticDepth
 from facefeat_jax.models.counting import count_multiply_adds, count_parameters
 from facefeat_jax.models.registry import ARCHITECTURES
-from parity.trunks import SMALL_TRUNKS
+from parity.trunks import DROPPING, SMALL_TRUNKS
 from weights_conversion import to_flax, to_torch
 from weights_conversion._records import differences
 from weights_conversion._with_torch import import_torchvision
@@ -92,6 +92,34 @@ def test_gradients_and_steps_of_a_small_vision_transformer(torchvision) -> None:
     for row in differences(trunk.run("jax"), trunk.run("torch")):
         print(f"{row.kind}: {row.largest:.1e} of {row.compared:,} {row.where}")
         assert row.compared > 0 and row.largest <= TOLERANCE, row
+
+
+@pytest.mark.parametrize(
+    "family", [one if one == "vit" else pytest.param(one, marks=pytest.mark.whole) for one in DROPPING]
+)
+def test_what_drops_at_random_is_equal_with_torchs_masks(torchvision, family: str) -> None:
+    """Dropout and stochastic depth: the rates, the places, and what is done with a mask."""
+    import torch
+
+    trunk, masks = DROPPING[family], []
+    torch.manual_seed(3)
+    theirs = trunk.run("torch", masks)
+    assert len(masks) == 3 and len(masks[0]) > 2
+    dropped = [np.mean(mask == 0) for step in masks for mask in step]
+    assert 0 < np.mean(dropped) < 0.7 and not all(np.array_equal(a, b) for a, b in zip(masks[0], masks[1], strict=True))
+    for row in differences(trunk.run("jax", masks), theirs):
+        print(f"{row.kind}: {row.largest:.1e} of {row.compared:,} {row.where}")
+        assert row.compared > 0 and row.largest <= TOLERANCE, row
+    without = {row.kind: row.largest for row in differences(trunk.run("jax"), theirs)}
+    assert without["evaluation"] <= TOLERANCE < 1e-3 < without["training"]
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_v2_s", "convnext_tiny"])
+def test_the_smallest_of_each_family_with_torchs_masks(name: str) -> None:
+    rows = verify(name, image_size=64, dropping=True)
+    print(table(rows))
+    assert list(rows[0].differences) == ["JAX float64"] and largest(rows, "JAX float64") <= TOLERANCE
 
 
 def test_every_architecture_is_compared() -> None:

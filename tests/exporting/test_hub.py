@@ -20,11 +20,12 @@ import weights_conversion
 from facefeat_jax import Predictor, create_model
 from facefeat_jax.cli import main
 from facefeat_jax.evaluation.calibration import HeadCalibration
+from facefeat_jax.models import abstract, get_architecture
 from facefeat_jax.runs.run_folder import MODEL_CARD, open_run
 from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.system.errors import UserError
 
-from ..made import noise
+from ..made import filled, noise
 from .test_portable import made_run
 
 pytest.importorskip("huggingface_hub")
@@ -276,26 +277,54 @@ def test_weights_of_timms_come_with_their_preprocessing(server, run, small_trunk
     tensors = {name: np.asarray(value) for name, value in weights_conversion.to_torch(trunk).items()}
     config = {"pretrained_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.5, 0.5], "interpolation": "bicubic"}}
     files = {"model.safetensors": safetensors.numpy.save(tensors), "config.json": json.dumps(config).encode()}
-    commit = server.commit("timm/small.a1_in1k", files)
-    model = create_model(small_trunk, tasks=[], weights="hf-hub:timm/small.a1_in1k")
+    commit = server.commit("timm/resnet18.a1_in1k", files)
+    model = create_model(small_trunk, tasks=[], weights="hf-hub:timm/resnet18.a1_in1k")
     assert commit in capsys.readouterr().err
     found = weights_conversion.to_torch(model.trunk)
     assert found.keys() == tensors.keys() and all((found[name] == tensors[name]).all() for name in tensors)
-    spec = ModelSpec.following(small_trunk, {"gender": ("a", "b")}, 32, "upright", "hf-hub:timm/small.a1_in1k")
+    spec = ModelSpec.following(small_trunk, {"gender": ("a", "b")}, 32, "upright", "hf-hub:timm/resnet18.a1_in1k")
     assert (spec.mean, spec.std, spec.interpolation) == ((0.5, 0.5, 0.5), (0.25, 0.5, 0.5), "bicubic")
-    server.commit("timm/odd", {**files, "config.json": b"{}"})
+    found = weights_conversion.hub_preprocessing("timm/resnet18.a1_in1k")
+    assert (found.image_size, found.resize, found.mean) == (224, 256, spec.mean)
+    sizes = {**config["pretrained_cfg"], "input_size": [3, 288, 288], "crop_pct": 0.95}
+    own = {"architecture": "resnet18d", "pretrained_cfg": sizes}
+    server.commit("someone/own", {**files, "config.json": json.dumps(own).encode()})
+    found = weights_conversion.hub_preprocessing("someone/own")
+    assert (found.image_size, found.resize) == (288, 303)
+    assert create_model(small_trunk, tasks=[], weights="hf-hub:someone/own")
+    server.commit("someone/bare", {"model.safetensors": files["model.safetensors"]})
+    assert create_model(small_trunk, tasks=[], weights="hf-hub:someone/bare")
+    server.commit("someone/aa", {**files, "config.json": json.dumps({**own, "architecture": "resnetaa50"}).encode()})
+    with pytest.raises(UserError, match="someone/aa: timm's resnetaa50 computes something else"):
+        create_model(small_trunk, tasks=[], weights="hf-hub:someone/aa")
+    server.commit("timm/resnet18.odd", {**files, "config.json": b"{}"})
     zero = {"pretrained_cfg": {**config["pretrained_cfg"], "std": [0, 1, 1]}}
-    server.commit("timm/zero", {**files, "config.json": json.dumps(zero).encode()})
-    server.commit("timm/large", {**files, "config.json": bytes(2**20 + 1)})
-    server.commit("timm/deep", {**files, "config.json": b"[" * 10**5})
+    server.commit("timm/resnet18.zero", {**files, "config.json": json.dumps(zero).encode()})
+    server.commit("timm/resnet18.large", {**files, "config.json": bytes(2**20 + 1)})
+    server.commit("timm/resnet18.deep", {**files, "config.json": b"[" * 10**5})
     for weights, reason in (
-        ("hf-hub:timm/odd", "config.json does not say"),
-        ("hf-hub:timm/zero", "config.json does not say"),
-        ("hf-hub:timm/deep", "config.json does not say"),
-        ("hf-hub:timm/large", "larger than 1"),
+        ("hf-hub:timm/resnet18.odd", "config.json does not say"),
+        ("hf-hub:timm/resnet18.zero", "config.json does not say"),
+        ("hf-hub:timm/resnet18.deep", "config.json does not say"),
+        ("hf-hub:timm/resnet18.large", "larger than 1"),
         ("hf-hub:timm", "give owner/name"),
         ("hf-hub:timm/tf_efficientnet_b0", "pad in another way"),
-        ("hf-hub:timm/none", "the server answered 401"),
+        ("hf-hub:timm/tf_efficientnetv2_s.in1k", "pad in another way"),
+        ("hf-hub:timm/efficientnetv2_rw_s.ra2_in1k", "efficientnetv2_rw_s computes something else"),
+        ("hf-hub:timm/resnet18.none", "the server answered 401"),
     ):
         with pytest.raises(UserError, match=reason):
             ModelSpec.following(small_trunk, {"gender": ("a", "b")}, 32, "upright", weights)
+
+
+def test_a_vision_transformer_is_made_for_the_size_of_its_weights(server, tiny_trunks, capsys):
+    name = tiny_trunks["vit"]
+    tensors = weights_conversion.to_torch(filled(abstract(get_architecture(name).build, image_size=48)))
+    config = {"pretrained_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic"}}
+    config["pretrained_cfg"]["input_size"] = [3, 48, 48]
+    files = {"model.safetensors": safetensors.numpy.save(tensors), "config.json": json.dumps(config).encode()}
+    server.commit("timm/vit_tiny_patch8_48.own", files)
+    weights = "hf-hub:timm/vit_tiny_patch8_48.own"
+    trunk = create_model(name, tasks=[], weights=weights).trunk
+    np.testing.assert_array_equal(trunk.stem.positions[...], tensors["encoder.pos_embedding"])
+    assert ModelSpec.following(name, {"gender": ("a", "b")}, 32, "upright", weights).made_for == 48

@@ -80,6 +80,7 @@ def answers(file: Path, pictures: np.ndarray) -> dict[str, np.ndarray]:
         ("efficientnet", "onnx"),
         ("vit elsewhere", "onnx"),
         ("grouped", "onnx"),
+        ("deep", "onnx"),
         ("padded", "onnx"),
         ("convnext", "onnx"),
         pytest.param("efficientnet", "stablehlo", marks=pytest.mark.slow),
@@ -90,7 +91,7 @@ def answers(file: Path, pictures: np.ndarray) -> dict[str, np.ndarray]:
 def test_every_family_answers_as_its_run(tiny_trunks, tiny_options, family, form, tmp_path, capsys) -> None:
     names = {**tiny_trunks, **tiny_options, "vit elsewhere": tiny_trunks["vit"]}
     fields = {"made_for": 32} if family.startswith("vit") or family == "padded" else {}
-    size = {"vit elsewhere": 48, "padded": 44}.get(family, 32)  # position embeddings are resized
+    size = {"vit elsewhere": 48, "padded": 44, "deep": 38}.get(family, 32)  # position embeddings are resized; odd maps
     heads = {"gender": HeadCalibration(1.7, 0.6, n=50), "shirt": HeadCalibration(0.8, n=9, never_sure=True)}
     run = made_run(tmp_path / "run", names[family], calibration=heads, image_size=size, **fields)
     file = tmp_path / f"model.{form}"
@@ -215,11 +216,13 @@ def tiny_options() -> dict[str, str]:
 
     grouped = {"groups": 2, "width_per_group": 64, "stem": "cifar", "replace_stride_with_dilation": (False, True, True)}
     groups = {"norm_layer": partial(GroupNorm, num_groups=4)}
+    deep = {"stem": "deep_tiered", "avg_down": True, "replace_stride_with_dilation": (False, False, True)}
     stages, last = VisionTransformer.stages_of(2), VisionTransformer.last_of(2)
     convnext = partial(ConvNeXt, (1, 1, 1, 1), (8, 8, 16, 16))
     found = {
         "bottleneck": Architecture("small_bottleneck", resnet, 256, ResNet.STAGES, ResNet.LAST, "tests"),
         "grouped": Architecture("small_grouped", partial(resnet, **grouped), 256, ResNet.STAGES, ResNet.LAST, "tests"),
+        "deep": Architecture("small_deep", partial(resnet, **deep), 256, ResNet.STAGES, ResNet.LAST, "tests"),
         "other norm": Architecture("small_norm", partial(resnet, **groups), 256, ResNet.STAGES, ResNet.LAST, "tests"),
         "convnext": Architecture("small_convnext", convnext, 16, ConvNeXt.STAGES, ConvNeXt.LAST, "tests"),
         "padded": Architecture("small_padded_vit", vit, 24, stages, last, "tests", fixed_size=True),

@@ -206,6 +206,7 @@ def test_levels_are_the_last_map_of_each_stride(family: str) -> None:
         {"stem": "cifar"},
         {"replace_stride_with_dilation": (False, True, True)},
         {"replace_stride_with_dilation": (True,) * 3},
+        {"stem": "deep_tiered", "avg_down": True, "replace_stride_with_dilation": (False, True, True)},
     ],
 )
 def test_strides_are_those_of_the_maps(options) -> None:
@@ -294,6 +295,7 @@ def test_a_convnext_of_too_small_pictures() -> None:
     [
         ("resnet", {"stem": "cifar", "norm_layer": GROUPS, "drop_path": 0.3}),
         ("resnet", {"replace_stride_with_dilation": (False, True, True)}),
+        ("resnet", {"stem": "deep", "stem_width": 8, "avg_down": True, "norm_layer": GROUPS}),
         ("efficientnet", {"norm_layer": GROUPS, "drop_path": 0.0}),
         ("vit", {"pad": True, "drop_path": 0.3}),
     ],
@@ -353,8 +355,8 @@ def test_shapes_that_there_are_not() -> None:
         abstract(ResNet, (1, 1, 1, 1), groups=32, width_per_group=4)
     with pytest.raises(ValueError, match="takes three values"):
         abstract(resnet50, replace_stride_with_dilation=(True,))
-    with pytest.raises(ValueError, match="'imagenet' or 'cifar', got 'deep'"):
-        abstract(resnet18, stem="deep")
+    with pytest.raises(ValueError, match="'imagenet' or 'cifar' or 'deep' or 'deep_tiered', got 'tiered'"):
+        abstract(resnet18, stem="tiered")
     with pytest.raises(ValueError, match=r"num_groups=32 does not divide 16 channels.*partial"):
         abstract(ResNet, (1, 1, 1, 1), width=16, norm_layer=GroupNorm)
 
@@ -457,7 +459,9 @@ def test_training_in_a_closure_is_answered() -> None:
 def test_models_by_pattern_and_with_weights(small_trunk: str) -> None:
     resnets = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
     assert len(list_models("resnext*")) == 3 and len(list_models("wide_*", pretrained=True)) == 2
-    assert list_models("resnet*", pretrained=True) == list_models("ResNet*") == resnets
+    assert list_models("resnet*", pretrained=True) == resnets
+    deep = ["resnet18d", "resnet34d", "resnet50d", "resnet101d", "resnet152d", "resnet50s", "resnet101s", "resnet152s"]
+    assert list_models("ResNet*") == [*resnets, *deep, "resnet50t"]
     assert small_trunk in list_models() and small_trunk not in list_models(pretrained=True)
     assert list_models("nothing*") == []
     with pytest.raises(UserError, match="takes a pattern"):

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from facefeat_jax.models import Bottleneck, EfficientNet, ResNet, VisionTransformer, abstract
+from facefeat_jax.models import Bottleneck, ConvNeXt, EfficientNet, ResNet, VisionTransformer, abstract
 from facefeat_jax.models.efficientnet import Scale, Stage
 from facefeat_jax.models.trunk import Trunk
+from weights_conversion._masks import Masks
 from weights_conversion._records import Arrays, Record, without_rounding
 from weights_conversion._trunk_sides import jax_side, torch_side
 from weights_conversion.convert import torch_shapes
@@ -50,10 +51,14 @@ class SmallTrunk:
         """Returns a class number for each picture."""
         return np.random.RandomState(2).randint(0, CLASSES, BATCH)
 
-    def run(self, side: str) -> Record:
-        """Runs a side (`jax` or `torch`): forward in both modes, gradients and three steps of Adam."""
+    def run(self, side: str, masks: list[Masks] | None = None) -> Record:
+        """Runs a side (`jax` or `torch`): forward in both modes, gradients and three steps of Adam.
+
+        With `masks` things are dropped at random: torch's side adds what it drew, ours takes that.
+        """
         run, build = (jax_side, self.build) if side == "jax" else (torch_side, self.build_torch)
-        record = run(build, self.tensors(), self.images(), self.labels(), dtype="float64", training=True)
+        data = self.tensors(), self.images(), self.labels()
+        record = run(build, *data, dtype="float64", training=True, masks=masks)
         record.values["gradients"] = without_rounding(record.values["gradients"])
         return record
 
@@ -93,7 +98,7 @@ def _torch_efficientnet() -> Any:
     return efficientnet.EfficientNet(rows, _SCALE.dropout, num_classes=CLASSES, norm_layer=norm)
 
 
-def _torch_vit() -> Any:
+def _torch_vit(dropout: float = 0.0) -> Any:
     from torchvision.models import vision_transformer
 
     return vision_transformer.VisionTransformer(
@@ -103,8 +108,17 @@ def _torch_vit() -> Any:
         num_heads=_VIT["heads"],
         hidden_dim=_VIT["width"],
         mlp_dim=_VIT["hidden"],
+        dropout=dropout,
         num_classes=CLASSES,
     )
+
+
+def _torch_convnext() -> Any:
+    from torchvision.models import convnext
+
+    ends = ((8, 16, 1), (16, 16, 2), (16, 24, 1), (24, None, 1))
+    rows = [convnext.CNBlockConfig(*row) for row in ends]
+    return convnext.ConvNeXt(rows, stochastic_depth_prob=0.5, layer_scale=0.1, num_classes=CLASSES)
 
 
 SMALL_TRUNKS: dict[str, SmallTrunk] = {
@@ -118,3 +132,18 @@ SMALL_TRUNKS: dict[str, SmallTrunk] = {
         partial(VisionTransformer, **_VIT, image_size=32, num_classes=CLASSES), _torch_vit, image_size=32
     ),
 }
+
+DROPPING: dict[str, SmallTrunk] = {
+    "efficientnet": SMALL_TRUNKS["efficientnet"],
+    "convnext": SmallTrunk(
+        partial(ConvNeXt, (1, 2, 1, 1), (8, 16, 16, 24), drop_path=0.5, num_classes=CLASSES),
+        _torch_convnext,
+        image_size=32,
+    ),
+    "vit": SmallTrunk(
+        partial(VisionTransformer, **_VIT, image_size=32, dropout=0.2, num_classes=CLASSES),
+        partial(_torch_vit, dropout=0.2),
+        image_size=32,
+    ),
+}
+"""Those with something that drops at random; compared live, as what torch draws is not in the golden files."""
