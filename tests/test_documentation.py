@@ -26,6 +26,7 @@ import weights_conversion
 from facefeat_jax import cli, config, factory, tasks
 from facefeat_jax.data import _drawn as drawn
 from facefeat_jax.training import loop  # noqa: F401 - first met with `apply_smoke` patched, it would keep the patch
+from weights_conversion import timm_hub
 
 from .conftest import ROOT
 from .made import filled
@@ -146,10 +147,22 @@ def parse(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
                 call(words, patch)
 
 
+def made_up(name: str) -> Path:
+    """Writes a file with the names of a model of timm's on the Hub."""
+    from facefeat_jax.models import abstract, get_architecture
+
+    trunk = abstract(get_architecture(re.search(r"/(\w+)", name)[1]).build, num_classes=1000)
+    weights_conversion.write("timms.safetensors", weights_conversion.to_torch(filled(trunk)))
+    return Path("timms.safetensors")
+
+
 def run_python(block: Block, page: str, names: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         if block.title == DOWNLOADS:
             patch.setattr(weights_conversion, "fetch", lambda name: Path("resnet18.safetensors"))
+            patch.setattr(timm_hub, "fetch_hub_weights", lambda name, revision: made_up(name))
+            numbers = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bicubic"}
+            patch.setattr(timm_hub, "_config", lambda name, revision: {"pretrained_cfg": numbers})
         exec(compile("\n" * (block.line - 1) + block.text, f"docs/{page}", "exec"), names)
 
 
