@@ -12,8 +12,6 @@ import weights_conversion
 
 from .conftest import ROOT
 
-pytestmark = pytest.mark.long
-
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 

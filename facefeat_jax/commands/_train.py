@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +34,17 @@ def run(config: TrainConfig) -> int:
 
     start_up()
     with member(config.processes.heartbeat_s) if config.processes.distributed else contextlib.nullcontext():
-        results = train(config)
+
+        def announce(results: dict[str, Any]) -> None:
+            show(*results_table(results, sequential=config.batches.schedule == "sequential").split("\n"))
+            show(*timings_lines(results))
+            with contextlib.suppress(OSError):  # where nobody reads it, the pages are written all the same
+                if sys.stdout:
+                    sys.stdout.flush()
+
+        train(config, announce)
         if not is_first():
             return 0
-    show(*results_table(results, sequential=config.batches.schedule == "sequential").split("\n"))
-    show(*timings_lines(results))
     show(f"run:    {config.run}", f"report: {config.run / REPORT}", f"curves: {config.run / CURVES}")
     say(f"next: facefeat predict {shlex.quote(str(config.run))} IMAGE...")
     return 0
@@ -70,13 +78,15 @@ def check(config: TrainConfig) -> None:
         raise UserError(f"can't read weights from {config.model.weights}: there is no such file; check the path")
 
 
-def train(config: TrainConfig) -> dict[str, Any]:
+def train(config: TrainConfig, announce: Callable[[dict[str, Any]], object] | None = None) -> dict[str, Any]:
     """Trains a model, evaluates it in full and writes the run folder, with calibration, report, model card and curves.
 
     The folder is held until all of it is written: another training in it is refused meanwhile.
 
     Args:
       config: what to do; `smoke` is applied here.
+      announce: called with the results as soon as they are known, before the pages are written; of several processes,
+        in the first.
 
     Returns:
       What `results.json` holds; see `training.loop.Trained`.
@@ -94,6 +104,8 @@ def train(config: TrainConfig) -> dict[str, Any]:
 
     with loop.training(config) as trained:
         if is_first():
+            if announce is not None:
+                announce(trained.results)
             publish_training(
                 trained.config.run,
                 logits=trained.logits,

@@ -100,6 +100,12 @@ class Placement:
 
         return jax.tree.map(spread, values)
 
+    def shapes(self, values: Any) -> Any:
+        """Returns shapes in place of arrays that each device has a copy of: what programs are compiled for."""
+        return jax.tree.map(
+            lambda value: jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=self.replicated), values
+        )
+
     def own_copies(self, replicated: Any) -> Any:
         """Returns replicated arrays as arrays of this process's devices alone."""
         if not self.is_shared:

@@ -31,7 +31,7 @@ from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.runs.unseen import open_unseen
 from facefeat_jax.system import kinds
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.system.progress import Bar, say
+from facefeat_jax.system.progress import Bar, say, slow_at_first
 
 _ACCELERATOR_BATCH = 256
 _WAITING = 8  # batches; each holds the features of its pictures
@@ -66,7 +66,9 @@ class Evaluator:
         self._heads = tuple(spec.classes)
         self._placement = placement
         self._call = make_predict_call(make_predict_step(graphdef, spec, dtype, after=after, features=True), placement)
-        self._program: Callable[..., Any] = partial(self._call, tasks=self._heads)
+        self._program: Callable[..., Any] = slow_at_first(
+            partial(self._call, tasks=self._heads), "compiling the evaluation"
+        )
         self._examples = examples
         self._batch_size = batch_size
         # How many pictures run at a time changes no figure; on an accelerator, few do not fill it.

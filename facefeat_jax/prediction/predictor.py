@@ -27,6 +27,7 @@ from facefeat_jax.runs.checkpoints import Which
 from facefeat_jax.runs.run_folder import open_run
 from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.system.errors import UserError
+from facefeat_jax.system.progress import slow_at_first
 from facefeat_jax.system.runtime import set_numerics
 
 
@@ -62,7 +63,8 @@ class Predictor(PicturePredictor):
         graphdef, params, batch_stats = split_values(model)
         self._placement = Placement(jax.local_devices())
         self._params, self._batch_stats = jax.device_put((params, batch_stats), self._placement.replicated)
-        self._step = make_predict_step(graphdef, spec, model.trunk.dtype, features=bool(likeness and likeness.heads))
+        step = make_predict_step(graphdef, spec, model.trunk.dtype, features=bool(likeness and likeness.heads))
+        self._step = slow_at_first(step, "compiling the model")
         self.explanations = Explanations(explain, model, spec) if explain else None
 
     @classmethod

@@ -30,7 +30,7 @@ from facefeat_jax.reporting.table import guess_lines
 from facefeat_jax.runs import run_folder
 from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.runs.unseen import halves
-from facefeat_jax.system.progress import say
+from facefeat_jax.system.progress import say, waiting
 
 _OVERLAY_SIDE = 128  # pixels; smaller pictures are enlarged, so that the map is smooth
 
@@ -128,7 +128,8 @@ def _explained(
     from PIL import Image
 
     rows = np.stack([pixels.read(examples, example.index) for example in shown])
-    maps = explainer.maps(rows, tasks)
+    with waiting("what speaks for each answer (Grad-CAM)"):
+        maps = explainer.maps(rows, tasks)
     found = []
     for number, example in enumerate(shown):
         image = rows[number]

@@ -11,8 +11,15 @@ from typing import Any, TypeVar, cast
 
 import jax
 
+from facefeat_jax.system import compiling
+from facefeat_jax.system.progress import say, waiting
+from facefeat_jax.system.text import format_duration
+
 Compiled = Callable[..., Any]
 Maker = TypeVar("Maker", bound=Callable[..., Any])
+
+# From how many seconds on a wait for a program is worth a line.
+_LONG = 5.0
 
 
 def kept(make: Maker) -> Maker:
@@ -50,37 +57,56 @@ class Programs:
     def __init__(self, *, deterministic: bool = False) -> None:
         self._options: dict[str, str | bool] | None = {"xla_gpu_deterministic_ops": True} if deterministic else None
         self._pool = ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2), thread_name_prefix="compile")
-        self._programs: dict[Hashable, Future[Compiled]] = {}
+        self._programs: dict[Hashable, Future[tuple[Compiled, compiling.Program | None]]] = {}
+        self._titles: dict[Hashable, str] = {}
+        self._asked: set[Hashable] = set()
         self.compile_seconds = 0.0
         self.wait_seconds = 0.0
 
-    def add(self, key: Hashable, lower: Callable[[], jax.stages.Lowered]) -> None:
+    def add(self, key: Hashable, lower: Callable[[], jax.stages.Lowered], title: str = "a program") -> None:
         """Begins to compile a program, unless it was asked for already.
 
         Args:
           key: what it is asked for by.
           lower: traces it for the shapes and placement of its arguments (`jit(...).lower`).
+          title: what it is called where somebody waits for it.
         """
         if key not in self._programs:
+            self._titles[key] = title
             self._programs[key] = self._pool.submit(self._compile, lower)
 
-    def _compile(self, lower: Callable[[], jax.stages.Lowered]) -> Compiled:
-        started = time.perf_counter()
+    def _compile(self, lower: Callable[[], jax.stages.Lowered]) -> tuple[Compiled, compiling.Program | None]:
+        started, before = time.perf_counter(), compiling.latest()
         compiled = lower().compile(self._options)
         self.compile_seconds += time.perf_counter() - started
-        return compiled
+        program = compiling.latest()
+        return compiled, None if program is before else program
 
     def get(self, key: Hashable) -> Compiled:
-        """Returns a program, once it is compiled.
+        """Returns a program, once it is compiled; says so while somebody waits for it.
 
         Raises:
           Whatever tracing or compiling it raised.
         """
-        started = time.perf_counter()
+        future = self._programs[key]
+        if key in self._asked:
+            return future.result()[0]
+        started, what = time.perf_counter(), f"compiling {self._titles[key]}"
+        self._asked.add(key)
         try:
-            return self._programs[key].result()
+            with waiting(what):
+                compiled, program = future.result()
         finally:
-            self.wait_seconds += time.perf_counter() - started
+            waited = time.perf_counter() - started
+            self.wait_seconds += waited
+        if program is not None:
+            program.needed = started
+            if waited >= _LONG:
+                parts = (("tracing", program.tracing), ("lowering", program.lowering))
+                of = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in parts)
+                whole = program.tracing + program.lowering + program.compiling
+                say(f"{what}: {format_duration(whole)} ({of}{', then from the cache' if program.cached else ''})")
+        return compiled
 
     def close(self) -> None:
         """Drops what has not been begun."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import sys
+import threading
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar, cast
 
 from rich.console import Console, RenderableType
 from rich.constrain import Constrain
@@ -16,8 +19,14 @@ from rich.text import Text
 
 from facefeat_jax.system.text import format_duration, one_line
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+
 # Progress and notes go to standard error: standard output is for answers.
 console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+# Without a terminal: seconds until the first line about a wait, and between lines about anything.
+_FIRST_LINE_S, _LINES_S = 10.0, 50.0
+_bars: list[Bar] = []  # that are shown, the innermost last
 
 
 class _Bars(Progress):
@@ -82,25 +91,35 @@ class Bar:
         self._task = self._progress.add_task(
             one_line(description), total=total, completed=completed, before=completed, count="", pace=""
         )
-        self._started = time.perf_counter()
+        self._description, self._before, self._total, self._quiet = description, completed, total, quiet
+        self._started = self._said = time.perf_counter()
         self.done = 0
 
     def __enter__(self) -> Bar:
         self._progress.start()
-        self._started = time.perf_counter()
+        self._started = self._said = time.perf_counter()
+        if self.is_shown:
+            _bars.append(self)
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self.is_shown:
+            _bars.remove(self)
         self._progress.stop()
 
     def advance(self, pictures: int) -> None:
-        """Counts pictures as done."""
+        """Counts pictures as done; without a terminal, says now and then how many there are."""
         self.done += pictures
         self._progress.advance(self._task, pictures)
+        if not self.is_shown and not self._quiet and time.perf_counter() - self._said > _LINES_S:
+            self._said = time.perf_counter()
+            of = "" if self._total is None else f" of {self._total:,}"
+            say(f"{self._description}: {self._before + self.done:,}{of}, {self.rate:,.0f} images/s")
 
-    def note(self, text: str) -> None:
-        """Sets what stands below the bar."""
-        self._progress.figures = one_line(text)
+    def note(self, text: str) -> str:
+        """Sets what stands below the bar; returns what stood there."""
+        before, self._progress.figures = self._progress.figures, one_line(text)
+        return before
 
     @property
     def seconds(self) -> float:
@@ -111,6 +130,62 @@ class Bar:
     def rate(self) -> float:
         """Pictures per second since the bar was entered."""
         return self.done / max(self.seconds, 1e-9)
+
+
+@contextlib.contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Says what is waited for and for how long by now, until the block ends: "compiling the training step (12 s)".
+
+    On a terminal this is a line that grows, below the bar if there is one; elsewhere a line now and then.
+    """
+    ended = threading.Event()
+    thread = threading.Thread(target=_say_waiting, args=(what, ended), name="waiting", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def slow_at_first(function: Function, what: str) -> Function:
+    """Returns a jitted function that says what it is `waiting` for at its first call, which compiles."""
+    is_first = True
+
+    @functools.wraps(function)
+    def called(*arguments: Any, **options: Any) -> Any:
+        nonlocal is_first
+        if not is_first:
+            return function(*arguments, **options)
+        is_first = False
+        with waiting(what):
+            return function(*arguments, **options)
+
+    return cast(Function, called)
+
+
+def _say_waiting(what: str, ended: threading.Event) -> None:
+    began = time.perf_counter()
+
+    def text() -> str:
+        return one_line(f"{what} ({format_duration(time.perf_counter() - began)})")
+
+    if not console.is_terminal:
+        seconds = _FIRST_LINE_S
+        while not ended.wait(seconds):
+            say(text())
+            seconds = _LINES_S
+    elif not ended.wait(0.5):
+        if _bars:
+            bar = _bars[-1]
+            before = bar.note(text())
+            while not ended.wait(0.5):
+                bar.note(text())
+            bar.note(before)
+            return
+        with console.status(Text(text())) as status:
+            while not ended.wait(0.5):
+                status.update(Text(text()))
 
 
 def say(message: str) -> None:

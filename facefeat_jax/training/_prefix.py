@@ -64,7 +64,7 @@ class Prefix:
 
     Args:
       graphdef: graph definition of the model in evaluation mode.
-      params: as in `TrainState`.
+      params: as in `TrainState`; they, and those of `batch_stats`, may be shapes until `use` is called.
       batch_stats: as in `TrainState`.
       spec: what the model is.
       dtype: dtype of the computation and of the stored outputs.
@@ -110,7 +110,11 @@ class Prefix:
 
     def compile_ahead(self) -> None:
         """Begins to compile the program, which the methods below wait for."""
-        self._programs.add(_PROGRAM, lambda: self._run.lower(self._params, self._batch_stats, self._abstract_images()))
+        shapes = jax.tree.map(
+            lambda value: jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=value.sharding),
+            (self._params, self._batch_stats),
+        )
+        self._programs.add(_PROGRAM, lambda: self._run.lower(*shapes, self._abstract_images()), "the frozen stages")
 
     def describe(self, examples: Examples) -> str:
         """Returns in words what is computed: "layer3 of fairface train"."""

@@ -38,7 +38,7 @@ from facefeat_jax.runs.spec import NUMERICS, ModelSpec
 from facefeat_jax.system.distributed import is_first
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.programs import Programs
-from facefeat_jax.system.progress import say
+from facefeat_jax.system.progress import say, waiting
 from facefeat_jax.system.runtime import set_numerics
 from facefeat_jax.tasks import get_task
 from facefeat_jax.training import _automatic as automatic
@@ -60,7 +60,9 @@ class Session:
       record: the identity of the data.
       placement: the devices.
       eval_graph: graph definition of the model in evaluation mode.
-      state: the state before the first step. The first call of the step takes its buffers.
+      state: the state, as shapes.
+      begin: makes the state before the first step; to be called once. Random weights are drawn only now, while the
+        programs are being compiled. The first call of the step takes its buffers.
       train_call: the jitted call of the step (`steps.make_train_call`).
       learning_rates: `[num_steps]`, float32, for the logs.
       evaluator: runs the heads over the validation pictures.
@@ -76,6 +78,7 @@ class Session:
     placement: Placement
     eval_graph: nnx.GraphDef
     state: steps.TrainState
+    begin: Callable[[], steps.TrainState]
     train_call: Callable[..., Any]
     learning_rates: np.ndarray
     evaluator: Evaluator
@@ -91,12 +94,15 @@ class Session:
         """Begins to compile all programs of the run, those that are needed first in front."""
         if self.prefix is not None:
             self.prefix.compile_ahead()
-        state, layout = _abstract(self.state), self.inputs.validation
+        state, layout, heads = self.state, self.inputs.validation, len(self.config.data.tasks)
         for one in self.data.stream.passes:
             # A pass has thousands of calls of one kind, and may end with one of another.
             for kind, call in {(call.tasks, call.num_steps): call for call in self.calls(one)}.items():
-                self.programs.add(kind, partial(self._lower, state, call, self.config.batches.batch_size))
-            self.programs.add("predict", partial(self.evaluator.lower, state.params, state.batch_stats, layout))
+                of = "" if len(call.tasks) == heads else f" of {'+'.join(call.tasks)}"
+                lower = partial(self._lower, state, call, self.config.batches.batch_size)
+                self.programs.add(kind, lower, f"the training step{of}")
+            lower = partial(self.evaluator.lower, state.params, state.batch_stats, layout)
+            self.programs.add("predict", lower, "the validation")
 
     def _lower(self, state: steps.TrainState, call: Call, batch_size: int) -> jax.stages.Lowered:
         layout = self.inputs.training
@@ -107,7 +113,7 @@ class Session:
         """Returns the error that says what would fit, after memory has run out."""
         device = self.placement.device
         return out_of_memory.advise(
-            partial(self._lower, _abstract(self.state), self.calls(self.data.stream.passes[0])[0]),
+            partial(self._lower, self.state, self.calls(self.data.stream.passes[0])[0]),
             self.config.batches.batch_size,
             table_bytes=self.inputs.table_bytes,
             limit=(device.memory_stats() or {}).get("bytes_limit") or psutil.virtual_memory().total,
@@ -141,7 +147,9 @@ def open_session(config: TrainConfig) -> Session:
     if frozen and {*chain.from_iterable(architecture.stages.values())} <= {*trained}:
         say("--batch-norm frozen: without effect, since all stages of the trunk are trained")
     pipeline = automatic.choose_steps_per_call(config.pipeline, heads_alone=until == POOLED)
-    model = _model(config, spec, is_restored=is_restored)
+    # Files of weights are read at once, since they may be refused.
+    made = [] if is_restored or config.model.weights == "random" else [_model(config, spec)]
+    model = spec.abstract()
     record = _recorded(config.run, data, placement, is_restored=is_restored)
     programs = Programs(deterministic=config.numerics.deterministic)
     train_graph, eval_graph = steps.graphdefs(model, trained, freeze_batch_norm=frozen)
@@ -153,7 +161,7 @@ def open_session(config: TrainConfig) -> Session:
     parts = groups.parts(model.trunk, trained, optimizer.unfreeze_every)
     if late := sum(part.first_step >= num_steps for part in parts):
         say(f"--unfreeze-every {optimizer.unfreeze_every}: {late} of {len(parts)} stages are never trained")
-    state = placement.replicate(steps.create_state(model, trained, optimizer=optimizer))
+    state = steps.shapes_of_state(model, trained, optimizer=optimizer, placement=placement)
     dtype = config.numerics.dtype
     options = steps.StepOptions(
         trained,
@@ -166,9 +174,17 @@ def open_session(config: TrainConfig) -> Session:
     )
     prefix = None
     if until is not None:
-        # The model's own: the state has copies of them, whose buffers the first step takes.
-        params, batch_stats = placement.own_copies(placement.replicate(split_values(model)[1:]))
+        params, batch_stats = placement.local.shapes((state.params, state.batch_stats))
         prefix = Prefix(eval_graph, params, batch_stats, spec, dtype, until, placement.local, programs)
+
+    def begin() -> steps.TrainState:
+        with waiting("drawing random weights"):
+            start = made.pop() if made else _model(config, spec)
+        if prefix is not None:
+            # The model's own: the state has copies of them, whose buffers the first step takes.
+            prefix.use(*placement.own_copies(placement.replicate(split_values(start)[1:])))
+        return placement.replicate(steps.create_state(start, trained, optimizer=optimizer))
+
     pixels = PixelFormat(spec.image_size, spec.decode, spec.interpolation)
     inputs = Inputs(pipeline, pixels, data, prefix, placement)
     if inputs.feed == "device" and (idle := asked(config, "feed_threads", "feed_prefetch")):
@@ -182,6 +198,7 @@ def open_session(config: TrainConfig) -> Session:
         placement=placement,
         eval_graph=eval_graph,
         state=state,
+        begin=begin,
         train_call=steps.make_train_call(steps.make_step(train_graph, spec, options), placement),
         learning_rates=learning_rates,
         evaluator=Evaluator(
@@ -230,11 +247,8 @@ def _spec(config: TrainConfig, data: RunData, *, is_restored: bool) -> ModelSpec
     )
 
 
-def _model(config: TrainConfig, spec: ModelSpec, *, is_restored: bool) -> MultiTaskModel:
-    """Returns the model with the weights that the run begins with; zeros where a checkpoint brings them."""
-    if is_restored:  # drawing weights would take seconds, for nothing
-        graph, shapes = nnx.split(spec.abstract())
-        return nnx.merge(graph, jax.device_put(jax.tree.map(lambda like: np.zeros(like.shape, like.dtype), shapes)))
+def _model(config: TrainConfig, spec: ModelSpec) -> MultiTaskModel:
+    """Returns the model with the weights that the run begins with."""
     with set_up():
         return create_model(
             config.model.trunk,
@@ -246,11 +260,6 @@ def _model(config: TrainConfig, spec: ModelSpec, *, is_restored: bool) -> MultiT
             param_dtype=config.numerics.param_dtype,
             **spec.trunk_options,
         )
-
-
-def _abstract(state: steps.TrainState) -> steps.TrainState:
-    """Returns shapes in place of the state's arrays, which the first step takes."""
-    return jax.tree.map(lambda value: jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=value.sharding), state)
 
 
 def _recorded(run: Path, data: RunData, placement: Placement, *, is_restored: bool) -> DataRecord:

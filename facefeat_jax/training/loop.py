@@ -20,7 +20,7 @@ from facefeat_jax.evaluation.explain import Frozen
 from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.runs._recorder import RunRecorder, held
 from facefeat_jax.runs.spec import ModelSpec
-from facefeat_jax.system import environment
+from facefeat_jax.system import compiling, environment
 from facefeat_jax.system.errors import Interrupted, UserError
 from facefeat_jax.system.progress import Bar, say
 from facefeat_jax.system.text import format_accuracy, format_loss
@@ -39,6 +39,8 @@ _CALLS_AHEAD = 2
 class Timings(NamedTuple):
     """The time that a process spent, in seconds; work that ran beside other work does not count.
 
+    The first step is part of `train`, but for its own figure.
+
     Attributes:
       start: until the first picture was read: opening data, making the model.
       read: reading, decoding and resizing, the outputs of frozen stages, the way to the device.
@@ -46,6 +48,7 @@ class Timings(NamedTuple):
       train: in steps, including waiting for pictures.
       validate: validation.
       compile: tracing and compiling, mostly beside the above.
+      first_step: from the beginning until the first call of the step was done; 0 where there was none to do.
     """
 
     start: float
@@ -54,6 +57,7 @@ class Timings(NamedTuple):
     train: float
     validate: float
     compile: float
+    first_step: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +66,8 @@ class Trained:
 
     Attributes:
       results: what `results.json` holds: `heads` (figures of the final weights), `history` (every validation), `steps`,
-        `seconds`, `timings` (where they went, `Timings`), `data` (counts), `environment`.
+        `seconds`, `timings` (where they went, `Timings`), `programs` (`compiling.Program`, of this process until
+        here), `data` (counts), `environment`.
       logits: of the final weights, of every head on every validation picture, `{task: [n, outputs]}`.
       config: what was done.
       spec: what the model is.
@@ -103,6 +108,7 @@ def training(config: TrainConfig) -> Iterator[Trained]:
     Args and errors are those of `train`.
     """
     began = time.perf_counter()
+    compiling.listen()
     session = open_session(config)
     with held(session.config):
         run = RunRecorder(session.config, session.spec, session.record, len(session.data.stream), began)
@@ -122,11 +128,12 @@ def _train(session: Session, run: RunRecorder, began: float) -> Trained:
     """Trains from the start, or from the newest checkpoint, to the end."""
     config, placement, programs, stream = session.config, session.placement, session.programs, session.data.stream
     batch_size, every = config.batches.batch_size, config.checkpoints.checkpoint_every
-    state = _first_state(session, run)
-    start_seconds, train_seconds = time.perf_counter() - began, 0.0
-
+    trees = run.begin(saved_state.trees_like(session.state))
     session.inputs.warm_up()
     session.compile_ahead()
+    state = _first_state(session, trees)
+    start_seconds, train_seconds, first_step_seconds = time.perf_counter() - began, 0.0, 0.0
+
     reading = time.perf_counter()
     training, validation = session.inputs.open()
     read_seconds = time.perf_counter() - reading
@@ -163,6 +170,9 @@ def _train(session: Session, run: RunRecorder, began: float) -> Trained:
                     for call in calls:
                         program = programs.get((call.tasks, call.num_steps))
                         state, metrics = placement.in_turn(program(state, training.table, next(batches)))
+                        if not first_step_seconds:
+                            jax.block_until_ready(metrics)
+                            first_step_seconds = time.perf_counter() - began
                         figures.add(call, one, metrics)  # which does not wait for the step that was just begun
                         before, done = done, min((call.end_step - one.first_step) * batch_size, one.num_pictures)
                         bar.advance(done - before)
@@ -203,6 +213,7 @@ def _train(session: Session, run: RunRecorder, began: float) -> Trained:
         train=train_seconds,
         validate=validator.seconds,
         compile=programs.compile_seconds,
+        first_step=first_step_seconds,
     )
     results_json = {
         "heads": heads,
@@ -210,6 +221,7 @@ def _train(session: Session, run: RunRecorder, began: float) -> Trained:
         "steps": len(stream),
         "seconds": run.seconds(),
         "timings": timings._asdict(),
+        "programs": [program.to_json(began) for program in compiling.since(began)],
         "data": count_data({"train": session.data.training, "val": session.data.validation}, session.spec.classes),
         "environment": environment.of_run(),
     }
@@ -217,16 +229,12 @@ def _train(session: Session, run: RunRecorder, began: float) -> Trained:
     return _trained(session, state, results_json, validator.final_logits(state))
 
 
-def _first_state(session: Session, run: RunRecorder) -> TrainState:
-    """Returns the state that training starts from: a checkpoint's where the run is resumed."""
-    trees = run.begin(saved_state.trees_like(session.state))
+def _first_state(session: Session, trees: dict[str, Any] | None) -> TrainState:
+    """Returns the state that training starts from: that of a checkpoint, or a new one."""
     if trees is None:
-        return session.state
+        return session.begin()
     state = saved_state.from_trees(trees)
-    for value in jax.tree.leaves(session.state):
-        value.delete()  # the session still refers to it, and would hold its memory
     if session.prefix is not None:
-        # The model was made without weights; those of the frozen stages are in the checkpoint.
         session.prefix.use(*own_copies(state, session.placement))
     return state
 

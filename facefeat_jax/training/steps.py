@@ -72,6 +72,15 @@ def create_state(
     return _start(params, batch_stats, parts=parts, optimizer=optimizer)
 
 
+def shapes_of_state(
+    model: MultiTaskModel, trained: Iterable[str], *, optimizer: OptimizerConfig, placement: Placement
+) -> TrainState:
+    """Returns what `create_state` makes of such a model, with a copy on each device, as shapes; the model may too."""
+    _, params, batch_stats = split_values(model)
+    parts = groups.parts(model.trunk, trained, optimizer.unfreeze_every)
+    return placement.shapes(_start.eval_shape(params, batch_stats, parts=parts, optimizer=optimizer))
+
+
 # One program: copied one by one, each shape would be a program of its own.
 @partial(jax.jit, static_argnames=("parts", "optimizer"))
 def _start(

@@ -128,7 +128,8 @@ def page(results: Mapping[str, Any]) -> str:
             ("by", "head", "pictures", "same label", "other label", "other `unsure`", "other `unlike`", "largest"), rows
         ),
         "",
-        "*largest*: the largest difference in probability of any class.",
+        "*largest*: the largest difference in probability of any class. A threshold of `unsure` is the probability of "
+        "a validation picture, so rounding alone can put that picture on the other side.",
         "",
     ]
     for entry in results["by"]:

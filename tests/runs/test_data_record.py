@@ -24,8 +24,6 @@ from facefeat_jax.tasks import SHIRT_CLASSES
 
 from ..made import encoded, noise
 
-pytestmark = pytest.mark.long
-
 EACH = 40
 
 

@@ -24,8 +24,6 @@ from facefeat_jax.system.errors import Interrupted, UserError
 
 from ..made import weights
 
-pytestmark = pytest.mark.long
-
 # Of what is random, averaged or balanced, all at once.
 EVERYTHING = {
     "flip": True,

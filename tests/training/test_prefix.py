@@ -24,8 +24,6 @@ from facefeat_jax.training import _prefix as prefix
 from facefeat_jax.training import steps
 from facefeat_jax.training._prefix import Prefix, last_frozen
 
-pytestmark = pytest.mark.long
-
 BATCH, SIZE, STEPS = 6, 32, 3
 TASKS = ("gender", "shirt")
 
@@ -47,7 +45,7 @@ class Pictures:
 class AtOnce(Programs):
     """Compiles in the thread that asks: others don't know that float64 is enabled in it."""
 
-    def add(self, key, lower):
+    def add(self, key, lower, title=""):
         self._compiled = lower().compile()
 
     def get(self, key):

@@ -18,8 +18,6 @@ from facefeat_jax.training import steps
 
 from ..made import filled
 
-pytestmark = pytest.mark.long
-
 TASK_NAMES = ("gender", "shirt")
 
 
