@@ -2,7 +2,8 @@
 
     python scripts/lab/export_trunks.py
 
-The weights are random, and so are the statistics and layer scales, which start as values that hide most of a network.
+The weights and layer scales are random, the statistics near those of drawn pictures. How much a probability varies over
+pictures is written beside: where all are alike, or all are sure, a file that computes something else passes.
 Each trunk takes pictures of its own size, or of --most-pixels where that is less and it takes other sizes. What is
 measured is on disk after each trunk; trunks that the file of results has already are left out unless they are named.
 """
@@ -26,9 +27,12 @@ from flax import nnx
 
 from facefeat_jax import avatars, create_model, list_models
 from facefeat_jax.config import load_recipe
+from facefeat_jax.evaluation.metrics import probabilities
 from facefeat_jax.exporting._agreement import in_float32, logits_of
 from facefeat_jax.exporting.conversion import convert, export
 from facefeat_jax.exporting.portable import export_portable
+from facefeat_jax.models.batch_norm import BatchNorm
+from facefeat_jax.models.preprocessing import normalize
 from facefeat_jax.models.registry import get_architecture
 from facefeat_jax.runs.run_folder import create_from_weights, open_run
 from facefeat_jax.runs.spec import ModelSpec
@@ -66,23 +70,36 @@ def size_of(trunk: str, most: int) -> int:
     return found.image_size if found.fixed_size else min(found.image_size, most)
 
 
-def make_run(folder: Path, trunk: str, size: int) -> None:
-    """Makes a run folder of a trunk with random weights."""
+def make_run(folder: Path, trunk: str, size: int) -> float:
+    """Makes a run folder of a trunk with random weights; returns by how much its probabilities vary over pictures."""
     model = create_model(trunk, tasks=list(CLASSES), rngs=nnx.Rngs(0))
     random = np.random.RandomState(0)
+    norms = [node for _, node in nnx.iter_modules(model) if isinstance(node, BatchNorm)]
+    images, answers = normalize(jnp.asarray(pictures(size, 16))), nnx.jit(lambda model, images: model(images))
+    model.eval()
     for path, node in nnx.iter_graph(model):
-        if path and (path[-1] == "layer_scale" or isinstance(node, nnx.BatchStat)):
-            low, high = (-0.1, 0.1) if path[-1] == "mean" else (0.1, 1.0) if path[-1] == "layer_scale" else (0.5, 1.5)
-            node.set_value(jnp.asarray(random.uniform(low, high, node.shape), node.dtype))
+        if path and path[-1] == "layer_scale":
+            node.set_value(jnp.asarray(random.uniform(0.1, 1.0, node.shape), node.dtype))
+    if norms:
+        # The statistics of pictures, as training leaves them: others make the features of a deep network vanish or
+        # grow, and with them each probability is the same whatever the file computes.
+        for norm in norms:
+            norm.use_running_average, norm.momentum = False, 0.0
+        answers(model, images)
+        for norm in norms:
+            norm.use_running_average = True
+            norm.var.set_value(norm.var.get_value() * random.uniform(0.8, 1.25, norm.var.shape).astype(np.float32))
+    found = [probabilities(np.asarray(logits, np.float64)) for logits in answers(model, images).values()]
     spec = ModelSpec(trunk, CLASSES, size, "upright", "random")
     create_from_weights(folder, spec, model, load_recipe("baseline").replace(run=folder, data_dir=folder / "nowhere"))
+    return max(float(np.ptp(values, axis=0).max()) for values in found)
 
 
 def measure(trunk: str, size: int) -> Iterator[dict[str, Any]]:
     """Yields a row for each format."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make_run(folder / "run", trunk, size)
+        spread = make_run(folder / "run", trunk, size)
         for form in FORMATS:
             file = folder / f"model.{'safetensors' if form == 'torch' else form}"
             started = time.perf_counter()
@@ -97,6 +114,7 @@ def measure(trunk: str, size: int) -> Iterator[dict[str, Any]]:
                 "format": form,
                 "size": size,
                 "pictures": count,
+                "spread": spread,
                 "largest": largest,
                 "bytes": file.stat().st_size,
                 "seconds": round(time.perf_counter() - started, 1),
@@ -119,7 +137,13 @@ def report(result: Mapping[str, Any]) -> str:
         trunk: {row["format"]: row for row in result["rows"] if row["trunk"] == trunk} for trunk in list_models()
     }
     rows = [
-        (trunk, found["onnx"]["size"], *(f"{found[form]['largest']:.1e}" for form in FORMATS), _megabytes(found))
+        (
+            trunk,
+            found["onnx"]["size"],
+            f"{found['onnx']['spread']:.2f}",
+            *(f"{found[form]['largest']:.1e}" for form in FORMATS),
+            _megabytes(found),
+        )
         for trunk, found in by_trunk.items()
         if found.keys() == set(FORMATS)
     ]
@@ -132,9 +156,10 @@ def report(result: Mapping[str, Any]) -> str:
         "The largest difference in probability between an exported file and the same weights in float32, by head and "
         "picture; 1e-5 is the limit, above which no file is written ([Exporting](../exporting.md)). ONNX is run by "
         "ONNX Runtime, StableHLO by JAX, both on CPU; a torch file is converted back, and its logits compared. "
-        "Weights, statistics and layer scales are random, the pictures drawn.",
+        "Weights and layer scales are random, statistics near those of drawn pictures. *Varies*: by how much a class's "
+        "probability differs at most between 16 pictures.",
         "",
-        *markdown.table(("trunk", "pixels", "ONNX", "StableHLO", "torch", "MB"), rows),
+        *markdown.table(("trunk", "pixels", "varies", "ONNX", "StableHLO", "torch", "MB"), rows),
         "",
     ]
     if left_out:
