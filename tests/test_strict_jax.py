@@ -51,7 +51,19 @@ def test_settings_are_in_force(strict) -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        dict(feed="device", learning_rate_schedule="cosine", warmup_steps=2, weight_decay=0.01, ema=0.9, crop=0.1),
+        dict(
+            feed="device",
+            learning_rate_schedule="cosine",
+            warmup_steps=2,
+            weight_decay=0.01,
+            ema=0.9,
+            crop=0.1,
+            rand_augment=9,
+            mixup=0.2,
+            cutmix=1.0,
+            layer_decay=0.8,
+            unfreeze_every=2,
+        ),
         dict(feed="stream", trainable=("layer4",), batch_norm="frozen", cache_prefix=True, dtype="bfloat16"),
     ],
     ids=["device", "prefix"],

@@ -187,7 +187,8 @@ def _posterize(strength: float, fill: Sequence[float]) -> Operation:
 
 
 def _solarize(strength: float, fill: Sequence[float]) -> Operation:
-    return lambda picture, sign: jnp.where(picture < 255 * (1 - strength), picture, 255 - picture)
+    threshold = math.ceil(255 * (1 - strength))
+    return lambda picture, sign: jnp.where(picture < threshold, picture, 255 - picture)
 
 
 # By torchvision's names.

@@ -24,18 +24,15 @@ from facefeat_jax.system.errors import Interrupted, UserError
 
 from ..made import weights
 
+KIT = {"rand_augment": 9, "mixup": 0.4, "cutmix": 1.0, "layer_decay": 0.7, "unfreeze_every": 2}
 # Of what is random, averaged or balanced, all at once.
 EVERYTHING = {
+    **KIT,
     "flip": True,
     "crop": 0.2,
     "colour_jitter": 0.3,
     "erase": 0.5,
-    "rand_augment": 9,
-    "mixup": 0.4,
-    "cutmix": 1.0,
     "weight_decay": 0.1,
-    "layer_decay": 0.7,
-    "unfreeze_every": 2,
     "ema": 0.8,
     "label_smoothing": 0.1,
     "balance": 0.5,
@@ -84,8 +81,14 @@ def test_logs_every_step_once(trained_run):
         (HEADS, 17),  # just before the last step
         (HEADS, 20),
         (HEADS, 11),  # a validation that ends no epoch
+        pytest.param({**EVERYTHING, "steps_per_call": 3}, 6, marks=pytest.mark.slow),
+        pytest.param({**KIT, **SEQUENTIAL}, 14, marks=pytest.mark.slow),
+        pytest.param({**KIT, "batch_norm": "frozen", "trainable": ("layer2", "layer4")}, 8, marks=pytest.mark.slow),
     ],
-    ids=["mixed", "sequential", "last step", "within the last validation", "within the first"],
+    ids=[
+        *("mixed", "sequential", "last step", "within the last validation", "within the first"),
+        *("three steps a call", "the kit, sequential", "the kit, some stages"),
+    ],
 )
 def test_an_interrupted_run_goes_on_to_the_same_weights(tiny, once, tmp_path, monkeypatch, fields, stop_at):
     uninterrupted = once(f"whole-{'-'.join(fields)}", lambda folder: train(tiny(folder / "run", **fields))) / "run"

@@ -60,7 +60,7 @@ def test_operations_are_pillows(magnitude: int, size: tuple[int, int]) -> None:
             difference = np.abs(np.asarray(picture) - expected)
             assert difference.max() <= (name in ONE_LEVEL), name
             assert (difference > 0).mean() < 0.06, name
-            assert name == "Identity" or (expected != pixels).any(), name
+            assert name == "Identity" or magnitude < 9 or (expected != pixels).any(), name
 
 
 def test_pictures_with_a_colour_label_are_moved_only() -> None:
