@@ -13,7 +13,7 @@ BIN   := $(VENV)/bin
 comma := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test compare release-check faults wheel-test docs notebook release
+.PHONY: help quickstart test test-long compare release-check faults wheel-test docs notebook release
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -57,12 +57,15 @@ quickstart: $(VENV)/.ready-train$(if $(EXTRAS),.$(subst $(comma),.,$(EXTRAS))) #
 	$(BIN)/facefeat predict $(RUN) $(RUN)/pictures/*.png
 	@echo "Next: source $(BIN)/activate; facefeat predict $(RUN) $(RUN)/pictures --draw labelled"
 
-test: $(VENV)/.tools-test ## lint, check types and imports between rooms, run the tests
+test: $(VENV)/.tools-test ## lint, check types and imports between rooms, run all tests but the long ones
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest $(TESTS) -m "not docs"
+	$(BIN)/python -m pytest $(TESTS) -m "not docs and not long"
+
+test-long: $(VENV)/.tools-test ## the tests that train, export and evaluate whole models
+	$(BIN)/python -m pytest $(TESTS) -m "long and not docs"
 
 # XLA_FLAGS is empty, not unset: tests would set flags that compile fast; here programs are compiled as users' are.
 compare: ## compare with PyTorch, live (SAMPLE=1 for a part; Python 3.11; sets up .venv-compare with torch and torchvision)

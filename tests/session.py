@@ -34,12 +34,12 @@ def set_up() -> str | None:
     os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
     # With it, commands leave the allocator alone: tests call many in one process, which would keep the most of each.
     os.environ.setdefault("MALLOC_ARENA_MAX", "8")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+    # A limit, because only then does jax lock the cache against other processes.
+    os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(8 * 2**30))
     if CACHE in os.environ:
         return None
     os.environ[CACHE] = folder = tempfile.mkdtemp(prefix="facefeat-tests-xla-")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
-    # A limit, because only then does jax lock the cache against other processes.
-    os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(8 * 2**30)
     return folder
 
 

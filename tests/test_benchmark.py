@@ -16,6 +16,8 @@ from facefeat_jax.config import TrainConfig
 from facefeat_jax.runs.run_folder import write_json
 from facefeat_jax.system.errors import UserError
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def avatar_settings(avatars_dir, tmp_path) -> dict:

@@ -12,6 +12,8 @@ import weights_conversion
 
 from .conftest import ROOT
 
+pytestmark = pytest.mark.long
+
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 

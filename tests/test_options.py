@@ -11,6 +11,8 @@ from facefeat_jax.commands import train as train_run
 from facefeat_jax.runs.run_folder import open_run
 from weights_conversion import to_torch, write
 
+pytestmark = pytest.mark.long
+
 
 def train(capsys, avatars_dir, tmp_path, *options):
     fields = ["--run", str(tmp_path / "run"), "--data-dir", str(avatars_dir), "--weights", "random"]

@@ -18,6 +18,8 @@ import pytest
 from facefeat_jax import cli
 from facefeat_jax.commands import train
 
+pytestmark = pytest.mark.long
+
 STRICT = {
     "jax_numpy_rank_promotion": "raise",
     "jax_numpy_dtype_promotion": "strict",

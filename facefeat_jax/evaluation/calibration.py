@@ -217,7 +217,8 @@ def choose_threshold(confidence: np.ndarray, right: np.ndarray, error_rate: floa
       error_rate: wanted at most.
 
     Returns:
-      The threshold, 0 where all answers may stand, or None where there is none.
+      The threshold, halfway between the probabilities of two answers, so that rounding in another runtime moves neither
+      across it; 0 where all answers may stand, or None where there is none.
     """
     order = np.argsort(-confidence, kind="stable")
     ordered = confidence[order]
@@ -230,7 +231,8 @@ def choose_threshold(confidence: np.ndarray, right: np.ndarray, error_rate: floa
     kept = np.flatnonzero((bound <= error_rate) & ends)
     if not len(kept):
         return None
-    return 0.0 if kept[-1] == len(order) - 1 else float(ordered[kept[-1]])
+    last = kept[-1]
+    return 0.0 if last == len(order) - 1 else float(ordered[last : last + 2].mean())
 
 
 def least_pictures(error_rate: float) -> int:

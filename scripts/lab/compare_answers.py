@@ -128,8 +128,7 @@ def page(results: Mapping[str, Any]) -> str:
             ("by", "head", "pictures", "same label", "other label", "other `unsure`", "other `unlike`", "largest"), rows
         ),
         "",
-        "*largest*: the largest difference in probability of any class. A threshold of `unsure` is the probability of "
-        "a validation picture, so rounding alone can put that picture on the other side.",
+        "*largest*: the largest difference in probability of any class.",
         "",
     ]
     for entry in results["by"]:

@@ -24,6 +24,8 @@ from facefeat_jax.runs import _about as about_item
 from facefeat_jax.runs.run_folder import read_config, write_config
 from facefeat_jax.system.errors import UserError
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def run(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -86,6 +86,17 @@ def test_a_threshold_keeps_its_error_rate_on_other_pictures() -> None:
     assert kept >= 25  # of thirty; a threshold chosen without a margin keeps it in half of them
 
 
+def test_rounding_moves_no_answer_that_a_threshold_was_chosen_on() -> None:
+    logits, labels = calibrated(1, 1500, 0, spread=4.0)
+    probability = probabilities(logits)
+    confidence, right = probability.max(axis=1), probability.argmax(axis=1) == labels
+    threshold = choose_threshold(confidence, right, 0.05)
+    assert threshold is not None
+    nearest = np.abs(confidence - threshold).min()
+    below, above = confidence[confidence < threshold].max(), confidence[confidence > threshold].min()
+    assert nearest == pytest.approx((above - below) / 2, rel=1e-6) and nearest > 0
+
+
 def test_thresholds_at_the_ends() -> None:
     sure = np.linspace(0.6, 1, 200)
     assert choose_threshold(sure, np.ones(200, bool), 0.05) == 0.0

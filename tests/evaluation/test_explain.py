@@ -20,6 +20,8 @@ from facefeat_jax.runs.run_folder import open_run
 from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.tasks import Task
 
+pytestmark = pytest.mark.long
+
 TASKS = (Task("glasses", ("no", "yes")), Task("shirt", ("black", "blue", "red")))
 
 

@@ -20,6 +20,8 @@ from facefeat_jax.prediction.predictor import Predictor
 from facefeat_jax.runs.run_folder import open_run
 from facefeat_jax.system.errors import UserError
 
+pytestmark = pytest.mark.long
+
 
 def drawn_features(n: int, seed: int, width: int = 40, shift: float = 0.0) -> np.ndarray:
     random = np.random.RandomState(seed)

@@ -15,6 +15,8 @@ from facefeat_jax.exporting.conversion import convert, export
 from facefeat_jax.runs.run_folder import open_run
 from facefeat_jax.system.errors import UserError
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="session")
 def notebook_file(resnet18_run, tmp_path_factory):

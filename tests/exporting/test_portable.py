@@ -32,6 +32,8 @@ from facefeat_jax.system import checked_json
 
 from ..made import filled, noise
 
+pytestmark = pytest.mark.long
+
 CLASSES = {"gender": ("female", "male"), "shirt": ("black", "blue", "red")}
 FORMATS = ["onnx", "stablehlo"]
 

@@ -31,6 +31,8 @@ from facefeat_jax.system import checked_json
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.runtime import set_numerics
 
+pytestmark = pytest.mark.long
+
 CLASSES = {"glasses": ("no_glasses", "glasses"), "gender": ("female", "male"), "mine": ("a", "b", "c")}
 CALIBRATION = {
     "glasses": HeadCalibration(1.7, 0.8, n=40),

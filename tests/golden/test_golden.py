@@ -18,6 +18,8 @@ from parity.trunks import SMALL_TRUNKS
 from weights_conversion._records import Record, precision
 from weights_conversion.convert import torch_shapes
 
+pytestmark = pytest.mark.long
+
 FILES = Path(__file__).resolve().parent / "files"
 TOLERANCE = 1e-9
 ACTIVATIONS = 1 + 8 + 1 + 3  # stem, blocks, pooled, heads

@@ -33,6 +33,8 @@ from facefeat_jax.training import _groups as groups
 
 from ..made import filled, values_for
 
+pytestmark = pytest.mark.long
+
 SIZE, BATCH = 16, 4
 _TABLE = (Stage(1, 1, 1, 16, 1), Stage(2, 3, 2, 32, 1), *(Stage(1, 1, 1, 32, 1),) * 5)  # 1x1: compiles fast
 

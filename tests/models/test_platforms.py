@@ -16,6 +16,8 @@ from facefeat_jax.runs.spec import ModelSpec
 
 from ..made import filled, lowered, products
 
+pytestmark = pytest.mark.long
+
 # Of a ResNet18 without classifier, on pictures of 64 pixels, batch 8: (convolutions, matrix products).
 FORWARD = {"cpu": (7, 58), "cuda": (20, 0), "tpu": (20, 0)}
 BOTH = {"cuda": (59, 0), "tpu": (59, 0)}  # the first layer has no gradient of its inputs

@@ -24,6 +24,8 @@ from facefeat_jax.tasks import SHIRT_CLASSES
 
 from ..made import encoded, noise
 
+pytestmark = pytest.mark.long
+
 EACH = 40
 
 

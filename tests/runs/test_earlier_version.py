@@ -14,6 +14,8 @@ from facefeat_jax.cli import main
 from facefeat_jax.commands import train
 from weights_conversion import read
 
+pytestmark = pytest.mark.long
+
 UNCHECKED = "was written by an earlier version"
 NO_RECORD = "has no data.json (an earlier version trained it)"
 SPEC = ("trunk", "classes", "image_size", "decode", "weights", "mean", "std", "interpolation")

@@ -26,6 +26,8 @@ from facefeat_jax.training._step_figures import StepFigures
 
 from ..made import weights
 
+pytestmark = pytest.mark.long
+
 BATCH, SIZE, STEPS = 4, 32, 3
 TASKS = ("gender", "shirt")
 

@@ -21,6 +21,8 @@ from facefeat_jax.runs import _about as about
 from facefeat_jax.system.environment import device_names
 from facefeat_jax.training.loop import train
 
+pytestmark = pytest.mark.long
+
 HERE = Path(__file__).parent
 
 

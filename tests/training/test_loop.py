@@ -24,6 +24,8 @@ from facefeat_jax.system.errors import Interrupted, UserError
 
 from ..made import weights
 
+pytestmark = pytest.mark.long
+
 KIT = {"rand_augment": 9, "mixup": 0.4, "cutmix": 1.0, "layer_decay": 0.7, "unfreeze_every": 2}
 # Of what is random, averaged or balanced, all at once.
 EVERYTHING = {

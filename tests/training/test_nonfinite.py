@@ -26,6 +26,8 @@ from facefeat_jax.training import _step_figures as step_figures
 from facefeat_jax.training import steps
 from facefeat_jax.training.data import open_data
 
+pytestmark = pytest.mark.long
+
 BAD = 17  # the number of a picture whose features are infinite
 
 

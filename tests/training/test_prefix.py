@@ -24,6 +24,8 @@ from facefeat_jax.training import _prefix as prefix
 from facefeat_jax.training import steps
 from facefeat_jax.training._prefix import Prefix, last_frozen
 
+pytestmark = pytest.mark.long
+
 BATCH, SIZE, STEPS = 6, 32, 3
 TASKS = ("gender", "shirt")
 

@@ -18,6 +18,8 @@ from facefeat_jax.training import steps
 
 from ..made import filled
 
+pytestmark = pytest.mark.long
+
 TASK_NAMES = ("gender", "shirt")
 
 

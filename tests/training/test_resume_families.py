@@ -14,6 +14,8 @@ from facefeat_jax.models import published
 from facefeat_jax.runs.run_folder import open_run
 from weights_conversion import to_torch, write
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("family", ["resnet", "efficientnet", "vit"])
 def test_a_run_goes_on_from_the_models_own_description(family, tiny, tiny_trunks, tmp_path, monkeypatch) -> None:

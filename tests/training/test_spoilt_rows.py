@@ -9,6 +9,8 @@ import pytest
 
 from facefeat_jax.commands import train
 
+pytestmark = pytest.mark.long
+
 HEADS = {"epochs": 1, "limit": 20, "tasks": ("shirt",), "batch_norm": "frozen", "trainable": ("none",)}
 PREFIX = {"feed": "stream", "cache_prefix": True}
 

@@ -26,6 +26,8 @@ from facefeat_jax.training import _groups as groups
 from facefeat_jax.training import steps
 from facefeat_jax.training._losses import per_example_loss
 
+pytestmark = pytest.mark.long
+
 BATCH, SIZE = 6, 32
 LEARNING_RATE = 1e-4
 

@@ -22,6 +22,8 @@ from facefeat_jax.models.trunk import Stages, Trunk
 from facefeat_jax.system.errors import UserError
 from weights_conversion.convert import recognise
 
+pytestmark = pytest.mark.long
+
 
 class Plain(Trunk):
     """A convolution and, in a list, a linear layer over the mean."""

@@ -59,35 +59,89 @@ class Plan:
     job_epochs: int = NOTEBOOK_EPOCHS
     # Share of the pictures that PyTorch as written goes through, once; the rest is reckoned from it. None: all of it.
     pytorch_share: float | None = None
+    pytorch_pictures: int | None = None  # the most that it goes through; the same
     tuned_epochs: int | None = None  # how many PyTorch tuned does of the job; the rest is reckoned from them
     # Names of cases, or what they begin with, that PyTorch also does with torch.compile, which takes long.
     compiled: tuple[str, ...] = ("step/layer4/", "forward/")
     start_limit: int = 64  # pictures of each split in the runs that show the first and the second start
     start_rounds: int = 1
+    whole_start: bool = False  # whether the whole job is started twice too: with empty caches, and with those it left
     memory_counts: tuple[int, int] = (1000, 100_000)  # pictures in the feeds whose memory is compared
     memory_image_size: int = 64
     memory_batches: int = 100  # taken from each
     synthetic: float = 0.02  # fraction of the full size that is made where no pictures are given
+    distinct: int | None = None  # of the made pictures, how many differ; the others are these under further names
+    # What names begin with, in the order in which cases are worth having if time runs out; the others follow.
+    wanted: tuple[str, ...] = ("matmul", "job", "step", "forward", "start", "decode", "feed", "validation", "memory")
 
+
+_GPU = Plan(
+    rounds=3,
+    round_seconds=0.5,
+    matmul_size=8192,
+    precisions=("bf16", "tf32", "float32"),
+    step_batches={"layer4": (32, 256, 1024), "all": (32, 256)},
+    forward_batches=(1, 32, 256),
+    decode_pictures=6000,
+    feed_batches=100,
+    job_rounds=1,
+    pytorch_pictures=6000,
+    tuned_epochs=2,
+    compiled=("step/", "forward/", "job/layer4"),
+    memory_counts=(1000, 100_000),
+    synthetic=1.0,
+    distinct=2000,
+    whole_start=True,
+    # Ours, cold and warm; then step and forward; then PyTorch's job. These fill two calls of eight and four minutes.
+    wanted=(
+        "start/job",
+        "matmul/bf16",
+        "step/layer4/bf16/1024",
+        "step/all/bf16/256",
+        "forward/bf16/256",
+        "step/layer4/bf16/32",
+        "job/layer4",
+        "step/all",
+        "step/layer4/bf16",
+        "forward",
+        "start",
+        "job/heads",
+        "matmul",
+        "decode",
+        "feed",
+        "validation",
+        "step",
+        "memory",
+    ),
+)
 
 PLANS: dict[str, Plan] = {
     "cpu": Plan(),
     # The whole job on many pictures, of which PyTorch goes through one epoch.
     "cpu-job": Plan(job_rounds=1, pytorch_share=1.0, tuned_epochs=1),
-    "gpu": Plan(
-        rounds=5,
-        round_seconds=0.5,
-        matmul_size=8192,
-        precisions=("bf16", "tf32", "float32"),
-        step_batches={"layer4": (32, 256, 1024), "all": (32, 256), "none": (32,)},
-        decode_pictures=6000,
-        feed_batches=100,
-        job_rounds=1,
-        pytorch_share=0.2,
-        tuned_epochs=2,
-        compiled=("step/", "forward/", "job/layer4"),
-        memory_counts=(1000, 100_000),
-        synthetic=1.0,
+    "gpu": _GPU,
+    # To be made sure of before a GPU is lent: the same cases in the same order, with two small precisions.
+    "rehearsal": replace(
+        _GPU,
+        image_size=32,
+        rounds=2,
+        round_seconds=0.05,
+        matmul_size=128,
+        precisions=("float32",),
+        step_batches={"layer4": (8, 16), "all": (8, 16)},
+        forward_batches=(16,),
+        decode_pictures=60,
+        feed_batches=4,
+        batch=8,
+        job_epochs=2,
+        pytorch_pictures=40,
+        start_limit=8,
+        compiled=(),
+        memory_counts=(100, 1000),
+        memory_image_size=32,
+        memory_batches=20,
+        synthetic=0.001,
+        distinct=20,
     ),
     "quick": Plan(
         image_size=32,
@@ -137,9 +191,13 @@ def cases(plan: Plan, cores: int, sides: Sequence[str], stages: Sequence[str], o
         }
         if entries and case.stage in stages:
             found.append(replace(case, entries=entries))
-    order = ("matmul", "job", "step", "forward", "start", "decode", "feed", "validation", "memory")
-    # To the letter, a job takes longest, and is last.
-    found.sort(key=lambda case: len(order) if case.name == "job/baseline" else order.index(case.stage))
+
+    def rank(case: Case) -> int:
+        ranks = [number for number, start in enumerate(plan.wanted) if case.name.startswith(start)]
+        # To the letter, a job takes longest, and is last.
+        return min(ranks, default=len(plan.wanted)) if case.name != "job/baseline" else len(plan.wanted)
+
+    found.sort(key=rank)
     names = [case.name for case in found]
     if absent := [one for one in only if not any(name.startswith(one) for name in names)]:
         raise UserError(f"no case begins with {', '.join(absent)}; there are {', '.join(names)}")
@@ -205,7 +263,9 @@ def _on_pictures(plan: Plan, cores: int) -> Iterator[Case]:
         return Case(name, "job", pictures, entries, rounds, fresh=True, keep_caches=keep_caches)
 
     part, all_epochs = plan.pytorch_share, plan.job_epochs
-    written = {"workers": 0, "epochs": all_epochs if part is None else 1, "share": 1.0 if part is None else part}
+    is_part = part is not None or plan.pytorch_pictures is not None
+    written = {"workers": 0, "epochs": 1 if is_part else all_epochs, "share": 1.0 if part is None else part}
+    written |= {"most_pictures": plan.pytorch_pictures}
     tuned = {"workers": cores, "epochs": plan.tuned_epochs or all_epochs, "share": 1.0}
     tuned |= {"precision": plan.precisions[0], "trainable": "layer4"}
     layer4 = {
@@ -217,6 +277,8 @@ def _on_pictures(plan: Plan, cores: int) -> Iterator[Case]:
     heads = {"ours": recipe("fast", trainable=["none"]), "pytorch": Entry("pytorch", {"trainable": "none", **written})}
     yield job("job/heads", heads)
     yield job("job/baseline", {"ours": recipe("baseline")}, 1)
+    if plan.whole_start:
+        yield job("start/job", {"first": recipe("fast"), "second": recipe("fast")}, 1, keep_caches=True)
     start = recipe("fast", epochs=1, limit=plan.start_limit)
     yield job("start/fast", {"first": start, "second": start}, plan.start_rounds, keep_caches=True)
 

@@ -8,10 +8,12 @@ from typing import Any
 
 from benchmarking import targets
 from benchmarking.figures import Figures
+from benchmarking.journal import ROUNDS, read_journal
 from benchmarking.run import FORMAT
 from benchmarking.turns import Spread, spread
 from common import read_results
 from facefeat_jax.system import environment
+from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.markdown import table
 from facefeat_jax.system.text import format_size
 
@@ -32,11 +34,16 @@ _RATES = {
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Reads a `results.json`.
+    """Reads a `results.json`, or the `rounds.jsonl` of a benchmark that was cut off.
 
     Raises:
       UserError: it is not one, or not of this version.
     """
+    if path.suffix == ".jsonl":
+        try:
+            return read_journal(path)
+        except (OSError, ValueError, KeyError, IndexError) as error:
+            raise UserError(f"{path} can't be read ({error}); give the {ROUNDS} of a benchmark") from error
     return read_results(path, "the benchmark", ("format", "plan", "cases", "environment"), FORMAT)
 
 
@@ -239,12 +246,14 @@ def _start(figures: Figures) -> list[str]:
         for name, _, entry in _entries(figures, case):
             label = f"{case['name'].partition('/')[2]}, {name}"
             if not entry["rounds"]:
-                rows.append([label, _gone(figures, case, name), "", "", ""])
+                rows.append([label, _gone(figures, case, name), "", "", "", ""])
                 continue
             kinds = ("wall_seconds", "compile_seconds", "trace_seconds", "lower_seconds")
             cells = [f"{_number(spread([one[kind] for one in entry['rounds']]))} s" for kind in kinds]
-            rows.append([label, *cells])
-    header = ["recipe, start", "whole process", "compiling, or reading the cache", "tracing", "lowering"]
+            timings = entry["rounds"][-1].get("timings", {})
+            phases = [f"{what} {seconds:.1f} s" for what, seconds in timings.items() if isinstance(seconds, float)]
+            rows.append([label, *cells, ", ".join(phases)])
+    header = ["recipe, start", "whole process", "compiling, or reading the cache", "tracing", "lowering", "phases"]
     about = "A short run in two new processes, one after the other, with the same cache. Nested traces count twice."
     return _section("First and second start", about, header, rows, 1)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarking.journal import ROUNDS
 from facefeat_jax.system.errors import UserError
 
 RESULTS = "results.json"
@@ -33,8 +34,12 @@ class Request:
     """Make this fraction of the full size in pictures (1: 41,796 + 4,920 + 6,955)."""
     fraction: float | None = None
     """Use only this fraction of the downloads."""
+    made: Path | None = None
+    """Folder of the pictures that are made: those that an earlier benchmark left there are used, and these are kept."""
+    done: Path | None = None
+    """The rounds.jsonl of an earlier benchmark: the cases that it finished are left out."""
     budget: float | None = None
-    """Seconds after which no further case is begun."""
+    """Seconds after which no further case is begun, and no answer waited for."""
     keep: bool = False
     """Leave pictures and caches where they are."""
     commit: str = ""
@@ -48,8 +53,12 @@ class Request:
             raise UserError("--downloads uses pictures that are there, --synthetic makes some; give one of them")
         if self.downloads is None and self.fraction is not None:
             raise UserError("--fraction is of --downloads; for made pictures say --synthetic FRACTION")
-        if (self.out / RESULTS).exists():
+        if any((self.out / name).exists() for name in (RESULTS, ROUNDS)):
             raise UserError(f"{self.out} already holds results; give --out a new folder")
+        if self.done is not None and not self.done.is_file():
+            raise UserError(f"--done takes the {ROUNDS} of an earlier benchmark; {self.done} is no file")
+        if self.made is not None and self.downloads is not None:
+            raise UserError("--downloads uses pictures that are there, --made some that were made; give one of them")
         if self.downloads is not None and not self.downloads.is_dir():
             raise UserError(
                 f"--downloads takes a folder with fairface/, glasses/ and apparel/; {self.downloads} is none"

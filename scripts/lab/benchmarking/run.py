@@ -1,8 +1,9 @@
-"""Runs a benchmark: cases in order, sides in turn, results on disk after each case."""
+"""Runs a benchmark: cases in order, sides in turn, each round on disk when it ends."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import signal
 import time
@@ -15,6 +16,7 @@ from typing import Any
 import psutil
 
 from benchmarking.cases import PLANS, STAGES, Case, Device, Plan, cases
+from benchmarking.journal import ROUNDS, Journal, finished, read_journal
 from benchmarking.processes import Side, SideError, Worker, run_command
 from benchmarking.request import RESULTS, Request
 from benchmarking.turns import take_turns
@@ -42,7 +44,7 @@ print(jax.default_backend(), device_names(), sep='|')"""
 
 
 def run(request: Request, sides: Sequence[Side] = (OURS,)) -> dict[str, Any]:
-    """Measures, and writes `results.json` into the request's folder after every case.
+    """Measures; writes every round into the request's folder when it ends, and `results.json` after every case.
 
     Args:
       request: what.
@@ -96,10 +98,9 @@ class _Benchmark:
         self._place = place
         self._sides = sides
         self._stages = stages
-        self._started = time.perf_counter()
         self._workers: dict[str, Worker] = {}
         self._group = ""
-        self._results: dict[str, Any] = {}
+        self._journal = Journal(request.out / ROUNDS)
 
     def run(self) -> dict[str, Any]:
         request = self._request
@@ -112,44 +113,50 @@ class _Benchmark:
         plan_name = request.plan or device
         plan = PLANS[plan_name]
         packages = tuple(dict.fromkeys(name for side in self._sides.values() for name in side.packages))
-        self._results = {
+        begun = {
             "format": FORMAT,
             **environment.record(environment.typed("python scripts/benchmark.py"), packages, devices),
             **({"commit": request.commit} if request.commit else {}),
             "plan": plan_name,
             "device": device,
             "sides": {name: {"title": side.title, "absent": side.absent} for name, side in self._sides.items()},
-            "cases": [],
         }
         planned = cases(plan, cores(), list(self._sides), self._stages, request.cases)
+        self._journal.write("begin", results=begun)
+        done = finished(read_journal(request.done)) if request.done else set()
+        planned = [case for case in planned if case.name not in done]
         if any(case.operation not in ("matmul", "step", "forward", "feed_memory") for case in planned):
-            self._results["data"] = self._place.fill(
-                downloads=request.downloads, fraction=request.share(plan.synthetic)
+            data = self._place.fill(
+                downloads=request.downloads,
+                fraction=request.share(plan.synthetic),
+                made=request.made,
+                distinct=plan.distinct,
             )
+            self._journal.write("data", data=data)
         if any(case.operation == "job" for case in planned):
             self._place.fill_weights()
-        self._write()
         for number, case in enumerate(planned, 1):
-            if request.budget is not None and self._elapsed() > request.budget:
-                self._note(case, {"skipped": f"no time left of {request.budget:.0f} s"})
+            if self._left() <= 0:
+                self._journal.write("case", case={**_about(case), "entries": {}})
+                self._journal.write("skipped", why=f"no time left of {request.budget:.0f} s")
                 continue
-            say(f"benchmark {number}/{len(planned)} [{self._elapsed():.0f} s]: {case.name}")
-            self._note(case, self._measure(case, plan))
+            say(f"benchmark {number}/{len(planned)} [{self._journal.elapsed():.0f} s]: {case.name}")
+            self._measure(case, plan)
+            self._journal.write("done")
+            write_json(request.out / RESULTS, self._journal.results)
         self.end_workers()
-        self._results["seconds"] = self._elapsed()
-        self._write()
-        return self._results
+        self._journal.write("end")
+        write_json(request.out / RESULTS, self._journal.results)
+        return self._journal.results
 
-    def _elapsed(self) -> float:
-        return time.perf_counter() - self._started
+    def _left(self) -> float:
+        """Returns the seconds that are left."""
+        budget = self._request.budget
+        return math.inf if budget is None else budget - self._journal.elapsed()
 
-    def _write(self) -> None:
-        write_json(self._request.out / RESULTS, self._results)
-
-    def _note(self, case: Case, found: dict[str, Any]) -> None:
-        about = {"name": case.name, "stage": case.stage, "operation": case.operation, "settings": dict(case.settings)}
-        self._results["cases"].append({**about, **found})
-        self._write()
+    def _patience(self, most: float) -> float:
+        """Returns how many seconds to wait for an answer: there is no use in one that comes too late."""
+        return max(1.0, min(most, self._left()))
 
     def end_workers(self) -> None:
         for worker in self._workers.values():
@@ -158,27 +165,20 @@ class _Benchmark:
 
     # --- one case
 
-    def _measure(self, case: Case, plan: Plan) -> dict[str, Any]:
-        entries: dict[str, dict[str, Any]] = {
-            name: {"side": entry.side, "settings": dict(entry.settings), "rounds": []}
-            for name, entry in case.entries.items()
-        }
+    def _measure(self, case: Case, plan: Plan) -> None:
         if case.stage == "memory":  # needed by this case alone, and large
             for entry in case.entries.values():
                 self._place.fill_faces(entry.settings["count"], plan.memory_image_size)
         if not case.group or case.group != self._group:
             self.end_workers()
             self._group = case.group
-        busy = busy_cores()
-        takers = self._fresh_takers(case, entries) if case.fresh else self._takers(case, entries)
-        rounds = take_turns(takers, case.rounds, alternate=not case.keep_caches)
-        for name, figures in rounds.items():
-            entries[name]["rounds"] = figures
+        self._journal.write("case", case={**_about(case), "busy_cores": busy_cores()})
+        takers = {name: partial(self._fresh_round if case.fresh else self._round, case, name) for name in case.entries}
+        take_turns(takers, case.rounds, alternate=not case.keep_caches)
         if not case.fresh:
-            self._close(case, entries)
+            self._close(case)
             if not case.group:
                 self.end_workers()
-        return {"entries": entries, "busy_cores": busy}
 
     def _settings(self, case: Case, name: str, work: Path | None = None) -> dict[str, Any]:
         entry = case.entries[name]
@@ -188,69 +188,71 @@ class _Benchmark:
             common["weights"] = str(self._place.weights)
         return {"sources": ["fairface", "glasses", "apparel"], **common, **case.settings, **entry.settings}
 
-    def _takers(self, case: Case, entries: dict[str, dict[str, Any]]) -> dict[str, Callable[[int], Any]]:
-        """Opens the case in one process for each entry; returns what does their rounds."""
+    def _round(self, case: Case, name: str, number: int) -> Any:
+        """Does a round. The first one opens the case: what ours finds is on disk before another side begins."""
 
-        def taker(name: str, worker: Worker) -> Callable[[int], Any]:
-            return lambda number: self._attempt(name, entries, lambda: worker.round(timeout=600))
+        def do() -> dict[str, Any]:
+            if number == 0:
+                self._journal.write("opened", entry=name, found=self._open(case, name, case.entries[name].side))
+            return self._workers[name].round(timeout=self._patience(600))
 
-        takers = {}
-        for name, entry in case.entries.items():
-            opened = self._attempt(name, entries, partial(self._open, case, name, entry.side))
-            if opened is not None:
-                entries[name]["about"] = opened
-                takers[name] = taker(name, self._workers[name])
-        return takers
+        return self._attempt(name, do)
 
     def _open(self, case: Case, name: str, side: str) -> dict[str, Any]:
         if name not in self._workers:
             # Several sides hold a device's memory at the same time here; left to itself, JAX takes most of it.
             variables = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.4", **self._variables(self._place.folder / "caches")}
             self._workers[name] = Worker(self._sides[side], variables, self._place.log)
-        return self._workers[name].open(case.operation, self._settings(case, name), timeout=600)
+        return self._workers[name].open(case.operation, self._settings(case, name), timeout=self._patience(600))
 
-    def _close(self, case: Case, entries: dict[str, dict[str, Any]]) -> None:
+    def _close(self, case: Case) -> None:
         for name in case.entries:
-            if name in self._workers and "error" not in entries[name]:
-                closed = self._attempt(name, entries, partial(self._workers[name].close, timeout=600))
-                entries[name]["after"] = closed
+            if name in self._workers:
+                self._attempt(name, partial(self._workers[name].close, timeout=self._patience(60)), "closed")
 
-    def _fresh_takers(self, case: Case, entries: dict[str, dict[str, Any]]) -> dict[str, Callable[[int], Any]]:
-        """Returns what does a round in a new process, with new caches unless the case keeps them."""
+    def _fresh_round(self, case: Case, name: str, number: int) -> Any:
+        """Does a round in a new process, with new caches unless the case keeps them."""
+        work = self._place.folder / "rounds" / str(number) / ("" if case.keep_caches else name.replace(" ", "_"))
 
-        def work_of(name: str, number: int) -> Path:
-            return self._place.folder / "rounds" / str(number) / ("" if case.keep_caches else name.replace(" ", "_"))
-
-        def once(name: str, number: int) -> dict[str, Any]:
-            work = work_of(name, number)
+        def once() -> dict[str, Any]:
             work.mkdir(parents=True, exist_ok=True)
             side = self._sides[case.entries[name].side]
             started = time.perf_counter()
             try:
                 with Worker(side, self._variables(work / "caches"), self._place.log) as worker:
-                    about = worker.open(case.operation, self._settings(case, name, work / name), timeout=600)
-                    figures = worker.round(timeout=3600)
+                    settings = self._settings(case, name, work / name)
+                    about = worker.open(case.operation, settings, timeout=self._patience(600))
+                    figures = worker.round(timeout=self._patience(3600))
                     wall = time.perf_counter() - started
-                    return {"wall_seconds": wall, **about, **figures, **worker.close(timeout=600)}
+                    return {"wall_seconds": wall, **about, **figures, **worker.close(timeout=self._patience(600))}
             finally:
                 if not case.keep_caches or name == list(case.entries)[-1]:
                     shutil.rmtree(work, ignore_errors=True)
 
-        def taker(name: str) -> Callable[[int], Any]:
-            return lambda number: self._attempt(name, entries, lambda: once(name, number))
-
-        return {name: taker(name) for name in case.entries}
+        return self._attempt(name, once)
 
     def _variables(self, caches: Path) -> dict[str, str]:
         return {**_CLEAN, "FACEFEAT_CACHE": str(caches), "TORCHINDUCTOR_CACHE_DIR": str(caches / "inductor")}
 
-    def _attempt(self, name: str, entries: dict[str, dict[str, Any]], do: Callable[[], Any]) -> Any:
-        """Does something for an entry; where its side can't, notes why, and returns None."""
+    def _attempt(self, name: str, do: Callable[[], Any], what: str = "round") -> Any:
+        """Does something for an entry and notes what came of it; where its side can't, notes why, and returns None."""
         try:
-            return do()
+            found = do()
         except SideError as error:
-            entries[name]["error"] = str(error)
+            self._journal.write("failed", entry=name, found=str(error))
             say(f"  {name}: {error}")
             if worker := self._workers.pop(name, None):
                 worker.end()
             return None
+        self._journal.write(what, entry=name, found=found)
+        return found
+
+
+def _about(case: Case) -> dict[str, Any]:
+    """Returns what is known of a case before its first round."""
+    entries = {
+        name: {"side": entry.side, "settings": dict(entry.settings), "rounds": []}
+        for name, entry in case.entries.items()
+    }
+    about = {"name": case.name, "stage": case.stage, "operation": case.operation, "settings": dict(case.settings)}
+    return {**about, "entries": entries}

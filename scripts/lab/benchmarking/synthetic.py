@@ -35,12 +35,13 @@ _APPAREL = 6955
 _GARMENTS = ("shirt", "dress")  # two for each colour but the last: fifteen folders
 
 
-def write_downloads(out: Path, fraction: float) -> int:
+def write_downloads(out: Path, fraction: float, distinct: int | None = None) -> int:
     """Writes the three downloads, `fairface/`, `glasses/` and `apparel/`.
 
     Args:
       out: a folder.
       fraction: of the full size, 41,796 + 4,920 + 6,955 pictures.
+      distinct: how many of the pictures differ; the others are these under further names. None: all of them.
 
     Returns:
       The number of pictures.
@@ -62,8 +63,11 @@ def write_downloads(out: Path, fraction: float) -> int:
         files.append(out / "apparel" / folders[number % len(folders)] / f"{number:05}.jpg")
     for parent in {file.parent for file in files}:
         parent.mkdir(parents=True, exist_ok=True)
-    with Bar("making pictures", len(files)) as bar:
-        _write(files, lambda number: jpeg(number, SIDE), bar.advance)
+    originals = files[: distinct or len(files)]
+    with Bar("making pictures", len(originals)) as bar:
+        _write(originals, lambda number: jpeg(number, SIDE), bar.advance)
+    for number, file in enumerate(files[len(originals) :]):
+        _link(originals[number % len(originals)], file)
     return len(files)
 
 

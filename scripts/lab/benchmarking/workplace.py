@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -81,12 +82,16 @@ class Workplace:
         for path in (*self.folder.glob("faces-*"), *self.folder.glob("made-*")):
             shutil.rmtree(path, ignore_errors=True)
 
-    def fill(self, *, downloads: Path | None, fraction: float) -> dict[str, Any]:
+    def fill(
+        self, *, downloads: Path | None, fraction: float, made: Path | None = None, distinct: int | None = None
+    ) -> dict[str, Any]:
         """Lays the pictures out and prepares them.
 
         Args:
           downloads: folder of the three downloads; None makes pictures.
           fraction: of them; of the full size where they are made.
+          made: folder of pictures that are made, or were made by an earlier benchmark; None makes them in this place.
+          distinct: how many of those that are made differ; None means all.
 
         Returns:
           What they are, and the seconds that each `facefeat prepare` took, from the start of its process to its end.
@@ -96,17 +101,19 @@ class Workplace:
         """
         started = time.perf_counter()
         if downloads is None:
-            say(f"benchmark: making {fraction:g} of the full size in pictures")
-            write_downloads(self.downloads, fraction)
+            laid = made or self.downloads
+            _make(laid, fraction, distinct)
         else:
-            write_subset(downloads, self.downloads, fraction=fraction)
+            laid = self.downloads
+            write_subset(downloads, laid, fraction=fraction)
         laid_out = time.perf_counter() - started
-        seconds = {" ".join(SOURCES): self._prepare(SOURCES, self.downloads, self.data)}
-        listing = write_listing(self.listing, self.downloads, self.data)
+        seconds = {" ".join(SOURCES): self._prepare(SOURCES, laid, self.data)}
+        listing = write_listing(self.listing, laid, self.data)
         sizes = [file.stat().st_size for split in ("train", "val") for file in listing.files(split)]
         return {
             "kind": "synthetic" if downloads is None else "real",
             "fraction": fraction,
+            **({"distinct": distinct} if downloads is None and distinct else {}),
             "counts": listing.counts(),
             "mean_file_bytes": round(sum(sizes) / len(sizes)),
             "laid_out_seconds": laid_out,
@@ -138,3 +145,17 @@ class Workplace:
             return run_command([*command, "--overwrite", "--json"], {}, self.log, timeout=_PREPARE_SECONDS)[1]
         except SideError as error:
             raise UserError(f"preparing {', '.join(sources)} failed: {error}") from error
+
+
+def _make(folder: Path, fraction: float, distinct: int | None) -> None:
+    """Makes pictures, unless the same lie there already, all of them."""
+    about = {"fraction": fraction, "distinct": distinct}
+    mark = folder / "made.json"
+    if mark.exists() and json.loads(mark.read_text()) == about:
+        say(f"benchmark: the pictures in {folder} are used again")
+        return
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} holds other pictures, or only a part of them; give another --made")
+    say(f"benchmark: making {fraction:g} of the full size in pictures")
+    write_downloads(folder, fraction, distinct)
+    mark.write_text(json.dumps(about))

@@ -211,10 +211,12 @@ def validation(settings: Settings) -> Measurement:
 def job(settings: Settings) -> Measurement:
     """A whole training run, picture files to the accuracies that the notebook prints.
 
-    `share` takes that part of every task's pictures, for runs that would take hours: `epoch_seconds` and `images` are
-    those of what was done.
+    `share` takes that part of every task's pictures, for runs that would take hours, and `most_pictures` as many of an
+    epoch's at most: `epoch_seconds` and `images` are those of what was done.
     """
-    listing, share = _listing(settings), settings["share"]
+    listing = _listing(settings)
+    total = sum(len(of) for tasks in listing.pictures.values() for of in tasks.values())
+    share = min(settings["share"], (settings.get("most_pictures") or total) / total)
     pictures = {
         split: {task: of[: max(settings["batch"], round(len(of) * share))] for task, of in tasks.items()}
         for split, tasks in listing.pictures.items()

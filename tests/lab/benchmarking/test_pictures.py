@@ -19,6 +19,8 @@ from facefeat_jax.data.dataset import open_split
 from facefeat_jax.data.prepare import prepare
 from facefeat_jax.system.errors import UserError
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:

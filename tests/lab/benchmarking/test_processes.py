@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarking import run as run_module
 from benchmarking.cases import Case, Entry
+from benchmarking.journal import ROUNDS, read_journal
 from benchmarking.processes import Side, SideError, Worker, run_command
 from benchmarking.workplace import Workplace
 
@@ -80,6 +82,13 @@ def _benchmark(tmp_path: Path, *sides: Side) -> run_module._Benchmark:
     return run_module._Benchmark(run_module.Request(out=tmp_path), place, by_name, ("step",))
 
 
+def _measured(benchmark: run_module._Benchmark, case: Case) -> dict[str, Any]:
+    """Returns the entries of a case as the file of rounds has them."""
+    benchmark._measure(case, None)
+    assert read_journal(benchmark._request.out / ROUNDS) == benchmark._journal.results
+    return benchmark._journal.results["cases"][-1]["entries"]
+
+
 def test_cases_of_a_group_share_processes_and_a_failing_side_is_noted(tmp_path):
     benchmark = _benchmark(tmp_path, FAKE)
 
@@ -88,7 +97,7 @@ def test_cases_of_a_group_share_processes_and_a_failing_side_is_noted(tmp_path):
         return Case(name, operation, {"pictures": 1}, entries, rounds=2, group=group)
 
     first, second, third, failed = (
-        benchmark._measure(case(*words), None)["entries"]
+        _measured(benchmark, case(*words))
         for words in (("a", "count", "g"), ("b", "count", "g"), ("c", "count", "h"), ("d", "refuse", ""))
     )
     processes = [case["one"]["about"]["process"] for case in (first, second, third)]
@@ -105,7 +114,7 @@ def test_a_fresh_round_has_a_process_and_caches_of_its_own(tmp_path, keep):
     benchmark = _benchmark(tmp_path, FAKE)
     entries = {"first": Entry("fake"), "second": Entry("fake")}
     case = Case("x", "count", {}, entries, rounds=2, fresh=True, keep_caches=keep)
-    found = benchmark._measure(case, None)["entries"]
+    found = _measured(benchmark, case)
     rounds = [one for entry in found.values() for one in entry["rounds"]]
     assert len({one["process"] for one in rounds}) == 4
     assert all(one["wall_seconds"] > one["seconds"] and one["images"] == 5 for one in rounds)

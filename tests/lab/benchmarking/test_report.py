@@ -168,6 +168,7 @@ def test_plans_cover_every_stage_and_the_figures_to_reach_find_their_cases(plan)
         "cpu": ["job/layer4", "job/heads", "step/layer4/float32/32", "step/all/float32/32", "forward/float32/1"],
         "cpu-job": ["job/layer4", "job/heads"],
         "gpu": ["job/layer4", "step/layer4/bf16/1024", "step/all/bf16/256"],
+        "rehearsal": [],
         "quick": [],
     }[plan]
     assert set(wanted) <= set(planned)

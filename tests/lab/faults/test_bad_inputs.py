@@ -21,6 +21,8 @@ from faults import cases, corpus, decoding, labels, models, processes, weight_fi
 from faults.crafted import CRAFTED
 from faults.tally import Tally
 
+pytestmark = pytest.mark.long
+
 
 def assert_survived(tally: Tally, least: int) -> None:
     assert tally.failures == [] and tally.survived == tally.tried >= least

@@ -16,6 +16,8 @@ from recipe_comparison.plan import INGREDIENTS, Row, Size, ablation, best_fields
 from recipe_comparison.report import page, read_rows, write_page
 from recipe_comparison.rows import calibration_error, run_row
 
+pytestmark = pytest.mark.long
+
 SIZE = Size(64, 6, None)
 
 
