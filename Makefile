@@ -13,7 +13,7 @@ BIN   := $(VENV)/bin
 comma := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-long compare release-check faults wheel-test docs notebook release
+.PHONY: help quickstart test test-long gpu-test compare release-check faults wheel-test docs notebook release
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -33,6 +33,7 @@ $(VENV)/.ready-%: pyproject.toml constraints.txt | $(BIN)/python
 
 # What work on the project takes: extras, and groups of tools that are not published.
 tools-test     := -e '.[train,faces,onnx,stablehlo,video,formats,serve,shards,hub]' --group test
+tools-gpu      := -e '.[train,cuda]' --group test
 tools-slow     := $(tools-test) -e '.[ray,s3]' --group slow
 tools-compare  := -e '.[train,faces,compare]' --group test --group compare
 tools-docs     := -e . --group docs
@@ -66,6 +67,10 @@ test: $(VENV)/.tools-test ## lint, check types and imports between rooms, run al
 
 test-long: $(VENV)/.tools-test ## the tests that train, export and evaluate whole models
 	$(BIN)/python -m pytest $(TESTS) -m "long and not docs"
+
+# One process: each would take most of the GPU's memory. Bits are compared, so operations add up in a fixed order.
+gpu-test: $(VENV)/.tools-gpu ## the tests that are to be run on a GPU as well (some five minutes)
+	XLA_FLAGS=--xla_gpu_deterministic_ops=true $(BIN)/python -m pytest -n 0 -m gpu
 
 # XLA_FLAGS is empty, not unset: tests would set flags that compile fast; here programs are compiled as users' are.
 compare: ## compare with PyTorch, live (SAMPLE=1 for a part; Python 3.11; sets up .venv-compare with torch and torchvision)

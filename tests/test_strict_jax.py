@@ -50,6 +50,7 @@ def test_settings_are_in_force(strict) -> None:
         numbers + jax.device_put(np.ones((2, 3), np.int32))
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize(
     "fields",
     [

@@ -11,6 +11,10 @@ from facefeat_jax.system.text import format_size
 
 # What is left free: allocators lose some of the memory to gaps.
 _SPARE = 0.05
+_SHARED = (
+    ". If another process uses this device, end it, or give each of them a share of its memory: "
+    "XLA_PYTHON_CLIENT_MEM_FRACTION=0.45"
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -30,6 +34,7 @@ def advise(
     table_bytes: int,
     limit: int,
     device: str,
+    is_shared: bool = False,
 ) -> UserError:
     """Returns the error that says what a step takes, and what would fit.
 
@@ -41,6 +46,7 @@ def advise(
       table_bytes: what pictures that lie on each device take; 0 with the feed `stream`.
       limit: the memory of each device.
       device: its name.
+      is_shared: whether other processes may use its memory, which JAX can't see.
     """
     room = (1 - _SPARE) * limit
     table = f", {format_size(table_bytes)} of it pictures (--feed device)" if table_bytes else ""
@@ -62,7 +68,7 @@ def advise(
     what = ", or ".join(advice) if advice else "no batch size does; give a smaller --image-size or --trunk"
     return UserError(
         f"out of memory on {device}, which has {format_size(limit)}: {taken}. What would fit: {what}. "
-        "Another batch size needs a new run; another feed works with --resume"
+        f"Another batch size needs a new run; another feed works with --resume{_SHARED if is_shared else ''}"
     )
 
 

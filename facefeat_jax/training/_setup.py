@@ -118,6 +118,7 @@ class Session:
             table_bytes=self.inputs.table_bytes,
             limit=(device.memory_stats() or {}).get("bytes_limit") or psutil.virtual_memory().total,
             device=device.device_kind,
+            is_shared=device.platform != "cpu",
         )
 
 

@@ -58,6 +58,7 @@ def test_batches_hold_the_pictures_and_labels_of_their_indices(stream, examples,
                     assert batches.labels[task][number, row] == label
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("steps_per_call", [1, 4])
 def test_both_feeds_give_the_same_batches_bit_for_bit(stream, examples, steps_per_call):
     placement = Placement()

@@ -34,6 +34,7 @@ def _check(ours: Record, theirs: Record) -> None:
     assert ours.counters == theirs.counters
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", golden.FORWARD)
 def test_forward_pass_at_224(name: str) -> None:
     theirs, _ = golden.read(FILES / f"{name}.npz")
@@ -43,6 +44,7 @@ def test_forward_pass_at_224(name: str) -> None:
     _check(ours, theirs)
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", golden.TRAINING)
 def test_training(name: str) -> None:
     case = golden.TRAINING[name]
@@ -55,6 +57,7 @@ def test_training(name: str) -> None:
     _check(jax_side.train(case), theirs)
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", SMALL_TRUNKS)
 def test_a_small_trunk_of_each_family(name: str) -> None:
     """Every stage, features and logits in both modes, statistics, gradients, weights after three steps of Adam."""

@@ -32,6 +32,7 @@ BATCH, SIZE, STEPS = 4, 32, 3
 TASKS = ("gender", "shirt")
 
 
+@pytest.mark.gpu
 def test_steps_in_one_call_are_the_steps_one_after_the_other(small_model):
     """In float64, where only rounding may differ."""
     with jax.enable_x64(True):
@@ -86,6 +87,7 @@ def heads(tiny):
     return config
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("feed", ["stream", "device"])
 def test_a_run_resumed_between_calls_ends_with_the_same_weights(heads, tmp_path, monkeypatch, feed):
     whole = train(heads(tmp_path / "whole", feed=feed, checkpoint_every=6))
@@ -112,6 +114,7 @@ def test_a_run_resumed_between_calls_ends_with_the_same_weights(heads, tmp_path,
     assert resumed["history"] == whole["history"]
 
 
+@pytest.mark.gpu
 def test_nothing_in_the_loop_waits_for_the_step_that_was_just_begun(heads, tmp_path, monkeypatch):
     """Every array that comes to the host while steps are under way belongs to a call that is two or more back."""
     calls = 0  # made so far

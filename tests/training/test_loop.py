@@ -75,6 +75,7 @@ def test_logs_every_step_once(trained_run):
     assert list((trained_run / "tensorboard").glob("events.*"))
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize(
     ("fields", "stop_at"),
     [
