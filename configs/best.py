@@ -4,9 +4,10 @@
 
 This needs the same data as `baseline`. We measured it at 64 px from random weights: on each of three seeds, the final
 weights of every head are better than with the baseline's rules, and better than a linear model. The effect of each
-ingredient was measured at 32 px with one seed (docs/benchmarks/recipes.md). Cropping, colour jitter, erasing and an
-average of the weights are fields too, but did not help there: runs of a few hundred steps don't overfit. The recipe as
-it stands, from ImageNet weights at 224 px, was not measured: that needs a download and a GPU.
+ingredient was measured at 32 px with one seed (docs/benchmarks/recipes.md). Cropping, colour jitter, erasing,
+RandAugment, mixup, CutMix and an average of the weights are fields too, but did not help there: runs of a few hundred
+steps don't overfit. Nor did layer decay and gradual unfreezing, which are for weights that have learned something. The
+recipe as it stands, from ImageNet weights at 224 px, was not measured: that needs a download and a GPU.
 """
 
 from pathlib import Path

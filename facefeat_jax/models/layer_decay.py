@@ -41,8 +41,8 @@ def parameter_labels(
 
     The stem is layer 0, each block is one more, and the classifier or the heads are the last. What stands between two
     stages is in the layer of the block after it. What follows the last block (a normalisation, the last convolution of
-    an EfficientNet) is in the layer of that block. Biases, normalisations, ConvNeXt's layer scale, class tokens and
-    positions have no weight decay.
+    an EfficientNet) is in the layer of that block; timm has ConvNeXt's last normalisation with the classifier. Biases,
+    normalisations, ConvNeXt's layer scale, class tokens and positions have no weight decay.
 
     Args:
       model: a trunk of any family, or a multi-task model; it may be abstract.

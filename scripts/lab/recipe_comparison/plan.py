@@ -20,6 +20,15 @@ INGREDIENTS: dict[str, tuple[str, ...]] = {
     "average of weights": ("ema",),
     "label smoothing": ("label_smoothing",),
 }
+# Measured later, with the row that they are added to once more beside them. They are not in `with all`.
+AGAIN = "mixed, schedule, again"
+FINE_TUNING: dict[str, tuple[str, ...]] = {
+    "RandAugment": ("rand_augment",),
+    "mixup": ("mixup",),
+    "CutMix": ("cutmix",),
+    "layer decay": ("layer_decay",),
+    "gradual unfreezing": ("unfreeze_every",),
+}
 # What is tried where `best` has it switched off.
 TRIED = {
     "flip": True,
@@ -29,6 +38,11 @@ TRIED = {
     "weight_decay": 0.05,
     "ema": 0.99,
     "label_smoothing": 0.05,
+    "rand_augment": 9,
+    "mixup": 0.2,
+    "cutmix": 1.0,
+    "layer_decay": 0.75,
+    "unfreeze_every": 20,
 }
 
 
@@ -90,14 +104,20 @@ def ablation(seed: int = 0) -> list[Row]:
         Row("ablation", "mixed", seed, mixed),
         Row("ablation", "mixed, schedule", seed, scheduled),
     ]
-    for name, fields in INGREDIENTS.items():
-        added = {one: best.get(one, TRIED[one]) for one in fields}
-        rows.append(Row("ablation", f"with {name}", seed, {**scheduled, **added}))
+
+    def alone(ingredients: dict[str, tuple[str, ...]]) -> list[Row]:
+        return [
+            Row("ablation", f"with {name}", seed, scheduled | {one: best.get(one, TRIED[one]) for one in fields})
+            for name, fields in ingredients.items()
+        ]
+
+    rows += alone(INGREDIENTS)
     everything = {one: best.get(one, TRIED[one]) for fields in INGREDIENTS.values() for one in fields}
     rows.append(Row("ablation", "with all", seed, {**scheduled, **everything}))
     rows.append(Row("ablation", "best", seed, best))
     rows.append(Row("ablation", "best, bfloat16", seed, {**best, "dtype": "bfloat16"}))
-    return rows
+    rows.append(Row("ablation", AGAIN, seed, scheduled))
+    return [*rows, *alone(FINE_TUNING)]
 
 
 def seeds(count: int) -> list[Row]:

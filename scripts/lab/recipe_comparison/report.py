@@ -14,7 +14,7 @@ from facefeat_jax.runs.run_folder import write_file, write_json
 from facefeat_jax.system import environment
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.markdown import table
-from recipe_comparison.plan import Row, ablation, seeds
+from recipe_comparison.plan import AGAIN, INGREDIENTS, Row, ablation, seeds
 
 HEADS = ("gender", "glasses", "shirt")
 # Logistic regression on thumbnails of the same pictures (8 to 24 px), for accuracy.
@@ -192,7 +192,10 @@ def _ablation(rows: Sequence[Found]) -> list[str]:
     lines = [
         _size(rows)
         + " With one seed and 400 to 600 validation pictures per head, differences in accuracy below about 0.02 mean "
-        "nothing. Each row `with ...` adds one option to `mixed, schedule`; `with all` adds all of them.",
+        "nothing. Each row `with ...` adds one option to `mixed, schedule`; `with all` adds the first "
+        f"{len(INGREDIENTS)}. `{AGAIN}` and the rows after it were run later, on the second machine: compare them with "
+        "each other. What the same row gives twice shows the noise. Layer decay and unfreezing are for weights that "
+        "have learned something, and these have not.",
         "",
     ]
     body = []

@@ -12,7 +12,7 @@ from facefeat_jax.config import load_recipe
 from facefeat_jax.runs.run_folder import open_run
 from facefeat_jax.system.errors import UserError
 from recipe_comparison import rows as rows_module
-from recipe_comparison.plan import INGREDIENTS, Row, Size, ablation, best_fields, seeds
+from recipe_comparison.plan import FINE_TUNING, INGREDIENTS, Row, Size, ablation, best_fields, seeds
 from recipe_comparison.report import page, read_rows, write_page
 from recipe_comparison.rows import calibration_error, run_row
 
@@ -47,7 +47,7 @@ def test_the_rows_are_the_recipes():
 
 def test_an_ingredient_is_added_alone():
     rows = {row.name: row.fields for row in ablation()}
-    for name, fields in INGREDIENTS.items():
+    for name, fields in (INGREDIENTS | FINE_TUNING).items():
         added = rows[f"with {name}"].items() - rows["mixed, schedule"].items()
         assert {field for field, _ in added} == set(fields), name
 
