@@ -73,7 +73,7 @@ gpu-test: $(VENV)/.tools-gpu ## the tests that are to be run on a GPU as well (s
 	XLA_FLAGS=--xla_gpu_deterministic_ops=true $(BIN)/python -m pytest -n 0 -m gpu
 
 # XLA_FLAGS is empty, not unset: tests would set flags that compile fast; here programs are compiled as users' are.
-compare: ## compare with PyTorch, live (SAMPLE=1 for a part; Python 3.11; sets up .venv-compare with torch and torchvision)
+compare: ## compare with PyTorch, live (SAMPLE=1 for a part; Python 3.11; sets up .venv-compare with torch, torchvision and timm)
 	$(MAKE) --no-print-directory VENV=$(COMPARE_VENV) $(COMPARE_VENV)/.tools-compare
 	XLA_FLAGS= $(COMPARE_VENV)/bin/python -m pytest tests/compare $(TESTS)$(if $(SAMPLE), -m "not whole")
 

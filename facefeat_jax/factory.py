@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -264,6 +265,8 @@ def _file_of(architecture: Architecture, weights: str | Path) -> Path:
     if is_torchvisions_name(weights) and not Path(weights).exists():
         enums = ", ".join(entry.enum for entry in architecture.published) or "none"
         raise UserError(f"torchvision has no weights {weights} of {architecture.name}; it has {enums}")
+    if re.match(r"timm/|hf_hub:", str(weights)) and not Path(weights).exists():
+        raise UserError(f"{weights} is no file; timm's weights on the Hub are given as hf-hub:timm/NAME")
     if weights == "imagenet":
         raise UserError(
             f"there are no published weights for {architecture.name}; give random, a file of your own, or timm's "

@@ -97,6 +97,8 @@ class ResNet(Trunk):
         is_deep = stem.startswith("deep")
         if stem_width is not None and not is_deep:
             raise WrongCallError(f"stem_width is for deep stems; with stem={stem!r} it is `width`")
+        if not isinstance(avg_down, bool):
+            raise WrongCallError(f"avg_down must be True or False, got {avg_down!r:.60}")
         if len(replace_stride_with_dilation) != 3:
             raise WrongCallError(
                 "replace_stride_with_dilation takes three values, for layer2, layer3 and layer4, got "

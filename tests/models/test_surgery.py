@@ -28,6 +28,7 @@ from facefeat_jax.models import (
     efficientnet_b0,
     get_architecture,
     resnet18,
+    resnet18d,
     resnet50,
     vit_b_16,
 )
@@ -357,6 +358,14 @@ def test_shapes_that_there_are_not() -> None:
         abstract(resnet50, replace_stride_with_dilation=(True,))
     with pytest.raises(ValueError, match="'imagenet' or 'cifar' or 'deep' or 'deep_tiered', got 'tiered'"):
         abstract(resnet18, stem="tiered")
+    with pytest.raises(ValueError, match=r"stem_width is for deep stems; with stem='imagenet'"):
+        abstract(resnet18, stem_width=32)
+    with pytest.raises(ValueError, match="avg_down must be True or False, got 'yes'"):
+        abstract(resnet18, stem="deep", avg_down="yes")
+    with pytest.raises(ValueError, match="resnet18d has no option 'stem'"):
+        abstract(resnet18d, stem="cifar")
+    with pytest.raises(UserError, match="hf-hub:timm/NAME"):
+        create_classifier("resnet18d", weights="timm/resnet18d.ra2_in1k")
     with pytest.raises(ValueError, match=r"num_groups=32 does not divide 16 channels.*partial"):
         abstract(ResNet, (1, 1, 1, 1), width=16, norm_layer=GroupNorm)
 
