@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar
 import tyro
 
 from facefeat_jax.system.errors import UserError
-from facefeat_jax.system.kinds import FrameName
+from facefeat_jax.system.kinds import MAX_IMAGE_SIZE, DecodePolicy, FrameName
 from facefeat_jax.system.progress import say, show, show_json
 
 
@@ -32,6 +32,11 @@ class Arguments:
     """Replace data sets that are already prepared."""
     json: bool = False
     """Print the counts as JSON; for several data sets, as a list."""
+    image_size: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None
+    """Also fill the cache of decoded pictures, for training at this size: each picture is then decoded once in all.
+    Without it, training fills the cache when it first needs it."""
+    decode: DecodePolicy = "upright"
+    """For --image-size: how the recipe that is to be trained decodes pictures; `baseline` says as_notebook."""
     task: str | None = None
     """Name of the attribute that the classes are of, such as `hat`. The head that learns it gets this name."""
     name: str | None = None
@@ -53,8 +58,11 @@ def run(arguments: Arguments) -> int:
     """
     from facefeat_jax.data.builders import list_sources
     from facefeat_jax.data.dataset import default_data_dir
+    from facefeat_jax.data.pixels import PixelFormat
     from facefeat_jax.data.prepare import find_downloads, prepare
 
+    if arguments.image_size is not None and not 1 <= arguments.image_size <= MAX_IMAGE_SIZE:
+        raise UserError(f"--image-size {arguments.image_size} must be 1 to {MAX_IMAGE_SIZE}")
     if not arguments.sources:
         raise UserError(f"name a data set: facefeat prepare NAME. Choose from {', '.join(list_sources())}")
     data_dir = arguments.data_dir or default_data_dir()
@@ -64,9 +72,10 @@ def run(arguments: Arguments) -> int:
     else:
         # Find all of them before preparing the first, so that a wrong name is reported at once.
         downloads = find_downloads(arguments.sources, arguments.from_)
+    pixels = PixelFormat(arguments.image_size, arguments.decode) if arguments.image_size is not None else None
     summaries = []
     for source, download in downloads.items():
-        summaries.append(prepare(source, download, data_dir, overwrite=arguments.overwrite))
+        summaries.append(prepare(source, download, data_dir, overwrite=arguments.overwrite, pixels=pixels))
         if not arguments.json:
             show(*summaries[-1].lines())
     if arguments.json:

@@ -124,7 +124,11 @@ class Making:
                 done.found.append(one)
                 if isinstance(one, Picture):
                     if rows is not None and values is not None:
-                        write_at(rows.fileno(), values[None], (part.first + len(done.sums)) * values.nbytes)
+                        try:
+                            write_at(rows.fileno(), values[None], (part.first + len(done.sums)) * values.nbytes)
+                        except OSError as error:
+                            error.filename = rows.name  # for whoever says where there is no room
+                            raise
                         done.sums.extend(checksums(values[None]).tolist())
                     yield self._record(row, data)
                 if number % _STEP == 0:

@@ -257,14 +257,47 @@ def _fill(folder: Path, rows: Rows, produce: Produce) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        written = sums.astype("<u4").tobytes()
-        write_whole(partial / SUMS, written)
-        about = checked_json.with_digest({**rows.to_json(), "sums": zlib.crc32(written)})
-        write_whole(partial / ABOUT, (json.dumps(about, indent=2) + "\n").encode())
-        partial.rename(folder)
+        _complete(partial, folder, rows, sums)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def _complete(partial: Path, folder: Path, rows: Rows, sums: np.ndarray) -> None:
+    """Makes a store of a folder in which all rows are on disk."""
+    written = sums.astype("<u4").tobytes()
+    write_whole(partial / SUMS, written)
+    about = checked_json.with_digest({**rows.to_json(), "sums": zlib.crc32(written)})
+    write_whole(partial / ABOUT, (json.dumps(about, indent=2) + "\n").encode())
+    partial.rename(folder)
+
+
+def adopt(root: Path, rows: Rows, file: Path, sums: np.ndarray) -> None:
+    """Makes a store of a file that holds the rows, and lies on the same disk; the file is moved.
+
+    Args:
+      root: folder of the stores.
+      rows: what they are.
+      file: all of them, in order.
+      sums: CRC-32 of each, `[n]`, uint32.
+
+    Raises:
+      OSError: there is no room for what is written beside them.
+    """
+    folder = root / rows.key
+    partial = _partial(folder)
+    with only_one(root / f"{rows.key}.lock", waiting=lambda _: None):
+        for old in (partial, folder):
+            shutil.rmtree(old, ignore_errors=True)
+        partial.mkdir()
+        try:
+            file.rename(partial / BIN)
+            with open(partial / BIN, "rb") as opened:
+                os.fsync(opened.fileno())
+            _complete(partial, folder, rows, sums)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
 
 
 def checksums(values: np.ndarray) -> np.ndarray:

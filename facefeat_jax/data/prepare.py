@@ -9,17 +9,21 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import tensorflow_datasets as tfds
 
+from facefeat_jax.data import _prepared_rows as prepared_rows
 from facefeat_jax.data._croissant import CROISSANT, croissant
 from facefeat_jax.data._listing import Picture
-from facefeat_jax.data._parts import write_all
+from facefeat_jax.data._parts import Part, Written, write_all
+from facefeat_jax.data._prepared_rows import PreparedRows
 from facefeat_jax.data.builders import builder_class
 from facefeat_jax.data.builders.base import Download, Drawing, DrawnBuilder, PictureBuilder
-from facefeat_jax.data.dataset import DIGEST, FILE, GROUP, LABEL, RECORDS, SUMMARY, dataset_dir
+from facefeat_jax.data.dataset import DIGEST, FILE, GROUP, LABEL, RECORDS, SUMMARY, dataset_dir, open_split
+from facefeat_jax.data.examples import Examples
+from facefeat_jax.data.pixels import PixelFormat, open_rows
 from facefeat_jax.data.selection import UNLISTED, LeftOut, Selection, SplitName
 from facefeat_jax.data.sources import Source, prepare_command
 from facefeat_jax.data.summary import LEFT_OUT, PrepareSummary, summary_of
@@ -74,6 +78,7 @@ def prepare(
     overwrite: bool = False,
     workers: int | None = None,
     progress: bool = True,
+    pixels: PixelFormat | None = None,
 ) -> PrepareSummary:
     """Prepares a data set: selects, checks that every selected picture decodes, and writes records and listings.
 
@@ -87,6 +92,7 @@ def prepare(
       overwrite: prepare again what is already prepared; the old one stays in place until the new one is complete.
       workers: processes that draw, decode and write; one per core if None.
       progress: show a bar, if standard error is a terminal.
+      pixels: put the pictures into the cache of decoded pictures too, in this form: each is decoded once for both.
 
     Raises:
       UserError: no such source, nothing or something else at `from_`, no usable picture in a split, `data_dir` can't
@@ -98,17 +104,19 @@ def prepare(
         raise UserError(f"{source} is drawn, not read from a folder; run: {prepare_command(described)}")
     folder = dataset_dir(described, data_dir)
     if not overwrite and (earlier := _already_prepared(builder, folder, from_)):
-        return earlier
+        return _packed(earlier, data_dir, pixels)
     started = time.monotonic()
     gathered = builder.gather(from_)
     try:
         with _only_writer(folder):
             if not overwrite and (earlier := _already_prepared(builder, folder, from_)):
-                return earlier
+                return _packed(earlier, data_dir, pixels)
             chosen = gathered.select(workers, quiet=not progress)
             _require_room(folder, sum(gathered.size(row) for of_split in chosen.rows.values() for row in of_split))
-            with _staged(folder) as staging:
-                written, pictures = _write(builder, staging, chosen, gathered, workers, quiet=not progress)
+            with contextlib.ExitStack() as stack:
+                staging = stack.enter_context(_staged(folder))
+                rows = stack.enter_context(prepared_rows.written(folder, chosen.rows, pixels)) if pixels else None
+                written, pictures = _write(builder, staging, chosen, gathered, rows, workers, quiet=not progress)
                 summary = summary_of(described, folder, chosen, pictures, from_, time.monotonic() - started)
                 for split, of_split in pictures.items():
                     _write_listing(written / RECORDS.format(split=split), of_split, described)
@@ -119,6 +127,8 @@ def prepare(
                 about = croissant(described, written, datetime.datetime.now(datetime.UTC).date())
                 (written / CROISSANT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
                 _move_into_place(written, folder)
+                if rows is not None:
+                    rows.keep({split: _examples(source, split, data_dir) for split in pictures})
     except OSError as error:
         raise _storage_error(error, data_dir) from error
     return summary
@@ -129,6 +139,7 @@ def _write(
     staging: Path,
     chosen: Selection,
     gathered: Download | Drawing,
+    rows: PreparedRows | None,
     workers: int | None,
     *,
     quiet: bool,
@@ -140,7 +151,14 @@ def _write(
     """
     name, total = builder.SOURCE.name, sum(map(len, chosen.rows.values()))
     with Bar(f"{name}: checking and writing", total, quiet=quiet) as bar:
-        write = partial(write_all, builder.making(gathered), workers=workers, advance=bar.advance)
+        making = builder.making(gathered, **({"pixels": rows.pixels, "rows": rows.files} if rows else {}))
+
+        def write(parts: Sequence[Part], *, shared: Path) -> list[Written]:
+            done = write_all(making, parts, shared=shared, workers=workers, advance=bar.advance)
+            if rows is not None:
+                rows.join(parts, done)
+            return done
+
         writer = builder(gathered=gathered, rows=chosen.rows, write=write, data_dir=staging)
         writer.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
     pictures: dict[SplitName, list[Picture]] = {}
@@ -152,6 +170,18 @@ def _write(
             first = f"; the first is {bad[0].file}: {bad[0].detail}" if bad else ""
             raise UserError(f"{name}: none of the {len(found):,} pictures selected for {split} decodes{first}")
     return Path(writer.data_dir), pictures
+
+
+def _packed(summary: PrepareSummary, data_dir: Path, pixels: PixelFormat | None) -> PrepareSummary:
+    """Puts the pictures of a data set that was prepared before into the cache, unless they are there."""
+    if pixels is not None:
+        for split in get_args(SplitName):
+            open_rows(_examples(summary.source, split, data_dir), pixels, "on")
+    return summary
+
+
+def _examples(source: str, split: SplitName, data_dir: Path) -> Examples:
+    return Examples([open_split(source, split, data_dir)], {})
 
 
 def _write_listing(path: Path, pictures: Sequence[Picture], source: Source) -> None:

@@ -24,9 +24,12 @@ from facefeat_jax.cli import main
 from facefeat_jax.data import _drawn as drawn
 from facefeat_jax.data import _parts as parts
 from facefeat_jax.data import _sample_range as sample_range
+from facefeat_jax.data import pixels as pixels_module
 from facefeat_jax.data.builders import base, get_source
 from facefeat_jax.data.dataset import default_data_dir, open_split
+from facefeat_jax.data.examples import open_examples
 from facefeat_jax.data.images import SINGLE_COLOUR, decode_resized
+from facefeat_jax.data.pixels import DecodedRows, PixelFormat, are_packed, open_rows
 from facefeat_jax.data.prepare import prepare
 from facefeat_jax.system.errors import UserError
 
@@ -302,6 +305,43 @@ def test_however_many_processes_write_the_bytes_are_the_same(fairface_files, lay
     assert [split.read(n) for n in range(9)] == [files[f"train/{n}.jpg"] for n in (1, 2, 5, 6, 7, 8, 10, 11, 12)]
     left = lines(data_dir / "1/fairface/1.0.0/left_out.csv")
     assert [(line["file"], line["detail"]) for line in left] == [(f"train/{n}.jpg", "empty file") for n in (3, 4, 9)]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_rows_for_training_are_written_from_the_same_decoding(
+    workers, fairface_files, lay_out, tmp_path, data_dir, monkeypatch
+):
+    monkeypatch.setattr(base, "SHARD_SIZE", 2)
+    monkeypatch.setattr(parts, "_ALONE", 1)
+    monkeypatch.setenv("FACEFEAT_CACHE", str(tmp_path / "cache"))
+    files = {**fairface_files, **dict.fromkeys(["train/3.jpg", "train/4.jpg", "train/9.jpg"], b"")}
+    pixels = PixelFormat(24, "upright")
+    prepare("fairface", lay_out(files), data_dir, workers=workers, progress=False, pixels=pixels)
+    decoded = []
+    decode = pixels_module.decode_resized
+    monkeypatch.setattr(pixels_module, "decode_resized", lambda *a, **b: decoded.append(1) or decode(*a, **b))
+    for split, count in (("train", 9), ("val", 6)):
+        examples = open_examples(["fairface"], split, data_dir, {"gender": ("female", "male")})
+        kept = open_rows(examples, pixels, "on").take(np.arange(count))
+        assert not decoded
+        np.testing.assert_array_equal(kept, DecodedRows(examples, pixels).take(np.arange(count)))
+        decoded.clear()
+    assert not list((tmp_path / "cache").rglob("*.partial"))
+
+
+def test_the_command_fills_the_cache_of_what_was_prepared_before_too(
+    fairface_files, lay_out, tmp_path, data_dir, monkeypatch, capsys
+):
+    monkeypatch.setenv("FACEFEAT_CACHE", str(tmp_path / "cache"))
+    command = ["prepare", "fairface", "--from", str(lay_out(fairface_files)), "--data-dir", str(data_dir)]
+    assert main(command) == 0 and not (tmp_path / "cache").exists()
+    assert main([*command, "--image-size", "0"]) == 2 and "--image-size 0 must be 1 to" in capsys.readouterr().err
+    assert main([*command, "--image-size", "16", "--decode", "as_notebook"]) == 0
+    examples = open_examples(["fairface"], "val", data_dir, {"gender": ("female", "male")})
+    assert are_packed(examples, PixelFormat(16, "as_notebook"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2**27 if "data" in str(path) else 0))
+    assert main([*command, "--overwrite", "--image-size", "17"]) == 2
+    assert "for decoded pictures" in capsys.readouterr().err and len(open_split("fairface", "val", data_dir)) == 6
 
 
 def test_a_process_that_dies_is_one_line_with_the_place(fairface_files, lay_out, data_dir, monkeypatch):

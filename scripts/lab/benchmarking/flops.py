@@ -8,7 +8,7 @@ for one that none has to. Both sides of a comparison are measured against the sa
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -60,7 +60,7 @@ def _flops(spec: ModelSpec, tasks: Sequence[str], trained: Sequence[str] | None,
     moving = in_loss | {f"{groups.TRUNK}/{module}" for module in trained or ()}
     leaves = jax.tree_util.tree_flatten_with_path(params)[0]
     reached = [_top(path) in moving for path, _ in leaves]
-    cost, _ = _count(program.jaxpr, [*reached, False])
+    cost, _ = count(program.jaxpr, [*reached, False])
     return cost
 
 
@@ -69,12 +69,38 @@ def _top(path: tuple[Any, ...]) -> str:
     return "/".join(str(getattr(key, "key", getattr(key, "name", key))) for key in path[:2])
 
 
-def _count(program: Any, reached: Sequence[bool]) -> tuple[float, list[bool]]:
-    """Returns the operations of a jaxpr, and which of its outputs depend on what a gradient has to reach.
+def product_flops(equation: Any) -> float | None:
+    """Returns the operations of a convolution or product, and None for everything else."""
+    if equation.primitive.name == "conv_general_dilated":
+        kernel = equation.invars[1].aval.shape
+        out_channels = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
+        return 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) / out_channels
+    if equation.primitive.name == "dot_general":
+        (contracted, _), _ = equation.params["dimension_numbers"]
+        left = equation.invars[0].aval.shape
+        return 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
+    return None
+
+
+def product_numbers(equation: Any) -> float | None:
+    """Returns how many numbers a convolution or product reads and writes, and None for everything else.
+
+    Its gradients read and write as many again, each: what was an output is an input, and the other way round.
+    """
+    if product_flops(equation) is None:
+        return None
+    return float(sum(math.prod(atom.aval.shape) for atom in (*equation.invars[:2], *equation.outvars)))
+
+
+def count(
+    program: Any, reached: Sequence[bool], cost_of: Callable[[Any], float | None] = product_flops
+) -> tuple[float, list[bool]]:
+    """Returns what a jaxpr costs with its gradients, and which of its outputs depend on what a gradient has to reach.
 
     Args:
       program: the jaxpr.
       reached: per input, whether it depends on a trained parameter.
+      cost_of: what an equation costs, and each of its gradients as well; None where it costs nothing.
     """
     depends: dict[Any, bool] = dict(zip(program.invars, reached, strict=True))
 
@@ -85,28 +111,16 @@ def _count(program: Any, reached: Sequence[bool]) -> tuple[float, list[bool]]:
     for equation in program.eqns:
         inputs = [is_reached(atom) for atom in equation.invars]
         outputs = [any(inputs)] * len(equation.outvars)
-        if (once := _product_flops(equation)) is not None:
+        if (once := cost_of(equation)) is not None:
             total += once * (1 + sum(inputs[:2]))
         else:
             for inner in _inner(equation):
                 if len(inner.invars) == len(inputs) and len(inner.outvars) == len(outputs):
-                    cost, outputs = _count(inner, inputs)
+                    cost, outputs = count(inner, inputs, cost_of)
                     total += cost
                     break  # a function and its own gradient: the function is what counts
         depends |= zip(equation.outvars, outputs, strict=True)
     return total, [is_reached(atom) for atom in program.outvars]
-
-
-def _product_flops(equation: Any) -> float | None:
-    if equation.primitive.name == "conv_general_dilated":
-        kernel = equation.invars[1].aval.shape
-        out_channels = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
-        return 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) / out_channels
-    if equation.primitive.name == "dot_general":
-        (contracted, _), _ = equation.params["dimension_numbers"]
-        left = equation.invars[0].aval.shape
-        return 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
-    return None
 
 
 def _inner(equation: Any) -> Iterator[Any]:

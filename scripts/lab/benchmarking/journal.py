@@ -17,34 +17,47 @@ ROUNDS = "rounds.jsonl"
 Event = dict[str, Any]
 
 
-class Journal:
-    """The lines of one benchmark.
+class Lines:
+    """A file of lines that are only ever added.
 
     Args:
-      path: of the file; it is made, and lines are only ever added.
-
-    Attributes:
-      results: what they come to: see docs/benchmarks/README.md.
+      path: of the file; it is made.
     """
 
     def __init__(self, path: Path):
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._started = time.perf_counter()
-        self.results: dict[str, Any] = {"cases": []}
 
     def elapsed(self) -> float:
         """Returns the seconds since it was begun."""
         return time.perf_counter() - self._started
 
-    def write(self, what: str, **found: Any) -> None:
-        """Writes a line and waits until it is on disk; `what` is one of those that `add` knows."""
+    def write(self, what: str, **found: Any) -> Event:
+        """Writes a line and waits until it is on disk; returns what stands in it."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         event = {"what": what, "time": now, "elapsed": round(self.elapsed(), 3), **found}
         with self._path.open("ab", buffering=0) as file:
             file.write(json.dumps(event).encode() + b"\n")
             os.fsync(file.fileno())
+        return event
+
+
+class Journal(Lines):
+    """The lines of one benchmark; `what` is one of those that `add` knows.
+
+    Attributes:
+      results: what they come to: see docs/benchmarks/README.md.
+    """
+
+    def __init__(self, path: Path):
+        super().__init__(path)
+        self.results: dict[str, Any] = {"cases": []}
+
+    def write(self, what: str, **found: Any) -> Event:
+        event = super().write(what, **found)
         add(self.results, event)
+        return event
 
 
 def read_journal(path: Path) -> dict[str, Any]:
