@@ -96,9 +96,6 @@ def train(config: TrainConfig, announce: Callable[[dict[str, Any]], object] | No
         be written.
       Interrupted: a signal came; the run can be resumed.
     """
-    from facefeat_jax.evaluation.explain import Explainer
-    from facefeat_jax.reporting._publish import publish_training
-    from facefeat_jax.reporting.curves import write_curves
     from facefeat_jax.system.distributed import is_first
     from facefeat_jax.training import loop
 
@@ -106,6 +103,11 @@ def train(config: TrainConfig, announce: Callable[[dict[str, Any]], object] | No
         if is_first():
             if announce is not None:
                 announce(trained.results)
+            # Only now: they load SciPy's statistics, scikit-learn and matplotlib, which nothing before needs.
+            from facefeat_jax.evaluation.explain import Explainer
+            from facefeat_jax.reporting._publish import publish_training
+            from facefeat_jax.reporting.curves import write_curves
+
             publish_training(
                 trained.config.run,
                 logits=trained.logits,

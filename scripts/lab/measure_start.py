@@ -104,7 +104,7 @@ def measured(setting: Setting, words: list[str], folder: Path, *, whole: bool) -
 
 
 def main(
-    what: Literal["commits", "settings", "warm"],
+    what: tyro.conf.Positional[Literal["commits", "settings", "warm"]],
     other: tyro.conf.Positional[Path | None] = None,
     recipe: str = "avatars",
     data_dir: Path | None = None,
