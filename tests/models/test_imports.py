@@ -21,6 +21,7 @@ STEPS = {
     # eval_shape: drawing the weights would compile a program for every shape.
     "random": "from flax import nnx; nnx.eval_shape(lambda: facefeat_jax.create_model(tasks=('gender',)))",
     "weights": "import weights_conversion",
+    "training": "import facefeat_jax.training.loop, facefeat_jax.commands._train",
 }
 
 
@@ -41,6 +42,8 @@ def test_what_imports_load() -> None:
     assert not loaded["random"] & {"weights_conversion", "torch", "tensorflow_datasets", "grain", "PIL"}
     unwanted = {"tensorflow", "torch", "tensorflow_datasets", "grain", "PIL", "matplotlib"}
     assert "weights_conversion" in loaded["weights"] and not loaded["weights"] & unwanted
+    # What only the pages need is loaded after the training: it would hold up the first step by seconds.
+    assert "orbax" in loaded["training"] and not loaded["training"] & {"sklearn", "matplotlib", "jinja2"}
 
 
 def test_predicting_loads_neither_training_nor_optimizer() -> None:
