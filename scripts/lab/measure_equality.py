@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,6 +122,7 @@ def page(results: Mapping[str, Any]) -> str:
             "",
             *markdown.table(("trunk", "evaluation", "training", "statistics", "gradients", "weights", "moved"), rows),
             "",
+            *_missing(SMALLEST, results["torchvision"]),
             "## timm",
             "",
             "timm's own modules with random weights, which ours takes under timm's names: of each family and stem one "
@@ -129,8 +130,14 @@ def page(results: Mapping[str, Any]) -> str:
             "",
             *markdown.table(("family", "timm's name", "evaluation", "training", "state"), timms, texts=2),
             "",
+            *_missing(timm_side.CASES, results["timm"]),
         ]
     )
+
+
+def _missing(wanted: Iterable[str], found: Mapping[str, Any]) -> list[str]:
+    left = [name for name in wanted if name not in found]
+    return [f"Not measured yet: {', '.join(left)}.", ""] if left else []
 
 
 def main() -> None:
