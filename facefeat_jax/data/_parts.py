@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -30,12 +30,14 @@ from facefeat_jax.data._listing import Picture, Reader, checked
 from facefeat_jax.data._record_file import example, write_records
 from facefeat_jax.data._row_store import checksums, write_at
 from facefeat_jax.data.images import resized
-from facefeat_jax.data.pixels import PixelFormat
 from facefeat_jax.data.selection import LeftOut, Row, SplitName
 from facefeat_jax.data.trees import Tree
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.kinds import DecodePolicy
 from facefeat_jax.system.runtime import cores
+
+if TYPE_CHECKING:
+    from facefeat_jax.data.pixels import PixelFormat
 
 _ALONE = 1024  # pictures for each process, at least: it takes half a second to start
 _STEP = 32  # pictures between two words about progress
