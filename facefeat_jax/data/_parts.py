@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -35,9 +35,6 @@ from facefeat_jax.data.trees import Tree
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.kinds import DecodePolicy
 from facefeat_jax.system.runtime import cores
-
-if TYPE_CHECKING:
-    from facefeat_jax.data.pixels import PixelFormat
 
 _ALONE = 1024  # pictures for each process, at least: it takes half a second to start
 _STEP = 32  # pictures between two words about progress
@@ -99,7 +96,7 @@ class Making:
 
     numbers: dict[str, dict[str, int]]
     reader: Reader | None
-    pixels: PixelFormat | None = None
+    pixels: Any = None  # a `pixels.PixelFormat`: to import that would be a circle
     rows: Mapping[SplitName, Path] | None = None
 
     def write(self, part: Part, advance: Callable[[int], object]) -> Written:
