@@ -17,6 +17,7 @@ RAY = ("ray", "pandas")
 HUB = ("huggingface_hub",)
 FORMATS = ("pillow_heif", "pillow_jxl")
 TRAIN = (
+    "array_record",
     "absl",
     "grain",
     "imagehash",
