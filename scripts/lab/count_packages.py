@@ -83,7 +83,7 @@ def main() -> None:
         size = megabytes(counted, known)
         # With the project itself, where it is the whole.
         rows.append(
-            (f"`{extra}`" if extra else "none", f"{plus}{len(counted) + (not plus)}", f"{plus}{size:,.0f}", what)
+            (f"`{extra}`" if extra else "none", what, f"{plus}{len(counted) + (not plus)}", f"{plus}{size:,.0f}")
         )
         print(*rows[-1], flush=True)
     PAGE.write_text(written(PAGE.read_text(encoding="utf-8"), rows), encoding="utf-8")
@@ -92,8 +92,7 @@ def main() -> None:
 def written(page: str, rows: list[tuple[str, str, str, str]]) -> str:
     """Returns the page with the table in its place."""
     assert _TABLE.search(page), f"{PAGE} has no place for the table"
-    lines = table(("extra", "packages", "MB", "what it brings"), rows)
-    lines[1] = "| --- | ---: | ---: | --- |"
+    lines = table(("extra", "what it brings", "packages", "MB"), rows, texts=2)
     version = ".".join(map(str, sys.version_info[:2]))
     where = f"on Linux with Python {version} and the versions of `constraints.txt`"
     note = f"Counted {where}, {datetime.date.today()}; megabytes of unpacked wheels."

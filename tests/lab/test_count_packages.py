@@ -20,7 +20,7 @@ def test_every_extra_is_counted_and_in_the_table() -> None:
 
 def test_the_table_takes_the_place_of_the_one_before() -> None:
     page = count_packages.PAGE.read_text()
-    found = count_packages.written(page, [("none", "1", "2", "three")])
-    assert "| none | 1 | 2 | three |" in found and "`predict` |" not in found
-    assert count_packages.written(found, [("none", "1", "2", "three")]) == found
+    found = count_packages.written(page, [("none", "three", "1", "2")])
+    assert "| none | three | 1 | 2 |" in found and "`predict` |" not in found
+    assert count_packages.written(found, [("none", "three", "1", "2")]) == found
     assert found.startswith(page.partition("<!--")[0]) and found.endswith(page.partition("<!-- end -->")[2])
