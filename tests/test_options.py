@@ -59,13 +59,13 @@ def test_a_warm_up_of_more_than_half_of_the_run_and_what_smoke_shrinks_are_menti
 
     monkeypatch.setattr(setup, "create_model", stop)
     with pytest.raises(Stop):
-        train(capsys, avatars_dir, tmp_path / "a", *SMALL, "--warmup-steps", "5")
+        train(capsys, avatars_dir, tmp_path, *SMALL, "--warmup-steps", "5")
     assert "warm-up: 3 steps instead of 5," in capsys.readouterr().err
     with pytest.raises(Stop):  # the recipe's own
-        train(capsys, avatars_dir, tmp_path / "b", *SMALL)
+        train(capsys, avatars_dir, tmp_path, *SMALL)
     assert "warm-up: 3 steps instead of 50," in capsys.readouterr().err
     with pytest.raises(Stop):
-        train(capsys, avatars_dir, tmp_path / "c", "--smoke", "--epochs", "9", "--warmup-steps", "100000")
+        train(capsys, avatars_dir, tmp_path, "--smoke", "--epochs", "9", "--warmup-steps", "100000")
     err = capsys.readouterr().err
     assert "--smoke uses --epochs 2 instead of 9" in err
     assert "--smoke uses --warmup-steps 2 instead of 100000" in err
