@@ -50,8 +50,8 @@ def create_model(
       weights: `"imagenet"` (torchvision's newest file, downloaded once into the cache), the name of one of its other
         files (`facefeat_jax.models.published`) or what torchvision calls it (`"DEFAULT"`, `"IMAGENET1K_V1"`), the path
         of a `.pth` or `.safetensors` file with torchvision's or the baseline's names, `"hf-hub:timm/resnet18.a1_in1k"`
-        (timm's, from the Hugging Face Hub; the extra `hub`); or `"random"` or None. A file
-        without heads leaves the heads as they started.
+        (timm's, from the Hugging Face Hub; the extra `hub`); or `"random"` or None. A file without heads leaves the
+        heads as they started.
       weights_key: key of the weights in your own file with several sets (`weights_conversion.read`).
       rngs: source of the initial weights; the default is `nnx.Rngs(0)`.
       dtype: dtype of the computation; the default is that of inputs and parameters together.

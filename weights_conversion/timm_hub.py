@@ -12,7 +12,7 @@ from typing import Any, get_args
 from facefeat_jax.system.kinds import MAX_IMAGE_SIZE, Interpolation
 from weights_conversion._timm_names import require_same
 from weights_conversion.download import DownloadError
-from weights_conversion.hub import NoSuchFileError, fetch_from_hub, fetch_hub_weights, require_hub_name
+from weights_conversion.hub import fetch_from_hub, fetch_hub_weights, require_hub_name
 
 _PREFIX = "hf-hub:"
 # timm's own, where a configuration leaves them out.
@@ -65,7 +65,7 @@ def fetch_timm_weights(name: str, revision: str | None = None) -> Path:
     if not name.startswith("timm/"):  # there the name says it
         try:
             architecture = _config(name, revision).get("architecture")
-        except NoSuchFileError:
+        except DownloadError:  # there is none, or only the weights are kept here: fetching them says what is wrong
             architecture = None
         if isinstance(architecture, str):
             require_same(architecture, name)

@@ -34,9 +34,11 @@ class Arguments:
     """Print the counts as JSON; for several data sets, as a list."""
     image_size: Annotated[int | None, tyro.conf.arg(metavar="PIXELS")] = None
     """Also fill the cache of decoded pictures, for training at this size: each picture is then decoded once in all.
-    Without it, training fills the cache when it first needs it."""
-    decode: DecodePolicy = "upright"
-    """For --image-size: how the recipe that is to be trained decodes pictures; `baseline` says as_notebook."""
+    Without it, training fills the cache when it first needs it, as it does with --limit, --disjoint, and trunks whose
+    weights want bicubic resizing."""
+    decode: DecodePolicy | None = None
+    """With --image-size: the decode policy of the recipe you will train. The default is upright; `baseline` uses
+    as_notebook."""
     task: str | None = None
     """Name of the attribute that the classes are of, such as `hat`. The head that learns it gets this name."""
     name: str | None = None
@@ -63,6 +65,8 @@ def run(arguments: Arguments) -> int:
 
     if arguments.image_size is not None and not 1 <= arguments.image_size <= MAX_IMAGE_SIZE:
         raise UserError(f"--image-size {arguments.image_size} must be 1 to {MAX_IMAGE_SIZE}")
+    if arguments.decode and arguments.image_size is None:
+        raise UserError("--decode is for --image-size; give that too, or leave it out")
     if not arguments.sources:
         raise UserError(f"name a data set: facefeat prepare NAME. Choose from {', '.join(list_sources())}")
     data_dir = arguments.data_dir or default_data_dir()
@@ -72,7 +76,8 @@ def run(arguments: Arguments) -> int:
     else:
         # Find all of them before preparing the first, so that a wrong name is reported at once.
         downloads = find_downloads(arguments.sources, arguments.from_)
-    pixels = PixelFormat(arguments.image_size, arguments.decode) if arguments.image_size is not None else None
+    size, decode = arguments.image_size, arguments.decode or "upright"
+    pixels = PixelFormat(size, decode) if size is not None else None
     summaries = []
     for source, download in downloads.items():
         summaries.append(prepare(source, download, data_dir, overwrite=arguments.overwrite, pixels=pixels))

@@ -36,9 +36,9 @@ def run(config: TrainConfig) -> int:
     with member(config.processes.heartbeat_s) if config.processes.distributed else contextlib.nullcontext():
 
         def announce(results: dict[str, Any]) -> None:
-            show(*results_table(results, sequential=config.batches.schedule == "sequential").split("\n"))
-            show(*timings_lines(results))
             with contextlib.suppress(OSError):  # where nobody reads it, the pages are written all the same
+                show(*results_table(results, sequential=config.batches.schedule == "sequential").split("\n"))
+                show(*timings_lines(results))
                 if sys.stdout:
                     sys.stdout.flush()
 

@@ -130,10 +130,10 @@ class OptimizerConfig(Checked):
     decay."""
     layer_decay: Annotated[float, Bounds(above=0, most=1)] = 1.0
     """Layer-wise learning rates, as timm's: the learning rate of each block of the trunk is that of the next one times
-    this, and the heads have the full one. 0.75 is usual for fine-tuning; 1 gives all the same."""
+    this, and the heads have the full one. 0.75 is usual for fine-tuning; 1 gives every block the full rate."""
     unfreeze_every: CountOrZero = 0
-    """Gradual unfreezing: train the heads alone for so many steps, then one more stage of the trunk every so many, from
-    the last of --trainable to the first. 0 trains all from the first step."""
+    """Gradual unfreezing: train only the heads for this many steps, then unfreeze one more stage of the trunk each time
+    as many have passed, from the last of --trainable to the first. 0 trains all from the first step."""
     label_smoothing: Fraction = 0.0
     """Fraction of each label, below 1, that is spread over all classes."""
     ema: Fraction = 0.0
@@ -159,12 +159,12 @@ class AugmentationConfig(Checked):
     """Probability, from 0 to 1, of painting over a random rectangle of a training picture."""
     rand_augment: Annotated[CountOrZero, Bounds(most=30)] = 0
     """Magnitude of RandAugment, from 1 to 30: two of torchvision's operations change each training picture. 9 is usual;
-    0 leaves it out. Pictures with a colour label (shirt) are moved, sheared and turned only."""
+    0 leaves it out. Pictures with a colour label (shirt) are only moved, sheared and turned."""
     mixup: Annotated[float, Bounds(least=0, below=math.inf)] = 0.0
     """Parameter of the beta distribution of mixup: each training picture is averaged with another one that has labels
     for the same tasks, and so are the labels. 0.2 is usual for fine-tuning; 0 leaves it out."""
     cutmix: Annotated[float, Bounds(least=0, below=math.inf)] = 0.0
-    """The same of CutMix, which replaces a rectangle by the other picture's. 1 is usual. With --mixup, each picture has
+    """The same for CutMix, which pastes in a rectangle of the other picture. 1 is usual. With --mixup, each picture has
     one of the two."""
 
     @property

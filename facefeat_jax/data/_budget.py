@@ -57,7 +57,7 @@ class Budget:
 
     def _counted(self, count: Path, more: int) -> bool:
         with only_one(count.with_suffix(".lock"), waiting=lambda _: None, poll_s=_POLL_SECONDS):
-            held = (int(count.read_text()) if count.exists() else 0) + more
+            held = (int(count.read_text() or 0) if count.exists() else 0) + more
             if held > self._most:
                 return False
             count.write_text(str(held))

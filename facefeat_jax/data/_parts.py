@@ -36,7 +36,8 @@ from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.kinds import DecodePolicy
 from facefeat_jax.system.runtime import cores
 
-_ALONE = 1024  # pictures for each process, at least: it takes half a second to start
+# Pictures for each process at least, or bytes of them: it takes half a second to start.
+_ALONE, _BYTES_ALONE = 1024, 2**25
 _STEP = 32  # pictures between two words about progress
 
 
@@ -172,7 +173,8 @@ def write_all(
       UserError: a process died.
     """
     pictures = sum(len(part.rows) for part in parts)
-    count = min(workers or cores(), len(parts), pictures // _ALONE)
+    num_bytes = sum(reader.size(row) for part in parts if (reader := part.reader or making.reader) for row in part.rows)
+    count = min(workers or cores(), len(parts), max(pictures // _ALONE, num_bytes // _BYTES_ALONE))
     if count <= 1:
         return [making.write(part, advance) for part in parts]
     done: dict[int, Written] = {}
@@ -250,6 +252,8 @@ class _Processes:
                     self._answers.put(answer if isinstance(answer, BaseException) else (index, answer))
             except (EOFError, pickle.UnpicklingError, BrokenPipeError):
                 self._answers.put(_died(child.wait(), part, done))
+            except BaseException as error:  # whoever waits must hear of it
+                self._answers.put(error)
 
 
 def _died(code: int, part: Part | None, done: int) -> UserError:
@@ -282,6 +286,6 @@ def _serve() -> None:
             part = pickle.load(asked)
             try:
                 written: object = making.write(part, answer)
-            except (OSError, UserError) as error:
+            except (OSError, UserError, MemoryError) as error:
                 written = error
             answer(written)

@@ -128,7 +128,11 @@ def prepare(
                 (written / CROISSANT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
                 _move_into_place(written, folder)
                 if rows is not None:
-                    rows.keep({split: _examples(source, split, data_dir) for split in pictures})
+                    try:
+                        rows.keep({split: _examples(source, split, data_dir) for split in pictures})
+                    except OSError as error:
+                        reason = error.strerror or error
+                        say(f"{source} is prepared, but not the cache of its pictures ({reason}); training fills it")
     except OSError as error:
         raise _storage_error(error, data_dir) from error
     return summary

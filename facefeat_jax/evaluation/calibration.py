@@ -232,7 +232,10 @@ def choose_threshold(confidence: np.ndarray, right: np.ndarray, error_rate: floa
     if not len(kept):
         return None
     last = kept[-1]
-    return 0.0 if last == len(order) - 1 else float(ordered[last : last + 2].mean())
+    if last == len(order) - 1:
+        return 0.0
+    middle = (ordered[last] + ordered[last + 1]) / 2
+    return float(middle if middle > ordered[last + 1] else ordered[last])  # of neighbouring numbers it may be the lower
 
 
 def least_pictures(error_rate: float) -> int:

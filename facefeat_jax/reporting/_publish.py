@@ -128,7 +128,7 @@ def _explained(
     from PIL import Image
 
     rows = np.stack([pixels.read(examples, example.index) for example in shown])
-    with waiting("what speaks for each answer (Grad-CAM)"):
+    with waiting("computing the Grad-CAM maps"):
         maps = explainer.maps(rows, tasks)
     found = []
     for number, example in enumerate(shown):

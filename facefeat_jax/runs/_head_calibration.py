@@ -24,7 +24,7 @@ class HeadCalibration:
 
     Attributes:
       temperature: divisor of the head's logits.
-      threshold: smallest calibrated probability of an answer; below it the head is unsure. None: no threshold.
+      threshold: an answer needs at least this calibrated probability; below it the head is unsure. None: no threshold.
       error_rate: fraction of wrong answers that the threshold was chosen for.
       n: number of pictures that both were fitted on.
       never_sure: whether no threshold guarantees the error rate, so that the head is always unsure.

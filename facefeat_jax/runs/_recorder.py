@@ -35,9 +35,8 @@ def held(config: TrainConfig) -> Iterator[None]:
         return
     with run_folder.owned(config.run):
         run_config.check_folder(config)  # again: another process may have held it since
-        if config.overwrite:
-            run_folder.clear(config.run)
         if not config.resume:
+            run_folder.clear(config.run)  # of an earlier run (--overwrite), or of a start that failed
             # First: a folder that holds something but no config is not taken for a run.
             run_folder.write_config(config.run, config)
         yield

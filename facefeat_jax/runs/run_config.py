@@ -96,12 +96,23 @@ def check_folder(config: TrainConfig) -> None:
             raise UserError(
                 f"--resume continues {folder} with its own settings, but these differ: {', '.join(changed)}"
             )
-    elif has_run and not config.overwrite:
+    elif has_run and not config.overwrite and not _is_unbegun(folder):
         raise UserError(
             f"{folder} already holds a run; --resume continues it, --overwrite deletes it, or give another --run"
         )
     elif not has_run and folder.is_dir() and any(path.name != LOCK for path in folder.iterdir()):
         raise UserError(f"{folder} holds something that is not a run; give --run another folder")
+
+
+def _is_unbegun(folder: Path) -> bool:
+    """Returns whether a run ended before it kept anything: it may be begun anew, with other settings too."""
+    log, checkpoints = folder / "metrics.jsonl", folder / "checkpoints"
+    return (
+        is_run(folder)
+        and not (folder / "results.json").exists()
+        and not (log.exists() and log.stat().st_size)
+        and not (checkpoints.is_dir() and any(checkpoints.iterdir()))
+    )
 
 
 def _runs_beside(folder: Path) -> list[str]:

@@ -160,7 +160,7 @@ def open_session(config: TrainConfig) -> Session:
         rates = jax.jit(jax.vmap(learning_rate))
         learning_rates = jax.device_get(rates(np.arange(num_steps, dtype=np.int32)))
     parts = groups.parts(model.trunk, trained, optimizer.unfreeze_every)
-    if late := sum(part.first_step >= num_steps for part in parts):
+    if not config.resume and (late := sum(part.first_step >= num_steps for part in parts)):
         say(f"--unfreeze-every {optimizer.unfreeze_every}: {late} of {len(parts)} stages are never trained")
     state = steps.shapes_of_state(model, trained, optimizer=optimizer, placement=placement)
     dtype = config.numerics.dtype
@@ -179,8 +179,11 @@ def open_session(config: TrainConfig) -> Session:
         prefix = Prefix(eval_graph, params, batch_stats, spec, dtype, until, placement.local, programs)
 
     def begin() -> steps.TrainState:
-        with waiting("drawing random weights"):
-            start = made.pop() if made else _model(config, spec)
+        if made:
+            start = made.pop()
+        else:
+            with waiting("drawing random weights"):
+                start = _model(config, spec)
         if prefix is not None:
             # The model's own: the state has copies of them, whose buffers the first step takes.
             prefix.use(*placement.own_copies(placement.replicate(split_values(start)[1:])))

@@ -25,6 +25,7 @@ from facefeat_jax.data import _drawn as drawn
 from facefeat_jax.data import _parts as parts
 from facefeat_jax.data import _sample_range as sample_range
 from facefeat_jax.data import pixels as pixels_module
+from facefeat_jax.data._prepared_rows import PreparedRows
 from facefeat_jax.data.builders import base, get_source
 from facefeat_jax.data.dataset import default_data_dir, open_split
 from facefeat_jax.data.examples import open_examples
@@ -329,6 +330,10 @@ def test_rows_for_training_are_written_from_the_same_decoding(
     assert not list((tmp_path / "cache").rglob("*.partial"))
 
 
+def failing(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
 def test_the_command_fills_the_cache_of_what_was_prepared_before_too(
     fairface_files, lay_out, tmp_path, data_dir, monkeypatch, capsys
 ):
@@ -336,9 +341,14 @@ def test_the_command_fills_the_cache_of_what_was_prepared_before_too(
     command = ["prepare", "fairface", "--from", str(lay_out(fairface_files)), "--data-dir", str(data_dir)]
     assert main(command) == 0 and not (tmp_path / "cache").exists()
     assert main([*command, "--image-size", "0"]) == 2 and "--image-size 0 must be 1 to" in capsys.readouterr().err
+    assert main([*command, "--decode", "as_notebook"]) == 2 and "is for --image-size" in capsys.readouterr().err
     assert main([*command, "--image-size", "16", "--decode", "as_notebook"]) == 0
     examples = open_examples(["fairface"], "val", data_dir, {"gender": ("female", "male")})
     assert are_packed(examples, PixelFormat(16, "as_notebook"))
+    with monkeypatch.context() as patch:
+        patch.setattr(PreparedRows, "keep", failing)
+        assert main([*command, "--overwrite", "--image-size", "18"]) == 0
+    assert "is prepared, but not the cache of its pictures" in capsys.readouterr().err
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2**27 if "data" in str(path) else 0))
     assert main([*command, "--overwrite", "--image-size", "17"]) == 2
     assert "for decoded pictures" in capsys.readouterr().err and len(open_split("fairface", "val", data_dir)) == 6
