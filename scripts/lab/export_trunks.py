@@ -42,6 +42,7 @@ from facefeat_jax.system.main import run_and_exit
 from facefeat_jax.system.progress import say
 
 PACKAGES = (*environment.PACKAGES, "onnx", "onnxruntime", "flatbuffers")
+_LAST_CONV = ("project", "narrow")  # of EfficientNet's blocks
 FORMATS = ("onnx", "stablehlo", "torch")
 CLASSES = {"gender": ("female", "male"), "shirt": ("black", "blue", "brown", "green", "pink", "red", "white", "yellow")}
 
@@ -74,7 +75,7 @@ def make_run(folder: Path, trunk: str, size: int) -> float:
     """Makes a run folder of a trunk with random weights; returns by how much its probabilities vary over pictures."""
     model = create_model(trunk, tasks=list(CLASSES), rngs=nnx.Rngs(0))
     random = np.random.RandomState(0)
-    norms = [node for _, node in nnx.iter_modules(model) if isinstance(node, BatchNorm)]
+    norms = {path: node for path, node in nnx.iter_modules(model) if isinstance(node, BatchNorm)}
     images, answers = normalize(jnp.asarray(pictures(size, 16))), nnx.jit(lambda model, images: model(images))
     model.eval()
     for path, node in nnx.iter_graph(model):
@@ -83,12 +84,16 @@ def make_run(folder: Path, trunk: str, size: int) -> float:
     if norms:
         # The statistics of pictures, as training leaves them: others make the features of a deep network vanish or
         # grow, and with them each probability is the same whatever the file computes.
-        for norm in norms:
+        for path, norm in norms.items():
             norm.use_running_average, norm.momentum = False, 0.0
+            if path[-1] == "bn3" or (path[-1] == "bn2" and (*path[:-1], "bn3") not in norms) or path[-2] in _LAST_CONV:
+                # A block adds little to what it gets, as in trained networks: random ones as strong as their shortcut
+                # make rounding a hundred times as large from end to end.
+                norm.scale.set_value(norm.scale.get_value() * 0.3)
         answers(model, images)
-        for norm in norms:
+        for norm in norms.values():
             norm.use_running_average = True
-            # No channel's is near zero, as one may be over few pictures: another picture would then be all that it sees.
+            # None is near zero, as it may be over few pictures: the next picture would then be amplified without bound.
             var = (norm.var.get_value() + norm.var.get_value().mean()) / 2
             norm.var.set_value(var * random.uniform(0.8, 1.25, var.shape).astype(np.float32))
     found = [probabilities(np.asarray(logits, np.float64)) for logits in answers(model, images).values()]
