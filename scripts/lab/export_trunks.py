@@ -89,7 +89,7 @@ def make_run(folder: Path, trunk: str, size: int) -> float:
             if path[-1] == "bn3" or (path[-1] == "bn2" and (*path[:-1], "bn3") not in norms) or path[-2] in _LAST_CONV:
                 # A block adds little to what it gets, as in trained networks: random ones as strong as their shortcut
                 # make rounding a hundred times as large from end to end.
-                norm.scale.set_value(norm.scale.get_value() * 0.3)
+                norm.scale.set_value(norm.scale.get_value() * 0.15)
         answers(model, images)
         for norm in norms.values():
             norm.use_running_average = True
