@@ -89,13 +89,14 @@ def make_run(folder: Path, trunk: str, size: int) -> float:
             if path[-1] == "bn3" or (path[-1] == "bn2" and (*path[:-1], "bn3") not in norms) or path[-2] in _LAST_CONV:
                 # A block adds little to what it gets, as in trained networks: random ones as strong as their shortcut
                 # make rounding a hundred times as large from end to end.
-                norm.scale.set_value(norm.scale.get_value() * 0.15)
+                norm.scale.set_value(norm.scale.get_value() * 0.3)
         answers(model, images)
         for norm in norms.values():
             norm.use_running_average = True
-            # None is near zero, as it may be over few pictures: the next picture would then be amplified without bound.
-            var = (norm.var.get_value() + norm.var.get_value().mean()) / 2
-            norm.var.set_value(var * random.uniform(0.8, 1.25, var.shape).astype(np.float32))
+            # Halfway to the pictures': features keep their size, and no small difference between pictures is blown up.
+            mean, var = norm.mean.get_value(), norm.var.get_value()
+            norm.var.set_value((var + var.mean()) / 2 + mean**2 / 4)
+            norm.mean.set_value(mean / 2)
     found = [probabilities(np.asarray(logits, np.float64)) for logits in answers(model, images).values()]
     spec = ModelSpec(trunk, CLASSES, size, "upright", "random")
     create_from_weights(folder, spec, model, load_recipe("baseline").replace(run=folder, data_dir=folder / "nowhere"))
