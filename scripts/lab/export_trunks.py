@@ -2,7 +2,7 @@
 
     python scripts/lab/export_trunks.py
 
-The weights and layer scales are random, the statistics near those of drawn pictures. How much a probability varies over
+The weights and layer scales are random, the statistics halfway to those of drawn pictures. How much a probability varies over
 pictures is written beside: where all are alike, or all are sure, a file that computes something else passes.
 Each trunk takes pictures of its own size, or of --most-pixels where that is less and it takes other sizes. What is
 measured is on disk after each trunk; trunks that the file of results has already are left out unless they are named.
@@ -148,7 +148,7 @@ def report(result: Mapping[str, Any]) -> str:
         (
             trunk,
             found["onnx"]["size"],
-            f"{found['onnx']['spread']:.2f}",
+            f"{found['onnx']['spread']:.2g}",
             *(f"{found[form]['largest']:.1e}" for form in FORMATS),
             _megabytes(found),
         )
@@ -164,7 +164,7 @@ def report(result: Mapping[str, Any]) -> str:
         "The largest difference in probability between an exported file and the same weights in float32, by head and "
         "picture; 1e-5 is the limit, above which no file is written ([Exporting](../exporting.md)). ONNX is run by "
         "ONNX Runtime, StableHLO by JAX, both on CPU; a torch file is converted back, and its logits compared. "
-        "Weights and layer scales are random, statistics near those of drawn pictures. *Varies*: by how much a class's "
+        "Weights and layer scales are random, statistics halfway to those of drawn pictures. *Varies*: by how much a class's "
         "probability differs at most between 16 pictures.",
         "",
         *markdown.table(("trunk", "pixels", "varies", "ONNX", "StableHLO", "torch", "MB"), rows),
