@@ -2,8 +2,8 @@
 
     python scripts/lab/export_trunks.py
 
-The weights and layer scales are random, the statistics halfway to those of drawn pictures. How much a probability varies over
-pictures is written beside: where all are alike, or all are sure, a file that computes something else passes.
+The weights and layer scales are random, the statistics halfway to those of drawn pictures. How much a probability
+varies over pictures is written beside: where all are alike, or all sure, a file that computes something else passes.
 Each trunk takes pictures of its own size, or of --most-pixels where that is less and it takes other sizes. What is
 measured is on disk after each trunk; trunks that the file of results has already are left out unless they are named.
 """
@@ -82,7 +82,7 @@ def make_run(folder: Path, trunk: str, size: int) -> float:
         if path and path[-1] == "layer_scale":
             node.set_value(jnp.asarray(random.uniform(0.1, 1.0, node.shape), node.dtype))
     if norms:
-        # The statistics of pictures, as training leaves them: others make the features of a deep network vanish or
+        # Near those of pictures, as training leaves them: others make the features of a deep network vanish or
         # grow, and with them each probability is the same whatever the file computes.
         for path, norm in norms.items():
             norm.use_running_average, norm.momentum = False, 0.0
@@ -164,8 +164,8 @@ def report(result: Mapping[str, Any]) -> str:
         "The largest difference in probability between an exported file and the same weights in float32, by head and "
         "picture; 1e-5 is the limit, above which no file is written ([Exporting](../exporting.md)). ONNX is run by "
         "ONNX Runtime, StableHLO by JAX, both on CPU; a torch file is converted back, and its logits compared. "
-        "Weights and layer scales are random, statistics halfway to those of drawn pictures. *Varies*: by how much a class's "
-        "probability differs at most between 16 pictures.",
+        "Weights and layer scales are random, statistics halfway to those of drawn pictures. *Varies*: by how much a "
+        "class's probability differs at most between 16 pictures.",
         "",
         *markdown.table(("trunk", "pixels", "varies", "ONNX", "StableHLO", "torch", "MB"), rows),
         "",
