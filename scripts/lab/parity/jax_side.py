@@ -103,7 +103,7 @@ def _padded(batch: Batch, batch_size: int) -> dict[str, Any]:
 def _adam_steps(graphdef: nnx.GraphDef, state: steps.TrainState, trained: tuple[str, ...]) -> dict[str, int]:
     counts = {
         name: jax.tree.map(lambda value, count=state.optimizer[name].count: jnp.full_like(value, count), group)
-        for name, group in groups.select(state.params, trained).items()
+        for name, group in groups.select(state.params, (groups.Part(groups.TRUNK, trained, 0),)).items()
     }
     return {name: int(array.flat[0]) for name, array in _of_optimizer(graphdef, state, counts).items()}
 
