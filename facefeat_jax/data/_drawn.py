@@ -6,13 +6,12 @@ import contextlib
 import io
 import os
 import pickle
-import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 
 from facefeat_jax.avatars import Avatar
+from facefeat_jax.data import _child
 from facefeat_jax.data.selection import Row, SplitName
 
 SEED = 0
@@ -65,21 +64,10 @@ def draw_rows(
 
 
 def _mapped(draw: _Draw, chunks: list[range], workers: int) -> Iterator[_Drawn]:
-    """Draws chunks in order, by processes that take turns.
-
-    Processes, since drawing holds the GIL. Not multiprocessing's: forking is not safe beside JAX's threads, and
-    spawning runs the calling script again where that doesn't guard its main.
-    """
+    """Draws chunks in order, by processes that take turns, since drawing holds the GIL."""
     done = 0
     if workers > 1:
-        path = os.pathsep.join(sys.path)  # what drew here is found there
-        command = [sys.executable, "-c", f"from {__name__} import _serve; _serve()"]
-        children = [
-            subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path}
-            )
-            for _ in range(workers)
-        ]
+        children = [_child.start(__name__) for _ in range(workers)]
         try:
             for number, child in enumerate(children):
                 assert child.stdin is not None
@@ -107,8 +95,6 @@ def _mapped(draw: _Draw, chunks: list[range], workers: int) -> Iterator[_Drawn]:
 
 def _serve() -> None:
     """Draws the chunks that standard input asks for; a child's main."""
-    # Ctrl-C reaches the children too; the parent ends them.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     draw, chunks = pickle.load(sys.stdin.buffer)
     for chunk in chunks:
         pickle.dump(_drawn(draw, chunk), sys.stdout.buffer)

@@ -1,8 +1,8 @@
 """Pictures to records, one file of records after the other: read, checked and written once, by several processes.
 
 A part is a run of selected pictures that becomes one file. What is in it depends on nothing but its pictures, so the
-files are the same however many processes there are. Processes, since about a fifth of the work holds the GIL; started
-as `_drawn` starts its own, and for the same reasons. They import neither JAX nor TFDS.
+files are the same however many processes there are. Processes, since about a fifth of the work holds the GIL. They
+import neither JAX nor TFDS.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import numpy as np
 from PIL import Image
 
 from facefeat_jax.data import _budget as budget
+from facefeat_jax.data import _child
 from facefeat_jax.data._listing import Picture, Reader, checked
 from facefeat_jax.data._record_file import example, write_records
 from facefeat_jax.data._row_store import checksums, write_at
@@ -202,15 +203,11 @@ class _Processes:
         self._turn = threading.Lock()
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         opening = pickle.dumps((making, shared))
-        command = [sys.executable, "-c", f"from {__name__} import _serve; _serve()"]
-        # What is imported here is found there.
-        variables = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         self._children: list[subprocess.Popen[bytes]] = []
         self._threads = [threading.Thread(target=self._attend, args=(n, opening), daemon=True) for n in range(count)]
         try:
             for _ in range(count):
-                child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=variables)
-                self._children.append(child)
+                self._children.append(_child.start(__name__))
         except BaseException:
             self._end()
             raise
@@ -268,8 +265,6 @@ def _died(code: int, part: Part | None, done: int) -> UserError:
 
 def _serve() -> None:
     """Writes the parts that standard input names; a process' main function."""
-    # Ctrl-C reaches these processes too; the one that started them ends them.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     asked, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a decoder prints is no answer
 

@@ -124,7 +124,7 @@ def smoothed(picture: Picture) -> Picture:
 
 
 def blended(other: Picture, picture: Picture, factor: jax.Array) -> Picture:
-    """Returns Pillow's `Image.blend`: 0 gives the other one, 1 the picture, more goes on; decimals are cut off."""
+    """Returns Pillow's `Image.blend`: 0 gives the other one, 1 the picture, more extrapolates; decimals are cut."""
     start, difference = (jnp.broadcast_to(other, picture.shape), picture - other)
     found = start.astype(jnp.float32) + factor * difference.astype(jnp.float32)
     return found.clip(0, 255).astype(picture.dtype)

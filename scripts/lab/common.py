@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,20 @@ def run_command_line(commands: Any, about: str | None) -> int:
     """Parses the command line into one of some dataclasses, or the only one, and calls its `run`."""
     config = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
     return tyro.cli(commands, description=about, config=config).run()
+
+
+def write_measured(options: Any, about: str | None, measure: Callable[[Any], Any], page: Callable[[Any], str]) -> None:
+    """Parses the command line, measures, and writes the page of the results beside them, at the option `to`.
+
+    Args:
+      options: the dataclass of the options.
+      about: what `--help` says.
+      measure: returns the results.
+      page: returns them as Markdown.
+    """
+    given = tyro.cli(options, description=about)
+    results = measure(given)
+    write_results(page(results), results, given.to)
 
 
 def read_results(path: Path, of: str, keys: Collection[str], format: int | None = None) -> dict[str, Any]:

@@ -26,10 +26,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import psutil
-import tyro
 from flax import nnx
 
-from common import write_results
+from common import write_measured
 from facefeat_jax.models import abstract, get_architecture
 from facefeat_jax.system import environment, markdown
 from facefeat_jax.system.main import run_and_exit
@@ -250,9 +249,7 @@ def page(results: Mapping[str, Any]) -> str:
 
 def main() -> None:
     """Runs the command line."""
-    options = tyro.cli(Options, description=__doc__)
-    results = measure(options)
-    write_results(page(results), results, options.to)
+    write_measured(Options, __doc__, measure, page)
 
 
 if __name__ == "__main__":

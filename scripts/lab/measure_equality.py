@@ -16,9 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tyro
-
-from common import write_results
+from common import write_measured, write_results
 from facefeat_jax.models import abstract, get_architecture
 from facefeat_jax.models._dropout import Dropout
 from facefeat_jax.system import environment, markdown
@@ -142,9 +140,7 @@ def _missing(wanted: Iterable[str], found: Mapping[str, Any]) -> list[str]:
 
 def main() -> None:
     """Runs the command line."""
-    options = tyro.cli(Options, description=__doc__)
-    results = measure(options)
-    write_results(page(results), results, options.to)
+    write_measured(Options, __doc__, measure, page)
 
 
 if __name__ == "__main__":

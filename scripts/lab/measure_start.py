@@ -4,7 +4,7 @@
     python scripts/lab/measure_start.py settings                      # what may shorten the start, one by one
     python scripts/lab/measure_start.py warm --recipe best            # cold, then with what that left in the caches
 
-Each round is printed as it ends; then a table of medians. With `--whole` the training goes on to its end, and the whole
+Each round is printed as it ends; then a table of medians. With `--whole` the training runs to its end, and the whole
 process is timed too. On a GPU the settings are what XLA spends its time on there; on CPU most change nothing, and this
 is a rehearsal. A setting that XLA does not know is named and left out.
 """

@@ -26,7 +26,7 @@ import onnxruntime
 import psutil
 import tyro
 
-from common import write_results
+from common import write_measured
 from facefeat_jax import avatars
 from facefeat_jax.exporting import _onnx, _quantize, export_portable
 from facefeat_jax.exporting._agreement import in_float32
@@ -207,9 +207,7 @@ def _verdicts(sizes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def main() -> None:
     """Runs the command line."""
-    options = tyro.cli(Options, description=__doc__)
-    results = measure(options)
-    write_results(page(results), results, options.to)
+    write_measured(Options, __doc__, measure, page)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,22 @@
+"""Processes that take part of a job off this one, over pipes.
+
+Not multiprocessing's: forking is not safe beside JAX's threads, and spawning runs the calling script again where that
+doesn't guard its main.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+
+def start(module: str) -> subprocess.Popen[bytes]:
+    """Starts a process that calls `_serve` of a module, with pipes to its standard input and from its standard output.
+
+    Ctrl-C reaches it too, and it takes no notice: whoever started it ends it.
+    """
+    code = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); from {module} import _serve; _serve()"
+    # What is imported here is found there.
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=variables)
