@@ -14,6 +14,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from facefeat_jax.models._checks import check_options
+from facefeat_jax.models._draws import Plan
 from facefeat_jax.models._promotion import set_up
 from facefeat_jax.models.abstract import abstract, seeded
 from facefeat_jax.models.multi_task import MultiTaskModel
@@ -233,18 +234,18 @@ def _drawn(build: Callable[[nnx.Rngs], Module], rngs: nnx.Rngs) -> Module:
     """
     if isinstance(jax.device_put(np.zeros(())), jax.core.Tracer):  # inside somebody's jit or eval_shape
         return build(rngs)
+    plan = Plan(build, rngs)
     rngs_graph, rngs_state = nnx.split(rngs)
 
     def draw(state: nnx.State) -> tuple[nnx.State, nnx.State]:
         drawing = nnx.merge(rngs_graph, state)
-        return nnx.state(build(drawing)), nnx.state(drawing)
+        return plan.draw(drawing), nnx.state(drawing)
 
     options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
     values, rngs_state = jax.jit(draw, compiler_options=options)(rngs_state)
     nnx.update(rngs, rngs_state)  # as if they had been drawn from one by one
-    module = abstract(build)
-    nnx.update(module, values)
-    return module
+    nnx.update(plan.module, values)
+    return plan.module
 
 
 def _file_of(architecture: Architecture, weights: str | Path) -> Path:

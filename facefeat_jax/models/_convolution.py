@@ -7,9 +7,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
+from facefeat_jax.models import _draws as draws
 from facefeat_jax.models.cpu import depthwise
 from facefeat_jax.models.cpu.convolution import conv_general_dilated
 from facefeat_jax.models.sharding import logical_axes
@@ -26,19 +28,15 @@ def he_normal(key: jax.Array, shape: tuple[int, ...], dtype: Any, out_sharding: 
     JAX draws a number from the key and the number's place in the array, row by row. So the first numbers of a longer
     vector are those of any shape, and the same program draws them; compiling one takes longer than the numbers do.
     """
+    if out_sharding is not None or jnp.dtype(dtype) not in (jnp.float32, jnp.float64):
+        return _he_normal(key, shape, dtype)
+    deviation = np.sqrt(np.array(2.0 / (math.prod(shape) / shape[-2]), dtype))
+    if isinstance(key, jax.core.Tracer):
+        return draws.normal(deviation)(key, shape, dtype)
     size = next((size for size in _SIZES if size >= math.prod(shape)), None)
-    if (
-        size is None
-        or out_sharding is not None
-        or isinstance(key, jax.core.Tracer)
-        or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-        or str(jax.random.key_impl(key)) != "threefry2x32"
-        or not getattr(jax.config, "jax_threefry_partitionable", False)
-        or jnp.dtype(dtype) not in (jnp.float32, jnp.float64)
-    ):
+    if size is None or not draws.depends_on_place_alone(key):
         return _he_normal(key, shape, dtype)
     numbers = jax.device_get(jax.random.normal(key, (size,), dtype))[: math.prod(shape)].reshape(shape)
-    deviation = jax.device_get(jnp.sqrt(jnp.array(2.0 / (math.prod(shape) / shape[-2]), dtype)))
     return jax.device_put(numbers * deviation)
 
 

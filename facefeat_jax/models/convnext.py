@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from facefeat_jax.models import _draws as draws
 from facefeat_jax.models._checks import WrongCallError, check_options
 from facefeat_jax.models._convolution import conv, stride_of
 from facefeat_jax.models._dropout import StochasticDepth
@@ -21,7 +22,7 @@ from facefeat_jax.models.sharding import logical_axes
 from facefeat_jax.models.trunk import Blocks, LayerOptions, Stages, Trunk, TrunkOptions
 
 # torch's trunc_normal_ cuts at 2, which at this deviation cuts nothing.
-_normal = nnx.initializers.normal(0.02)
+_normal = draws.normal(0.02)
 
 
 class Patches(nnx.Module):

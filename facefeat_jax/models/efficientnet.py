@@ -9,11 +9,11 @@ import math
 from functools import partial
 from typing import ClassVar, NamedTuple, Unpack
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from facefeat_jax.models import _draws as draws
 from facefeat_jax.models._checks import check_options
 from facefeat_jax.models._convolution import stride_of
 from facefeat_jax.models._dropout import Dropout
@@ -197,11 +197,7 @@ class EfficientNet(Trunk):
 
     def new_classifier(self, num_classes: int, **options: Unpack[LayerOptions]) -> nnx.Linear:
         """Makes a classifier that starts as torchvision's: uniform within 1 / sqrt(num_classes), no bias."""
-        bound = 1 / math.sqrt(num_classes)
-
-        def uniform(key, shape, dtype, out_sharding=None):
-            return jax.random.uniform(key, shape, dtype, -bound, bound)
-
+        uniform = draws.uniform(1 / math.sqrt(num_classes))
         axes = logical_axes("features", "outputs")
         return nnx.Linear(self.num_features, num_classes, kernel_init=uniform, kernel_metadata=axes, **options)
 

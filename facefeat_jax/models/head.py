@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from facefeat_jax.models import _draws as draws
 from facefeat_jax.models._checks import check_widths
 from facefeat_jax.models.arrays import Features, Logits
 from facefeat_jax.models.sharding import logical_axes
@@ -23,11 +23,7 @@ def torch_linear(
     rngs: nnx.Rngs,
 ) -> nnx.Linear:
     """A linear layer with torch's initial values: weight and bias uniform within 1 / sqrt(in_features)."""
-    bound = 1 / math.sqrt(in_features)
-
-    def uniform(key, shape, dtype, out_sharding=None):
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
+    uniform = draws.uniform(1 / math.sqrt(in_features))
     return nnx.Linear(
         in_features,
         out_features,

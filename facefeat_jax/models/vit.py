@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from facefeat_jax.models import _draws as draws
 from facefeat_jax.models._checks import WrongCallError, check_options
 from facefeat_jax.models._dropout import Dropout, StochasticDepth
 from facefeat_jax.models._options import options_of
@@ -42,7 +43,7 @@ class Embedding(nnx.Module):
             (patch, patch),
             strides=(patch, patch),
             padding="VALID",
-            kernel_init=nnx.initializers.normal(math.sqrt(1 / (in_channels * patch * patch))),
+            kernel_init=draws.normal(math.sqrt(1 / (in_channels * patch * patch))),
             kernel_metadata=logical_axes(None, None, "channels", "embed"),
             **options,
         )
@@ -67,15 +68,10 @@ class SelfAttention(nnx.Module):
     """Multi-head self-attention; queries, keys and values come from one matrix, as in torch's `MultiheadAttention`."""
 
     def __init__(self, width: int, heads: int, **options: Unpack[LayerOptions]):
-        bound = 1 / math.sqrt(width)
-
-        def uniform(key, shape, dtype, out_sharding=None):
-            return jax.random.uniform(key, shape, dtype, -bound, bound)
-
+        uniform = draws.uniform(1 / math.sqrt(width))
         # torch starts the three as the matrix that they are stored in, and the output like any linear layer.
-        xavier = nnx.initializers.xavier_uniform()
         inward, outward = logical_axes("embed", "heads"), logical_axes("heads", "embed")
-        self.qkv = nnx.Linear(width, 3 * width, kernel_init=xavier, kernel_metadata=inward, **options)
+        self.qkv = nnx.Linear(width, 3 * width, kernel_init=draws.xavier_uniform, kernel_metadata=inward, **options)
         self.out = nnx.Linear(width, width, kernel_init=uniform, kernel_metadata=outward, **options)
         self.heads = heads
 
@@ -103,8 +99,7 @@ class MLP(nnx.Module):
     """Two linear layers with an exact GELU between them; each is followed by dropout."""
 
     def __init__(self, width: int, hidden: int, dropout: float, **options: Unpack[LayerOptions]):
-        xavier, small = nnx.initializers.xavier_uniform(), nnx.initializers.normal(1e-6)
-        init: dict[str, Any] = {"kernel_init": xavier, "bias_init": small}
+        init: dict[str, Any] = {"kernel_init": draws.xavier_uniform, "bias_init": draws.normal(1e-6)}
         self.hidden = nnx.Linear(width, hidden, kernel_metadata=logical_axes("embed", "mlp"), **init, **options)
         self.output = nnx.Linear(hidden, width, kernel_metadata=logical_axes("mlp", "embed"), **init, **options)
         self.dropout = Dropout(dropout)
