@@ -45,7 +45,9 @@ def test_forward_pass_at_224(name: str) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("name", golden.TRAINING)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n == "train_layer4" else pytest.mark.slow) for n in golden.TRAINING]
+)
 def test_training(name: str) -> None:
     case = golden.TRAINING[name]
     theirs, checksum = golden.read(FILES / f"{name}.npz")
@@ -58,7 +60,10 @@ def test_training(name: str) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("name", SMALL_TRUNKS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow if n in ("resnet", "efficientnet") else ()) for n in SMALL_TRUNKS],
+)
 def test_a_small_trunk_of_each_family(name: str) -> None:
     """Every stage, features and logits in both modes, statistics, gradients, weights after three steps of Adam."""
     theirs, _ = golden.read(FILES / f"trunk_{name}.npz")

@@ -68,6 +68,12 @@ TORCHS_BICUBIC = {
 every_family = pytest.mark.parametrize("family", FAMILIES)
 
 
+def quick(*families: str) -> pytest.MarkDecorator:
+    """Has a test run with these families, and with the others among the slow tests."""
+    marks = {name: () if name in families else pytest.mark.slow for name in FAMILIES}
+    return pytest.mark.parametrize("family", [pytest.param(name, marks=marks[name]) for name in FAMILIES])
+
+
 def made(family: str, **options: Any) -> Trunk:
     return filled(abstract(FAMILIES[family], **options))
 
@@ -126,7 +132,7 @@ def test_any_stage_on_jit_and_vmap(family: str) -> None:
     assert set(maps) == set(trunk.STAGES) and set(trunk.LAST) <= set(maps)
 
 
-@every_family
+@quick("vit")
 def test_training_steps_whatever_the_graph_mode_and_with_remat(family: str) -> None:
     """In float64: with maps of one pixel, batch normalisation makes much of the rounding of narrower types."""
 
@@ -155,7 +161,7 @@ def test_remat_keeps_less(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kept(True) < 0.6 * kept(False)
 
 
-@every_family
+@quick("resnet", "vit")
 def test_linen_training_step_through_the_bridge(family: str) -> None:
     """Init (its shapes), apply with mutable statistics and random streams, gradients, an optimizer: the loss falls."""
 

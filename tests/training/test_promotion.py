@@ -23,7 +23,7 @@ pytestmark = pytest.mark.long
 TASK_NAMES = ("gender", "shirt")
 
 
-@pytest.mark.parametrize("family", ["resnet", "efficientnet", "vit"])
+@pytest.mark.parametrize("family", ["resnet", pytest.param("efficientnet", marks=pytest.mark.slow), "vit"])
 def test_programs_are_traced_without_rank_promotion(tiny_trunks, family: str) -> None:
     """In two dtypes at once; the other tests run with it raised, and in float32."""
     trunk, dtype = tiny_trunks[family], "bfloat16"

@@ -17,7 +17,7 @@ from weights_conversion import to_torch, write
 pytestmark = pytest.mark.long
 
 
-@pytest.mark.parametrize("family", ["resnet", "efficientnet", "vit"])
+@pytest.mark.parametrize("family", ["resnet", pytest.param("efficientnet", marks=pytest.mark.slow), "vit"])
 def test_a_run_goes_on_from_the_models_own_description(family, tiny, tiny_trunks, tmp_path, monkeypatch) -> None:
     """A Vision Transformer's file for larger pictures has more positions than its usual size."""
     trunk = tiny_trunks[family]
