@@ -8,6 +8,8 @@ DATA   ?= data
 RUN    ?= runs/quickstart
 # Tests run in as many processes as there are cores, four at most. TESTS="-n 0" for one, where a debugger can get in.
 TESTS  ?= -n logical --maxprocesses 4 --dist worksteal
+# Which tests "make test" runs. MARKS="not docs" adds those of "make test-long", in one go.
+MARKS  ?= not docs and not long
 
 BIN   := $(VENV)/bin
 comma := ,
@@ -63,7 +65,7 @@ test: $(VENV)/.tools-test ## lint, check types and imports between rooms, run al
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest $(TESTS) -m "not docs and not long"
+	$(BIN)/python -m pytest $(TESTS) -m "$(MARKS)"
 
 test-long: $(VENV)/.tools-test ## the tests that train, export and evaluate whole models
 	$(BIN)/python -m pytest $(TESTS) -m "long and not docs"
