@@ -86,6 +86,7 @@ def test_float64_of_the_rest(name: str, image_size: int, training: bool) -> None
     _check(name, image_size, training, batch_size=4 if image_size <= 64 else 2)
 
 
+@pytest.mark.whole  # the golden file holds the same
 def test_gradients_and_steps_of_a_small_vision_transformer(torchvision) -> None:
     """That of the golden file: for a published one they take 10 GB (the slow tests do it)."""
     trunk = SMALL_TRUNKS["vit"]
@@ -201,7 +202,10 @@ def test_positions_are_resized_as_torchvision_does(torchvision, old: int, new: i
         np.testing.assert_allclose(here, there, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["resnet34", "efficientnet_b3", "vit_l_32", "vit_b_16"])
+@pytest.mark.parametrize(
+    "name",
+    ["resnet34", *(pytest.param(n, marks=pytest.mark.whole) for n in ("efficientnet_b3", "vit_l_32", "vit_b_16"))],
+)
 def test_files_are_recognised(torchvision, name: str) -> None:
     shapes = {n: tuple(tensor.shape) for n, tensor in _meta_model(torchvision, name).state_dict().items()}
     tensors = {n: np.broadcast_to(np.float32(0), shape) for n, shape in shapes.items()}
@@ -215,7 +219,7 @@ def test_files_of_others_are_not_recognised(torchvision) -> None:
         assert recognise({n: np.broadcast_to(np.float32(0), shape) for n, shape in shapes.items()}) is None
 
 
-@pytest.mark.parametrize("replace", [(False, True, True), (True, False, True)])
+@pytest.mark.parametrize("replace", [(False, True, True), pytest.param((True, False, True), marks=pytest.mark.whole)])
 def test_dilation_and_group_norm_are_torchvisions(torchvision, replace: tuple[bool, ...]) -> None:
     """Stages, logits and gradients of one block a stage, in float64."""
     import jax

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +30,15 @@ def _job(out: Path, data_dir: Path, **changes) -> Job:
 
 
 @pytest.fixture(scope="module")
-def finished(avatars_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, dict]:
-    job = _job(tmp_path_factory.mktemp("compare") / "job", avatars_dir)
-    return job, whole_job.run(job, SIDES)
+def finished(avatars_dir: Path, once: Callable[[str, Callable[[Path], object]], Path]) -> tuple[Job, dict]:
+    """The job, done by one process of the tests, and what it returned there."""
+
+    def fill(folder: Path) -> None:
+        results = whole_job.run(_job(folder / "job", avatars_dir), SIDES)
+        (folder / "returned.json").write_text(json.dumps(results, default=str))
+
+    folder = once("whole-job", fill)
+    return _job(folder / "job", avatars_dir), json.loads((folder / "returned.json").read_text())
 
 
 def test_both_sides_did_the_same(finished: tuple[Job, dict]) -> None:
@@ -68,7 +75,7 @@ def test_what_is_done_is_not_done_again(finished: tuple[Job, dict], monkeypatch:
     job, results = finished
     monkeypatch.setattr(whole_job, "_in_process", lambda function, job: pytest.fail(f"{function} was run again"))
     again = whole_job.run(job, SIDES)
-    assert json.loads(json.dumps(again)) == json.loads(json.dumps(results, default=str))
+    assert json.loads(json.dumps(again)) == results
 
 
 def test_one_side_at_a_time(finished: tuple[Job, dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
