@@ -18,7 +18,7 @@ def apply_smoke(config: TrainConfig) -> TrainConfig:
     """
     if not config.smoke:
         return config
-    from facefeat_jax.data.builders import is_downloaded  # imports TFDS, which reading a config does not need
+    from facefeat_jax.data.builders import is_downloaded  # with Pillow, which reading a config does not need
 
     recipe = load_recipe(config.recipe) if config.recipe else None
     default_run = recipe.run if recipe else None

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from facefeat_jax.system.files import only_one
 
@@ -19,6 +20,7 @@ MAX_DECODER_BYTES = 2**30
 
 _FEW = 2**22  # bytes that are not counted among processes: nearly all pictures take less
 _POLL_SECONDS = 0.002
+_NOTHING = nullcontext()
 
 
 class Budget:
@@ -33,8 +35,9 @@ class Budget:
     def __init__(self, most: int):
         self._most = most
         self._held = 0
-        self._turn = threading.Lock()
-        self._changed = threading.Condition()
+        self._turn = threading.Lock()  # held by whoever waits
+        self._lock = threading.Lock()  # of `_held`
+        self._changed = threading.Condition(self._lock)
         self._count: Path | None = None
 
     def share(self, count: Path) -> None:
@@ -63,32 +66,54 @@ class Budget:
             count.write_text(str(held))
             return True
 
-    @contextmanager
-    def holding(self, count: int) -> Iterator[Callable[[int], None]]:
+    def holding(self, count: int) -> AbstractContextManager[Callable[[int], None]]:
         """Holds so many bytes; more than there are at all count as all of them.
 
         Gives a function that takes a smaller number of bytes, to be held from then on.
         """
-        held = min(count, self._most)
-        with self._turn, self._changed:
-            self._changed.wait_for(lambda: self._held + held <= self._most)
-            self._held += held
+        return _Share(self, min(count, self._most))
 
-        def keep(fewer: int) -> None:
-            nonlocal held
-            with self._changed:
-                self._held -= held - min(fewer, held)
-                held = min(fewer, held)
-                self._changed.notify_all()
+    def _among_processes(self, count: int) -> AbstractContextManager[None]:
+        return _NOTHING if self._count is None or count <= _FEW else self._of_all_processes(self._count, count)
 
+    def _take(self, count: int) -> None:
+        with self._turn, self._lock:
+            while self._held + count > self._most:
+                self._changed.wait()
+            self._held += count
+
+    def _give_back(self, count: int) -> None:
+        with self._lock:
+            self._held -= count
+            self._changed.notify_all()
+
+
+class _Share:
+    """Bytes of a budget while they are held; see `Budget.holding`."""
+
+    def __init__(self, budget: Budget, count: int):
+        self._budget, self._held = budget, count
+        self._counted = budget._among_processes(count)
+
+    def __enter__(self) -> Callable[[int], None]:
+        self._budget._take(self._held)
         try:
-            if self._count is None or held <= _FEW:
-                yield keep
-            else:
-                with self._of_all_processes(self._count, held):
-                    yield keep
+            self._counted.__enter__()
+        except BaseException:
+            self._keep(0)
+            raise
+        return self._keep
+
+    def __exit__(self, *error: Any) -> None:
+        try:
+            self._counted.__exit__(*error)
         finally:
-            keep(0)
+            self._keep(0)
+
+    def _keep(self, fewer: int) -> None:
+        if fewer < self._held:
+            self._budget._give_back(self._held - fewer)
+            self._held = fewer
 
 
 # Whoever holds a share of both took that of `FILES` first, so that no two can wait for each other.

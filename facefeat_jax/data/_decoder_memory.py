@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from PIL import Image
 
@@ -38,8 +38,11 @@ _DECODER = {"WEBP": 19, "AVIF": 16, "ICO": 8, "GIF": 2, "SGI": 3, "PSD": 2}
 _PYTHON_DECODER = 8  # whole picture as a bytearray, and once more as bytes
 
 
-def require_sane_headers(data: bytes) -> None:
+def require_sane_headers(data: bytes) -> list[_Segment]:
     """Refuses what would take long, or much memory, before Pillow says how large the picture is.
+
+    Returns:
+      A JPEG's segments as far as its first scan, for `require_memory`; of other formats none.
 
     Raises:
       BadImageError: it would.
@@ -48,40 +51,43 @@ def require_sane_headers(data: bytes) -> None:
     if data.startswith(b"\0\0\1\0"):
         _require_small_icon(data)
     elif data.startswith(b"\xff\xd8"):
-        _require_few_scans(data)
+        return _first_segments(data)
     elif re.match(rb"P[123]\s", data) and data.count(b"#") > _MOST_COMMENTS:
         raise BadImageError(f"too slow to decode: a plain PNM with more than {_MOST_COMMENTS} comments")
+    return []
 
 
-def require_memory(image: Image.Image, data: bytes, *, per_row: int = 0) -> int:
+def require_memory(
+    image: Image.Image, data: bytes, *, per_row: int = 0, segments: Sequence[_Segment] | None = None
+) -> int:
     """Returns the bytes that decoding an opened picture and converting it to RGB takes, at most.
 
     Args:
       image: as `Image.open` gives it, not loaded.
       data: the file.
       per_row: what its user takes beside it, in bytes for each of its rows.
+      segments: what `require_sane_headers` returned, where it was called.
 
     Raises:
       BadImageError: more than `MAX_DECODER_BYTES`, or the picture is larger or slower to decode than is allowed.
     """
     width, height = image.size
     pixels = width * height
-    size = f"{width} by {height} pixels"
     if pixels > MAX_PIXELS:
-        raise too_large(size, MAX_PIXELS)
+        raise too_large(_said(image), MAX_PIXELS)
     if max(width, height) > MAX_SIDE:
-        raise BadImageError(f"too large: {size}, no side may have more than {MAX_SIDE:,}")
+        raise BadImageError(f"too large: {_said(image)}, no side may have more than {MAX_SIDE:,}")
     form = image.format or ""
     decoder = _DECODER.get(form, 0) * pixels
     if is_slow(image):
         if pixels > MAX_SLOW_PIXELS:
             raise BadImageError(
-                f"too slow to decode: {size} of this form of {form}, the limit is {MAX_SLOW_PIXELS // 10**6} million; "
-                "save it as PNG"
+                f"too slow to decode: {_said(image)} of this form of {form}, "
+                f"the limit is {MAX_SLOW_PIXELS // 10**6} million; save it as PNG"
             )
         decoder = _PYTHON_DECODER * pixels
     if form in ("JPEG", "MPO"):
-        decoder = _jpeg_bytes(data)
+        decoder = _jpeg_bytes(data, _first_segments(data) if segments is None else segments)
     elif form == "TIFF":
         decoder = _tiff_bytes(image)
     elif form == "JPEG2000":
@@ -98,10 +104,14 @@ def require_memory(image: Image.Image, data: bytes, *, per_row: int = 0) -> int:
     needed = len(data) + stored + max(decoder, turned + converted + per_row * max(height, width if turned else 0))
     if needed > MAX_DECODER_BYTES:
         raise BadImageError(
-            f"too large: {size} of {form} in mode {image.mode} take {format_size(needed)} to decode, "
+            f"too large: {_said(image)} of {form} in mode {image.mode} take {format_size(needed)} to decode, "
             f"the limit is {format_size(MAX_DECODER_BYTES)}"
         )
     return needed
+
+
+def _said(image: Image.Image) -> str:
+    return f"{image.width} by {image.height} pixels"
 
 
 def is_slow(image: Image.Image) -> bool:
@@ -112,7 +122,7 @@ def is_slow(image: Image.Image) -> bool:
 def _is_turned(image: Image.Image, data: bytes) -> bool:
     if image.format == "PNG":  # whose EXIF may come last: to find it, Pillow would decode the picture
         return _has_png_metadata(data)
-    if image.format != "TIFF" and not any(name in image.info for name in ("exif", "xmp")):
+    if image.format != "TIFF" and "exif" not in image.info and "xmp" not in image.info:
         return False
     try:
         return image.getexif().get(0x0112, 1) != 1
@@ -150,10 +160,15 @@ def _require_small_icon(data: bytes) -> None:
 
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 
 
-def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Yields the marker and the place of each segment up to the end of the first picture; damage ends it."""
+_Segment = tuple[int, int]
+"""Of a JPEG: its marker, and where its content begins."""
+
+
+def _jpeg_segments(data: bytes) -> Iterator[_Segment]:
+    """Yields the segments up to the end of the first picture; damage ends it."""
     at = 2
     while found := _MARKER.search(data, at):
         marker, at = data[found.start() + 1], found.end()
@@ -164,25 +179,30 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
         at += 0 if marker in (0x01, 0xD8) else int.from_bytes(data[at : at + 2], "big")
 
 
-def _require_few_scans(data: bytes) -> None:
+def _first_segments(data: bytes) -> list[_Segment]:
+    """Returns the segments as far as the first scan; refuses what has too many of them, or too many scans."""
+    first: list[_Segment] = []
     scans, components = 0, 0
     for number, (marker, at) in enumerate(_jpeg_segments(data)):
         if number > _MOST_SEGMENTS:
             raise BadImageError(f"too slow to decode: a JPEG of more than {_MOST_SEGMENTS:,} segments")
+        if not scans:
+            first.append((marker, at))
         if marker in _FRAMES:
-            components = 0 if marker in (0xC2, 0xC6, 0xCA, 0xCE) else data[at + 7]
+            components = 0 if marker in _PROGRESSIVE else data[at + 7]
         elif marker == 0xDA:
             scans += 1
             if scans == 1 and components and data[at + 2] == components:
-                return  # one scan holds all, and the decoder reads no further
+                break  # one scan holds all, and the decoder reads no further
             if scans > _MOST_SCANS:
                 raise BadImageError(f"too slow to decode: a JPEG of more than {_MOST_SCANS} scans")
+    return first
 
 
-def _jpeg_bytes(data: bytes) -> int:
+def _jpeg_bytes(data: bytes, segments: Sequence[_Segment]) -> int:
     """Returns what libjpeg keeps of a picture of several scans: all coefficients, two bytes each, in whole blocks."""
     coefficients, components, is_progressive = 0, 0, False
-    for marker, at in _jpeg_segments(data):
+    for marker, at in segments:
         if marker in _FRAMES:
             height, width, components = struct.unpack_from(">HHB", data, at + 3)
             sampling = [divmod(data[at + 9 + 3 * number], 16) for number in range(components)]
@@ -191,7 +211,7 @@ def _jpeg_bytes(data: bytes) -> int:
             across, down = (max((pair[i] for pair in sampling), default=1) for i in (0, 1))
             blocks = -(-width // (8 * across)) * -(-height // (8 * down))
             coefficients = 64 * blocks * sum(a * d for a, d in sampling)
-            is_progressive = marker in (0xC2, 0xC6, 0xCA, 0xCE)
+            is_progressive = marker in _PROGRESSIVE
         elif marker == 0xDA:
             if not components:
                 raise BadImageError("damaged (a scan before the frame that describes it)")

@@ -9,10 +9,13 @@ import pickle
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
+from typing import TYPE_CHECKING
 
-from facefeat_jax.avatars import Avatar
 from facefeat_jax.data import _child
 from facefeat_jax.data.selection import Row, SplitName
+
+if TYPE_CHECKING:
+    from facefeat_jax.avatars import Avatar
 
 SEED = 0
 TRAIN_SIZE = 7168
@@ -20,7 +23,7 @@ VAL_SIZE = 1024
 
 _CHUNK = 32
 
-_Draw = Callable[[int], Avatar]
+_Draw = Callable[[int], "Avatar"]
 _Drawn = list[tuple[Row, bytes]]
 
 

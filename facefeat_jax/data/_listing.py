@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from PIL import Image
 
@@ -23,8 +22,7 @@ HOLDS = "holds"
 """How a note begins that says which format a file has in spite of its name."""
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """A selected picture that was seen to decode."""
 
     row: Row  # where it comes from and what it shows

@@ -38,6 +38,8 @@ _MODES = ("L", "LA", "RGB", "RGBA")
 
 def form_of(data: bytes) -> str | None:
     """Returns the name of a format that is decoded here; None for all others."""
+    if data[4:8] not in (b"ftyp", b"JXL ") and data[:2] != b"\xff\x0a":
+        return None  # as nearly all are
     if _GENERAL.match(data):  # a brand of AVIF files too, which say so behind it
         return None if re.search(rb"avi[fs]", data[12 : int.from_bytes(data[:4], "big")][:256]) else "HEIC"
     return next((name for name, (signature, *_) in _FORMS.items() if signature.match(data)), None)

@@ -29,7 +29,6 @@ from facefeat_jax.data import _budget as budget
 from facefeat_jax.data import _child
 from facefeat_jax.data._listing import Picture, Reader, checked
 from facefeat_jax.data._record_file import example, write_records
-from facefeat_jax.data._row_store import checksums, write_at
 from facefeat_jax.data.images import resized
 from facefeat_jax.data.selection import LeftOut, Row, SplitName
 from facefeat_jax.data.trees import Tree
@@ -108,6 +107,10 @@ class Making:
           part: which.
           advance: called with the number of pictures done since the last call.
         """
+        # Here, not above: it takes a process a fifth of its start, and only rows need it.
+        if self.rows:
+            from facefeat_jax.data._row_store import checksums, write_at
+
         reader = part.reader or self.reader
         assert reader is not None
         done = Written([], [])
@@ -157,7 +160,9 @@ def write_all(
     *,
     shared: Path,
     workers: int | None = None,
+    early: Early | None = None,
     advance: Callable[[int], object] = lambda _: None,
+    meanwhile: Callable[[], object] = lambda: None,
 ) -> list[Written]:
     """Writes all parts; returns what became of each, in order.
 
@@ -167,19 +172,26 @@ def write_all(
       shared: a folder of this work alone, for the count of the memory that the processes share.
       workers: number of processes; one per core if None, and fewer where the pictures are few. With one, everything
         happens in this process.
+      early: processes that were started before; they are taken first.
       advance: called with the number of pictures done since the last call, from this thread.
+      meanwhile: called once, while other processes are at work if there are any.
 
     Raises:
       OSError: a file can't be written.
       UserError: a process died.
     """
     pictures = sum(len(part.rows) for part in parts)
-    num_bytes = sum(reader.size(row) for part in parts if (reader := part.reader or making.reader) for row in part.rows)
-    count = min(workers or cores(), len(parts), max(pictures // _ALONE, num_bytes // _BYTES_ALONE))
+    count = min(workers or cores(), len(parts))
+    if pictures < count * _ALONE:
+        of_all = ((part.reader or making.reader, row) for part in parts for row in part.rows)
+        num_bytes = sum(reader.size(row) for reader, row in of_all if reader)
+        count = min(count, max(pictures // _ALONE, num_bytes // _BYTES_ALONE))
     if count <= 1:
+        meanwhile()
         return [making.write(part, advance) for part in parts]
     done: dict[int, Written] = {}
-    with _Processes(making, parts, shared, count) as answers:
+    with _Processes(making, parts, shared, count, early) as answers:
+        meanwhile()
         while len(done) < len(parts):
             answer = answers.get()
             if isinstance(answer, BaseException):
@@ -191,13 +203,40 @@ def write_all(
     return [done[number] for number in range(len(parts))]
 
 
+class Early:
+    """Processes for `write_all`, started while it is found out what is to be written: they import for half a second.
+
+    Args:
+      workers: as in `write_all`.
+    """
+
+    def __init__(self, workers: int | None):
+        self._most = workers or cores()
+        self.children: list[subprocess.Popen[bytes]] = []
+
+    def start(self, pictures: int) -> None:
+        """Starts as many as so many pictures are worth."""
+        count = min(self._most, pictures // _ALONE)
+        while 1 < count > len(self.children):
+            self.children.append(_child.start(__name__))
+
+    def close(self) -> None:
+        """Ends them, unless `write_all` took them over."""
+        for child in self.children:
+            child.kill()
+            child.wait()
+            assert child.stdin and child.stdout
+            child.stdin.close()
+            child.stdout.close()
+
+
 class _Processes:
     """Processes that write parts, each the next one that is left; gives the queue of what they answer.
 
     An answer is a number of pictures done, the number of a part with what became of it, or an exception.
     """
 
-    def __init__(self, making: Making, parts: Sequence[Part], shared: Path, count: int):
+    def __init__(self, making: Making, parts: Sequence[Part], shared: Path, count: int, early: Early | None):
         self._parts = parts
         self._left = iter(range(len(parts)))
         self._turn = threading.Lock()
@@ -207,7 +246,7 @@ class _Processes:
         self._threads = [threading.Thread(target=self._attend, args=(n, opening), daemon=True) for n in range(count)]
         try:
             for _ in range(count):
-                self._children.append(_child.start(__name__))
+                self._children.append(early.children.pop() if early and early.children else _child.start(__name__))
         except BaseException:
             self._end()
             raise
@@ -246,11 +285,23 @@ class _Processes:
                     while isinstance(answer := pickle.load(child.stdout), int):
                         done += answer
                         self._answers.put(answer)
-                    self._answers.put(answer if isinstance(answer, BaseException) else (index, answer))
+                    if isinstance(answer, Written):
+                        found = map(_put_back, part.rows, answer.found)
+                        answer = index, Written(list(found), answer.sums)
+                    self._answers.put(answer)
             except (EOFError, pickle.UnpicklingError, BrokenPipeError):
                 self._answers.put(_died(child.wait(), part, done))
             except BaseException as error:  # whoever waits must hear of it
                 self._answers.put(error)
+
+
+def _without_row(one: Picture | LeftOut) -> Any:
+    """Returns it as it travels back: whoever gave out the row has it."""
+    return one[1:] if isinstance(one, Picture) else one
+
+
+def _put_back(row: Row, one: Any) -> Picture | LeftOut:
+    return one if isinstance(one, LeftOut) else Picture(row, *one)
 
 
 def _died(code: int, part: Part | None, done: int) -> UserError:
@@ -280,7 +331,8 @@ def _serve() -> None:
         while True:
             part = pickle.load(asked)
             try:
-                written: object = making.write(part, answer)
+                done = making.write(part, answer)
+                written: object = Written([_without_row(one) for one in done.found], done.sums)
             except (OSError, UserError, MemoryError) as error:
                 written = error
             answer(written)

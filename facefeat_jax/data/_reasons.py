@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 from PIL import Image, UnidentifiedImageError
 
@@ -72,28 +71,39 @@ def is_named_as_picture(name: str) -> bool:
     return any(suffix in suffixes for suffixes in _SUFFIXES.values())
 
 
-@contextmanager
-def reasons(data: bytes) -> Iterator[None]:
-    """Whatever goes wrong in some decoding becomes a `BadImageError` with a short reason."""
-    # Others put filters in front of ours, and a test runner takes it away again.
-    if not warnings.filters or warnings.filters[0] != _QUIET:
-        warnings.filterwarnings("ignore", module=r"PIL\.")
-    try:
-        yield
-    except UserError:
-        raise
-    except Image.DecompressionBombError:
-        raise too_large("a decompression bomb", MAX_PIXELS) from None
-    except MemoryError:
-        raise BadImageError("too large for the available memory") from None
-    except UnidentifiedImageError:
-        raise BadImageError(_foreign(data)) from None
-    except Exception as error:
-        # Pillow's plugins answer damaged data with almost any exception there is.
-        message = " ".join(str(error).split())
-        if _CUT.search(message) or (data[:4] == b"RIFF" and int.from_bytes(data[4:8], "little") + 8 > len(data)):
-            raise BadImageError("cut short") from error
-        raise BadImageError(f"damaged ({message or type(error).__name__})"[:200]) from error
+class Reasons:
+    """A context in which whatever goes wrong in decoding some data becomes a `BadImageError` with a short reason."""
+
+    def __init__(self, data: bytes):
+        self._data = data
+
+    def __enter__(self) -> None:
+        # Others put filters in front of ours, and a test runner takes it away again.
+        if not warnings.filters or warnings.filters[0] != _QUIET:
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(error, Exception) and not isinstance(error, UserError):
+            reason = _reason(error, self._data)
+            # Where the reason says it all, what Pillow said is not shown with it.
+            raise reason from None if isinstance(error, _KNOWN) else error
+
+
+_KNOWN = (Image.DecompressionBombError, MemoryError, UnidentifiedImageError)
+
+
+def _reason(error: Exception, data: bytes) -> BadImageError:
+    if isinstance(error, Image.DecompressionBombError):
+        return too_large("a decompression bomb", MAX_PIXELS)
+    if isinstance(error, MemoryError):
+        return BadImageError("too large for the available memory")
+    if isinstance(error, UnidentifiedImageError):
+        return BadImageError(_foreign(data))
+    # Pillow's plugins answer damaged data with almost any exception there is.
+    message = " ".join(str(error).split())
+    if _CUT.search(message) or (data[:4] == b"RIFF" and int.from_bytes(data[4:8], "little") + 8 > len(data)):
+        return BadImageError("cut short")
+    return BadImageError(f"damaged ({message or type(error).__name__})"[:200])
 
 
 def _foreign(data: bytes) -> str:

@@ -52,11 +52,47 @@ def _long_entry(name: str, value: bytes) -> tuple[bytes, bytes]:
     return b"\x0a" + _varint(len(head) + len(value)) + head, value
 
 
+def bytes_in(record: bytes, name: str) -> bytes:
+    """Returns a feature's only value, which is bytes, from a serialized `tf.train.Example`, whoever wrote it.
+
+    Raises:
+      ValueError: there is no such feature, or it is no such message.
+    """
+    key = _delimited(1, name.encode())
+    try:
+        at, end = _content(record, 0, 0x0A)
+        while at < end:
+            entry, following = _content(record, at, 0x0A)
+            if record.startswith(key, entry):
+                value, stop = entry + len(key), following
+                for tag in b"\x12\x0a\x0a":  # the feature, its list of bytes, the value
+                    value, stop = _content(record, value, tag)
+                return record[value:stop]
+            at = following
+    except IndexError:
+        pass
+    raise ValueError(f"no {name} in the record")
+
+
+def _content(message: bytes, at: int, tag: int) -> tuple[int, int]:
+    """Returns where the content of the field at a place begins and ends; its tag is known."""
+    length = shift = 0
+    if message[at] != tag:
+        raise ValueError("not a record of pictures")
+    while True:
+        at += 1
+        length |= (message[at] & 127) << shift
+        shift += 7
+        if message[at] < 128:
+            return at + 1, at + 1 + length
+
+
 def _delimited(number: int, content: bytes) -> bytes:
     """Returns a field of some length: its number, the length, the content."""
     return bytes((number << 3 | 2,)) + _varint(len(content)) + content
 
 
+@lru_cache(2**16)
 def _varint(number: int) -> bytes:
     out = bytearray()
     while number > 127:

@@ -46,7 +46,7 @@ def require_full_range(image: Image.Image) -> None:
     """
     tags = getattr(image, "tag_v2", None) or {}
     most = _first(tags.get(281))
-    if has_deep_colour(image) and most is not None and 0 < most < 2**15:
+    if most is not None and 0 < most < 2**15 and has_deep_colour(image):
         raise BadImageError(f"16-bit colour whose samples go up to {most:,.0f}, which is not supported; {_ADVICE}")
 
 

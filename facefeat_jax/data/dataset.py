@@ -11,10 +11,11 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
+from facefeat_jax.data._record_file import bytes_in
 from facefeat_jax.data.builders import get_source, know
 from facefeat_jax.data.selection import SplitName
 from facefeat_jax.data.sources import Source, prepare_command
@@ -162,8 +163,17 @@ def open_split(source: str, split: Literal["train", "val"], data_dir: Path) -> S
     )
 
 
+class _File(NamedTuple):
+    """A file of records, in the words of ArrayRecord's `FileInstruction`."""
+
+    filename: str
+    skip: int
+    take: int
+    examples_in_shard: int
+
+
 class _Pictures:
-    """The pictures of a split, by record number, through TFDS and ArrayRecord; opened at the first read."""
+    """The pictures of a split, by record number, through ArrayRecord; opened at the first read."""
 
     def __init__(self, folder: Path, split: str, count: int):
         info = json.loads((folder / "dataset_info.json").read_text(encoding="utf-8"))
@@ -172,12 +182,13 @@ class _Pictures:
         }[split]
         if sum(lengths) != count:
             raise ValueError(f"{sum(lengths)} records instead of {count} in {split}")
-        for number in range(len(lengths)):
+        self._files = []
+        for number, length in enumerate(lengths):
             pattern = f"*-{split}.array_record-{number:05}-of-{len(lengths):05}"
-            if not any(folder.glob(pattern)):
+            file = next(folder.glob(pattern), None)
+            if file is None:
                 raise ValueError(f"no {pattern}")
-        self._folder = folder
-        self._split = split
+            self._files.append(_File(os.fspath(file), 0, length, length))
         self._lock = threading.Lock()
         self._opened: Callable[[int], bytes] | None = None
 
@@ -189,17 +200,13 @@ class _Pictures:
         return self._opened(index)
 
     def _open(self) -> Callable[[int], bytes]:
-        import tensorflow_datasets as tfds
+        from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-        builder = tfds.builder_from_directory(os.fspath(self._folder))
-        # Left to itself, TFDS builds all features of a record for the one that is wanted, and decodes the picture.
-        records = builder.as_data_source(split=self._split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
-        wanted = tfds.features.FeaturesDict({"image": tfds.features.Image()})
-        as_stored = {"image": tfds.decode.SkipDecoding()}
-        return lambda index: wanted.deserialize_example_np(records[index], decoders=as_stored)["image"]
+        records = ArrayRecordDataSource(self._files)
+        return lambda index: bytes_in(records[index], "image")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_folder": self._folder, "_split": self._split}
+        return {"_files": self._files}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=threading.Lock(), _opened=None)

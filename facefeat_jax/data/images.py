@@ -5,10 +5,10 @@ Imports Pillow and numpy only.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -19,7 +19,7 @@ from facefeat_jax.data._budget import DECODING as BUDGET
 from facefeat_jax.data._budget import MAX_DECODER_BYTES
 from facefeat_jax.data._decoder_limits import MAX_SIDE, BadImageError, MeteredFile
 from facefeat_jax.data._decoder_memory import is_slow, require_memory, require_sane_headers
-from facefeat_jax.data._reasons import reasons
+from facefeat_jax.data._reasons import Reasons
 from facefeat_jax.data._sample_range import in_bands
 from facefeat_jax.system.errors import unknown
 from facefeat_jax.system.kinds import DecodePolicy, Interpolation
@@ -36,6 +36,8 @@ TRANSPARENT = "fully transparent: there is nothing to see in it"
 # Leaves out what runs another program (EPS starts Ghostscript), what has no signature, so that junk would pass for it
 # (TGA, SPIDER, ...), and what Pillow only has stubs for.
 _FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "PPM", "DIB", "ICO", "QOI", "SGI", "PSD")
+
+_POLICIES = get_args(DecodePolicy)
 
 # Plugins are imported on first use otherwise, by whichever threads come first.
 Image.init()
@@ -80,11 +82,9 @@ def decoded(
       beside: bytes that its user takes beside the picture. They are waited for, and no reason to refuse it.
       notes: see `decode`.
     """
-    with _opened(data, per_row, beside) as source:
-        with reasons(data):
-            picture = _to_rgb(source, policy, notes)
-        if notes is not None and is_single_colour(picture):
-            notes.append(SINGLE_COLOUR)
+    with _Opened(data, per_row, beside) as source:
+        with Reasons(data):
+            picture = _seen(source, policy, notes)
         del source
         yield picture
 
@@ -113,8 +113,8 @@ def decode_resized(
       BadImageError: see `decode`.
       UserError: there is no such policy or interpolation.
     """
-    with decoded(data, policy, per_row=4 * size, notes=notes) as picture, reasons(data):
-        return resized(picture, size, interpolation)
+    with _Opened(data, 4 * size) as source, Reasons(data):
+        return resized(_seen(source, policy, notes), size, interpolation)
 
 
 def pixels_resized(
@@ -148,7 +148,7 @@ def pixels_resized(
     elif not isinstance(picture, Image.Image):
         raise BadImageError(f"not a picture: {type(picture).__name__}")
     else:
-        with reasons(b""):
+        with Reasons(b""):
             if max(picture.size) > MAX_SIDE:
                 raise BadImageError(f"too large: {picture.width} by {picture.height} pixels")
             picture.load()
@@ -181,8 +181,8 @@ def check(
     """
     found: list[str] = []
     judged: Image.Image | None = None
-    with _opened(data, per_row) as source, reasons(data):
-        for policy in get_args(DecodePolicy):
+    with _Opened(data, per_row) as source, Reasons(data):
+        for policy in _POLICIES:
             picture = _to_rgb(source, policy, found)
             if picture is not judged and is_single_colour(picture):
                 found.append(SINGLE_COLOUR)
@@ -197,8 +197,10 @@ def is_single_colour(picture: Image.Image) -> bool:
     """Returns whether nothing is to be seen in a picture, mode RGB: all its pixels are the same."""
     # Nearly all pictures differ in a few pixels already.
     width, height = picture.size
-    few = {picture.getpixel((width * n // 8, height * (5 * n % 8) // 8)) for n in range(8)}
-    return len(few) == 1 and all(low == high for low, high in _extremes(picture))
+    pixels = picture.load()
+    assert pixels is not None
+    few = (pixels[width * n // 8, height * (5 * n % 8) // 8] == pixels[0, 0] for n in range(1, 8))
+    return all(few) and all(low == high for low, high in _extremes(picture))
 
 
 def _extremes(picture: Image.Image) -> list[tuple[int, int]]:
@@ -211,8 +213,7 @@ def _extremes(picture: Image.Image) -> list[tuple[int, int]]:
     return [(min(low for low, _ in band), max(high for _, high in band)) for band in bands]
 
 
-@dataclass(frozen=True)
-class _Source:
+class _Source(NamedTuple):
     """A loaded picture as Pillow reads it."""
 
     image: Image.Image  # the picture, of any mode
@@ -220,33 +221,46 @@ class _Source:
     has_deep_colour: bool = False  # whether the file has 16 bits a sample of which Pillow reads the upper half
 
 
-@contextmanager
-def _opened(data: bytes, per_row: int = 0, beside: int = 0) -> Iterator[_Source]:
-    """Gives the picture as Pillow reads it, loaded, with its share of the memory."""
-    if not data:
-        raise BadImageError("empty file")
-    if form := outside.form_of(data):
-        with BUDGET.holding(MAX_DECODER_BYTES):
-            give_back_freed_memory()  # how much this one takes is not known
-            yield _Source(outside.decoded(data, form), data)
-        return
-    with reasons(data):
-        require_sane_headers(data)
-        file = MeteredFile(data)
-        image = Image.open(file, formats=_FORMATS)
-        needed = require_memory(image, data, per_row=per_row)
-        sample_range.require_full_range(image)
-        file.is_metered = not is_slow(image)  # Python's decoders read byte by byte
-    with BUDGET.holding(needed + beside):
-        if needed >= _LARGE:
-            give_back_freed_memory()
-        with reasons(data):
-            source = _Source(image, data, sample_range.has_deep_colour(image))
-            image.load()
-            if source.has_deep_colour:
-                sample_range.halve_transparent_colour(image)
-            del image
-        yield source
+class _Opened:
+    """A context that gives the picture as Pillow reads it, loaded, with its share of the memory."""
+
+    def __init__(self, data: bytes, per_row: int = 0, beside: int = 0):
+        self._data, self._per_row, self._beside = data, per_row, beside
+
+    def __enter__(self) -> _Source:
+        data = self._data
+        if not data:
+            raise BadImageError("empty file")
+        if form := outside.form_of(data):
+            needed = MAX_DECODER_BYTES  # how much it takes is not known
+        else:
+            with Reasons(data):
+                segments = require_sane_headers(data)
+                file = MeteredFile(data)
+                image: Image.Image = Image.open(file, formats=_FORMATS)
+                needed = require_memory(image, data, per_row=self._per_row, segments=segments)
+                sample_range.require_full_range(image)
+                if is_slow(image):
+                    file.left = sys.maxsize  # Python's decoders read byte by byte
+        self._share = BUDGET.holding(needed if form else needed + self._beside)
+        self._share.__enter__()
+        try:
+            if needed >= _LARGE:
+                give_back_freed_memory()
+            if form:
+                return _Source(outside.decoded(data, form), data)
+            with Reasons(data):
+                source = _Source(image, data, sample_range.has_deep_colour(image))
+                image.load()
+                if source.has_deep_colour:
+                    sample_range.halve_transparent_colour(image)
+            return source
+        except BaseException:
+            self._share.__exit__(None, None, None)
+            raise
+
+    def __exit__(self, *error: Any) -> None:
+        self._share.__exit__(*error)
 
 
 def resized(image: Image.Image, size: int, interpolation: Interpolation) -> np.ndarray:
@@ -256,10 +270,18 @@ def resized(image: Image.Image, size: int, interpolation: Interpolation) -> np.n
     return np.asarray(image.resize((size, size), Image.Resampling[interpolation.upper()]))
 
 
+def _seen(source: _Source, policy: DecodePolicy, notes: list[str] | None) -> Image.Image:
+    """Returns what `decode` does of a loaded picture."""
+    picture = _to_rgb(source, policy, notes)
+    if notes is not None and is_single_colour(picture):
+        notes.append(SINGLE_COLOUR)
+    return picture
+
+
 def _to_rgb(source: _Source, policy: DecodePolicy, notes: list[str] | None) -> Image.Image:
     """Returns a loaded picture as RGB: itself, where that is what it is."""
-    if policy not in get_args(DecodePolicy):
-        raise unknown("decode policy", policy, get_args(DecodePolicy))
+    if policy not in _POLICIES:
+        raise unknown("decode policy", policy, _POLICIES)
     said: list[str] = []
     image = source.image
     if policy == "upright":

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import importlib.util
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import get_args
 
-import tensorflow_datasets as tfds
-
 from facefeat_jax.data import _prepared_rows as prepared_rows
 from facefeat_jax.data._croissant import CROISSANT, croissant
 from facefeat_jax.data._listing import Picture
-from facefeat_jax.data._parts import Part, Written, write_all
+from facefeat_jax.data._parts import Early, write_all
 from facefeat_jax.data._prepared_rows import PreparedRows
 from facefeat_jax.data.builders import builder_class
 from facefeat_jax.data.builders.base import Download, Drawing, DrawnBuilder, PictureBuilder
@@ -105,18 +105,19 @@ def prepare(
     folder = dataset_dir(described, data_dir)
     if not overwrite and (earlier := _already_prepared(builder, folder, from_)):
         return _packed(earlier, data_dir, pixels)
+    _require_tfds()
     started = time.monotonic()
-    gathered = builder.gather(from_)
-    try:
-        with _only_writer(folder):
-            if not overwrite and (earlier := _already_prepared(builder, folder, from_)):
-                return _packed(earlier, data_dir, pixels)
-            chosen = gathered.select(workers, quiet=not progress)
-            _require_room(folder, sum(gathered.size(row) for of_split in chosen.rows.values() for row in of_split))
-            with contextlib.ExitStack() as stack:
+    with contextlib.closing(Early(workers)) as early:
+        gathered = builder.gather(from_, early.start)
+        try:
+            with _only_writer(folder), contextlib.ExitStack() as stack:
+                if not overwrite and (earlier := _already_prepared(builder, folder, from_)):
+                    return _packed(earlier, data_dir, pixels)
+                chosen = gathered.select(workers, quiet=not progress)
+                _require_room(folder, sum(gathered.size(row) for of_split in chosen.rows.values() for row in of_split))
                 staging = stack.enter_context(_staged(folder))
                 rows = stack.enter_context(prepared_rows.written(folder, chosen.rows, pixels)) if pixels else None
-                written, pictures = _write(builder, staging, chosen, gathered, rows, workers, quiet=not progress)
+                written, pictures = _write(builder, staging, chosen, gathered, rows, workers, early, quiet=not progress)
                 summary = summary_of(described, folder, chosen, pictures, from_, time.monotonic() - started)
                 for split, of_split in pictures.items():
                     _write_listing(written / RECORDS.format(split=split), of_split, described)
@@ -133,9 +134,15 @@ def prepare(
                     except OSError as error:
                         reason = error.strerror or error
                         say(f"{source} is prepared, but not the cache of its pictures ({reason}); training fills it")
-    except OSError as error:
-        raise _storage_error(error, data_dir) from error
+        except OSError as error:
+            raise _storage_error(error, data_dir) from error
     return summary
+
+
+def _require_tfds() -> None:
+    """Raises ModuleNotFoundError at once, though TFDS is imported only while other processes are at work."""
+    if importlib.util.find_spec("tensorflow_datasets") is None:
+        raise ModuleNotFoundError("No module named 'tensorflow_datasets'", name="tensorflow_datasets")
 
 
 def _write(
@@ -145,6 +152,7 @@ def _write(
     gathered: Download | Drawing,
     rows: PreparedRows | None,
     workers: int | None,
+    early: Early,
     *,
     quiet: bool,
 ) -> tuple[Path, dict[SplitName, list[Picture]]]:
@@ -156,17 +164,24 @@ def _write(
     name, total = builder.SOURCE.name, sum(map(len, chosen.rows.values()))
     with Bar(f"{name}: checking and writing", total, quiet=quiet) as bar:
         making = builder.making(gathered, **({"pixels": rows.pixels, "rows": rows.files} if rows else {}))
-
-        def write(parts: Sequence[Part], *, shared: Path) -> list[Written]:
-            done = write_all(making, parts, shared=shared, workers=workers, advance=bar.advance)
-            if rows is not None:
-                rows.join(parts, done)
-            return done
-
-        writer = builder(gathered=gathered, rows=chosen.rows, write=write, data_dir=staging)
-        writer.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+        parts = gathered.parts(chosen.rows, staging)
+        with tempfile.TemporaryDirectory(dir=staging) as shared:
+            done = write_all(
+                making,
+                parts,
+                shared=Path(shared),
+                workers=workers,
+                early=early,
+                advance=bar.advance,
+                meanwhile=lambda: importlib.import_module("tensorflow_datasets"),
+            )
+        if rows is not None:
+            rows.join(parts, done)
+    writer = builder(written=list(zip(parts, done, strict=True)), data_dir=staging)
+    writer.download_and_prepare()
     pictures: dict[SplitName, list[Picture]] = {}
-    for split, found in writer.found.items():
+    for split in chosen.rows:
+        found = [one for part, (of_part, _) in zip(parts, done, strict=True) if part.split == split for one in of_part]
         pictures[split] = [one for one in found if isinstance(one, Picture)]
         bad = [one for one in found if isinstance(one, LeftOut)]
         chosen.left_out += bad

@@ -34,7 +34,9 @@ _LOCK_POLL_S = 0.2
 
 def spelled(name: str) -> str:
     """Returns a name with its path normalised, as text."""
-    path = posixpath.normpath(name) if name else name
+    if "/." not in name and "//" not in name and name[:1] not in (".", "/") and name[-1:] != "/":
+        return name  # as nearly all are
+    path = posixpath.normpath(name)
     return path[1:] if path.startswith("//") else path
 
 
@@ -76,14 +78,20 @@ def read_regular(path: str | Path, most_bytes: int, *, before: Callable[[int], o
       OSError: it can't be read, is no regular file (a pipe, a device, a folder) or is larger; `strerror` says which.
       ValueError: no file can have that name.
     """
-    with opened(path) as file:
-        size = os.fstat(file.fileno()).st_size
+    descriptor, size = _open_regular(path)
+    try:
         if size > most_bytes:
             raise OSError(errno.EFBIG, f"larger than {format_size(most_bytes)}", os.fspath(path))
         before(size)
         # What grows meanwhile is cut here, and refused by whoever decodes it.
         # (Some file systems, such as /proc, give the size as 0.)
-        return file.read(size or most_bytes)
+        parts, left = [], size or most_bytes
+        while left and (part := os.read(descriptor, min(left, size or 2**20))):
+            parts.append(part)
+            left -= len(part)
+        return b"".join(parts)
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -94,15 +102,24 @@ def opened(path: str | Path) -> Iterator[BinaryIO]:
       OSError: it can't be opened, or is no regular file.
       ValueError: no file can have that name.
     """
+    with open(_open_regular(path)[0], "rb") as file:
+        yield file
+
+
+def _open_regular(path: str | Path) -> tuple[int, int]:
+    """Returns a descriptor of a regular file, and its size."""
     # Without O_NONBLOCK, opening a pipe waits for somebody to write into it. (Windows has O_BINARY instead.)
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with open(descriptor, "rb") as file:
-        mode = os.fstat(descriptor).st_mode
-        if stat.S_ISDIR(mode):
+    try:
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
-        if not stat.S_ISREG(mode):
+        if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
-        yield file
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor, status.st_size
 
 
 def sha256_of(path: Path) -> str | None:

@@ -11,6 +11,7 @@ import codecs
 import contextlib
 import csv
 import io
+import itertools
 import os
 import re
 import sys
@@ -152,15 +153,25 @@ def from_csv(text: str) -> str:
 
 def csv_row(cells: Iterable[object], line_end: str = "\n") -> str:
     """Returns a row of a table, its cells as `to_csv` gives them, with the line's end."""
-    out = io.StringIO()
-    # Python before 3.13 quotes line breaks only where they end lines, too.
-    csv.writer(out, lineterminator="\r\n").writerow([to_csv(cell) for cell in cells])
-    return out.getvalue().removesuffix("\r\n") + line_end
+    return _csv_rows([cells])[0].removesuffix("\r\n") + line_end
 
 
 def csv_table(header: Sequence[object], rows: Iterable[Iterable[object]]) -> str:
     """Returns a table as text, a row a line."""
-    return "".join(csv_row(row) for row in (header, *rows))
+    return "".join([row.removesuffix("\r\n") + "\n" for row in _csv_rows(itertools.chain([header], rows))])
+
+
+class _Written(list[str]):
+    """A file of which each text that was written is kept."""
+
+    write = list.append
+
+
+def _csv_rows(rows: Iterable[Iterable[object]]) -> list[str]:
+    written = _Written()
+    # Python before 3.13 quotes line breaks only where they end lines, too.
+    csv.writer(written, lineterminator="\r\n").writerows([to_csv(cell) for cell in cells] for cells in rows)
+    return written
 
 
 def _text(data: bytes, name: str) -> str:

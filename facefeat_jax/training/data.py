@@ -133,11 +133,7 @@ class Inputs:
         self.table_bytes = rows * row_bytes if self.feed == "device" else 0
 
     def warm_up(self) -> None:
-        """Has what reads pictures loaded; to be called before other threads trace programs.
-
-        TFDS loads parts of itself at the first read, and while it does so Python's import is replaced for all threads:
-        what they import meanwhile is broken.
-        """
+        """Has what reads pictures imported, which it is at the first read, before other threads trace programs."""
         for examples, layout in ((self._data.training, self.training), (self._data.validation, self.validation)):
             if not are_packed(examples, self._pixels):
                 examples.read(min(layout.own().start, len(examples) - 1))  # one that it reads anyway

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import itertools
 import json
 import os
 import shutil
@@ -21,11 +22,13 @@ import pytest
 from PIL import Image
 
 from facefeat_jax.cli import main
+from facefeat_jax.data import _child
 from facefeat_jax.data import _drawn as drawn
 from facefeat_jax.data import _parts as parts
 from facefeat_jax.data import _sample_range as sample_range
 from facefeat_jax.data import pixels as pixels_module
 from facefeat_jax.data._prepared_rows import PreparedRows
+from facefeat_jax.data._record_file import bytes_in, example
 from facefeat_jax.data.builders import base, get_source
 from facefeat_jax.data.dataset import default_data_dir, open_split
 from facefeat_jax.data.examples import open_examples
@@ -165,6 +168,38 @@ def test_builders_work_through_tfds_alone(glasses_files, lay_out, data_dir, caps
     with pytest.raises(UserError, match=r"not complete .*prepare it again"):
         open_split("glasses", "val", data_dir)
     assert capsys.readouterr().out == ""
+
+
+def test_reading_needs_no_tfds(fairface_files, lay_out, data_dir, monkeypatch):
+    prepare("fairface", lay_out(fairface_files), data_dir, progress=False)
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    assert open_split("fairface", "val", data_dir).read(1) == fairface_files["val/2.jpg"]
+
+
+def test_a_picture_is_found_in_a_record_whatever_the_order_of_its_features():
+    """TFDS's own writer leaves it to chance; texts may hold anything, the name of the feature too."""
+    values = {"image": bytes(range(256)) * 200, "source_file": "\n\x05image\x12\x01", "source_row": 7, "empty": b""}
+    entries = [example({name: value})[2:] for name, value in values.items() if name != "image"]
+    long = example({"image": values["image"]})[4:]  # whose length takes three bytes
+    for order in itertools.permutations([long, *entries]):
+        content = b"".join(order)
+        size = bytes((len(content) & 127 | 128, len(content) >> 7 & 127 | 128, len(content) >> 14))
+        record = b"\x0a" + size + content
+        assert bytes_in(record, "image") == values["image"] and bytes_in(record, "empty") == b""
+    for damaged in (b"", b"\x0a", b"x" * 40, example({"images": b"1"}), example({"image": 1})):
+        with pytest.raises(ValueError, match="record"):
+            bytes_in(damaged, "image")
+
+
+def test_processes_that_were_started_early_end_with_the_work(fairface_files, lay_out, data_dir, monkeypatch):
+    started = []
+    monkeypatch.setattr(parts, "_ALONE", 1)
+    monkeypatch.setattr(
+        parts._child, "start", lambda module, start=_child.start: started.append(start(module)) or started[-1]
+    )
+    files = {**fairface_files, "fairface_label_val.csv": b"file,gender\n"}
+    fails_in_one_line("race", "fairface", lay_out(files), data_dir, workers=2)
+    assert len(started) == 2 and all(child.poll() is not None for child in started)
 
 
 def test_many_shards_keep_the_order(fairface_files, lay_out, data_dir, monkeypatch):

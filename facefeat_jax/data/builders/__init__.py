@@ -1,6 +1,6 @@
 """The data sets: one builder each, in a module of the data set's name. A module put beside these is a data set.
 
-What another package or a notebook brings is made known by `add_builder`. Importing a builder imports TFDS.
+What another package or a notebook brings is made known by `add_builder`.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ import importlib
 import pkgutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from facefeat_jax.system.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from facefeat_jax.data.builders.base import PictureBuilder
     from facefeat_jax.data.sources import Source
+
+Builder = TypeVar("Builder", bound="PictureBuilder")
 
 OWN = "own.json"
 """Beside the records of somebody's own data set (`facefeat prepare folder`): what it is."""
@@ -30,7 +32,7 @@ def list_sources() -> list[str]:
     return sorted(here | _added.keys())
 
 
-def add_builder(builder: type[PictureBuilder]) -> type[PictureBuilder]:
+def add_builder(builder: type[Builder]) -> type[Builder]:
     """Makes a data set of your own known to this process, under its source's name; may stand as a decorator.
 
     Raises:

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 from facefeat_jax.data._listing import content_of, find, text_of
@@ -164,13 +165,15 @@ def _match_pictures(
             present.add(name.removeprefix(selection.root), name.removeprefix(selection.root))
     wanted = sum(map(len, selection.rows.values()))
     for split, rows in selection.rows.items():
-        selection.left_out += [
-            LeftOut(row.source_file, split, NO_PICTURE, f"row {row.source_row}")
-            for row in rows
-            if not present.find(row.source_file)
-        ]
         found = [(row, present.find(row.source_file)) for row in rows]
-        selection.rows[split] = [replace(row, source_file=listed[0]) for row, listed in found if listed]
+        selection.left_out += [
+            LeftOut(row.source_file, split, NO_PICTURE, f"row {row.source_row}") for row, listed in found if not listed
+        ]
+        selection.rows[split] = [
+            row if row.source_file == listed[0] else replace(row, source_file=listed[0])
+            for row, listed in found
+            if listed
+        ]
         if rows and not selection.rows[split]:
             raise LayoutError(f"none of the {len(rows)} pictures of {split} exists, for example {rows[0].source_file}")
     if not wanted:
@@ -182,6 +185,7 @@ def _match_pictures(
             selection.left_out.append(LeftOut(name, "", NO_LABEL if is_picture else WRONG_SUFFIX))
 
 
+@lru_cache
 def mended_age(age: str) -> str:
     """Undoes what spreadsheets do to FairFace's age ranges: `9-Mar` (or `Mar-09`, `03-Sep`) was `3-9`.
 
