@@ -47,7 +47,7 @@ def checked(
     reader: Reader,
     split: SplitName,
     *,
-    see: Callable[[DecodePolicy, Image.Image], object] = lambda policy, picture: None,
+    see: Callable[[DecodePolicy, Image.Image], object] | None = None,
     per_row: int = 0,
 ) -> tuple[Picture | LeftOut, bytes]:
     """Reads and decodes a picture.

@@ -118,13 +118,13 @@ class Making:
 
         def see(policy: DecodePolicy, picture: Image.Image) -> None:
             nonlocal values
-            if self.pixels is not None and policy == self.pixels.decode:
+            if policy == self.pixels.decode:
                 values = resized(picture, self.pixels.image_size, self.pixels.interpolation)
 
         def records() -> Iterator[bytes]:
             per_row = 4 * self.pixels.image_size if self.pixels else 0
             for number, row in enumerate(part.rows, 1):
-                one, data = checked(row, reader, part.split, see=see, per_row=per_row)
+                one, data = checked(row, reader, part.split, see=see if self.pixels else None, per_row=per_row)
                 done.found.append(one)
                 if isinstance(one, Picture):
                     if rows is not None and values is not None:

@@ -10,7 +10,7 @@ import tempfile
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -19,9 +19,6 @@ from facefeat_jax.data._listing import Picture
 from facefeat_jax.data._parts import Part, Written, write_all
 from facefeat_jax.data.sources import instructions
 from facefeat_jax.tasks import TASKS
-
-if TYPE_CHECKING:
-    from facefeat_jax.data.builders.base import PictureBuilder
 
 
 # Not a GeneratorBasedBuilder: that one gathers a whole split in memory before it writes, and from 1 GB on needs
@@ -35,7 +32,7 @@ class TfdsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type:
       **kwargs: see `tfds.core.DatasetBuilder`.
     """
 
-    PICTURES: ClassVar[type[PictureBuilder]]
+    PICTURES: ClassVar[Any]  # the `builders.base.PictureBuilder`: to import that would be a circle
 
     def __init__(
         self,
@@ -105,8 +102,8 @@ class TfdsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type:
         self.info.set_splits(tfds.core.SplitDict(splits))
 
 
-def tfds_builder(pictures: type[PictureBuilder]) -> type[TfdsBuilder]:
-    """Returns TFDS's builder of a data set."""
+def tfds_builder(pictures: Any) -> type[TfdsBuilder]:
+    """Returns TFDS's builder of what a `PictureBuilder` describes."""
     source = pictures.SOURCE
     about: dict[str, Any] = {
         "PICTURES": pictures,

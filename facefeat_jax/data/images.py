@@ -25,6 +25,7 @@ from facefeat_jax.system.errors import unknown
 from facefeat_jax.system.kinds import DecodePolicy, Interpolation
 from facefeat_jax.system.runtime import give_back_freed_memory
 
+_FLAT = 8  # levels; a picture of a single colour, reduced, differs in two or three for rounding
 _LARGE = 2**26  # bytes for one picture, before which what others have freed is given back: the budget counts it no more
 
 DECODING = 2
@@ -162,15 +163,18 @@ def check(
     data: bytes,
     *,
     notes: list[str] | None = None,
-    see: Callable[[DecodePolicy, Image.Image], object] = lambda policy, picture: None,
+    see: Callable[[DecodePolicy, Image.Image], object] | None = None,
     per_row: int = 0,
 ) -> str:
     """Decodes a picture, once, and converts it under both policies, to see that it can be.
 
+    Where nobody sees the pixels, all data of a JPEG is decoded, but to a picture of an eighth of its sides: what is
+    damaged is found in the data, and a third of the time is saved.
+
     Args:
       data: the file's bytes.
       notes: see `decode`; each is there once.
-      see: called with each policy and what `decode` gives under it.
+      see: called with each policy and what `decode` gives under it, if given.
       per_row: see `decoded`.
 
     Returns:
@@ -181,16 +185,21 @@ def check(
     """
     found: list[str] = []
     judged: Image.Image | None = None
-    with _Opened(data, per_row) as source, Reasons(data):
+    with _Opened(data, per_row, reduced=see is None) as source, Reasons(data):
         for policy in _POLICIES:
             picture = _to_rgb(source, policy, found)
             if picture is not judged and is_single_colour(picture):
                 found.append(SINGLE_COLOUR)
             judged = picture
-            see(policy, picture)
-        if notes is not None:
-            notes += dict.fromkeys(found)
-        return source.image.format or ""
+            if see is not None:
+                see(policy, picture)
+        form = source.image.format or ""
+        is_flat = source.is_reduced and all(high - low < _FLAT for low, high in _extremes(picture))
+    if is_flat:  # whether it is of a single colour shows in the whole picture alone
+        return check(data, notes=notes, see=lambda policy, picture: None, per_row=per_row)
+    if notes is not None:
+        notes += dict.fromkeys(found)
+    return form
 
 
 def is_single_colour(picture: Image.Image) -> bool:
@@ -219,13 +228,21 @@ class _Source(NamedTuple):
     image: Image.Image  # the picture, of any mode
     data: bytes = b""  # its file, or empty
     has_deep_colour: bool = False  # whether the file has 16 bits a sample of which Pillow reads the upper half
+    is_reduced: bool = False  # whether it is smaller than what the file holds
 
 
 class _Opened:
-    """A context that gives the picture as Pillow reads it, loaded, with its share of the memory."""
+    """A context that gives the picture as Pillow reads it, loaded, with its share of the memory.
 
-    def __init__(self, data: bytes, per_row: int = 0, beside: int = 0):
-        self._data, self._per_row, self._beside = data, per_row, beside
+    Args:
+      data: the file.
+      per_row: see `decoded`.
+      beside: see `decoded`.
+      reduced: whether a smaller picture of all the data is as good, where the decoder can make one.
+    """
+
+    def __init__(self, data: bytes, per_row: int = 0, beside: int = 0, *, reduced: bool = False):
+        self._data, self._per_row, self._beside, self._reduced = data, per_row, beside, reduced
 
     def __enter__(self) -> _Source:
         data = self._data
@@ -250,7 +267,8 @@ class _Opened:
             if form:
                 return _Source(outside.decoded(data, form), data)
             with Reasons(data):
-                source = _Source(image, data, sample_range.has_deep_colour(image))
+                is_reduced = self._reduced and image.draft(None, (1, 1)) is not None
+                source = _Source(image, data, sample_range.has_deep_colour(image), is_reduced)
                 image.load()
                 if source.has_deep_colour:
                     sample_range.halve_transparent_colour(image)

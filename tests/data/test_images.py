@@ -283,3 +283,26 @@ def test_pictures_are_resized_as_the_weights_want_it():
     assert not np.array_equal(made["bilinear"], made["bicubic"])
     with pytest.raises(UserError, match="Did you mean 'bicubic'"):
         decode_resized(data, 9, "upright", interpolation="bicubik")
+
+
+@pytest.mark.parametrize("quality", [5, 95])
+def test_a_check_without_pixels_finds_what_one_with_them_finds(quality):
+    """It decodes JPEGs to an eighth of their sides, where a picture of one colour and one with a dot look alike."""
+    plain = Image.new("RGB", (64, 48), (200, 30, 40))
+    dotted, noise = plain.copy(), Image.effect_noise((64, 48), 90).convert("RGB")
+    dotted.putpixel((11, 13), (255, 255, 255))
+    for picture in (plain, dotted, noise, plain.convert("CMYK"), Image.new("L", (3, 2), 7)):
+        for options in ({}, {"progressive": True}):
+            data = encoded(picture, "JPEG", quality=quality, **options)
+            for content in (data, data[: len(data) * 3 // 4], data[:-60] + bytes(58) + data[-2:]):
+                answers = []
+                for see in (None, lambda policy, seen: None):
+                    notes: list[str] = []
+                    try:
+                        answers.append((check(content, notes=notes, see=see), notes))
+                    except BadImageError as error:
+                        answers.append((str(error), notes))
+                assert answers[0] == answers[1]
+    for picture, wanted in ((plain, [images.SINGLE_COLOUR]), (dotted, [])):
+        check(encoded(picture, "JPEG", quality=95), notes=(found := []))
+        assert found == wanted
