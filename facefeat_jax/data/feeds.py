@@ -229,18 +229,16 @@ def fill_table(
     own, numbers = placement.share(n), layout.own()
     chunk = chunk or max(1, _SENT_BYTES // max(layout.row_bytes, 1))
 
-    size, local = own.stop - own.start, placement.local.table
-    rows: jax.Array | None = None
+    together = _on_host if placement.device.platform == "cpu" else _on_device
+    empty = jax.ShapeDtypeStruct((own.stop - own.start, *layout.row_shape), described.rows.dtype)
     with Bar(title, len(numbers)) as bar:
-        for span, values in read([numbers[at : at + chunk] for at in range(0, len(numbers), chunk)]):
-            if rows is not None and isinstance(values, np.ndarray):  # the last one is of another length
-                values = filled_up(values, chunk)
-            sent = jax.device_put((values, np.int32(span.start - own.start), np.int32(len(span))))
-            rows = placement.in_turn(_begin(*sent, size=size, sharding=local) if rows is None else _put(rows, *sent))
-            bar.advance(len(span))
-        if rows is None:  # a process may have nothing but padding
-            rows = jax.device_put(np.zeros((size, *layout.row_shape), described.rows.dtype), local)
-        jax.block_until_ready(rows)
+
+        def parts() -> Iterator[tuple[int, int, Any]]:
+            for span, values in read([numbers[at : at + chunk] for at in range(0, len(numbers), chunk)]):
+                yield span.start - own.start, len(span), values
+                bar.advance(len(span))
+
+        rows = jax.block_until_ready(together(parts(), empty, chunk, placement.local))
     labels = {
         task: placement.join(
             np.pad(examples.labels[task], (0, n - len(examples)), constant_values=UNKNOWN)[own], placement.table
@@ -248,6 +246,35 @@ def fill_table(
         for task in layout.tasks
     }
     return Table(placement.join_table(rows), labels)
+
+
+def _on_host(
+    parts: Iterable[tuple[int, int, Any]], empty: jax.ShapeDtypeStruct, chunk: int, placement: Placement
+) -> jax.Array:
+    """Returns the table of rows that come with their place and number, put together before it goes to the device.
+
+    On CPU, where both are one memory: the programs of `_on_device` would be compiled first.
+    """
+    rows = np.zeros(empty.shape, empty.dtype)
+    for first, count, values in parts:
+        rows[first : first + count] = jax.device_get(values)[:count]
+    return jax.device_put(rows, placement.table)
+
+
+def _on_device(
+    parts: Iterable[tuple[int, int, Any]], empty: jax.ShapeDtypeStruct, chunk: int, placement: Placement
+) -> jax.Array:
+    """Returns what `_on_host` does, put together on the device: it is never on the host as a whole."""
+    rows: jax.Array | None = None
+    for first, count, values in parts:
+        if rows is not None and isinstance(values, np.ndarray):  # the last one is of another length
+            values = filled_up(values, chunk)
+        sent = jax.device_put((values, np.int32(first), np.int32(count)))
+        begun = partial(_begin, size=len(empty), sharding=placement.table) if rows is None else partial(_put, rows)
+        rows = placement.in_turn(begun(*sent))
+    if rows is None:  # a process may have nothing but padding
+        rows = jax.device_put(np.zeros(empty.shape, empty.dtype), placement.table)
+    return rows
 
 
 def filled_up(rows: np.ndarray, count: int) -> np.ndarray:

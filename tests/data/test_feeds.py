@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from facefeat_jax.data import feeds
 from facefeat_jax.data.examples import open_examples
 from facefeat_jax.data.feeds import Feed, Layout, fill_table, take
 from facefeat_jax.data.images import BadImageError, decode_resized
@@ -74,6 +75,20 @@ def test_both_feeds_give_the_same_batches_bit_for_bit(stream, examples, steps_pe
         np.testing.assert_array_equal(mask, expected.mask)
         for task in TASKS:
             np.testing.assert_array_equal(labels[task], expected.labels[task])
+
+
+def test_a_table_is_the_same_wherever_it_is_put_together():
+    """On CPU it is the host, on other devices the device; parts of it may be longer than their rows."""
+    rows, placement = np.arange(14, dtype=np.float32).reshape(7, 2), Placement()
+    parts = [(0, 3, rows[:3]), (3, 3, jax.device_put(rows[3:7])), (6, 1, rows[6:])]
+    for some in (parts, []):
+        host, device = (
+            together(iter(some), jax.ShapeDtypeStruct((8, 2), np.float32), 3, placement)
+            for together in (feeds._on_host, feeds._on_device)
+        )
+        np.testing.assert_array_equal(host, [*rows, [0, 0]] if some else np.zeros((8, 2)))
+        np.testing.assert_array_equal(host, device)
+        assert host.sharding.is_equivalent_to(device.sharding, 2)
 
 
 def test_what_is_compiled_for_is_what_comes(stream, examples):
