@@ -11,6 +11,7 @@ is a rehearsal. A setting that XLA does not know is named and left out.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -82,8 +83,12 @@ SETTINGS = {
 }
 
 
-def measured(setting: Setting, words: list[str], folder: Path, *, whole: bool) -> dict[str, float] | None:
-    """Returns the seconds of one process, with caches in a folder; None where it failed."""
+def measured(setting: Setting, words: list[str], folder: Path, *, whole: bool, left: float) -> dict[str, float] | None:
+    """Returns the seconds of one process, with caches in a folder; None where it failed.
+
+    Raises:
+      subprocess.TimeoutExpired: it was not done after so many seconds, and was ended.
+    """
     environment = {**os.environ, **setting.variables, "FACEFEAT_CACHE": str(folder / "cache")}
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # programs compiled by somebody else
     told = [str(setting.checkout), str(setting.at_a_time), str(int(whole))]
@@ -95,6 +100,7 @@ def measured(setting: Setting, words: list[str], folder: Path, *, whole: bool) -
         stdout=subprocess.PIPE,
         text=True,
         check=False,
+        timeout=left,
     )
     seconds = time.perf_counter() - began
     found = [line for line in done.stdout.splitlines() if line.startswith("FIRST ")]
@@ -125,7 +131,7 @@ def main(
       whole: whether trainings go on to their end.
       options: further options of `facefeat train`, in one word.
       only: names of settings; the default is all.
-      budget: seconds after which no further process is begun.
+      budget: seconds after which the process that runs is ended; the table has the rounds before.
     """
     settings = SETTINGS if what == "settings" else {"cold": Setting()}
     if what == "commits":
@@ -136,11 +142,12 @@ def main(
     began = time.perf_counter()
     for number in range(rounds):
         for name, setting in list(settings.items()):
-            if time.perf_counter() - began > budget:
-                break
-            with tempfile.TemporaryDirectory() as folder:
+            with tempfile.TemporaryDirectory() as folder, contextlib.suppress(subprocess.TimeoutExpired):
                 for kind in (name, "warm")[: 2 if what == "warm" else 1]:
-                    seconds = measured(setting, words, Path(folder), whole=whole)
+                    left = budget - (time.perf_counter() - began)
+                    if left <= 0:
+                        break
+                    seconds = measured(setting, words, Path(folder), whole=whole, left=min(left, 1e6))
                     print(json.dumps({"round": number, "what": kind, **(seconds or {"failed": True})}), flush=True)
                     if seconds is None:
                         settings.pop(name, None)
