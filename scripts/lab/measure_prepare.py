@@ -60,15 +60,15 @@ class Arguments:
             for number in range(self.rounds):
                 rounds.append({**_decoded(files), **_prepared(place)})
                 say(f"round {number + 1}: {rounds[-1]}")
-        results = {
-            **environment.record(environment.typed("python scripts/lab/measure_prepare.py"), _PACKAGES),
-            "pictures": self.pictures,
-            "busy_cores": busy,
-            "rounds": rounds,
-        }
-        page = _page(results)
+                results = {
+                    **environment.record(environment.typed("python scripts/lab/measure_prepare.py"), _PACKAGES),
+                    "pictures": self.pictures,
+                    "busy_cores": busy,
+                    "rounds": rounds,
+                }
+                page = _page(results)
+                write_results(page + "\n", results, self.out)  # at once: what follows may be cut off
         print(page)
-        write_results(page + "\n", results, self.out)
         return 0
 
 
