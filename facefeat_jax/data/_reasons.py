@@ -84,9 +84,9 @@ class Reasons:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: TracebackType | None) -> None:
         if isinstance(error, Exception) and not isinstance(error, UserError):
-            reason = _reason(error, self._data)
-            # Where the reason says it all, what Pillow said is not shown with it.
-            raise reason from None if isinstance(error, _KNOWN) else error
+            # Where the reason says it all, what Pillow said is not shown with it. No local name for the reason: it
+            # would refer to itself by way of this frame, and keep the picture until the garbage collector comes by.
+            raise _reason(error, self._data) from None if isinstance(error, _KNOWN) else error
 
 
 _KNOWN = (Image.DecompressionBombError, MemoryError, UnidentifiedImageError)

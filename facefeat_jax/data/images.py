@@ -115,7 +115,9 @@ def decode_resized(
       UserError: there is no such policy or interpolation.
     """
     with _Opened(data, 4 * size) as source, Reasons(data):
-        return resized(_seen(source, policy, notes), size, interpolation)
+        picture = _seen(source, policy, notes)
+        del source  # where it is another picture, its memory is needed for the resizing
+        return resized(picture, size, interpolation)
 
 
 def pixels_resized(
