@@ -96,7 +96,7 @@ def _given(key: jax.Array, shape: Any, dtype: Any, bound: float | None, times: f
     return give(key, _Wanted(-1, tuple(shape), np.dtype(dtype), bound, times))
 
 
-class _Keys(nnx.Rngs):
+class Keys(nnx.Rngs):
     """Stands in for `nnx.Rngs`; a function of the stream's name gives its keys."""
 
     def __init__(self, give: Callable[[str], jax.Array]):
@@ -138,7 +138,7 @@ class Plan(Generic[Module]):
             self._wanted.append(wanted._replace(key=number))
             return jnp.zeros(wanted.shape, wanted.dtype)
 
-        self.module: Module = nnx.eval_shape(lambda: _built(build, _Keys(hand_out), note if self._together else None))
+        self.module: Module = nnx.eval_shape(lambda: _built(build, Keys(hand_out), note if self._together else None))
 
     def draw(self, rngs: nnx.Rngs) -> nnx.State:
         """Returns the values of the module, and counts the keys as taken from `rngs`; to be traced by `jax.jit`."""
@@ -150,7 +150,7 @@ class Plan(Generic[Module]):
             number = _place(key, keys)
             return None if number is None else arrays[wanted._replace(key=number)]
 
-        handed = _Keys(lambda _: next(following))
+        handed = Keys(lambda _: next(following))
         return nnx.state(_built(self._build, handed, give if self._together else None))
 
 

@@ -9,21 +9,10 @@ import jax
 import numpy as np
 from flax import nnx
 
+from facefeat_jax.models._draws import Keys
 from facefeat_jax.models._promotion import set_up
 
 Module = TypeVar("Module", bound=nnx.Module)
-
-
-class _OneKey(nnx.Rngs):
-    """Stands in for `nnx.Rngs` where the numbers drawn are never looked at; each stream gives the same key."""
-
-    def __init__(self, key: jax.Array):
-        self._one = key
-
-    def __getattr__(self, stream: str) -> Callable[[], jax.Array]:
-        return lambda: self._one
-
-    __getitem__ = __getattr__
 
 
 def abstract(build: Callable[..., Module], *arguments: Any, **options: Any) -> Module:
@@ -38,7 +27,8 @@ def abstract(build: Callable[..., Module], *arguments: Any, **options: Any) -> M
       **options: passed on to it.
     """
     with set_up():
-        rngs = _OneKey(_key(0))
+        key = _key(0)  # for every stream: the numbers drawn are never looked at
+        rngs = Keys(lambda stream: key)
         return nnx.eval_shape(lambda: build(*arguments, **options, rngs=rngs))
 
 
