@@ -10,34 +10,46 @@ import sys
 import pytest
 
 _PAGES = """
-import ctypes, resource
+import ctypes, resource, sys, threading
 from facefeat_jax.system.runtime import keep_freed_memory
 done = keep_freed_memory()
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
-def faults():
+found = []
+def faults(size):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    block = ctypes.c_void_p(libc.malloc(64 << 20))
-    ctypes.memset(block, 1, 64 << 20)
-    libc.free(block)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-faults()
-print(done, faults())
+    blocks = [ctypes.c_void_p(libc.malloc(size)) for _ in range(2)]
+    for block in blocks:
+        ctypes.memset(block, 1, size)
+    for block in blocks:
+        libc.free(block)
+    found.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+def twice(size):
+    faults(size)
+    faults(size)
+def in_a_thread(size):
+    thread = threading.Thread(target=twice, args=(size,))
+    thread.start()
+    thread.join()
+{"main": twice, "other": in_a_thread}[sys.argv[1]](int(sys.argv[2]) << 20)
+print(done, found[-1])
 """
 
 
-def _run(**environ: str) -> tuple[str, int]:
+def _run(thread: str = "main", mebibytes: int = 64, **environ: str) -> tuple[str, int]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    command = [sys.executable, "-c", _PAGES, thread, str(mebibytes)]
     done, faults = subprocess.run(
-        [sys.executable, "-c", _PAGES], env={**clean, **environ}, check=True, capture_output=True, text=True
+        command, env={**clean, **environ}, check=True, capture_output=True, text=True
     ).stdout.split()
     return done, int(faults)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="sets glibc's allocator")
-def test_the_second_use_of_a_block_meets_no_new_pages() -> None:
-    assert _run()[0] == "True"
-    kept, plain = _run()[1], _run(MALLOC_MMAP_THRESHOLD_=str(1 << 20))[1]
+@pytest.mark.parametrize(("thread", "mebibytes"), [("main", 64), ("main", 512), ("other", 1), ("other", 48)])
+def test_the_second_use_of_blocks_meets_no_new_pages(thread: str, mebibytes: int) -> None:
+    assert _run(thread, mebibytes)[0] == "True"
+    kept, plain = _run(thread, mebibytes)[1], _run(thread, mebibytes, MALLOC_MMAP_THRESHOLD_=str(1 << 19))[1]
     assert kept < 100 < plain
 
 
