@@ -7,11 +7,14 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from facefeat_jax.config import TrainConfig
 from facefeat_jax.system.errors import UserError
 from facefeat_jax.system.progress import say, show
+
+if TYPE_CHECKING:
+    from facefeat_jax.data._decoding_process import DecodingProcess
 
 
 def run(config: TrainConfig) -> int:
@@ -27,11 +30,20 @@ def run(config: TrainConfig) -> int:
 
     config = apply_smoke(config)
     check(config)
+    from facefeat_jax.training._decoding import decode_at_once
+
+    with decode_at_once(config) as decoding:
+        return _run(config, decoding)
+
+
+def _run(config: TrainConfig, decoding: DecodingProcess | None) -> int:
+    from facefeat_jax.models.registry import get_architecture
     from facefeat_jax.reporting.table import results_table, timings_lines
     from facefeat_jax.runs.run_folder import CURVES, REPORT
     from facefeat_jax.system.distributed import is_first, member
     from facefeat_jax.system.runtime import start_up
 
+    get_architecture(config.model.trunk)  # one that is not known is refused before anything is set up
     start_up()
     with member(config.processes.heartbeat_s) if config.processes.distributed else contextlib.nullcontext():
 
@@ -42,7 +54,7 @@ def run(config: TrainConfig) -> int:
                 if sys.stdout:
                     sys.stdout.flush()
 
-        train(config, announce)
+        train(config, announce, decoding)
         if not is_first():
             return 0
     show(f"run:    {config.run}", f"report: {config.run / REPORT}", f"curves: {config.run / CURVES}")
@@ -54,7 +66,7 @@ def check(config: TrainConfig) -> None:
     """Checks whatever can be checked before the slow imports.
 
     Raises:
-      UserError: an option, the run folder, a data set, the trunk or the file of the weights can't be used.
+      UserError: an option, the run folder, a data set or the file of the weights can't be used.
     """
     from facefeat_jax.config._effect import require_effect
     from facefeat_jax.data.builders import know
@@ -71,14 +83,15 @@ def check(config: TrainConfig) -> None:
     for task in config.data.tasks:
         get_task(task)
     require_prepared(config.data.sources, config.data.data_dir or default_data_dir())
-    from facefeat_jax.models.registry import get_architecture
-
-    get_architecture(config.model.trunk)
     if config.model.weights_are_a_file and not Path(config.model.weights).exists():
         raise UserError(f"can't read weights from {config.model.weights}: there is no such file; check the path")
 
 
-def train(config: TrainConfig, announce: Callable[[dict[str, Any]], object] | None = None) -> dict[str, Any]:
+def train(
+    config: TrainConfig,
+    announce: Callable[[dict[str, Any]], object] | None = None,
+    decoding: DecodingProcess | None = None,
+) -> dict[str, Any]:
     """Trains a model, evaluates it in full and writes the run folder, with calibration, report, model card and curves.
 
     The folder is held until all of it is written: another training in it is refused meanwhile.
@@ -87,6 +100,7 @@ def train(config: TrainConfig, announce: Callable[[dict[str, Any]], object] | No
       config: what to do; `smoke` is applied here.
       announce: called with the results as soon as they are known, before the pages are written; of several processes,
         in the first.
+      decoding: as in `loop.training`.
 
     Returns:
       What `results.json` holds; see `training.loop.Trained`.
@@ -99,7 +113,7 @@ def train(config: TrainConfig, announce: Callable[[dict[str, Any]], object] | No
     from facefeat_jax.system.distributed import is_first
     from facefeat_jax.training import loop
 
-    with loop.training(config) as trained:
+    with loop.training(config, decoding) as trained:
         if is_first():
             if announce is not None:
                 announce(trained.results)

@@ -200,6 +200,15 @@ def missing_bytes(root: Path, rows: Rows) -> int:
     return max(rows.num_bytes - there, 0)
 
 
+def count_filled(root: Path, rows: Rows) -> int:
+    """Returns how many rows a store has by now, that another process may be filling."""
+    for folder, count in ((root / rows.key, rows.count), (_partial(root / rows.key), 0)):
+        if folder.exists():
+            with contextlib.suppress(FileNotFoundError):  # it was whole a moment ago
+                return count or (folder / BIN).stat().st_size // max(rows.row_bytes, 1)
+    return 0
+
+
 def require_room(root: Path, stores: Iterable[Rows]) -> None:
     """Looks whether stores that are not filled yet have room.
 

@@ -110,6 +110,15 @@ def require_prepared(sources: Iterable[str], data_dir: Path) -> None:
             raise _not_prepared(source, data_dir)
 
 
+def count_prepared(source: str, data_dir: Path) -> dict[SplitName, int]:
+    """Returns how many pictures each split of a data set has, as its summary says; nothing where that can't be read."""
+    try:
+        summary = json.loads((dataset_dir(get_source(source), data_dir) / SUMMARY).read_text(encoding="utf-8"))
+        return {split: int(summary["kept"][split]) for split in get_args(SplitName)}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
 def open_split(source: str, split: Literal["train", "val"], data_dir: Path) -> Split:
     """Opens one split of a prepared data set. No picture is read.
 

@@ -56,7 +56,10 @@ class Programs:
 
     def __init__(self, *, deterministic: bool = False) -> None:
         self._options: dict[str, str | bool] | None = {"xla_gpu_deterministic_ops": True} if deterministic else None
-        self._pool = ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2), thread_name_prefix="compile")
+        at_a_time = max(1, (os.cpu_count() or 1) // 2)
+        self._pool = ThreadPoolExecutor(at_a_time, thread_name_prefix="compile")
+        self._one_at_a_time = at_a_time == 1
+        self._later: dict[Hashable, Callable[[], jax.stages.Lowered]] = {}
         self._programs: dict[Hashable, Future[tuple[Compiled, compiling.Program | None]]] = {}
         self._titles: dict[Hashable, str] = {}
         self._asked: set[Hashable] = set()
@@ -71,9 +74,25 @@ class Programs:
           lower: traces it for the shapes and placement of its arguments (`jit(...).lower`).
           title: what it is called where somebody waits for it.
         """
-        if key not in self._programs:
+        if key not in self._titles:
             self._titles[key] = title
             self._programs[key] = self._pool.submit(self._compile, lower)
+
+    def add_later(self, key: Hashable, lower: Callable[[], jax.stages.Lowered], title: str = "a program") -> None:
+        """Does as `add`, but where few cores are there, only when `begin_later` is called or the program is asked for.
+
+        What was added before is used first, and would share the cores with it.
+        """
+        if not self._one_at_a_time:
+            self.add(key, lower, title)
+        elif key not in self._titles:
+            self._titles[key], self._later[key] = title, lower
+
+    def begin_later(self) -> None:
+        """Begins to compile what `add_later` has left."""
+        while self._later:
+            key = next(iter(self._later))
+            self._programs[key] = self._pool.submit(self._compile, self._later.pop(key))
 
     def _compile(self, lower: Callable[[], jax.stages.Lowered]) -> tuple[Compiled, compiling.Program | None]:
         started, before = time.perf_counter(), compiling.latest()
@@ -88,6 +107,8 @@ class Programs:
         Raises:
           Whatever tracing or compiling it raised.
         """
+        if key in self._later:
+            self.begin_later()
         future = self._programs[key]
         if key in self._asked:
             return future.result()[0]

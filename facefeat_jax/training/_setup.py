@@ -91,18 +91,20 @@ class Session:
         return [call for call in one.calls(self.config.pipeline.steps_per_call) if call.first_step >= start]
 
     def compile_ahead(self) -> None:
-        """Begins to compile all programs of the run, those that are needed first in front."""
+        """Begins to compile all programs of the run, those that are needed first in front; see `Programs.add_later`."""
         if self.prefix is not None:
             self.prefix.compile_ahead()
         state, layout, heads = self.state, self.inputs.validation, len(self.config.data.tasks)
+        add = self.programs.add
         for one in self.data.stream.passes:
             # A pass has thousands of calls of one kind, and may end with one of another.
             for kind, call in {(call.tasks, call.num_steps): call for call in self.calls(one)}.items():
                 of = "" if len(call.tasks) == heads else f" of {'+'.join(call.tasks)}"
                 lower = partial(self._lower, state, call, self.config.batches.batch_size)
-                self.programs.add(kind, lower, f"the training step{of}")
+                add(kind, lower, f"the training step{of}")
+                add = self.programs.add_later
             lower = partial(self.evaluator.lower, state.params, state.batch_stats, layout)
-            self.programs.add("predict", lower, "the validation")
+            self.programs.add_later("predict", lower, "the validation")
 
     def _lower(self, state: steps.TrainState, call: Call, batch_size: int) -> jax.stages.Lowered:
         layout = self.inputs.training

@@ -17,6 +17,7 @@ import numpy as np
 
 from facefeat_jax.config import BatchConfig, DataConfig, PipelineConfig
 from facefeat_jax.data import feeds
+from facefeat_jax.data._decoding_process import DecodingProcess
 from facefeat_jax.data.dataset import default_data_dir, open_split
 from facefeat_jax.data.examples import Examples, open_halves
 from facefeat_jax.data.index_stream import IndexStream
@@ -100,6 +101,7 @@ class Inputs:
 
     Attributes:
       feed: `stream` or `device`.
+      pixels: how picture files become rows.
       training: form of the training feed's arrays.
       validation: form of the validation feed's arrays.
       table_bytes: what the pictures take on each device; 0 where they are on the host.
@@ -118,7 +120,7 @@ class Inputs:
     def __init__(
         self, pipeline: PipelineConfig, pixels: PixelFormat, data: RunData, prefix: Prefix | None, placement: Placement
     ):
-        self._pipeline, self._pixels, self._data, self._prefix = pipeline, pixels, data, prefix
+        self._pipeline, self.pixels, self._data, self._prefix = pipeline, pixels, data, prefix
         shape = prefix.shape if prefix else pixels.shape
         dtype = prefix.dtype if prefix else np.dtype(np.uint8)
         counts = [len(data.training), len(data.validation)]
@@ -132,27 +134,26 @@ class Inputs:
         rows = sum(placement.round_up(count) for count in counts) // placement.num_devices
         self.table_bytes = rows * row_bytes if self.feed == "device" else 0
 
-    def warm_up(self) -> None:
-        """Has what reads pictures imported, which it is at the first read, before other threads trace programs."""
-        for examples, layout in ((self._data.training, self.training), (self._data.validation, self.validation)):
-            if not are_packed(examples, self._pixels):
-                examples.read(min(layout.own().start, len(examples) - 1))  # one that it reads anyway
-
-    def open(self) -> tuple[feeds.Feed, feeds.Feed]:
+    def open(self, decoding: DecodingProcess | None = None) -> tuple[feeds.Feed, feeds.Feed]:
         """Reads, decodes and computes what is not at hand yet; returns the feeds of training and validation.
+
+        Args:
+          decoding: a process that decodes these pictures into the cache; it is waited for.
 
         Raises:
           BadImageError: a picture does not decode; the message names it.
           UserError: the cache has no room or can't be written to, where the config insists on it.
         """
         say(f"feed: {self.feed} ({self._why})")
+        if decoding is not None:
+            decoding.wait([self._data.training, self._data.validation], self.pixels)
         return self._open(self._data.training, self.training), self._open(self._data.validation, self.validation)
 
     def _open(self, examples: Examples, layout: feeds.Layout) -> feeds.Feed:
         prefix, pipeline = self._prefix, self._pipeline
         pictures, rows, table = self._pictures(examples), None, None
         if self.feed == "stream":
-            rows = prefix.stored(examples, self._pixels, pictures) if prefix else pictures
+            rows = prefix.stored(examples, self.pixels, pictures) if prefix else pictures
         elif prefix:
             # Computed anew: that is faster than to read them back from the cache.
             read, title = partial(prefix.outputs, pictures), prefix.describe(examples)
@@ -171,9 +172,9 @@ class Inputs:
 
     def _pictures(self, examples: Examples) -> ExampleRows:
         packed = self._pipeline.packed
-        if self._prefix and packed == "auto" and not are_packed(examples, self._pixels):
+        if self._prefix and packed == "auto" and not are_packed(examples, self.pixels):
             packed = "off"  # a prefix wants each picture once
-        return open_rows(examples, self._pixels, packed)
+        return open_rows(examples, self.pixels, packed)
 
 
 def choose_feed(

@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 
 from facefeat_jax.config import TrainConfig
+from facefeat_jax.data._decoding_process import DecodingProcess
 from facefeat_jax.data.examples import Examples, count_data
 from facefeat_jax.data.index_stream import Call
 from facefeat_jax.evaluation.explain import Frozen
@@ -26,6 +27,7 @@ from facefeat_jax.system.progress import Bar, say
 from facefeat_jax.system.text import format_accuracy, format_loss
 from facefeat_jax.training import _out_of_memory as out_of_memory
 from facefeat_jax.training import _saved_state as saved_state
+from facefeat_jax.training._decoding import decode_ahead
 from facefeat_jax.training._interrupt import SignalWatch, StopRequest
 from facefeat_jax.training._setup import Session, open_session, own_copies
 from facefeat_jax.training._step_figures import StepFigures
@@ -102,19 +104,24 @@ def train(config: TrainConfig) -> Trained:
 
 
 @contextlib.contextmanager
-def training(config: TrainConfig) -> Iterator[Trained]:
+def training(config: TrainConfig, decoding: DecodingProcess | None = None) -> Iterator[Trained]:
     """Trains as `train` does, and holds the run folder until the block ends, for whoever writes into it what is left.
 
-    Args and errors are those of `train`.
+    Errors are those of `train`.
+
+    Args:
+      config: what to do; `smoke` is applied here.
+      decoding: what has begun to decode its pictures (`decode_at_once`), if anything has.
     """
     began = time.perf_counter()
     compiling.listen()
     session = open_session(config)
     with held(session.config):
         run = RunRecorder(session.config, session.spec, session.record, len(session.data.stream), began)
-        with contextlib.closing(session.programs), run:
+        ahead = contextlib.nullcontext(decoding) if decoding else decode_ahead(session.config, session.inputs.pixels)
+        with contextlib.closing(session.programs), ahead as decoding, run:
             try:
-                trained = _train(session, run, began)
+                trained = _train(session, run, began, decoding)
             except UserError:
                 raise  # a disk that is full is called RESOURCE_EXHAUSTED too
             except Exception as error:
@@ -124,18 +131,17 @@ def training(config: TrainConfig) -> Iterator[Trained]:
         yield trained
 
 
-def _train(session: Session, run: RunRecorder, began: float) -> Trained:
+def _train(session: Session, run: RunRecorder, began: float, decoding: DecodingProcess | None) -> Trained:
     """Trains from the start, or from the newest checkpoint, to the end."""
     config, placement, programs, stream = session.config, session.placement, session.programs, session.data.stream
     batch_size, every = config.batches.batch_size, config.checkpoints.checkpoint_every
     trees = run.begin(saved_state.trees_like(session.state))
-    session.inputs.warm_up()
     session.compile_ahead()
     state = _first_state(session, trees)
     start_seconds, train_seconds, first_step_seconds = time.perf_counter() - began, 0.0, 0.0
 
     reading = time.perf_counter()
-    training, validation = session.inputs.open()
+    training, validation = session.inputs.open(decoding)
     read_seconds = time.perf_counter() - reading
     validator, figures = Validator(session, validation), StepFigures(session, run)
 
@@ -173,6 +179,7 @@ def _train(session: Session, run: RunRecorder, began: float) -> Trained:
                         if not first_step_seconds:
                             jax.block_until_ready(metrics)
                             first_step_seconds = time.perf_counter() - began
+                            programs.begin_later()
                         figures.add(call, one, metrics)  # which does not wait for the step that was just begun
                         before, done = done, min((call.end_step - one.first_step) * batch_size, one.num_pictures)
                         bar.advance(done - before)

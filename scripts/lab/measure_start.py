@@ -30,29 +30,37 @@ from measuring import show
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# What a process does; it is told the checkout, how many programs it may compile at a time (0: as it is), whether it
-# goes on after the first step, and the words of `facefeat`.
+# What a process does; it is told when it was started, the checkout, how many programs it may compile at a time (0: as
+# it is), whether it goes on after the first step, and the words of `facefeat`.
 CHILD = r"""
 import json, os, sys, time
-checkout, at_a_time, whole, *words = sys.argv[1:]
+began, checkout, at_a_time, whole, *words = sys.argv[1:]
 sys.path.insert(0, checkout)
-import jax, psutil
-from facefeat_jax.system import programs
-from facefeat_jax.training import _step_figures
-began, add, pool = psutil.Process().create_time(), _step_figures.StepFigures.add, programs.ThreadPoolExecutor
-if int(at_a_time):
-    programs.ThreadPoolExecutor = lambda workers, **options: pool(int(at_a_time), **options)
+from facefeat_jax.system import runtime
+start_up = runtime.start_up
 
-def first(self, call, one, metrics):
-    jax.block_until_ready(metrics)
-    used = os.times()
-    print("FIRST", json.dumps({"first step": time.time() - began, "CPU": used.user + used.system}), flush=True)
-    if not int(whole):
-        os._exit(0)
-    _step_figures.StepFigures.add = add
-    add(self, call, one, metrics)
+def start_up_and_watch():  # only now: what is imported before would not be part of the start
+    start_up()
+    import jax
+    from facefeat_jax.system import programs
+    from facefeat_jax.training import _step_figures
+    add, pool = _step_figures.StepFigures.add, programs.ThreadPoolExecutor
+    if int(at_a_time):
+        programs.ThreadPoolExecutor = lambda workers, **options: pool(int(at_a_time), **options)
 
-_step_figures.StepFigures.add = first
+    def first(self, call, one, metrics):
+        jax.block_until_ready(metrics)
+        used = os.times()
+        cpu = used.user + used.system + used.children_user + used.children_system
+        print("FIRST", json.dumps({"first step": time.time() - float(began), "CPU": cpu}), flush=True)
+        if not int(whole):
+            os._exit(0)
+        _step_figures.StepFigures.add = add
+        add(self, call, one, metrics)
+
+    _step_figures.StepFigures.add = first
+
+runtime.start_up = start_up_and_watch
 from facefeat_jax import cli
 sys.argv = ["facefeat", *words]
 sys.exit(cli.main())
@@ -95,7 +103,7 @@ def measured(setting: Setting, words: list[str], folder: Path, *, whole: bool, l
     run = ["--run", str(folder / f"run-{time.time_ns()}")]
     began = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-c", CHILD, *told, "train", *words, *run, *setting.options],
+        [sys.executable, "-c", CHILD, str(time.time()), *told, "train", *words, *run, *setting.options],
         env=environment,
         stdout=subprocess.PIPE,
         text=True,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import jax
 import pytest
 
@@ -27,4 +29,26 @@ def test_what_makes_a_program_deterministic_reaches_the_compiler():
     assert programs.get("double")(jax.numpy.float32(2)) == 4
     with pytest.raises(jax.errors.JaxRuntimeError, match="xla_gpu_no_such_option"):
         double().compile({"xla_gpu_no_such_option": True})
+    programs.close()
+
+
+@pytest.mark.parametrize("cores", [2, 8])
+def test_later_programs_leave_few_cores_to_the_first(monkeypatch, cores):
+    begun = {name: threading.Event() for name in ("first", "later", "asked for")}
+
+    def lower(name):
+        begun[name].set()
+        return Watched()
+
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    programs = Programs()
+    programs.add("first", lambda: lower("first"))
+    programs.add_later("later", lambda: lower("later"))
+    programs.add_later("first", lambda: pytest.fail("it was added before"))
+    programs.get("first")
+    assert begun["later"].wait(0.2) == (cores == 8)
+    programs.begin_later()
+    assert begun["later"].wait(10)
+    programs.add_later("asked for", lambda: lower("asked for"))
+    assert programs.get("asked for") is None
     programs.close()
