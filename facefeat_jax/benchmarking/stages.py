@@ -23,7 +23,7 @@ from facefeat_jax.data.pixels import PixelFormat, open_rows
 from facefeat_jax.data.placement import Placement
 from facefeat_jax.evaluation.evaluate import Evaluator
 from facefeat_jax.system.environment import device_names
-from facefeat_jax.system.runtime import keep_freed_memory
+from facefeat_jax.system.runtime import keep_memory_between_steps
 from facefeat_jax.training.data import Inputs, open_data
 
 
@@ -174,7 +174,7 @@ def _device() -> Found:
 def main(operations: Mapping[str, Callable[[Settings], Measurement]] = OPERATIONS) -> None:
     """Does what every command does before it computes, then what standard input asks for."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    keep_freed_memory()
+    keep_memory_between_steps()
     serve(operations, _device)
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import signal
+import subprocess
 import sys
 import threading
 import time
@@ -24,6 +26,7 @@ from facefeat_jax.system.progress import Bar
 
 _NICE = 5  # of 19, the lowest priority: what is compiled meanwhile is waited for as well
 _POLL_S = 0.1
+_END_S = 2.0  # for removing what is not complete
 
 
 class DecodingProcess:
@@ -72,12 +75,16 @@ class DecodingProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._child.kill()
-        self._child.wait()
-        for stream in (self._child.stdin, self._child.stdout):
+        streams = (self._child.stdin, self._child.stdout)
+        for stream in streams:
             assert stream is not None
             with contextlib.suppress(BrokenPipeError):
                 stream.close()
+        try:
+            self._child.wait(_END_S)
+        except subprocess.TimeoutExpired:  # a decoder can't be stopped
+            self._child.kill()
+            self._child.wait()
 
 
 def _serve() -> None:
@@ -86,6 +93,7 @@ def _serve() -> None:
     # Whoever asked says it all again where it is not done here.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     sources, data_dir, limit, disjoint, pixels = pickle.load(sys.stdin.buffer)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # which removes what is not complete
     threading.Thread(target=_end_with_the_asker, daemon=True).start()
     halves = open_halves(sources, data_dir, {}, limit=limit, disjoint=disjoint)
     root = row_store.store_folder()
@@ -97,4 +105,4 @@ def _serve() -> None:
 
 def _end_with_the_asker() -> None:
     sys.stdin.buffer.read(1)  # nothing more is sent: this returns when the other end is closed
-    os._exit(1)
+    os.kill(os.getpid(), signal.SIGTERM)  # to the main thread, which may be waiting

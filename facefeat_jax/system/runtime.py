@@ -64,8 +64,7 @@ def require_usable_environment() -> None:
 def start_up() -> None:
     """Makes this process fast: programs are kept between processes, and memory between steps."""
     use_compilation_cache()
-    if keep_freed_memory():
-        compute_in_the_calling_thread()
+    keep_memory_between_steps()
 
 
 def cores() -> int:
@@ -109,8 +108,8 @@ def keep_freed_memory() -> bool:
     training step at 224 pixels that was an eighth of the CPU time.
 
     Blocks beyond 64 MiB are kept in the main thread alone. A process then holds on to the most memory it ever used,
-    and so do up to eight stores of its threads. Nothing is done where the user has set glibc's allocator
-    up (`GLIBC_TUNABLES` or a `MALLOC_` variable), and on other C libraries.
+    as do the stores of its threads, eight in all. Nothing is done where the user has set glibc's allocator up
+    (`GLIBC_TUNABLES` or a `MALLOC_` variable), and on other C libraries.
 
     Returns:
       Whether the settings were made.
@@ -124,13 +123,14 @@ def keep_freed_memory() -> bool:
     return all([libc.mallopt(parameter, value) == 1 for parameter, value in _SETTINGS.items()])
 
 
-def compute_in_the_calling_thread() -> None:
-    """Has programs on CPU compute in the thread that calls them, unless the user has set JAX's own variable.
+def keep_memory_between_steps() -> None:
+    """Keeps what is freed (`keep_freed_memory`), and has programs on CPU compute in the thread that calls them.
 
-    JAX hands them to a thread of its own, where freed memory is not kept: in steps at 64 pixels, 114 MiB were cleared
-    anew each time. One step is in memory at a time then, in place of two. Accelerators are not affected.
+    JAX hands them to a thread of its own, where large blocks are not kept: in steps at 64 pixels, 114 MiB were cleared
+    anew each time. One step is in memory at a time then, in place of two. Accelerators are not affected. JAX's own
+    variable for this, `JAX_CPU_ENABLE_ASYNC_DISPATCH`, stays as the user has set it.
     """
-    if "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
+    if keep_freed_memory() and "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
         import jax
 
         jax.config.update("jax_cpu_enable_async_dispatch", False)

@@ -14,7 +14,7 @@ import time
 import tyro
 
 from facefeat_jax.system.main import run_and_exit
-from facefeat_jax.system.runtime import keep_freed_memory
+from facefeat_jax.system.runtime import keep_memory_between_steps
 from measuring import Call, convolution, forward_and_backward, layers, show
 
 
@@ -33,7 +33,7 @@ def times(call: Call, repeats: int) -> tuple[float, float]:
 
 def main(batch_size: int = 32, repeats: int = 5) -> None:
     """Prints the table."""
-    keep_freed_memory()
+    keep_memory_between_steps()
     rows = []
     for name, filters, inputs, kernel, stride in layers(224, batch_size):
         if kernel is not None:

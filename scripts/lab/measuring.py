@@ -19,7 +19,7 @@ from facefeat_jax.models.multi_task import MultiTaskModel
 from facefeat_jax.runs.spec import ModelSpec
 from facefeat_jax.system import environment
 from facefeat_jax.system.markdown import table
-from facefeat_jax.system.runtime import keep_freed_memory
+from facefeat_jax.system.runtime import keep_memory_between_steps
 from facefeat_jax.tasks import TASKS
 from facefeat_jax.training import _groups as groups
 from facefeat_jax.training import steps
@@ -72,7 +72,7 @@ def milliseconds(calls: Mapping[str, Call], repeats: int) -> dict[str, float]:
 def on_one_core() -> None:
     """Keeps this process on one core, and in the memory it has; to be called before XLA counts the cores."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    keep_freed_memory()
+    keep_memory_between_steps()
 
 
 def layers(size: int, batch_size: int) -> Iterator[tuple[str, int, np.ndarray, np.ndarray | None, int]]:

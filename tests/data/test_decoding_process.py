@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
@@ -51,8 +53,15 @@ def test_a_damaged_store_is_left_to_whoever_says_so(avatars_dir, capsys):
     assert "filling it again" in capsys.readouterr().err
 
 
-def test_it_ends_with_whoever_started_it(avatars_dir):
-    process = DecodingProcess(["avatars"], avatars_dir, PixelFormat(2048, "upright"))  # for seconds
-    process._child.stdin.close()
-    assert process._child.wait(10) == 1
+def test_it_ends_with_whoever_started_it_and_leaves_nothing_behind(avatars_dir):
+    large = PixelFormat(2048, "upright")  # for seconds
+    process = DecodingProcess(["avatars"], avatars_dir, large)
+    folder = row_store.store_folder()
+    until = time.monotonic() + 30
+    while not list(folder.glob("*.partial")) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert list(folder.glob("*.partial"))
+    process._child.stdin.close()  # as when the other process is gone
+    assert process._child.wait(30) == 1
+    assert [path.suffix for path in folder.iterdir()] == [".lock"]
     process._child.stdout.close()
