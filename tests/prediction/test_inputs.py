@@ -133,7 +133,11 @@ def test_addresses_are_answered_like_files(site, trained_run, tmp_path, capsys):
     assert sorted(asked) == ["/a%20b.png", "/a%20b.png", "/absent.png", "/moved"]  # nothing twice, for the drawings
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [answer["file"] for answer in answers] == names
-    assert answers[0]["heads"] == answers[1]["heads"] and answers[2]["error"] == "can't be fetched: 404 Not Found"
+    for head, moved in zip(answers[0]["heads"].values(), answers[1]["heads"].values(), strict=True):
+        # On some CPUs, XLA rounds by a picture's place in the batch.
+        assert head["label"] == moved["label"]
+        assert head["probabilities"] == pytest.approx(moved["probabilities"], abs=1e-7)
+    assert answers[2]["error"] == "can't be fetched: 404 Not Found"
     assert len(list((tmp_path / "drawn").iterdir())) == 2
     assert main(argv) == 2
     refused = [json.loads(line)["error"] for line in capsys.readouterr().out.splitlines()]
