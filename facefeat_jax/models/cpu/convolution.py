@@ -8,7 +8,7 @@ scripts/lab/measure_cpu_convolution.py):
 - Winograd's minimal filtering for 3x3 kernels over many channels: less than half of the multiplications. Forwards
   only: backwards its many sums cost what the products save;
 - elsewhere, and in all gradients but those of patches, XLA's own convolution, the weight gradient a few pictures at a
-  time: XLA first copies inputs and cotangents with the batch innermost, which is slow where it leaves the caches.
+  time, whose copies with the batch innermost stay in the caches.
 
 They consist of operations that JAX differentiates in every mode and vectorises. On other platforms (`choice`), and for
 convolutions of another kind (dilated, grouped), it is `lax.conv_general_dilated`. What is chosen by the batch falls to
@@ -17,6 +17,7 @@ that too where the batch is free (`jax.export.symbolic_shape`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +25,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
@@ -65,22 +67,58 @@ def conv_as_patches(
     Returns:
       `[batch, out_height, out_width, out_channels]`, equal to `lax.conv_general_dilated` up to rounding.
     """
-    kernel_height, kernel_width, in_channels, out_channels = kernel.shape
-    padded = jnp.pad(inputs, ((0, 0), *padding, (0, 0)))
-    out_height = (padded.shape[1] - kernel_height) // strides[0] + 1
-    out_width = (padded.shape[2] - kernel_width) // strides[1] + 1
-    patches = [
-        padded[
-            :,
-            row : row + (out_height - 1) * strides[0] + 1 : strides[0],
-            column : column + (out_width - 1) * strides[1] + 1 : strides[1],
-        ]
-        for row in range(kernel_height)
-        for column in range(kernel_width)
-    ]
-    patch_matrix = jnp.concatenate(patches, axis=-1).reshape(-1, kernel_height * kernel_width * in_channels)
+    height, width, in_channels, out_channels = kernel.shape
+    # A 1x1 kernel's patches are the inputs, or every other one of them.
+    gathered = _slices if (height, width) == (1, 1) else _patches
+    patches = gathered(inputs, (height, width), (strides[0], strides[1]), (padding[0], padding[1]))
+    patch_matrix = patches.reshape(-1, height * width * in_channels)
     outputs = jnp.matmul(patch_matrix, kernel.reshape(-1, out_channels), precision=precision)
-    return outputs.reshape(-1, out_height, out_width, out_channels)
+    return outputs.reshape(*patches.shape[:3], out_channels)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))
+def _patches(
+    inputs: jax.Array, window: tuple[int, int], strides: tuple[int, int], padding: tuple[tuple[int, int], ...]
+) -> jax.Array:
+    """Returns `[batch, out_height, out_width, places in the window, in_channels]`, zero where the window is outside.
+
+    By indices, which XLA compiles to one loop, where it makes one of each slice of `_slices`.
+    """
+    batch, *sides, channels = inputs.shape
+    rows, columns = map(_places, sides, window, strides, padding)  # [out, window]
+    place = np.stack(np.broadcast_arrays(rows[:, None, :, None], columns[None, :, None, :]))
+    outside = np.any((place < 0) | (place >= np.reshape(sides, (2, 1, 1, 1, 1))), axis=0)
+    flat = np.where(outside, sides[0] * sides[1], place[0] * sides[1] + place[1])
+    found = inputs.reshape(batch, -1, channels).at[:, flat.reshape(-1)].get(mode="fill", fill_value=0)
+    return found.reshape(batch, len(rows), len(columns), -1, channels)
+
+
+def _places(side: int, window: int, stride: int, padding: tuple[int, int]) -> np.ndarray:
+    """Returns where the places of the windows lie along an axis: `[out, window]`."""
+    out = (side + sum(padding) - window) // stride + 1
+    return stride * np.arange(out)[:, None] + np.arange(window) - padding[0]
+
+
+@_patches.defjvp
+def _patches_jvp(window, strides, padding, primals, tangents):
+    # The derivative is the same function in other words: of indices the transpose would be a scatter, which is slow.
+    (inputs,), (tangent,) = primals, tangents
+    return _patches(inputs, window, strides, padding), _slices(tangent, window, strides, padding)
+
+
+def _slices(inputs: jax.Array, window: Sequence[int], strides: Sequence[int], padding: Padding) -> jax.Array:
+    """What `_patches` returns, a slice for each place in the window."""
+    padded = jnp.pad(inputs, ((0, 0), *padding, (0, 0)))
+    ends = [
+        (side - size) // stride * stride + 1
+        for side, size, stride in zip(padded.shape[1:3], window, strides, strict=True)
+    ]
+    slices = [
+        padded[:, row : row + ends[0] : strides[0], column : column + ends[1] : strides[1]]
+        for row in range(window[0])
+        for column in range(window[1])
+    ]
+    return jnp.stack(slices, axis=3)
 
 
 def conv_winograd(
@@ -161,15 +199,31 @@ def _conv_in_parts_jvp(strides, padding, precision, primals, tangents):
     if not isinstance(inputs_tangent, SymbolicZero):
         terms.append(plain(inputs_tangent, kernel))
     if not isinstance(kernel_tangent, SymbolicZero):
-        batch, height, width, _ = outputs.shape
-        part = max(-(-batch // PARTS), -(-PART_POSITIONS // (height * width))) if isinstance(batch, int) else batch
-        # The transpose of this is what the form is for: a weight gradient of each part, and their sum.
-        by_parts = [
-            plain(inputs[start : start + part], kernel_tangent)
-            for start in (range(0, batch, part) if isinstance(batch, int) else (0,))
-        ]
-        terms.append(jnp.concatenate(by_parts))
+        terms.append(_in_parts(plain, inputs, kernel_tangent))
     return outputs, sum(terms[1:], start=terms[0]) if terms else jnp.zeros_like(outputs)
+
+
+def _in_parts(plain: Plain, inputs: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolves a few pictures at a time; the transpose of this is a weight gradient of each part, and their sum.
+
+    The batch lies innermost, as XLA would turn each part for its gradient. It is turned here for all parts at once:
+    XLA would compute what a part comes from (a batch normalization's gradient, say) again in a copy of its own for each
+    part, which takes seconds to compile.
+    """
+    batch, height, width, channels = inputs.shape
+    positions = height * width // math.prod(plain.strides)
+    part = max(-(-batch // PARTS), -(-PART_POSITIONS // positions)) if isinstance(batch, int) else batch
+    count = batch // part
+    if count < 2:
+        return plain(inputs, kernel)
+    part = batch // count
+    turned = inputs[: count * part].reshape(count, part, height, width, channels).transpose(0, 4, 2, 3, 1)
+    turned_kernel = kernel.transpose(2, 0, 1, 3)
+    convolve = partial(plain.convolve, layouts=("CHWN", "IHWO", "HWNC"))
+    parts = jnp.stack([convolve(inputs_of_part, turned_kernel) for inputs_of_part in turned])
+    outputs = parts.transpose(0, 3, 1, 2, 4).reshape(count * part, *parts.shape[1:3], parts.shape[4])
+    rest = inputs[count * part :]
+    return jnp.concatenate([outputs, plain(rest, kernel)]) if rest.shape[0] else outputs
 
 
 @dataclass(frozen=True)
@@ -182,12 +236,16 @@ class Plain:
     groups: int = 1
 
     def __call__(self, inputs: jax.Array, kernel: jax.Array) -> jax.Array:
+        return self.convolve(inputs, kernel, ("NHWC", "HWIO", "NHWC"))
+
+    def convolve(self, inputs: jax.Array, kernel: jax.Array, layouts: tuple[str, str, str]) -> jax.Array:
+        """Convolves arrays whose axes lie otherwise."""
         return lax.conv_general_dilated(
             inputs,
             kernel,
             self.strides,
             self.padding,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            dimension_numbers=layouts,
             feature_group_count=self.groups,
             precision=self.precision,
         )

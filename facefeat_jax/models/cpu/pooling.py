@@ -2,8 +2,8 @@
 
 XLA's CPU backend takes the gradient of a maximum over windows (select-and-scatter) apart into four arrays of indices as
 large as the map, a reduction over five operands and a scatter: for a ResNet's 3x3 pooling 30 times what PyTorch takes.
-Here the maximum is a chain of comparisons between the strided slices of the map, one for each place in the window, and
-JAX's own rules differentiate it: forwards, backwards, and again. Elsewhere (GPU, TPU) it is `nnx.max_pool` (`choice`).
+Here the maximum is a chain of comparisons between strided slices, along the rows and then along the columns, and JAX's
+own rules differentiate it: forwards, backwards, and again. Elsewhere (GPU, TPU) it is `nnx.max_pool` (`choice`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 
 from facefeat_jax.models.cpu.choice import by_platform
 
@@ -51,13 +52,16 @@ class _Chain:
     pad: int
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
-        window, stride, pad = self.window, self.stride, self.pad
-        padded = jnp.pad(inputs, ((0, 0), (pad, pad), (pad, pad), (0, 0)), constant_values=-jnp.inf)
-        height, width = ((side - window) // stride * stride + 1 for side in padded.shape[1:3])
-        best: jax.Array | None = None
-        for row in range(window):
-            for column in range(window):
-                here = padded[:, row : row + height : stride, column : column + width : stride]
-                best = here if best is None else jnp.where((here > best) | jnp.isnan(here), here, best)
-        assert best is not None
+        pad = (self.pad, self.pad)
+        padded = jnp.pad(inputs, ((0, 0), pad, pad, (0, 0)), constant_values=-jnp.inf)
+        # Along the rows first: of equal values in several rows the next step takes the first row's.
+        return self._along(self._along(padded, axis=2), axis=1)
+
+    def _along(self, inputs: jax.Array, axis: int) -> jax.Array:
+        length = (inputs.shape[axis] - self.window) // self.stride * self.stride + 1
+        best, *others = (
+            lax.slice_in_dim(inputs, start, start + length, self.stride, axis) for start in range(self.window)
+        )
+        for here in others:
+            best = jnp.where((here > best) | jnp.isnan(here), here, best)
         return best

@@ -95,8 +95,25 @@ def test_the_weight_gradient_is_taken_in_parts() -> None:
     assert program.count("conv_general_dilated[") == 1 + cpu_convolution.PARTS
 
 
+def test_patches_are_one_loop_and_their_gradient_no_scatter() -> None:
+    inputs, kernel = jnp.zeros((8, 4, 4, 3)), jnp.zeros((3, 3, 3, 4))
+
+    def total(inputs):
+        return jnp.sum(conv_as_patches(inputs, kernel, (1, 1), ((1, 1), (1, 1))) ** 2)
+
+    forwards, backwards = (str(jax.make_jaxpr(program)(inputs)) for program in (total, jax.grad(total)))
+    assert "gather[" in forwards and "concatenate[" not in forwards
+    assert "scatter" not in backwards
+
+
+def test_what_is_not_finite_stays_in_its_windows() -> None:
+    inputs = jnp.zeros((1, 4, 4, 1)).at[0, 0, 0, 0].set(jnp.nan)
+    outputs = conv_as_patches(inputs, jnp.ones((3, 3, 1, 1)), (1, 1), ((1, 1), (1, 1)))
+    assert np.argwhere(np.isnan(outputs[0, ..., 0])).tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
+
+
 @pytest.mark.usefixtures("unchecked")  # check_grads calls it with numpy's arrays
-@pytest.mark.parametrize("form", ["winograd", "parts"])
+@pytest.mark.parametrize("form", ["winograd", "parts", "patches"])
 def test_derivatives_of_every_kind_and_vmap(monkeypatch: pytest.MonkeyPatch, form: str) -> None:
     monkeypatch.setattr(cpu_convolution, "PART_POSITIONS", 1)
     padding = ((1, 1), (1, 1))
@@ -105,6 +122,8 @@ def test_derivatives_of_every_kind_and_vmap(monkeypatch: pytest.MonkeyPatch, for
     def convolve(inputs, kernel):
         if form == "winograd":
             return conv_winograd(inputs, kernel, padding)
+        if form == "patches":
+            return conv_as_patches(inputs, kernel, (2, 2), padding)
         return conv_in_parts(inputs, kernel, (2, 2), padding)
 
     with jax.enable_x64(True):
