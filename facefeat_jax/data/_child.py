@@ -6,6 +6,7 @@ doesn't guard its main.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -20,3 +21,23 @@ def start(module: str) -> subprocess.Popen[bytes]:
     # What is imported here is found there.
     variables = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=variables)
+
+
+def end(child: subprocess.Popen[bytes], wait_s: float = 0.0) -> None:
+    """Ends a process, and closes its pipes.
+
+    Args:
+      child: which; no other thread may be reading or writing its pipes.
+      wait_s: seconds that it may take from the closing of its standard input on; then it is killed.
+    """
+    if not wait_s:
+        child.kill()
+    for stream in (child.stdin, child.stdout):
+        assert stream is not None
+        with contextlib.suppress(BrokenPipeError):  # what it did not read
+            stream.close()
+    try:
+        child.wait(wait_s or None)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()

@@ -11,7 +11,6 @@ import contextlib
 import os
 import pickle
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -26,7 +25,7 @@ from facefeat_jax.system.progress import Bar
 
 _NICE = 5  # of 19, the lowest priority: what is compiled meanwhile is waited for as well
 _POLL_S = 0.1
-_END_S = 2.0  # for removing what is not complete
+_END_S = 2.0  # for removing what is not complete; a decoder can't be stopped
 
 
 class DecodingProcess:
@@ -75,16 +74,7 @@ class DecodingProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
-        streams = (self._child.stdin, self._child.stdout)
-        for stream in streams:
-            assert stream is not None
-            with contextlib.suppress(BrokenPipeError):
-                stream.close()
-        try:
-            self._child.wait(_END_S)
-        except subprocess.TimeoutExpired:  # a decoder can't be stopped
-            self._child.kill()
-            self._child.wait()
+        _child.end(self._child, wait_s=_END_S)
 
 
 def _serve() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import pickle
@@ -86,12 +85,7 @@ def _mapped(draw: _Draw, chunks: list[range], workers: int) -> Iterator[_Drawn]:
             pass  # a child died, of too little memory say: the rest is drawn here
         finally:
             for child in children:
-                child.kill()
-                for stream in (child.stdin, child.stdout):
-                    assert stream is not None
-                    with contextlib.suppress(BrokenPipeError):
-                        stream.close()
-                child.wait()
+                _child.end(child)
     for chunk in chunks[done:]:
         yield _drawn(draw, chunk)
 

@@ -223,11 +223,7 @@ class Early:
     def close(self) -> None:
         """Ends them, unless `write_all` took them over."""
         for child in self.children:
-            child.kill()
-            child.wait()
-            assert child.stdin and child.stdout
-            child.stdin.close()
-            child.stdout.close()
+            _child.end(child)
 
 
 class _Processes:
