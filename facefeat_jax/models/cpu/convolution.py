@@ -211,9 +211,8 @@ def _in_parts(plain: Plain, inputs: jax.Array, kernel: jax.Array) -> jax.Array:
     part, which takes seconds to compile.
     """
     batch, height, width, channels = inputs.shape
-    positions = height * width // math.prod(plain.strides)
-    part = max(-(-batch // PARTS), -(-PART_POSITIONS // positions)) if isinstance(batch, int) else batch
-    count = batch // part
+    positions = max(1, height * width // math.prod(plain.strides))
+    count = batch // max(-(-batch // PARTS), -(-PART_POSITIONS // positions)) if isinstance(batch, int) else 1
     if count < 2:
         return plain(inputs, kernel)
     part = batch // count
